@@ -1,0 +1,77 @@
+"""topo: exact graph topology of neural-network pruning masks.
+
+The names below load on first use, so that `import topo` brings neither torch nor matplotlib nor networkx.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from topo._version import __version__
+
+if TYPE_CHECKING:
+    from topo.analyze import analyze
+    from topo.errors import TopoError
+    from topo.files import read_masks, write_masks
+    from topo.graph import build_graph
+    from topo.masks import MaskSet
+    from topo.report import Report
+    from topo.trace import rule, trace
+    from topo.wiring import Wiring, chain
+
+_HOME = {
+    "MaskSet": "topo.masks",
+    "Report": "topo.report",
+    "TopoError": "topo.errors",
+    "Wiring": "topo.wiring",
+    "analyze": "topo.analyze",
+    "build_graph": "topo.graph",
+    "chain": "topo.wiring",
+    "read_masks": "topo.files",
+    "rule": "topo.trace",
+    "trace": "topo.trace",
+    "write_masks": "topo.files",
+}
+_ROOMS = ("formats", "metrics", "models", "plots")
+
+__all__ = [
+    "MaskSet",
+    "Report",
+    "TopoError",
+    "Wiring",
+    "__version__",
+    "analyze",
+    "build_graph",
+    "chain",
+    "read_masks",
+    "rule",
+    "trace",
+    "write_masks",
+]
+
+
+class _Package(ModuleType):
+    """`topo.analyze` is the function, also after its module of the same name was imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and _HOME.get(name) == value.__name__:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"topo.{name}")
+    raise AttributeError(f"module 'topo' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_ROOMS])

@@ -1,0 +1,25 @@
+"""What can go wrong, in one small family. Every message says which thing, what it holds and what it should hold."""
+
+
+class TopoError(Exception):
+    """Bad input: the message is one clear line for the user."""
+
+
+class MaskError(TopoError):
+    """A mask that is none: values other than 0 and 1, a wrong shape, no parameter."""
+
+
+class FormatError(TopoError):
+    """A file that no reader understands, or that must not be read."""
+
+
+class WiringError(TopoError):
+    """Layers that do not fit each other, or masks that do not fit the model."""
+
+
+class TraceError(TopoError):
+    """A model whose wiring cannot be found."""
+
+
+class TraceWarning(UserWarning):
+    """The wiring was found by a conservative assumption, named in the message."""

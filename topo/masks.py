@@ -1,0 +1,243 @@
+"""MaskSet: which parameters a pruner kept, by parameter name, as bits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from topo.errors import MaskError
+
+# Below this many elements numpy packs sooner than numba is imported.
+_SMALL = 1 << 20
+
+
+def _pack(values: np.ndarray) -> np.ndarray:
+    """values (rows, cols) -> bit rows (rows, ceil(cols / 64)) uint64 of values != 0; uint16 means the bits of 16-bit floats."""
+    rows, cols = values.shape
+    if values.dtype == np.bool_ or values.dtype == np.int8:
+        values = values.view(np.uint8)
+    elif values.dtype == np.float16:
+        values = values.view(np.uint16)
+    elif values.dtype.newbyteorder("=") not in (np.float32, np.float64, np.uint8, np.uint16):
+        values = (values != 0).view(np.uint8)
+    words = np.zeros((rows, -(-cols // 64)), np.uint64)
+    if values.size < _SMALL:
+        kept = (values & 0x7FFF) != 0 if values.dtype == np.uint16 else values != 0
+        packed = np.packbits(kept, axis=1, bitorder="little")
+        words.view(np.uint8)[:, : packed.shape[1]] = packed
+    else:
+        from topo.kernels.bits import pack
+
+        pack(np.ascontiguousarray(values, values.dtype.newbyteorder("=")), words)
+    return words
+
+
+def as_numpy(values: Any) -> np.ndarray:
+    """A numpy array or a torch tensor (any device, any dtype) as a numpy array; bfloat16 becomes float32."""
+    if hasattr(values, "detach"):
+        tensor = values.detach().cpu()
+        if tensor.layout is not _strided():
+            tensor = tensor.to_dense()
+        return tensor.float().numpy() if str(tensor.dtype) == "torch.bfloat16" else tensor.numpy()
+    return np.asarray(values)
+
+
+def _strided() -> Any:
+    import torch
+
+    return torch.strided
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class BitRows:
+    """The bits of one mask: a row per output unit, a column per input weight of it.
+
+    `shape` is the parameter's shape (out, in, ...), `words` (out, ceil(in * ... / 64)) uint64; bit j % 64 of words[i, j // 64]
+    is the mask at (i, j), j counting the flattened rest of the shape. Padding bits are 0.
+    """
+
+    shape: tuple[int, ...]
+    words: np.ndarray
+
+    def __post_init__(self) -> None:
+        self.words.flags.writeable = False
+
+    @classmethod
+    def of_mask(cls, values: Any, name: str = "mask") -> BitRows:
+        """From an array or tensor that holds only 0 and 1 (of any dtype); MaskError otherwise."""
+        array = _with_shape(as_numpy(values), name)
+        if array.dtype != np.bool_:
+            _check_binary(array, name)
+        return cls(array.shape, _pack(array.reshape(array.shape[0], -1)))
+
+    @classmethod
+    def of_weights(cls, values: Any, name: str = "weight") -> BitRows:
+        """From weights: kept is what is not zero (-0.0 is zero). MaskError if a weight is NaN.
+
+        A uint16 array holds the bits of bfloat16 numbers, which numpy cannot name.
+        """
+        array = _with_shape(as_numpy(values), name)
+        _check_nan(array, name)
+        return cls(array.shape, _pack(array.reshape(array.shape[0], -1)))
+
+    @property
+    def size(self) -> int:
+        """Number of parameters, kept or not."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def columns(self) -> int:
+        return self.size // self.shape[0]
+
+    def kept(self) -> int:
+        """Number of kept parameters."""
+        return int(np.bitwise_count(self.words).sum(dtype=np.int64))
+
+    def unpack(self) -> np.ndarray:
+        """The mask as a read-only bool array of `shape`."""
+        bits = np.unpackbits(self.words.view(np.uint8), axis=1, count=self.columns, bitorder="little")
+        mask = bits.view(np.bool_).reshape(self.shape)
+        mask.flags.writeable = False
+        return mask
+
+    def same_as(self, other: BitRows) -> bool:
+        return self.shape == other.shape and np.array_equal(self.words, other.words)
+
+
+def _with_shape(array: np.ndarray, name: str) -> np.ndarray:
+    if array.ndim < 2:
+        raise MaskError(f"mask '{name}' has shape {array.shape}; a mask has 2 or more dimensions, (out, in, ...)")
+    if 0 in array.shape:
+        raise MaskError(f"mask '{name}' has shape {array.shape}: it holds no parameter")
+    if array.dtype.kind not in "biuf":
+        raise MaskError(f"mask '{name}' holds values of type {array.dtype}; a mask holds only 0 and 1")
+    return array
+
+
+def _check_binary(array: np.ndarray, name: str) -> None:
+    wrong = (array != 0) & (array != 1)
+    if wrong.any():
+        raise MaskError(f"mask '{name}' holds {array[wrong][0]}; a mask holds only 0 and 1")
+
+
+def _check_nan(array: np.ndarray, name: str) -> None:
+    if array.dtype == np.uint16:  # bfloat16 bits: 8 bits of exponent above 7 of fraction
+        found = bool((array & 0x7FFF).max() > 0x7F80)
+    elif array.dtype.kind != "f":
+        found = False
+    elif array.dtype == np.float16:
+        found = bool(np.isnan(array).any())
+    else:  # a sum of squares is NaN only if a weight is: one pass at the speed of memory, no temporary
+        flat = array.reshape(-1)
+        with np.errstate(over="ignore"):
+            found = bool(np.isnan(np.dot(flat, flat)))
+    if found:
+        raise MaskError(f"'{name}' holds NaN; whether a NaN weight was kept cannot be known")
+
+
+class MaskSet(Mapping[str, np.ndarray]):
+    """Masks of a network by parameter name, in network order; read-only.
+
+    A mapping from name to a bool array in torch's layout, (out, in) or (out, in / groups, height, width): True is kept.
+    Held as bit rows (`rows(name)`), an eighth of a byte a parameter. Two sets are equal when they hold the same masks under
+    the same names, in whatever order and from whatever file.
+
+    >>> masks = MaskSet({"fc.weight": np.array([[1, 0], [1, 1]])})
+    >>> masks.kept, masks.size, masks.density
+    (3, 4, 0.75)
+
+    Raises MaskError for values other than 0 and 1, for fewer than two dimensions and for an empty set.
+    """
+
+    def __init__(self, masks: Mapping[str, Any], *, provenance: Mapping[str, Any] | None = None) -> None:
+        """`masks`: name -> array or tensor of 0 and 1, or BitRows. `provenance`: where they come from, as JSON-able values."""
+        if not masks:
+            raise MaskError("a mask set holds at least one mask; this one is empty")
+        self._rows = {
+            str(name): mask if isinstance(mask, BitRows) else BitRows.of_mask(mask, name) for name, mask in masks.items()
+        }
+        self._provenance = MappingProxyType(dict(provenance or {}))
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.rows(name).unpack()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows
+
+    def rows(self, name: str) -> BitRows:
+        """The bit rows of one mask."""
+        try:
+            return self._rows[name]
+        except KeyError:
+            raise KeyError(f"no mask is called '{name}'; there are: {', '.join(self._rows)}") from None
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: rows.shape for name, rows in self._rows.items()}
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        return self._provenance
+
+    @property
+    def size(self) -> int:
+        """Number of masked parameters, kept or not."""
+        return sum(rows.size for rows in self._rows.values())
+
+    @property
+    def kept(self) -> int:
+        """Number of kept parameters."""
+        return sum(rows.kept() for rows in self._rows.values())
+
+    @property
+    def density(self) -> float:
+        """kept / size."""
+        return self.kept / self.size
+
+    @property
+    def sparsity(self) -> float:
+        """1 - density."""
+        return 1.0 - self.density
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 over names, shapes and bits, by name: the same for the same masks from any file."""
+        digest = hashlib.sha256()
+        for name in sorted(self._rows):
+            rows = self._rows[name]
+            digest.update(f"{name}\0{rows.shape}\0".encode())
+            digest.update(rows.words.astype("<u8", copy=False).tobytes())
+        return digest.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, MaskSet):
+            return NotImplemented
+        return self._rows.keys() == other._rows.keys() and all(
+            rows.same_as(other._rows[name]) for name, rows in self._rows.items()
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.content_hash)
+
+    def __repr__(self) -> str:
+        return f"MaskSet({len(self)} masks, {self.kept:,} of {self.size:,} parameters kept, density {self.density:.4g})"
+
+    def with_provenance(self, **provenance: Any) -> MaskSet:
+        """The same masks with these entries added to the provenance."""
+        return MaskSet(self._rows, provenance={**self._provenance, **provenance})
+
+    def in_order(self, names: Iterable[str]) -> MaskSet:
+        """The same masks in the order of `names`; masks that it does not name follow in their own order."""
+        first = {name: self._rows[name] for name in names if name in self._rows}
+        return MaskSet({**first, **self._rows}, provenance=self._provenance)

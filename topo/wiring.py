@@ -1,0 +1,406 @@
+"""Wiring: who feeds whom in a network. It knows units and layers, and nothing of masks.
+
+A *unit* is a channel of a feature map, a feature, or a neuron; units are numbered 0, 1, 2, ... A *layer* reads a list of units
+and makes new ones. A *join* makes new units from units: `add` (sums of branches), `gate` (element-wise products) and `score`
+(attention scores: per head, a dot product over its query and key units; attention is a score that gates the value units).
+Steps stand in the order in which they run. Layout operations (views, concatenations, slices, flattening) leave no step: they
+only change which units the next step reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topo.errors import WiringError
+from topo.masks import MaskSet
+
+LAYER_KINDS = ("linear", "conv", "embedding")
+JOIN_KINDS = ("add", "gate", "score")
+SCHEMA = "topo-wiring/1"
+
+
+def _units(values: Any) -> np.ndarray:
+    units = np.ascontiguousarray(values, np.int32)
+    units.flags.writeable = False
+    return units
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Layer:
+    """A weighted layer.
+
+    name: the parameter's name. shape: of its mask, (out, in / groups, *kernel); see `transposed`.
+    reads: int32 (in,), the unit behind each input channel or feature; -1 is no unit (zero padding). A unit may be read twice
+    (after a flatten, one channel is height * width features). start: the first of the `out` units it makes.
+    positions: output positions per example (height * width, or tokens), None if unknown: a kept weight costs one
+    multiply-accumulate at each.
+    transposed: the parameter itself is stored input-first (GPT-2's Conv1D, embeddings, transposed convolutions); `shape` and
+    masks are output-first all the same.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    reads: np.ndarray
+    start: int
+    kind: str = "linear"
+    groups: int = 1
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    positions: int | None = None
+    transposed: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        object.__setattr__(self, "reads", _units(self.reads))
+        for side in ("stride", "padding", "dilation"):
+            object.__setattr__(self, side, tuple(int(n) for n in getattr(self, side)))
+        if self.kind not in LAYER_KINDS:
+            raise WiringError(f"layer '{self.name}' is of kind '{self.kind}'; a layer is one of {', '.join(LAYER_KINDS)}")
+        if len(self.shape) < 2 or min(self.shape) < 1:
+            raise WiringError(f"layer '{self.name}' has shape {self.shape}; a layer has (out, in, ...), each at least 1")
+        if self.groups < 1 or self.shape[0] % self.groups:
+            raise WiringError(f"layer '{self.name}' makes {self.shape[0]} units in {self.groups} groups, which do not divide them")
+        if self.reads.ndim != 1 or len(self.reads) != self.shape[1] * self.groups:
+            raise WiringError(
+                f"layer '{self.name}' takes {self.shape[1] * self.groups} inputs but reads {self.reads.size} units"
+            )
+
+    @property
+    def outputs(self) -> int:
+        return self.shape[0]
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.shape[0]
+
+    @property
+    def taps(self) -> int:
+        """Weights per kernel: height * width of a convolution, 1 of a linear layer."""
+        return int(np.prod(self.shape[2:], dtype=np.int64))
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Join:
+    """Units made from units: unit `start + i` comes from entry i of every operand (-1: nothing there).
+
+    add: paths sum, live if any operand is. gate: a product, live if all operands are; operand 0 is the value branch.
+    score: operands query and key, (heads * width,) each; unit `start + h` is the sum over d of the products of entries
+    h * width + d, so it is live if some pair is; it carries no path of the value branch.
+    """
+
+    kind: str
+    operands: tuple[np.ndarray, ...]
+    start: int
+    width: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "operands", tuple(_units(operand) for operand in self.operands))
+        if self.kind not in JOIN_KINDS:
+            raise WiringError(f"a join is of kind '{self.kind}'; a join is one of {', '.join(JOIN_KINDS)}")
+        lengths = {len(operand) for operand in self.operands}
+        if len(self.operands) < 2 or len(lengths) != 1:
+            raise WiringError(f"a join of kind '{self.kind}' has operands of {sorted(lengths)} units; it takes two or more of equal length")
+        if self.width < 1 or len(self.operands[0]) % self.width or (self.width != 1 and self.kind != "score"):
+            raise WiringError(f"a join of kind '{self.kind}' over {len(self.operands[0])} units cannot have width {self.width}")
+
+    @property
+    def outputs(self) -> int:
+        return len(self.operands[0]) // self.width
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.outputs
+
+
+Step = Layer | Join
+
+
+@dataclass(frozen=True, eq=False)
+class Wiring:
+    """The layered DAG of a network: input units, steps in running order, output units.
+
+    inputs, outputs: int32 arrays of units. Units 0 .. n_inputs - 1 come first if they are inputs; each step makes a contiguous
+    range of new units. A parameter that is used twice has two layers of the same name.
+    model, input_shape: for the record. notes: what was assumed while tracing, a line each.
+
+    Raises WiringError if a step reads a unit that is not there yet, or if two steps make the same unit.
+    """
+
+    inputs: np.ndarray
+    steps: tuple[Step, ...]
+    outputs: np.ndarray
+    model: str | None = None
+    input_shape: tuple[int, ...] | None = None
+    notes: tuple[str, ...] = ()
+    _names: dict[str, Layer] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", _units(self.inputs))
+        object.__setattr__(self, "outputs", _units(self.outputs))
+        object.__setattr__(self, "steps", tuple(self.steps))
+        made = np.zeros(self.n_units, np.bool_)
+        made[self.inputs] = True
+        names: dict[str, Layer] = {}
+        for step in self.steps:
+            label = f"layer '{step.name}'" if isinstance(step, Layer) else f"a join of kind '{step.kind}'"
+            for read in (step.reads,) if isinstance(step, Layer) else step.operands:
+                known = read[read >= 0]
+                if known.size and (known.max() >= self.n_units or not made[known].all()):
+                    raise WiringError(f"{label} reads a unit that no input and no earlier step makes")
+            if made[step.start : step.stop].any():
+                raise WiringError(f"{label} makes units {step.start} to {step.stop - 1}, some of which exist already")
+            made[step.start : step.stop] = True
+            if isinstance(step, Layer):
+                before = names.setdefault(step.name, step)
+                if before.shape != step.shape:
+                    raise WiringError(f"layer '{step.name}' is used with shapes {before.shape} and {step.shape}")
+        if self.outputs.size == 0 or self.outputs.min() < 0 or not made[self.outputs].all():
+            raise WiringError("the network's outputs are units that no step makes")
+        object.__setattr__(self, "_names", names)
+
+    @cached_property
+    def n_units(self) -> int:
+        """One more than the largest unit number."""
+        last = [int(self.inputs.max(initial=-1)) + 1, *(step.stop for step in self.steps)]
+        return max(last)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers in running order; a shared parameter stands once for each use."""
+        return tuple(step for step in self.steps if isinstance(step, Layer))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Parameter names in running order, each once."""
+        return tuple(self._names)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Mask shape of each parameter."""
+        return {name: layer.shape for name, layer in self._names.items()}
+
+    def layer(self, name: str) -> Layer:
+        """The first use of a parameter."""
+        try:
+            return self._names[name]
+        except KeyError:
+            raise WiringError(f"no layer is called '{name}'; there are: {', '.join(self._names)}") from None
+
+    @cached_property
+    def shortcuts(self) -> frozenset[int]:
+        """Steps (by index) that are shortcut layers: their output goes straight into an `add` whose other branch starts at the
+        same units and has two layers or more. Node counts in the papers' convention leave them out."""
+        maker = np.full(self.n_units, -1, np.int64)
+        for index, step in enumerate(self.steps):
+            maker[step.start : step.stop] = index
+
+        def feeds(step: Step) -> tuple[np.ndarray, ...]:
+            return (step.reads,) if isinstance(step, Layer) else step.operands
+
+        def depth_from(target: np.ndarray, source: set[int]) -> int:
+            """Most layers on a way from the steps of `source` to the units of `target`; -1 if there is none."""
+            oldest = min(source)
+            best: dict[int, int] = {}
+
+            def visit(index: int) -> int:
+                if index in source:
+                    return 0
+                if index < oldest:
+                    return -1
+                if index not in best:
+                    step = self.steps[index]
+                    below = [visit(i) for read in feeds(step) for i in makers(read)]
+                    deepest = max(below, default=-1)
+                    best[index] = deepest if deepest < 0 else deepest + isinstance(step, Layer)
+                return best[index]
+
+            return max((visit(i) for i in makers(target)), default=-1)
+
+        def makers(units: np.ndarray) -> list[int]:
+            return np.unique(maker[units[units >= 0]]).tolist()
+
+        found = set()
+        for step in self.steps:
+            if not (isinstance(step, Join) and step.kind == "add"):
+                continue
+            for operand in step.operands:
+                direct = makers(operand)
+                if len(direct) != 1 or direct[0] < 0 or not isinstance(layer := self.steps[direct[0]], Layer):
+                    continue
+                source = set(makers(layer.reads))
+                others = [other for other in step.operands if other is not operand]
+                if source and max(depth_from(other, source) for other in others) >= 2:
+                    found.add(direct[0])
+        return frozenset(found)
+
+    def check(self, masks: MaskSet) -> None:
+        """WiringError that names the first mask, in network order, which does not fit a layer of this wiring."""
+        for name, layer in self._names.items():
+            if name in masks and masks.rows(name).shape != layer.shape:
+                shape = masks.rows(name).shape
+                hint = ""
+                if layer.transposed and shape[:2] == layer.shape[1::-1]:
+                    hint = " (it is stored input-first: read the file with its model)"
+                raise WiringError(f"mask '{name}' has shape {shape} but the model's layer has {layer.shape}{hint}")
+        for name in masks:
+            if name not in self._names:
+                model = f"the model {self.model}" if self.model else "the model"
+                raise WiringError(
+                    f"mask '{name}' {masks.rows(name).shape} is no layer of {model}; its layers are: {_some(self.names)}"
+                )
+
+    def to_json(self) -> str:
+        """The wiring as JSON text: all that is needed to analyse masks later without the model's code."""
+        document = {
+            "schema": SCHEMA,
+            "model": self.model,
+            "input_shape": list(self.input_shape) if self.input_shape else None,
+            "notes": list(self.notes),
+            "inputs": _runs(self.inputs),
+            "outputs": _runs(self.outputs),
+            "steps": [_step_to_json(step) for step in self.steps],
+        }
+        return json.dumps(document, separators=(",", ":")) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Wiring:
+        """The wiring written by `to_json`; WiringError if the text is none."""
+        try:
+            document = json.loads(text)
+            if document.get("schema") != SCHEMA:
+                raise WiringError(f"this JSON has schema {document.get('schema')!r}; a wiring has {SCHEMA!r}")
+            shape = document["input_shape"]
+            return cls(
+                inputs=_from_runs(document["inputs"]),
+                steps=tuple(_step_from_json(step) for step in document["steps"]),
+                outputs=_from_runs(document["outputs"]),
+                model=document["model"],
+                input_shape=tuple(shape) if shape else None,
+                notes=tuple(document["notes"]),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise WiringError(f"this is no wiring in JSON: {type(error).__name__} {error}") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON text to a file."""
+        from topo.atomic import write_text
+
+        write_text(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Wiring:
+        """Read the JSON file that `save` wrote."""
+        return cls.from_json(Path(path).read_text())
+
+    def named(self, model: str | None) -> Wiring:
+        """The same wiring under another model name."""
+        return replace(self, model=model)
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
+
+
+# Units in JSON: runs [first, count, repeat] of `count` consecutive units, each `repeat` times; a flatten is one run.
+
+
+def _runs(units: np.ndarray) -> list[list[int]]:
+    if units.size == 0:
+        return []
+    edges = np.flatnonzero(np.diff(units)) + 1
+    values = units[np.concatenate(([0], edges))]
+    repeats = np.diff(np.concatenate(([0], edges, [units.size])))
+    breaks = np.flatnonzero((np.diff(values) != 1) | (np.diff(repeats) != 0) | (values[1:] == 0)) + 1
+    starts = np.concatenate(([0], breaks))
+    counts = np.diff(np.concatenate((starts, [values.size])))
+    return [[int(values[s]), int(n), int(repeats[s])] for s, n in zip(starts, counts)]
+
+
+def _from_runs(runs: Iterable[Sequence[int]]) -> np.ndarray:
+    parts = [np.repeat(np.arange(first, first + count, dtype=np.int32), repeat) for first, count, repeat in runs]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int32)
+
+
+def _step_to_json(step: Step) -> dict[str, Any]:
+    if isinstance(step, Join):
+        return {
+            "step": step.kind,
+            "operands": [_runs(operand) for operand in step.operands],
+            "start": step.start,
+            "width": step.width,
+        }
+    return {
+        "step": "layer",
+        "name": step.name,
+        "kind": step.kind,
+        "shape": list(step.shape),
+        "reads": _runs(step.reads),
+        "start": step.start,
+        "groups": step.groups,
+        "stride": list(step.stride),
+        "padding": list(step.padding),
+        "dilation": list(step.dilation),
+        "positions": step.positions,
+        "transposed": step.transposed,
+    }
+
+
+def _step_from_json(entry: Mapping[str, Any]) -> Step:
+    fields = dict(entry)
+    kind = fields.pop("step")
+    if kind == "layer":
+        return Layer(**{**fields, "reads": _from_runs(fields["reads"])})
+    operands = tuple(_from_runs(runs) for runs in fields["operands"])
+    return Join(kind, operands, fields["start"], fields["width"])
+
+
+def chain(masks: MaskSet) -> Wiring:
+    """The wiring of a plain stack: each layer reads all units of the one before, in the order of `masks`.
+
+    A layer may take m times as many inputs as the one before gives (a flatten: each channel becomes m features). A convolution
+    of shape (c, 1, ...) on c units is depthwise. Residual connections leave no trace in masks, so this is an assumption, and
+    the wiring's notes say so.
+
+    Raises WiringError that names the two layers that do not fit.
+    """
+    names = list(masks)
+    first = masks.rows(names[0]).shape
+    inputs = np.arange(first[1], dtype=np.int32)
+    units, start, steps = inputs, len(inputs), []
+    for previous, name in zip([None, *names], names):
+        shape = masks.rows(name).shape
+        depthwise = len(shape) > 2 and shape[1] == 1 and len(units) > 1 and shape[0] % len(units) == 0
+        taken = len(units) if depthwise else shape[1]
+        if taken % len(units) or (taken != len(units) and len(shape) > 2):
+            raise WiringError(
+                f"'{name}' takes {shape[1]} inputs but the layer before it, '{previous}', gives {len(units)}; "
+                "masks that are no plain stack need their model"
+            )
+        kind = "conv" if len(shape) > 2 else "linear"
+        steps.append(
+            Layer(
+                name,
+                shape,
+                np.repeat(units, taken // len(units)),
+                start,
+                kind,
+                groups=len(units) if depthwise else 1,
+                positions=1 if kind == "linear" else None,
+            )
+        )
+        units = np.arange(start, start + shape[0], dtype=np.int32)
+        start += shape[0]
+    note = "wiring: a plain chain, assumed from the shapes; residual connections cannot be seen in masks"
+    return Wiring(inputs, tuple(steps), units, notes=(note,))
