@@ -63,3 +63,43 @@ def pack(values, words):
         if rest:
             tail[:rest] = flat[i * cols + 64 * full : (i + 1) * cols]
             words[i, full] = _word(tail, 0)
+
+
+@intrinsic
+def _popcount(typing_context, word):
+    def codegen(context, builder, signature, args):
+        return builder.ctpop(args[0])
+
+    return types.uint64(types.uint64), codegen
+
+
+if nb.config.DISABLE_JIT:
+
+    def _popcount(word):
+        return int(word).bit_count()
+
+
+@nb.njit(cache=True, nogil=True)
+def kernel_counts(words, taps, counts):
+    """words (rows, w) uint64 -> counts (rows, kernels) uint16: kept weights in columns k * taps .. (k + 1) * taps - 1 of each row.
+
+    words [[0b1011]], taps 2 -> counts [[2, 1]]
+    """
+    rows, kernels = counts.shape
+    for i in range(rows):
+        for k in range(kernels):
+            first, last = k * taps, (k + 1) * taps
+            w, shift = first >> 6, np.uint64(first & 63)
+            total = np.uint64(0)
+            left = last - first
+            word = words[i, w] >> shift
+            room = 64 - (first & 63)
+            while left > room:
+                total += _popcount(word)
+                left -= room
+                w += 1
+                word = words[i, w]
+                room = 64
+            if left < 64:
+                word &= (np.uint64(1) << np.uint64(left)) - np.uint64(1)
+            counts[i, k] = total + _popcount(word)

@@ -1,0 +1,148 @@
+"""LayeredGraph: masks on a wiring, ready for kernels. Types are made once here, so that each kernel compiles one signature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from topo import views
+from topo.masks import BitRows, MaskSet
+from topo.wiring import Join, Layer, Wiring
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One use of one layer: its bit rows (a row per output unit) and the units that it joins.
+
+    layer: None for a graph without wiring. masked: False where the mask set has no mask for this layer and all weights count
+    as kept; such a block takes part in paths but not in parameter counts. source: an embedding that is not masked, whose
+    outputs are where paths start.
+    """
+
+    name: str
+    rows: BitRows
+    view: str
+    layer: Layer | None = None
+    masked: bool = True
+    source: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.rows.shape
+
+    @property
+    def size(self) -> int:
+        return self.rows.size
+
+    @property
+    def groups(self) -> int:
+        return self.layer.groups if self.layer else 1
+
+    @property
+    def taps(self) -> int:
+        return self.size // (self.shape[0] * self.shape[1])
+
+    @cached_property
+    def kept(self) -> int:
+        return self.rows.kept()
+
+    @cached_property
+    def reads(self) -> np.ndarray:
+        """int32 (in,): the unit behind each input channel; without wiring, the channel itself."""
+        return self.layer.reads if self.layer else np.arange(self.shape[1], dtype=np.int32)
+
+    @cached_property
+    def edges(self) -> views.Edges:
+        """The edges in the graph's view, with multiplicities."""
+        return views.of_network(self.view)(self.rows, self.reads, self.groups)
+
+    @cached_property
+    def used_inputs(self) -> np.ndarray:
+        """bool (in,): input channels with at least one kept weight."""
+        columns = np.empty((self.groups, self.rows.words.shape[1]), np.uint64)
+        blocks = self.rows.words.reshape(self.groups, -1, self.rows.words.shape[1])
+        np.bitwise_or.reduce(blocks, axis=1, out=columns)
+        return columns_to_inputs(columns, self.shape[1], self.taps)
+
+    @cached_property
+    def used_outputs(self) -> np.ndarray:
+        """bool (out,): output units with at least one kept weight."""
+        return self.rows.words.any(axis=1)
+
+
+def inputs_to_columns(flags: np.ndarray, groups: int, taps: int) -> np.ndarray:
+    """flags bool (in,) -> uint64 (groups, w): every weight column of a flagged input channel."""
+    columns = np.repeat(flags.reshape(groups, -1), taps, axis=1)
+    words = np.zeros((groups, -(-columns.shape[1] // 64)), np.uint64)
+    packed = np.packbits(columns, axis=1, bitorder="little")
+    words.view(np.uint8)[:, : packed.shape[1]] = packed
+    return words
+
+
+def columns_to_inputs(words: np.ndarray, per_group: int, taps: int) -> np.ndarray:
+    """uint64 (groups, w) -> bool (in,): input channels with at least one flagged weight column."""
+    columns = np.unpackbits(words.view(np.uint8), axis=1, count=per_group * taps, bitorder="little")
+    return columns.reshape(-1, taps).any(axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class LayeredGraph:
+    """The graph of a mask set in one view.
+
+    blocks: one for each parameter, in network order. steps: the wiring's steps with a Block for each layer (a parameter used
+    twice stands twice); empty without wiring, and then only metrics of single layers are defined.
+    threads: how many threads work on it. memo: results that several metrics share.
+    """
+
+    masks: MaskSet
+    wiring: Wiring | None
+    view: str
+    blocks: tuple[Block, ...]
+    steps: tuple[Block | Join, ...] = ()
+    threads: int | None = 1
+    memo: dict[Callable[..., Any], Any] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def masked_blocks(self) -> tuple[Block, ...]:
+        return tuple(block for block in self.blocks if block.masked)
+
+
+def build_graph(masks: MaskSet, wiring: Wiring | None = None, view: str = "channel", *, threads: int | None = 1) -> LayeredGraph:
+    """Lay masks on a wiring.
+
+    Layers of the wiring without a mask count as dense, embeddings without a mask as sources. Without a wiring the graph holds
+    single layers only. Raises WiringError, naming the first layer that differs with both shapes, if they do not fit, and
+    TopoError for a view in which networks are not counted.
+    """
+    views.of_network(view)
+    if wiring is None:
+        blocks = tuple(Block(name, masks.rows(name), view) for name in masks)
+        return LayeredGraph(masks, None, view, blocks, threads=threads)
+    wiring.check(masks)
+    made: dict[str, BitRows] = {name: masks.rows(name) for name in masks}
+
+    def block(layer: Layer) -> Block:
+        masked = layer.name in masks
+        source = layer.kind == "embedding" and not masked
+        if layer.name not in made:
+            made[layer.name] = _dense(layer.shape if not source else (layer.shape[0], 1))
+        return Block(layer.name, made[layer.name], view, layer, masked, source)
+
+    steps = tuple(block(step) if isinstance(step, Layer) else step for step in wiring.steps)
+    first: dict[str, Block] = {}
+    for step in steps:
+        if isinstance(step, Block):
+            first.setdefault(step.name, step)
+    return LayeredGraph(masks, wiring, view, tuple(first.values()), steps, threads)
+
+
+def _dense(shape: tuple[int, ...]) -> BitRows:
+    columns = int(np.prod(shape[1:], dtype=np.int64))
+    words = np.full((shape[0], -(-columns // 64)), np.iinfo(np.uint64).max, np.uint64)
+    if columns % 64:
+        words[:, -1] = np.uint64((1 << (columns % 64)) - 1)
+    return BitRows(shape, words)
