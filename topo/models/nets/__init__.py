@@ -1,0 +1,1 @@
+"""The torch modules behind the names in `topo.models`."""
