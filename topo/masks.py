@@ -241,3 +241,12 @@ class MaskSet(Mapping[str, np.ndarray]):
         """The same masks in the order of `names`; masks that it does not name follow in their own order."""
         first = {name: self._rows[name] for name in names if name in self._rows}
         return MaskSet({**first, **self._rows}, provenance=self._provenance)
+
+
+def as_mask_set(masks: Any) -> MaskSet:
+    """A MaskSet as it is; a mapping from name to array or tensor made into one; MaskError for anything else."""
+    if isinstance(masks, MaskSet):
+        return masks
+    if isinstance(masks, Mapping):
+        return MaskSet(masks)
+    raise MaskError(f"masks are a MaskSet or a mapping from parameter name to mask, not {type(masks).__name__}")

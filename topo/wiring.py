@@ -134,6 +134,8 @@ class Wiring:
     inputs, outputs: int32 arrays of units. Units 0 .. n_inputs - 1 come first if they are inputs; each step makes a contiguous
     range of new units. A parameter that is used twice has two layers of the same name.
     model, input_shape: for the record. notes: what was assumed while tracing, a line each.
+    parameters: the names in module order (the model's `named_parameters`), each once: the order of mask files that carry no
+    names. It differs from running order in residual networks; by default it is `names`.
 
     Raises WiringError if a step reads a unit that is not there yet, or if two steps make the same unit.
     """
@@ -144,6 +146,7 @@ class Wiring:
     model: str | None = None
     input_shape: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
     _names: dict[str, Layer] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -169,6 +172,10 @@ class Wiring:
         if self.outputs.size == 0 or self.outputs.min() < 0 or not made[self.outputs].all():
             raise WiringError("the network's outputs are units that no step makes")
         object.__setattr__(self, "_names", names)
+        object.__setattr__(self, "parameters", tuple(self.parameters) or tuple(names))
+        if len(self.parameters) != len(names) or set(self.parameters) != set(names):
+            odd = sorted(set(self.parameters) ^ set(names)) or sorted(self.parameters)
+            raise WiringError(f"the names in module order must be those of the layers, each once; they differ in {_some(odd)}")
 
     @cached_property
     def n_units(self) -> int:
@@ -200,36 +207,30 @@ class Wiring:
 
     @cached_property
     def shortcuts(self) -> frozenset[int]:
-        """Steps (by index) that are shortcut layers: their output goes straight into an `add` whose other branch starts at the
-        same units and has two layers or more. Node counts in the papers' convention leave them out."""
+        """Steps (by index) that are shortcut layers: their output goes into an `add` and nowhere else, and the other branch of
+        that `add` starts at the same units and has two layers or more. Node counts in the papers' convention leave them out."""
         maker = np.full(self.n_units, -1, np.int64)
+        readers = np.zeros(self.n_units, np.int64)
         for index, step in enumerate(self.steps):
             maker[step.start : step.stop] = index
-
-        def feeds(step: Step) -> tuple[np.ndarray, ...]:
-            return (step.reads,) if isinstance(step, Layer) else step.operands
-
-        def depth_from(target: np.ndarray, source: set[int]) -> int:
-            """Most layers on a way from the steps of `source` to the units of `target`; -1 if there is none."""
-            oldest = min(source)
-            best: dict[int, int] = {}
-
-            def visit(index: int) -> int:
-                if index in source:
-                    return 0
-                if index < oldest:
-                    return -1
-                if index not in best:
-                    step = self.steps[index]
-                    below = [visit(i) for read in feeds(step) for i in makers(read)]
-                    deepest = max(below, default=-1)
-                    best[index] = deepest if deepest < 0 else deepest + isinstance(step, Layer)
-                return best[index]
-
-            return max((visit(i) for i in makers(target)), default=-1)
+            for read in (step.reads,) if isinstance(step, Layer) else step.operands:
+                readers[np.unique(read[read >= 0])] += 1
 
         def makers(units: np.ndarray) -> list[int]:
+            """Steps that make these units; -1 for inputs."""
             return np.unique(maker[units[units >= 0]]).tolist()
+
+        def depth_from(target: np.ndarray, source: list[int]) -> int:
+            """Most layers on a way from the steps of `source` to the units of `target`; -1 if there is none."""
+            ends = makers(target)
+            depth = dict.fromkeys(source, 0)
+            for index in range(min(source) + 1, max(ends, default=-1) + 1):
+                if index not in depth:
+                    step = self.steps[index]
+                    reads = (step.reads,) if isinstance(step, Layer) else step.operands
+                    before = max((depth.get(i, -1) for read in reads for i in makers(read)), default=-1)
+                    depth[index] = before + isinstance(step, Layer) if before >= 0 else -1
+            return max((depth.get(i, -1) for i in ends), default=-1)
 
         found = set()
         for step in self.steps:
@@ -239,7 +240,9 @@ class Wiring:
                 direct = makers(operand)
                 if len(direct) != 1 or direct[0] < 0 or not isinstance(layer := self.steps[direct[0]], Layer):
                     continue
-                source = set(makers(layer.reads))
+                if readers[layer.start : layer.stop].max() > 1:
+                    continue
+                source = makers(layer.reads)
                 others = [other for other in step.operands if other is not operand]
                 if source and max(depth_from(other, source) for other in others) >= 2:
                     found.add(direct[0])
@@ -268,6 +271,7 @@ class Wiring:
             "model": self.model,
             "input_shape": list(self.input_shape) if self.input_shape else None,
             "notes": list(self.notes),
+            "parameters": list(self.parameters),
             "inputs": _runs(self.inputs),
             "outputs": _runs(self.outputs),
             "steps": [_step_to_json(step) for step in self.steps],
@@ -289,6 +293,7 @@ class Wiring:
                 model=document["model"],
                 input_shape=tuple(shape) if shape else None,
                 notes=tuple(document["notes"]),
+                parameters=tuple(document.get("parameters", ())),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise WiringError(f"this is no wiring in JSON: {type(error).__name__} {error}") from None

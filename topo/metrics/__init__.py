@@ -1,1 +1,96 @@
-"""."""
+"""Metrics: graph -> numbers, one file per family.
+
+A metric is a function under `@metric(...)` in a file of this folder, with a naive twin of the same name in tests/naive.py. Of a
+network it takes the graph, of a layer the graph and a block; it returns a number or a Value(number, note). Undefined is NaN with
+the reason in the note. Functions whose result several metrics need carry `@shared`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from topo.errors import TopoError
+from topo.graph import Block, LayeredGraph
+from topo.registry import Registry
+from topo.report import Value
+
+metrics = Registry("metric", __name__)
+
+# Groups computed by --metrics default; `all` is every metric there is.
+DEFAULT_GROUPS = ("paths",)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A registered metric. `scope`: "network" or "layer". `wired`: needs to know who feeds whom."""
+
+    function: Callable[..., Any]
+    name: str
+    group: str
+    scope: str
+    unit: str
+    source: str
+    wired: bool
+
+    @property
+    def doc(self) -> str:
+        """First line of the docstring."""
+        return (self.function.__doc__ or "").strip().splitlines()[0]
+
+    def __call__(self, graph: LayeredGraph, *block: Block) -> Value:
+        result = self.function(graph, *block)
+        return result if isinstance(result, Value) else Value(result, None)
+
+
+def metric(*, group: str, scope: str, unit: str, source: str, wired: bool) -> Callable[[Callable], Callable]:
+    """Decorator: register a function as a metric. A name may stand once for the network and once for layers."""
+
+    def enter(function: Callable) -> Callable:
+        name = function.__name__.removeprefix("layer_") if scope == "layer" else function.__name__
+        entry = Metric(function, name, group, scope, unit, source, wired)
+        metrics.add(f"{scope}:{name}")(entry)
+        return function
+
+    return enter
+
+
+def chosen(names: str | list[str] | tuple[str, ...]) -> list[Metric]:
+    """Metrics of "default", "all", group names and metric names (a list, or one text with commas), in registered order.
+
+    Raises TopoError for a name that is neither.
+    """
+    wanted = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+    every = list(metrics.values())
+    groups = {entry.group for entry in every}
+    known = {entry.name for entry in every}
+    for name in wanted:
+        if name not in {"default", "all"} | groups | known:
+            raise TopoError(
+                f"no metric or group is called '{name}'; groups: default, all, {', '.join(sorted(groups))}; "
+                f"metrics: {', '.join(sorted(known))}"
+            )
+
+    def asked(entry: Metric) -> bool:
+        return (
+            "all" in wanted
+            or entry.group in wanted
+            or entry.name in wanted
+            or ("default" in wanted and entry.group in DEFAULT_GROUPS)
+        )
+
+    return [entry for entry in every if asked(entry)]
+
+
+def shared(function: Callable[[LayeredGraph], Any]) -> Callable[[LayeredGraph], Any]:
+    """Decorator: compute a function of the graph once per graph."""
+
+    @functools.wraps(function)
+    def remembered(graph: LayeredGraph) -> Any:
+        if function not in graph.memo:
+            graph.memo[function] = function(graph)
+        return graph.memo[function]
+
+    return remembered

@@ -1,0 +1,338 @@
+"""Twins: every metric again, the obvious way, in Python integers, dictionaries and enumerated paths. Small networks only."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from functools import cached_property
+from itertools import groupby
+
+import numpy as np
+
+from topo.masks import MaskSet
+from topo.wiring import Layer, Wiring
+
+MAX_PATHS = 200_000
+
+
+class Net:
+    """A masked network as a list of parameter edges (parameter, unit, unit) and joins, in running order of the units."""
+
+    def __init__(self, masks: MaskSet, wiring: Wiring, view: str = "channel") -> None:
+        self.masks, self.wiring, self.view = masks, wiring, view
+        self.sources = [
+            step for step in wiring.steps if isinstance(step, Layer) and step.kind == "embedding" and step.name not in masks
+        ]
+        self.layers = [step for step in wiring.steps if isinstance(step, Layer) and step not in self.sources]
+        self.starts = {int(u) for u in wiring.inputs} | {u for s in self.sources for u in range(s.start, s.stop)}
+        self.ends = {int(u) for u in wiring.outputs}
+
+    def array(self, name: str) -> np.ndarray:
+        return self.masks[name] if name in self.masks else np.ones(self.wiring.shapes[name], bool)
+
+    def parameters(self, layer: Layer) -> list[tuple[tuple, int, int]]:
+        """(parameter, from unit, to unit) of every kept weight of one use of a layer."""
+        per_group, out_per_group = layer.shape[1], layer.shape[0] // layer.groups
+        found = []
+        for index in zip(*np.nonzero(self.array(layer.name))):
+            o, i = int(index[0]), int(index[1])
+            unit = int(layer.reads[(o // out_per_group) * per_group + i])
+            found.append(((layer.name, *map(int, index)), unit, layer.start + o))
+        return [entry for entry in found if entry[1] >= 0]
+
+    def edges(self, layer: Layer) -> list[tuple[tuple, int, int]]:
+        """As `parameters`; in the unit view one edge for each joined pair of units."""
+        every = self.parameters(layer)
+        if self.view == "unit":
+            return [((layer.name, u, v), u, v) for u, v in sorted({(u, v) for _, u, v in every})]
+        return every
+
+    @cached_property
+    def forward(self) -> set[int]:
+        live = set(self.starts)
+        for step in self.wiring.steps:
+            if isinstance(step, Layer):
+                if step not in self.sources:
+                    live |= {v for _, u, v in self.parameters(step) if u in live}
+            else:
+                for k in range(step.outputs):
+                    if step.kind == "add":
+                        fed = any(int(op[k]) in live for op in step.operands)
+                    elif step.kind == "gate":
+                        fed = all(int(op[k]) in live for op in step.operands)
+                    else:
+                        places = range(k * step.width, (k + 1) * step.width)
+                        fed = any(all(int(op[d]) in live for op in step.operands) for d in places)
+                    if fed:
+                        live.add(step.start + k)
+        return live
+
+    @cached_property
+    def backward(self) -> set[int]:
+        live = set(self.ends)
+        for step in reversed(self.wiring.steps):
+            if isinstance(step, Layer):
+                if step not in self.sources:
+                    live |= {u for _, u, v in self.parameters(step) if v in live}
+                continue
+            for place in range(len(step.operands[0])):
+                if step.start + place // step.width not in live:
+                    continue
+                for op in step.operands:
+                    others = [int(other[place]) for other in step.operands if other is not op]
+                    if op[place] >= 0 and (step.kind == "add" or all(u in self.forward for u in others)):
+                        live.add(int(op[place]))
+        return live
+
+    @cached_property
+    def effective(self) -> dict[str, set[tuple]]:
+        """Name -> effective parameters."""
+        found: dict[str, set[tuple]] = {name: set() for name in self.wiring.names}
+        for layer in self.layers:
+            found[layer.name] |= {p for p, u, v in self.parameters(layer) if u in self.forward and v in self.backward}
+        return found
+
+    @cached_property
+    def arcs(self) -> dict[int, list[tuple[tuple, int]]]:
+        """Unit -> [(what the path uses, next unit)], along the value branch of live gates."""
+        out: dict[int, list] = defaultdict(list)
+        for index, step in enumerate(self.wiring.steps):
+            if isinstance(step, Layer):
+                if step not in self.sources:
+                    for parameter, u, v in self.edges(step):
+                        out[u].append(((index, *parameter), v))
+            elif step.kind != "score":
+                for number, op in enumerate(step.operands if step.kind == "add" else step.operands[:1]):
+                    for k, u in enumerate(op):
+                        if u >= 0 and (step.kind == "add" or step.start + k in self.forward):
+                            out[int(u)].append((("join", index, number, k), step.start + k))
+        return out
+
+    @cached_property
+    def paths(self) -> list[list[tuple[tuple, int, int]]]:
+        """Every path, as its arcs (what, from, to)."""
+        found: list[list] = []
+
+        def walk(unit: int, trail: list) -> None:
+            if unit in self.ends:
+                found.append(trail)
+                assert len(found) <= MAX_PATHS, "too many paths to enumerate: use a smaller toy"
+            for what, after in self.arcs[unit]:
+                walk(after, [*trail, (what, unit, after)])
+
+        for start in sorted(self.starts):
+            walk(start, [])
+        return found
+
+    @cached_property
+    def node_layers(self) -> list[tuple[int, Layer]]:
+        return [
+            (index, step)
+            for index, step in enumerate(self.wiring.steps)
+            if step in self.layers and index not in self.wiring.shortcuts
+        ]
+
+    def visits(self, index: int) -> Counter:
+        """Parameter -> number of paths that use it in step `index`."""
+        return Counter(what for path in self.paths for what, _, _ in path if what[0] == index)
+
+    def inputs_of(self, index: int) -> Counter:
+        """Unit -> number of paths that enter step `index` through it."""
+        return Counter(unit for path in self.paths for what, unit, _ in path if what[0] == index)
+
+
+def entropy(visits: Counter) -> float:
+    total = sum(visits.values())
+    return -sum(n / total * math.log(n / total) for n in visits.values()) if total else 0.0
+
+
+def width(visits: Counter) -> float:
+    return math.exp(entropy(visits)) if visits else 0.0
+
+
+# Of the network.
+
+
+def params(net: Net):
+    return sum(int(np.prod(shape)) for shape in net.masks.shapes.values())
+
+
+def kept(net: Net):
+    return sum(int(net.masks[name].sum()) for name in net.masks)
+
+
+def density(net: Net):
+    return kept(net) / params(net)
+
+
+def sparsity(net: Net):
+    return 1 - kept(net) / params(net)
+
+
+def effective_params(net: Net):
+    return sum(len(net.effective[name]) for name in net.masks)
+
+
+def effective_density(net: Net):
+    return effective_params(net) / params(net)
+
+
+def effective_sparsity(net: Net):
+    return 1 - effective_density(net)
+
+
+def nodes(net: Net):
+    return sum(len({int(u) for u in layer.reads if u >= 0}) for _, layer in net.node_layers) + len(net.ends)
+
+
+def effective_nodes(net: Net):
+    found = len(net.ends & net.forward)
+    for _, layer in net.node_layers:
+        found += len({u for _, u, v in net.parameters(layer) if u in net.forward and v in net.backward})
+    return found
+
+
+def _units(net: Net):
+    return {int(u) for layer in net.layers for u in layer.reads if u >= 0} | net.ends
+
+
+def units(net: Net):
+    return len(_units(net))
+
+
+def effective_units(net: Net):
+    return len(_units(net) & net.forward & net.backward)
+
+
+def effective_kernels(net: Net):
+    found = set()
+    for layer in net.layers:
+        if layer.name in net.masks and layer is net.wiring.layer(layer.name):
+            found |= {(p[0], u, v) for p, u, v in net.parameters(layer) if p in net.effective[layer.name]}
+    return len(found)
+
+
+def layer_collapse(net: Net):
+    return sum(not net.effective[name] for name in net.masks)
+
+
+def effective_paths(net: Net):
+    return len(net.paths)
+
+
+def log10_effective_paths(net: Net):
+    return math.log10(len(net.paths)) if net.paths else -math.inf
+
+
+def path_entropy_width(net: Net):
+    if not net.paths:
+        return math.nan
+    ends = Counter(path[-1][2] for path in net.paths)
+    return sum(width(net.inputs_of(index)) for index, _ in net.node_layers) + width(ends)
+
+
+def _layer_indices(net: Net):
+    return [index for index, step in enumerate(net.wiring.steps) if step in net.layers]
+
+
+def path_entropy(net: Net):
+    return sum(entropy(net.visits(index)) for index in _layer_indices(net)) if net.paths else math.nan
+
+
+def balance_gap(net: Net):
+    if not net.paths:
+        return math.nan
+    counts = [len(net.edges(net.wiring.steps[index])) for index in _layer_indices(net)]
+    bound = sum(math.log(n) for n in counts if n)
+    return 1 - path_entropy(net) / bound if bound else math.nan
+
+
+def _macs(net: Net, weights):
+    used = [layer for layer in net.layers if layer.kind != "embedding"]
+    return math.nan if any(layer.positions is None for layer in used) else sum(
+        weights(layer) * layer.positions for layer in used
+    )  # fmt: skip
+
+
+def macs_dense(net: Net):
+    return _macs(net, lambda layer: int(np.prod(layer.shape)))
+
+
+def macs_kept(net: Net):
+    return _macs(net, lambda layer: int(net.array(layer.name).sum()))
+
+
+def macs_effective(net: Net):
+    return _macs(net, lambda layer: len(net.effective[layer.name]))
+
+
+def flops_dense(net: Net):
+    return 2 * macs_dense(net)
+
+
+def flops_kept(net: Net):
+    return 2 * macs_kept(net)
+
+
+def flops_effective(net: Net):
+    return 2 * macs_effective(net)
+
+
+# Of a layer.
+
+
+def layer_kept(net: Net, name: str):
+    return int(net.masks[name].sum())
+
+
+def layer_density(net: Net, name: str):
+    return float(net.masks[name].mean())
+
+
+def layer_sparsity(net: Net, name: str):
+    return 1 - float(net.masks[name].mean())
+
+
+def layer_dead_in(net: Net, name: str):
+    layer, mask = net.wiring.layer(name), net.masks[name]
+    groups = np.split(mask, layer.groups)
+    return sum(not group[:, i].any() for group in groups for i in range(layer.shape[1]))
+
+
+def layer_dead_out(net: Net, name: str):
+    return sum(not row.any() for row in net.masks[name])
+
+
+def layer_effective_params(net: Net, name: str):
+    return len(net.effective[name])
+
+
+def layer_effective_in(net: Net, name: str):
+    layer = net.wiring.layer(name)
+    return len({u for p, u, _ in net.parameters(layer) if p in net.effective[name]})
+
+
+def layer_effective_out(net: Net, name: str):
+    return len({p[1] for p in net.effective[name]})
+
+
+def layer_path_entropy_width(net: Net, name: str):
+    if not net.paths:
+        return math.nan
+    return width(net.inputs_of(net.wiring.steps.index(net.wiring.layer(name))))
+
+
+def paths_by_integers(net: Net) -> int:
+    """The number of paths by a forward pass of Python integers, for networks too large to enumerate."""
+    count = Counter(dict.fromkeys(net.starts, 1))
+    for step in net.wiring.steps:
+        if isinstance(step, Layer):
+            if step not in net.sources:
+                for (_, v), group in groupby(sorted((u, v) for _, u, v in net.edges(step)), key=lambda e: (0, e[1])):
+                    count[v] += sum(count[u] for u, _ in group)
+        elif step.kind != "score":
+            for op in step.operands if step.kind == "add" else step.operands[:1]:
+                for k, u in enumerate(op):
+                    if u >= 0 and (step.kind == "add" or step.start + k in net.forward):
+                        count[step.start + k] += count[int(u)]
+    return sum(count[u] for u in net.ends)

@@ -1,0 +1,97 @@
+"""The contract of every registered metric: equal to its naive twin on every toy, view and density, and free of labels."""
+
+from __future__ import annotations
+
+import math
+
+import naive
+import numpy as np
+import pytest
+import toys
+
+from topo.errors import TopoError
+from topo.graph import build_graph
+from topo.masks import MaskSet
+from topo.metrics import chosen, metrics
+from topo.wiring import Wiring
+
+pytestmark = pytest.mark.small
+
+TOYS = {
+    "chain": (toys.complete(2, 3, 3, 2)[1], ()),
+    "residual": (toys.residual(width=2, blocks=2, kernel=2, inputs=2, classes=2), ()),
+    "unmasked": (toys.residual(width=2, blocks=1, kernel=2, inputs=2, classes=2), ("0.conv1", "fc")),
+    "branching": (toys.branching(), ()),
+    "gated": (toys.gated(), ()),
+    "words": (toys.embedded(), ()),
+    "sources": (toys.embedded(), ("words",)),
+}
+CASES = [
+    pytest.param(wiring, toys.sparse(wiring, density, seed, left_out), id=f"{name}-{density}-{seed}")
+    for name, (wiring, left_out) in TOYS.items()
+    for density, seed in ((1.0, 0), (0.6, 0), (0.4, 1), (0.4, 2), (0.2, 3), (0.0, 0))
+    if not (name == "branching" and density > 0.5) and not (name in ("residual", "unmasked") and density > 0.6)
+]
+
+
+def same(value: float, twin: float) -> bool:
+    if isinstance(value, int) and isinstance(twin, int):
+        return value == twin
+    return (math.isnan(value) and math.isnan(twin)) or value == twin or math.isclose(value, twin, rel_tol=1e-9, abs_tol=1e-12)
+
+
+@pytest.mark.parametrize("view", ["channel", "unit"])
+@pytest.mark.parametrize("wiring, masks", CASES)
+def test_every_metric_equals_its_naive_twin(wiring: Wiring, masks: MaskSet, view: str) -> None:
+    graph, net = build_graph(masks, wiring, view), naive.Net(masks, wiring, view)
+    for entry in metrics.values():
+        twin = getattr(naive, entry.name if entry.scope == "network" else f"layer_{entry.name}")
+        if entry.scope == "network":
+            value = entry(graph)
+            assert same(value.number, twin(net)), (entry.name, value, twin(net))
+            if math.isnan(value.number) or value.number == -math.inf:
+                assert value.note, f"{entry.name} is undefined and does not say why"
+        else:
+            for block in graph.masked_blocks:
+                value = entry(graph, block)
+                assert same(value.number, twin(net, block.name)), (entry.name, block.name, value, twin(net, block.name))
+
+
+def test_every_metric_has_a_twin_a_unit_and_a_source() -> None:
+    assert len(metrics) >= 30
+    for key, entry in metrics.items():
+        assert hasattr(naive, entry.name if entry.scope == "network" else f"layer_{entry.name}"), key
+        assert entry.unit and entry.source and entry.doc, key
+
+
+def relabelled(masks: MaskSet, wiring: Wiring, rng: np.random.Generator) -> MaskSet:
+    """The same network with the hidden units of a plain chain in another order."""
+    arrays, before = {}, None
+    for name in masks:
+        mask = masks[name]
+        after = rng.permutation(mask.shape[0]) if name != list(masks)[-1] else np.arange(mask.shape[0])
+        mask = mask[after] if before is None else mask[after][:, before]
+        arrays[name], before = mask, after
+    return MaskSet(arrays)
+
+
+@pytest.mark.parametrize("view", ["channel", "unit"])
+def test_relabelling_hidden_units_changes_nothing(view: str) -> None:
+    masks, wiring = toys.complete(5, 7, 6, 4)
+    masks = toys.sparse(wiring, 0.4, 5)
+    other = relabelled(masks, wiring, np.random.default_rng(1))
+    assert other != masks
+    one, two = build_graph(masks, wiring, view), build_graph(other, wiring, view)
+    for entry in metrics.values():
+        if entry.scope == "network":
+            assert same(entry(one).number, entry(two).number), entry.name
+        else:
+            for a, b in zip(one.masked_blocks, two.masked_blocks):
+                assert same(entry(one, a).number, entry(two, b).number), entry.name
+
+
+def test_metrics_are_chosen_by_name_group_and_default() -> None:
+    assert {entry.name for entry in chosen("kept,density")} == {"kept", "density"}
+    assert {entry.name for entry in chosen(["paths"])} <= {entry.name for entry in chosen("all")}
+    with pytest.raises(TopoError, match="no metric or group is called 'spam'"):
+        chosen("kept,spam")

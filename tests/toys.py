@@ -1,0 +1,115 @@
+"""Small networks with known answers: the shared vocabulary of the tests."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from topo.masks import MaskSet
+from topo.wiring import Join, Layer, Wiring, chain
+
+
+def complete(*widths: int) -> tuple[MaskSet, Wiring]:
+    """A dense chain: prod(widths) paths, sigma1 of a layer sqrt(a b)."""
+    masks = MaskSet({f"fc{k}": np.ones((b, a), bool) for k, (a, b) in enumerate(zip(widths, widths[1:]), 1)})
+    return masks, chain(masks)
+
+
+def disjoint(blocks: int, size: int, depth: int) -> tuple[MaskSet, Wiring]:
+    """`blocks` disjoint complete chains of `size` units and `depth` layers: blocks * size**(depth + 1) paths."""
+    mask = np.kron(np.eye(blocks), np.ones((size, size))).astype(bool)
+    masks = MaskSet({f"fc{k}": mask for k in range(depth)})
+    return masks, chain(masks)
+
+
+def mixed_radix(*radices: int) -> tuple[MaskSet, Wiring]:
+    """RadiX-Net: layer i joins j to j + k * (radices before i), k < radix i, modulo n = prod(radices).
+
+    Every input reaches every output by exactly one path: n**2 in all.
+    """
+    n, step, masks = int(np.prod(radices)), 1, {}
+    for k, radix in enumerate(radices):
+        mask = np.zeros((n, n), bool)
+        for jump in range(radix):
+            mask[(np.arange(n) + jump * step) % n, np.arange(n)] = True
+        masks[f"fc{k}"], step = mask, step * radix
+    return MaskSet(masks), chain(MaskSet(masks))
+
+
+def residual(width: int = 4, blocks: int = 2, kernel: int = 3, inputs: int = 3, classes: int = 5) -> Wiring:
+    """stem -> blocks of (conv, conv) with identity skips, the last with a shortcut convolution -> linear."""
+    steps: list[Layer | Join] = [
+        Layer("stem", (width, inputs, kernel, kernel), np.arange(inputs), inputs, "conv", positions=16)
+    ]
+    stream, start = np.arange(inputs, inputs + width), inputs + width
+    for k in range(blocks):
+        last = k == blocks - 1
+        steps.append(Layer(f"{k}.conv1", (width, width, kernel, kernel), stream, start, "conv", positions=16))
+        middle = np.arange(start, start + width)
+        steps.append(Layer(f"{k}.conv2", (width, width, kernel, kernel), middle, start + width, "conv", positions=16))
+        branch, skip, start = middle + width, stream, start + 2 * width
+        if last:
+            steps.append(Layer(f"{k}.shortcut", (width, width, 1, 1), stream, start, "conv", positions=16))
+            skip, start = np.arange(start, start + width), start + width
+        steps.append(Join("add", (branch, skip), start))
+        stream, start = np.arange(start, start + width), start + width
+    steps.append(Layer("fc", (classes, width), stream, start, "linear", positions=1))
+    return Wiring(np.arange(inputs), tuple(steps), np.arange(start, start + classes))
+
+
+def branching() -> Wiring:
+    """Concatenation, zero padding, a grouped convolution, a flatten in both orders and a parameter that is used twice."""
+    steps = (
+        Layer("a", (4, 2, 3, 3), np.arange(2), 2, "conv", positions=4),  # 2..5
+        Layer("b", (3, 2, 1, 1), np.arange(2), 6, "conv", positions=4),  # 6..8
+        Layer("grouped", (4, 3, 3, 3), np.array([2, 3, 4, 5, 6, 7]), 9, "conv", groups=2, positions=4),  # 9..12
+        Layer("depthwise", (4, 1, 3, 3), np.arange(9, 13), 13, "conv", groups=4, positions=4),  # 13..16
+        Join("add", (np.arange(13, 17), np.array([8, -1, 2, -1])), 17),  # 17..20: zero padding
+        Layer("twice", (4, 4), np.arange(17, 21), 21, positions=1),  # 21..24
+        Layer("twice", (4, 4), np.arange(21, 25), 25, positions=1),  # 25..28
+        Layer("first", (3, 8), np.repeat(np.arange(25, 29), 2), 29, positions=1),  # 29..31: channels first
+        Layer("last", (3, 8), np.tile(np.arange(25, 29), 2), 32, positions=1),  # 32..34: channels last
+        Layer("out", (2, 7), np.array([29, 30, 31, 32, 33, 34, 29]), 35, positions=1),  # 35, 36
+    )
+    return Wiring(np.arange(2), steps, np.arange(35, 37))
+
+
+def gated(heads: int = 2, width: int = 2) -> Wiring:
+    """A gated linear unit, then attention with `heads` heads, and a skip around it."""
+    n = heads * width
+    steps: list[Layer | Join] = [
+        Layer("up", (n, 3), np.arange(3), 3, positions=2),
+        Layer("gate", (n, 3), np.arange(3), 3 + n, positions=2),
+        Join("gate", (np.arange(3, 3 + n), np.arange(3 + n, 3 + 2 * n)), 3 + 2 * n),
+    ]
+    x, start = np.arange(3 + 2 * n, 3 + 3 * n), 3 + 3 * n
+    units = {}
+    for name in ("query", "key", "value"):
+        steps.append(Layer(name, (n, n), x, start, positions=2))
+        units[name], start = np.arange(start, start + n), start + n
+    steps.append(Join("score", (units["query"], units["key"]), start, width=width))
+    scores, start = np.arange(start, start + heads), start + heads
+    steps.append(Join("gate", (units["value"], np.repeat(scores, width)), start))
+    mixed, start = np.arange(start, start + n), start + n
+    steps.append(Layer("proj", (n, n), mixed, start, positions=2))
+    steps.append(Join("add", (x, np.arange(start, start + n)), start + n))
+    steps.append(Layer("head", (2, n), np.arange(start + n, start + 2 * n), start + 2 * n, positions=1))
+    start += 2 * n
+    return Wiring(np.arange(3), tuple(steps), np.arange(start, start + 2))
+
+
+def embedded() -> Wiring:
+    """An embedding of 5 words in 3 dimensions (stored input-first), then a linear layer."""
+    return Wiring(
+        np.arange(5),
+        (
+            Layer("words", (3, 5), np.arange(5), 5, "embedding", positions=2, transposed=True),
+            Layer("head", (2, 3), np.arange(5, 8), 8, positions=2),
+        ),
+        np.arange(8, 10),
+    )
+
+
+def sparse(wiring: Wiring, density: float, seed: int = 0, leave_out: tuple[str, ...] = ()) -> MaskSet:
+    """Independent random masks of one density on every layer."""
+    rng = np.random.default_rng(seed)
+    return MaskSet({name: rng.random(shape) < density for name, shape in wiring.shapes.items() if name not in leave_out})

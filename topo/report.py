@@ -1,0 +1,331 @@
+"""Report: what `analyze` found, as tidy rows, and its forms: JSON, CSV, pandas, Markdown, LaTeX, HTML.
+
+Undefined is NaN in Python, null in JSON, an empty field in CSV and a dash in tables, and a note says why.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from html import escape
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from topo._version import __version__
+from topo.errors import TopoError
+from topo.numerals import decimal, finite, shown
+
+if TYPE_CHECKING:
+    import pandas
+
+SCHEMA = "topo/1"
+COLUMNS = ("mask", "metric", "layer", "view", "value", "unit", "note")
+# Exact integers that pass every fixed width: decimal strings in JSON.
+_AS_TEXT = frozenset({"effective_paths"})
+
+Number = int | float
+
+
+def _plain(number: Any) -> Number:
+    """A Python int or float: None is NaN, booleans are 0 and 1, numpy scalars lose their type."""
+    if number is None:
+        return math.nan
+    if hasattr(number, "item"):
+        number = number.item()
+    return int(number) if isinstance(number, bool) else number
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number that explains itself: what a metric returns where a bare number would not do.
+
+    number: int (of any size) or float; None and NaN mean undefined. note: why it is undefined, or how it was found.
+    """
+
+    number: Number
+    note: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "number", _plain(self.number))
+
+    @classmethod
+    def of(cls, number: Any) -> Value:
+        """A Value as it is; any number wrapped into one."""
+        return number if isinstance(number, cls) else cls(number)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of one mask. layer: None for a number of the whole network. view: of the convolutions' graph."""
+
+    mask: str
+    metric: str
+    layer: str | None
+    view: str
+    value: Number
+    unit: str = ""
+    note: str | None = None
+
+    def __post_init__(self) -> None:
+        value = _plain(self.value)
+        object.__setattr__(self, "value", value)
+        if not finite(value) and not self.note:
+            object.__setattr__(self, "note", "undefined" if math.isnan(value) else f"{value}: not finite")
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """The numbers of one mask set; immutable.
+
+    mask: its name. format: the reader that understood the file. model, view: what was analysed. shapes: parameter name
+    -> shape, in network order. rows: every number. notes: dicts {"metric", "layer", "note"} with remarks of the whole
+    analysis first, then those of the rows.
+
+    >>> rows = [Row("a.pt", "density", None, "channel", 0.5), Row("a.pt", "density", "fc.weight", "channel", 0.5)]
+    >>> report = Report("a.pt", "topo", None, "channel", {"fc.weight": (2, 3)}, rows)
+    >>> report.network["density"], report.layers
+    (0.5, [{'layer': 'fc.weight', 'shape': (2, 3), 'density': 0.5}])
+    """
+
+    mask: str
+    format: str | None
+    model: str | None
+    view: str
+    shapes: Mapping[str, tuple[int, ...]]
+    rows: Sequence[Row]
+    notes: Sequence[Mapping[str, str | None]] = field(default=())
+
+    def __post_init__(self) -> None:
+        shapes = {str(name): tuple(int(n) for n in shape) for name, shape in self.shapes.items()}
+        object.__setattr__(self, "shapes", MappingProxyType(shapes))
+        object.__setattr__(self, "rows", tuple(self.rows))
+        given = [(note.get("metric"), note.get("layer"), note["note"]) for note in self.notes]
+        of_rows = [(row.metric, row.layer, row.note) for row in self.rows if row.note]
+        notes = tuple({"metric": m, "layer": n, "note": text} for m, n, text in dict.fromkeys([*given, *of_rows]))
+        object.__setattr__(self, "notes", notes)
+
+    @cached_property
+    def network(self) -> Mapping[str, Number]:
+        """Metric -> number of the whole network: int (of any size), float, NaN where undefined."""
+        return MappingProxyType({row.metric: row.value for row in self.rows if row.layer is None})
+
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        """A dict per layer, in network order: {"layer": name, "shape": shape, metric: number, ...}."""
+        found: dict[str, dict[str, Any]] = {
+            name: {"layer": name, "shape": shape} for name, shape in self.shapes.items()
+        }
+        for row in self.rows:
+            if row.layer is not None:
+                found[row.layer][row.metric] = row.value
+        return list(found.values())
+
+    @cached_property
+    def collapsed(self) -> tuple[str, ...]:
+        """Layers with no effective parameter; where that is not known, layers that keep none."""
+        counts: dict[str, dict[str, Number]] = {}
+        for row in self.rows:
+            if row.layer is not None and row.metric in ("kept", "effective_params") and row.value == row.value:
+                counts.setdefault(row.layer, {})[row.metric] = row.value
+        return tuple(name for name in self.shapes if 0 in counts.get(name, {}).values())
+
+    def with_notes(self, notes: Iterable[str]) -> Report:
+        """The same report with these remarks on the whole analysis put first."""
+        remarks = [{"metric": None, "layer": None, "note": note} for note in notes]
+        return replace(self, notes=[*remarks, *self.notes])
+
+    def to_json(self) -> str:
+        """JSON text {"schema": "topo/1", "version", "reports": [this one]}; numbers are finite or null."""
+        return reports_to_json([self])
+
+    def to_csv(self) -> str:
+        """Tidy CSV text: mask, metric, layer, view, value, unit, note; an undefined value is an empty field."""
+        return reports_to_csv([self])
+
+    def to_frame(self) -> pandas.DataFrame:
+        """The rows as a pandas table with float64 values.
+
+        Exact integers are rounded to float64; one beyond its range is NaN with a note (its logarithm has its own row).
+        Raises TopoError where pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise TopoError("to_frame() needs pandas: pip install 'topo-masks[pandas]'") from None
+        frame = pandas.DataFrame([_record(row) for row in self.rows], columns=list(COLUMNS))
+        return frame.astype({"value": "float64"})
+
+    def to_markdown(self) -> str:
+        """Two Markdown tables, the network's numbers and the layers', and the notes."""
+        parts = [f"**{_markdown(line)}**" for line in self.headings]
+        for header, body in self.tables():
+            lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
+            parts.append("\n".join("| " + " | ".join(map(_markdown, line)) + " |" for line in lines))
+        if self.notes:
+            parts.append("\n".join(f"- {_markdown(line)}" for line in note_lines(self.notes)))
+        return "\n\n".join(parts) + "\n"
+
+    def to_latex(self) -> str:
+        """Two LaTeX tables (booktabs), of the network and of the layers, and the notes; collapsed layers are bold."""
+        parts = ["% needs \\usepackage{booktabs}", *(f"% {_latex(line)}" for line in self.headings)]
+        for header, body in self.tables():
+            parts += [
+                f"\\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+                "\\toprule",
+                _latex_line(header),
+                "\\midrule",
+            ]
+            parts += [_latex_line(line, bold=line[0] in self.collapsed) for line in body]
+            parts += ["\\bottomrule", "\\end{tabular}", ""]
+        if self.notes:
+            text = " ".join(_latex(line.rstrip(".") + ".") for line in note_lines(self.notes))
+            parts += [f"\\par\\smallskip{{\\footnotesize {text}\\par}}"]
+        return "\n".join(parts).rstrip() + "\n"
+
+    def _repr_html_(self) -> str:
+        parts = [f"<p><b>{escape(line)}</b></p>" for line in self.headings]
+        for header, body in self.tables():
+            head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+            parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>")
+            for line in body:
+                style = ' style="color:#b00020;font-weight:bold"' if line[0] in self.collapsed else ""
+                parts.append(f"<tr{style}>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>")
+            parts.append("</tbody></table>")
+        if self.notes:
+            parts.append("<ul>" + "".join(f"<li>{escape(line)}</li>" for line in note_lines(self.notes)) + "</ul>")
+        return "".join(parts)
+
+    @property
+    def headings(self) -> list[str]:
+        """One line: the mask, its format, the model and the view."""
+        known = [("format", self.format), ("model", self.model), ("view", self.view)]
+        return [", ".join([self.mask, *(f"{name} {value}" for name, value in known if value)])]
+
+    def tables(self) -> list[tuple[list[str], list[list[str]]]]:
+        """Numbers of the network, then of the layers, as (header, lines) of text; an empty table is left out."""
+        network = [
+            [row.metric, shown(row.value, row.unit), row.unit, row.view] for row in self.rows if row.layer is None
+        ]
+        units = {row.metric: row.unit for row in self.rows if row.layer is not None}
+        layers = [
+            [entry["layer"], "x".join(map(str, entry["shape"]))]
+            + [shown(entry[metric], unit) if metric in entry else "" for metric, unit in units.items()]
+            for entry in self.layers
+        ]
+        found = [(["network", "value", "unit", "view"], network), (["layer", "shape", *units], layers if units else [])]
+        return [(header, body) for header, body in found if body]
+
+
+def note_lines(notes: Iterable[Mapping[str, str | None]]) -> list[str]:
+    """Notes for a reader, a line each; the same text for several layers or metrics is one line."""
+    grouped: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+    for note in notes:
+        metrics, layers = grouped.setdefault(str(note["note"]), ({}, {}))
+        if note["metric"]:
+            metrics[note["metric"]] = None
+        if note["layer"]:
+            layers[note["layer"]] = None
+    lines = []
+    for text, (metrics, layers) in grouped.items():
+        where = " of ".join(part for part in (_few(list(metrics)), _few(list(layers))) if part)
+        lines.append(f"{where}: {text}" if where else text)
+    return lines
+
+
+def _few(names: list[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def reports_to_json(reports: Iterable[Report]) -> str:
+    """JSON text {"schema": "topo/1", "version", "reports": [...]}, with a line for each layer and each note."""
+    head = f'{{"schema": {json.dumps(SCHEMA)}, "version": {json.dumps(__version__)}, "reports": ['
+    return head + ",".join("\n " + _report_to_json(report) for report in reports) + "\n]}\n"
+
+
+def _report_to_json(report: Report) -> str:
+    network = {metric: _json_number(metric, value) for metric, value in report.network.items()}
+    layers = [
+        {key: list(value) if key == "shape" else value if key == "layer" else _json_number(key, value)
+         for key, value in entry.items()}
+        for entry in report.layers
+    ]  # fmt: skip
+    about = {"mask": report.mask, "format": report.format, "model": report.model, "view": report.view}
+    parts = [_json(about)[1:-1], f'"network": {_json(network)}']
+    for name, entries in (("layers", layers), ("nulls", []), ("notes", report.notes)):
+        parts.append(f'"{name}": [' + ",".join("\n   " + _json(entry) for entry in entries) + "]")
+    return "{" + ",\n  ".join(parts) + "}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, allow_nan=False)
+
+
+def _json_number(metric: str, value: Number) -> Number | str | None:
+    if not finite(value):
+        return None
+    return decimal(int(value)) if metric in _AS_TEXT else value
+
+
+def reports_to_csv(reports: Iterable[Report]) -> str:
+    """Tidy CSV text of several reports under one header."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for report in reports:
+        for row in report.rows:
+            value = (
+                "" if not finite(row.value) else decimal(row.value) if isinstance(row.value, int) else row.value
+            )
+            writer.writerow([row.mask, row.metric, row.layer or "", row.view, value, row.unit, row.note or ""])
+    return text.getvalue()
+
+
+def _record(row: Row) -> tuple[Any, ...]:
+    value, note = row.value, row.note
+    try:
+        value = float(value)
+    except OverflowError:
+        value, note = math.nan, f"{shown(row.value, 'paths')} is beyond float64" + (f"; {note}" if note else "")
+    return row.mask, row.metric, row.layer, row.view, value, row.unit, note
+
+
+def _markdown(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("_", "\\_").replace("*", "\\*").replace("\n", " ")
+
+
+_LATEX = str.maketrans(
+    {
+        "\\": "\\textbackslash{}",
+        "{": "\\{",
+        "}": "\\}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        "–": "--",
+        "\n": " ",
+        **{character: "\\" + character for character in "&%$#_"},
+    }
+)
+
+
+def _latex(text: str) -> str:
+    return text.translate(_LATEX)
+
+
+def _latex_line(cells: Sequence[str], bold: bool = False) -> str:
+    made = [_latex_cell(cell) for cell in cells]
+    return " & ".join(f"\\textbf{{{cell}}}" if bold else cell for cell in made) + " \\\\"
+
+
+def _latex_cell(cell: str) -> str:
+    mantissa, e, exponent = cell.partition("e+")
+    if not e:
+        mantissa, e, exponent = cell.partition("e-")
+        exponent = "-" + exponent
+    if e and mantissa.replace(".", "", 1).lstrip("-").isdigit() and exponent.lstrip("-").isdigit():
+        return f"${mantissa} \\times 10^{{{int(exponent)}}}$"
+    return _latex(cell)
