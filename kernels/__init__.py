@@ -1,1 +1,1 @@
-"""Numba kernels: numpy arrays in, numpy arrays out. They never raise, print or see a name; installed as `topo.kernels`."""
+"""Numba kernels, installed as `topo.kernels`: numpy arrays in and out; they never raise, print or see a name."""

@@ -1,6 +1,7 @@
 """Bit rows: packing, and the counts that are read straight off them.
 
-A bit row is a row of little-endian uint64 words: column j of the matrix is bit j % 64 of word j // 64, padding bits are 0.
+A bit row is a row of little-endian uint64 words: column j of the matrix is bit j % 64 of word j // 64, padding bits are
+0.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ if nb.config.DISABLE_JIT:
 
 @nb.njit(cache=True, nogil=True)
 def kernel_counts(words, taps, counts):
-    """words (rows, w) uint64 -> counts (rows, kernels) uint16: kept weights in columns k * taps .. (k + 1) * taps - 1 of each row.
+    """words (rows, w) uint64 -> counts (rows, kernels) uint16: kept weights in columns k taps .. (k + 1) taps - 1.
 
     words [[0b1011]], taps 2 -> counts [[2, 1]]
     """

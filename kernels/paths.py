@@ -14,7 +14,7 @@ _GROUP = 8
 
 @nb.njit(cache=True, nogil=True)
 def pull_bits(codes, x, y):
-    """codes (rows, g) uint8: bit rows seen as bytes; x (8 g,) float64 -> y (rows,): y[i] = sum over set bits j of row i of x[j].
+    """codes (rows, g) uint8 (bit rows seen as bytes), x (8 g,) float64 -> y (rows,): y[i] = sum_j bit[i, j] x[j].
 
     The sums of all 256 subsets of 8 columns are tabulated, so a row costs a look-up a byte whatever its density.
 
@@ -70,7 +70,9 @@ def push_bits(codes, b, z):
 
 @nb.njit(cache=True, nogil=True)
 def pull_counts(counts, rows_per_group, x, y):
-    """counts (rows, c) uint16, x (groups * c,) float64 -> y (rows,): y[i] = sum_j counts[i, j] x[g c + j], g = i // rows_per_group.
+    """counts (rows, c) uint16, x (groups * c,) float64 -> y (rows,): y[i] = sum_j counts[i, j] x[g c + j].
+
+    Row i is of group g = i // rows_per_group.
 
     counts [[2, 1]], x [1, 3] -> y [5]
     """
@@ -85,7 +87,9 @@ def pull_counts(counts, rows_per_group, x, y):
 
 @nb.njit(cache=True, nogil=True)
 def push_counts(counts, rows_per_group, b, z):
-    """counts (rows, c) uint16, b (rows,) float64 -> z (groups * c,): z[g c + j] = sum over rows i of group g of counts[i, j] b[i].
+    """counts (rows, c) uint16, b (rows,) float64 -> z (groups * c,): z[g c + j] = sum_i counts[i, j] b[i].
+
+    The sum runs over the rows i of group g = i // rows_per_group.
 
     counts [[2, 1], [0, 1]], b [1, 3] -> z [2, 4]
     """

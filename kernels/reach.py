@@ -6,12 +6,11 @@ Columns of a grouped layer belong to its group; a layer without groups is one gr
 from __future__ import annotations
 
 import numba as nb
-import numpy as np
 
 
 @nb.njit(cache=True, nogil=True)
 def reach_forward(words, flags, rows_per_group, live):
-    """words (rows, w), flags (groups, w) uint64 -> live (rows,) bool: row i has a kept weight at a flagged column of its group.
+    """words (rows, w), flags (groups, w) uint64 -> live (rows,) bool: the row has a kept weight at a flagged column.
 
     words [[0b01], [0b10]], flags [[0b10]] -> live [False, True]
     """
@@ -27,7 +26,7 @@ def reach_forward(words, flags, rows_per_group, live):
 
 @nb.njit(cache=True, nogil=True)
 def reach_backward(words, live, rows_per_group, flags):
-    """words (rows, w) uint64, live (rows,) bool -> flags (groups, w): columns at which a live row of the group has a kept weight.
+    """words (rows, w) uint64, live (rows,) bool -> flags (groups, w): columns where a live row has a kept weight.
 
     words [[0b01], [0b10]], live [False, True] -> flags [[0b10]]
     """
@@ -42,7 +41,7 @@ def reach_backward(words, live, rows_per_group, flags):
 
 @nb.njit(cache=True, nogil=True)
 def effective(words, flags, live, rows_per_group, out):
-    """words (rows, w), flags (groups, w), live (rows,) bool -> out (rows, w) uint64: kept weights at flagged columns of live rows.
+    """words (rows, w), flags (groups, w) uint64, live (rows,) bool -> out (rows, w): words[i] & flags, or 0.
 
     words [[0b11], [0b11]], flags [[0b10]], live [True, False] -> out [[0b10], [0]]
     """

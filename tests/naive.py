@@ -1,4 +1,4 @@
-"""Twins: every metric again, the obvious way, in Python integers, dictionaries and enumerated paths. Small networks only."""
+"""Twins: every metric again, the obvious way: Python integers, dictionaries, enumerated paths. Small networks only."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ MAX_PATHS = 200_000
 
 
 class Net:
-    """A masked network as a list of parameter edges (parameter, unit, unit) and joins, in running order of the units."""
+    """A masked network as lists of parameter edges (parameter, unit, unit) and joins, in running order."""
 
     def __init__(self, masks: MaskSet, wiring: Wiring, view: str = "channel") -> None:
         self.masks, self.wiring, self.view = masks, wiring, view
         self.sources = [
-            step for step in wiring.steps if isinstance(step, Layer) and step.kind == "embedding" and step.name not in masks
+            step
+            for step in wiring.steps
+            if isinstance(step, Layer) and step.kind == "embedding" and step.name not in masks
         ]
         self.layers = [step for step in wiring.steps if isinstance(step, Layer) and step not in self.sources]
         self.starts = {int(u) for u in wiring.inputs} | {u for s in self.sources for u in range(s.start, s.stop)}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+from itertools import pairwise
 
-import naive
 import networkx as nx
 import numpy as np
 import pytest
-import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import naive
 import topo
+import toys
 from topo.errors import TopoError
 from topo.graph import build_graph
 from topo.masks import MaskSet
@@ -33,7 +34,9 @@ def test_complete_chain_has_the_product_of_its_widths_as_paths(widths) -> None:
     assert network(masks, wiring, "effective_paths") == math.prod(widths)
     assert network(masks, wiring, "effective_nodes") == sum(widths)
     assert network(masks, wiring, "path_entropy_width") == pytest.approx(sum(widths))
-    assert network(masks, wiring, "path_entropy") == pytest.approx(sum(math.log(a * b) for a, b in zip(widths, widths[1:])))
+    assert network(masks, wiring, "path_entropy") == pytest.approx(
+        sum(math.log(a * b) for a, b in pairwise(widths))
+    )
 
 
 @pytest.mark.small
@@ -71,7 +74,7 @@ def test_balance_law_of_chains(seed: int) -> None:
 
 @pytest.mark.small
 def test_residual_toy_by_hand() -> None:
-    """Two blocks of one 1 x 1 channel: stem, then (1 + 1) routes, then (1 + 1) routes through the shortcut convolution."""
+    """Two blocks of one channel: stem, (1 + 1) routes, then (1 + 1) routes through the shortcut convolution."""
     wiring = toys.residual(width=1, blocks=2, kernel=1, inputs=1, classes=1)
     masks = toys.sparse(wiring, 1.1)
     assert network(masks, wiring, "effective_paths") == 4
@@ -88,7 +91,7 @@ def chains(draw) -> tuple[MaskSet, Wiring]:
     taps = draw(st.sampled_from([1, 4, 9]))
     seed, density = draw(st.integers(0, 10**6)), draw(st.sampled_from([0.1, 0.3, 0.6, 1.0]))
     rng = np.random.default_rng(seed)
-    masks = MaskSet({f"l{k}": rng.random((b, a, taps)) < density for k, (a, b) in enumerate(zip(widths, widths[1:]))})
+    masks = MaskSet({f"l{k}": rng.random((b, a, taps)) < density for k, (a, b) in enumerate(pairwise(widths))})
     return masks, chain(masks)
 
 
@@ -102,7 +105,9 @@ def test_counts_agree_with_python_integers_and_reachability_with_networkx(case) 
     assert flow.exact_paths(graph) == flow.exact_paths(graph, direction="backward") == expected
     total = flow.log10(flow.counts(graph).forward_total())
     assert total == (pytest.approx(math.log10(expected), abs=1e-12) if expected else -math.inf)
-    assert flow.log10(flow.counts(graph).backward_total()) == (pytest.approx(total, abs=1e-12) if expected else -math.inf)
+    assert flow.log10(flow.counts(graph).backward_total()) == (
+        pytest.approx(total, abs=1e-12) if expected else -math.inf
+    )
     digraph = nx.DiGraph()
     digraph.add_nodes_from(range(wiring.n_units))
     for layer in net.layers:

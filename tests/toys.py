@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from topo.masks import MaskSet
@@ -10,7 +12,7 @@ from topo.wiring import Join, Layer, Wiring, chain
 
 def complete(*widths: int) -> tuple[MaskSet, Wiring]:
     """A dense chain: prod(widths) paths, sigma1 of a layer sqrt(a b)."""
-    masks = MaskSet({f"fc{k}": np.ones((b, a), bool) for k, (a, b) in enumerate(zip(widths, widths[1:]), 1)})
+    masks = MaskSet({f"fc{k}": np.ones((b, a), bool) for k, (a, b) in enumerate(pairwise(widths), 1)})
     return masks, chain(masks)
 
 
@@ -57,7 +59,7 @@ def residual(width: int = 4, blocks: int = 2, kernel: int = 3, inputs: int = 3, 
 
 
 def branching() -> Wiring:
-    """Concatenation, zero padding, a grouped convolution, a flatten in both orders and a parameter that is used twice."""
+    """Concatenation, zero padding, grouped convolutions, a flatten in both orders, a parameter that is used twice."""
     steps = (
         Layer("a", (4, 2, 3, 3), np.arange(2), 2, "conv", positions=4),  # 2..5
         Layer("b", (3, 2, 1, 1), np.arange(2), 6, "conv", positions=4),  # 6..8
@@ -112,4 +114,6 @@ def embedded() -> Wiring:
 def sparse(wiring: Wiring, density: float, seed: int = 0, leave_out: tuple[str, ...] = ()) -> MaskSet:
     """Independent random masks of one density on every layer."""
     rng = np.random.default_rng(seed)
-    return MaskSet({name: rng.random(shape) < density for name, shape in wiring.shapes.items() if name not in leave_out})
+    return MaskSet(
+        {name: rng.random(shape) < density for name, shape in wiring.shapes.items() if name not in leave_out}
+    )

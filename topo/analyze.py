@@ -28,10 +28,12 @@ def analyze(
 ) -> Report:
     """Compute metrics of a mask set.
 
-    masks: a MaskSet, or a mapping from parameter name to a mask. wiring: from `topo.trace`; without it, masks that form a plain
-    stack are chained (a note says so) and others get the metrics of single layers only, network metrics being NaN with the
-    reason. metrics: "default", "all", groups or names. view: "channel" or "unit". threads: default all cores.
-    mask_name: the report's name for the masks, by default the file they came from. progress: called as (done, total, what).
+    masks: a MaskSet, or a mapping from parameter name to a mask. wiring: from `topo.trace`; without it, masks that form
+    a plain stack are chained (a note says so) and others get the metrics of single layers only, network metrics being
+    NaN with the reason. metrics: "default", "all", groups or names. view: "channel" or "unit". threads: default all
+    cores.
+    mask_name: the report's name for the masks, by default the file they came from. progress: called as (done, total,
+    what).
 
     Raises TopoError for an unknown metric or view, WiringError naming the first layer at which masks and wiring differ.
     """

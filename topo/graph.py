@@ -1,4 +1,4 @@
-"""LayeredGraph: masks on a wiring, ready for kernels. Types are made once here, so that each kernel compiles one signature."""
+"""LayeredGraph: masks on a wiring, ready for kernels; types are made once here, so each kernel compiles once."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from topo.wiring import Join, Layer, Wiring
 class Block:
     """One use of one layer: its bit rows (a row per output unit) and the units that it joins.
 
-    layer: None for a graph without wiring. masked: False where the mask set has no mask for this layer and all weights count
-    as kept; such a block takes part in paths but not in parameter counts. source: an embedding that is not masked, whose
-    outputs are where paths start.
+    layer: None for a graph without wiring. masked: False where the mask set has no mask for this layer and all weights
+    count as kept; such a block takes part in paths but not in parameter counts. source: an embedding that is not
+    masked, whose outputs are where paths start.
     """
 
     name: str
@@ -93,8 +93,8 @@ def columns_to_inputs(words: np.ndarray, per_group: int, taps: int) -> np.ndarra
 class LayeredGraph:
     """The graph of a mask set in one view.
 
-    blocks: one for each parameter, in network order. steps: the wiring's steps with a Block for each layer (a parameter used
-    twice stands twice); empty without wiring, and then only metrics of single layers are defined.
+    blocks: one for each parameter, in network order. steps: the wiring's steps with a Block for each layer (a parameter
+    used twice stands twice); empty without wiring, and then only metrics of single layers are defined.
     threads: how many threads work on it. memo: results that several metrics share.
     """
 
@@ -111,12 +111,14 @@ class LayeredGraph:
         return tuple(block for block in self.blocks if block.masked)
 
 
-def build_graph(masks: MaskSet, wiring: Wiring | None = None, view: str = "channel", *, threads: int | None = 1) -> LayeredGraph:
+def build_graph(
+    masks: MaskSet, wiring: Wiring | None = None, view: str = "channel", *, threads: int | None = 1
+) -> LayeredGraph:
     """Lay masks on a wiring.
 
-    Layers of the wiring without a mask count as dense, embeddings without a mask as sources. Without a wiring the graph holds
-    single layers only. Raises WiringError, naming the first layer that differs with both shapes, if they do not fit, and
-    TopoError for a view in which networks are not counted.
+    Layers of the wiring without a mask count as dense, embeddings without a mask as sources. Without a wiring the graph
+    holds single layers only. Raises WiringError, naming the first layer that differs with both shapes, if they do not
+    fit, and TopoError for a view in which networks are not counted.
     """
     views.of_network(view)
     if wiring is None:

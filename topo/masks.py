@@ -17,7 +17,7 @@ _SMALL = 1 << 20
 
 
 def _pack(values: np.ndarray) -> np.ndarray:
-    """values (rows, cols) -> bit rows (rows, ceil(cols / 64)) uint64 of values != 0; uint16 means the bits of 16-bit floats."""
+    """values (rows, cols) -> bit rows (rows, ceil(cols / 64)) of values != 0; uint16 is the bits of 16-bit floats."""
     rows, cols = values.shape
     if values.dtype == np.bool_ or values.dtype == np.int8:
         values = values.view(np.uint8)
@@ -57,8 +57,8 @@ def _strided() -> Any:
 class BitRows:
     """The bits of one mask: a row per output unit, a column per input weight of it.
 
-    `shape` is the parameter's shape (out, in, ...), `words` (out, ceil(in * ... / 64)) uint64; bit j % 64 of words[i, j // 64]
-    is the mask at (i, j), j counting the flattened rest of the shape. Padding bits are 0.
+    `shape` is the parameter's shape (out, in, ...), `words` (out, ceil(in * ... / 64)) uint64; bit j % 64 of words[i, j
+    // 64] is the mask at (i, j), j counting the flattened rest of the shape. Padding bits are 0.
     """
 
     shape: tuple[int, ...]
@@ -144,8 +144,8 @@ class MaskSet(Mapping[str, np.ndarray]):
     """Masks of a network by parameter name, in network order; read-only.
 
     A mapping from name to a bool array in torch's layout, (out, in) or (out, in / groups, height, width): True is kept.
-    Held as bit rows (`rows(name)`), an eighth of a byte a parameter. Two sets are equal when they hold the same masks under
-    the same names, in whatever order and from whatever file.
+    Held as bit rows (`rows(name)`), an eighth of a byte a parameter. Two sets are equal when they hold the same masks
+    under the same names, in whatever order and from whatever file.
 
     >>> masks = MaskSet({"fc.weight": np.array([[1, 0], [1, 1]])})
     >>> masks.kept, masks.size, masks.density
@@ -155,11 +155,12 @@ class MaskSet(Mapping[str, np.ndarray]):
     """
 
     def __init__(self, masks: Mapping[str, Any], *, provenance: Mapping[str, Any] | None = None) -> None:
-        """`masks`: name -> array or tensor of 0 and 1, or BitRows. `provenance`: where they come from, as JSON-able values."""
+        """masks: name -> array or tensor of 0 and 1, or BitRows. provenance: where they come from, JSON-able values."""
         if not masks:
             raise MaskError("a mask set holds at least one mask; this one is empty")
         self._rows = {
-            str(name): mask if isinstance(mask, BitRows) else BitRows.of_mask(mask, name) for name, mask in masks.items()
+            str(name): mask if isinstance(mask, BitRows) else BitRows.of_mask(mask, name)
+            for name, mask in masks.items()
         }
         self._provenance = MappingProxyType(dict(provenance or {}))
 

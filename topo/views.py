@@ -1,4 +1,4 @@
-"""Views: which graph of a layer is meant. One function each, from bit rows and the units read to the edges of the graph.
+"""Views: which graph of a layer is meant. One function each, from bit rows and the units read to the edges.
 
 channel   a unit is a channel; an edge per kernel with at least one kept weight, its multiplicity the number kept.
 unit      the same, multiplicity 1.
@@ -44,8 +44,8 @@ class Edges:
 def _folded(rows: BitRows, reads: np.ndarray, groups: int) -> tuple[BitRows, np.ndarray, int]:
     """(rows, reads, taps): weights of one output that read the same unit side by side, as one kernel of `taps` places.
 
-    A linear layer behind a flatten of 7 x 7 maps reads each channel 49 times: it is a 7 x 7 convolution. Where a unit is read
-    unequally often, columns stay as they are (taps of the layer's own kernel, reads with repetitions).
+    A linear layer behind a flatten of 7 x 7 maps reads each channel 49 times: it is a 7 x 7 convolution. Where a unit
+    is read unequally often, columns stay as they are (taps of the layer's own kernel, reads with repetitions).
     """
     taps = rows.size // (rows.shape[0] * rows.shape[1])
     if groups > 1 or len(reads) < 2 or (reads[1:] > reads[:-1]).all():
@@ -73,7 +73,7 @@ def channel(rows: BitRows, reads: np.ndarray, groups: int = 1) -> Edges:
 
 
 def unit(rows: BitRows, reads: np.ndarray, groups: int = 1) -> Edges:
-    """rows of shape (out, in / groups, ...), reads (in,) -> edges of multiplicity 1, one for each joined pair of units."""
+    """rows of shape (out, in / groups, ...), reads (in,) -> edges of multiplicity 1, one a joined pair of units."""
     edges = channel(rows, reads, groups)
     units = np.unique(edges.reads)
     if groups > 1:

@@ -1,10 +1,10 @@
 """Wiring: who feeds whom in a network. It knows units and layers, and nothing of masks.
 
-A *unit* is a channel of a feature map, a feature, or a neuron; units are numbered 0, 1, 2, ... A *layer* reads a list of units
-and makes new ones. A *join* makes new units from units: `add` (sums of branches), `gate` (element-wise products) and `score`
-(attention scores: per head, a dot product over its query and key units; attention is a score that gates the value units).
-Steps stand in the order in which they run. Layout operations (views, concatenations, slices, flattening) leave no step: they
-only change which units the next step reads.
+A *unit* is a channel of a feature map, a feature, or a neuron; units are numbered 0, 1, 2, ... A *layer* reads a list
+of units and makes new ones. A *join* makes new units from units: `add` (sums of branches), `gate` (element-wise
+products) and `score` (attention scores: per head, a dot product over its query and key units; attention is a score that
+gates the value units). Steps stand in the order in which they run. Layout operations (views, concatenations, slices,
+flattening) leave no step: they only change which units the next step reads.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Layer:
     """A weighted layer.
 
     name: the parameter's name. shape: of its mask, (out, in / groups, *kernel); see `transposed`.
-    reads: int32 (in,), the unit behind each input channel or feature; -1 is no unit (zero padding). A unit may be read twice
-    (after a flatten, one channel is height * width features). start: the first of the `out` units it makes.
+    reads: int32 (in,), the unit behind each input channel or feature; -1 is no unit (zero padding). A unit may be read
+    twice (after a flatten, one channel is height * width features). start: the first of the `out` units it makes.
     positions: output positions per example (height * width, or tokens), None if unknown: a kept weight costs one
     multiply-accumulate at each.
-    transposed: the parameter itself is stored input-first (GPT-2's Conv1D, embeddings, transposed convolutions); `shape` and
-    masks are output-first all the same.
+    transposed: the parameter itself is stored input-first (GPT-2's Conv1D, embeddings, transposed convolutions);
+    `shape` and masks are output-first all the same.
     """
 
     name: str
@@ -63,11 +63,17 @@ class Layer:
         for side in ("stride", "padding", "dilation"):
             object.__setattr__(self, side, tuple(int(n) for n in getattr(self, side)))
         if self.kind not in LAYER_KINDS:
-            raise WiringError(f"layer '{self.name}' is of kind '{self.kind}'; a layer is one of {', '.join(LAYER_KINDS)}")
+            raise WiringError(
+                f"layer '{self.name}' is of kind '{self.kind}'; a layer is one of {', '.join(LAYER_KINDS)}"
+            )
         if len(self.shape) < 2 or min(self.shape) < 1:
-            raise WiringError(f"layer '{self.name}' has shape {self.shape}; a layer has (out, in, ...), each at least 1")
+            raise WiringError(
+                f"layer '{self.name}' has shape {self.shape}; a layer has (out, in, ...), each at least 1"
+            )
         if self.groups < 1 or self.shape[0] % self.groups:
-            raise WiringError(f"layer '{self.name}' makes {self.shape[0]} units in {self.groups} groups, which do not divide them")
+            raise WiringError(
+                f"layer '{self.name}' makes {self.shape[0]} units in {self.groups} groups, which do not divide them"
+            )
         if self.reads.ndim != 1 or len(self.reads) != self.shape[1] * self.groups:
             raise WiringError(
                 f"layer '{self.name}' takes {self.shape[1] * self.groups} inputs but reads {self.reads.size} units"
@@ -111,9 +117,14 @@ class Join:
             raise WiringError(f"a join is of kind '{self.kind}'; a join is one of {', '.join(JOIN_KINDS)}")
         lengths = {len(operand) for operand in self.operands}
         if len(self.operands) < 2 or len(lengths) != 1:
-            raise WiringError(f"a join of kind '{self.kind}' has operands of {sorted(lengths)} units; it takes two or more of equal length")
+            raise WiringError(
+                f"a join of kind '{self.kind}' has operands of {sorted(lengths)} units; "
+                "it takes two or more of equal length"
+            )
         if self.width < 1 or len(self.operands[0]) % self.width or (self.width != 1 and self.kind != "score"):
-            raise WiringError(f"a join of kind '{self.kind}' over {len(self.operands[0])} units cannot have width {self.width}")
+            raise WiringError(
+                f"a join of kind '{self.kind}' over {len(self.operands[0])} units cannot have width {self.width}"
+            )
 
     @property
     def outputs(self) -> int:
@@ -131,11 +142,11 @@ Step = Layer | Join
 class Wiring:
     """The layered DAG of a network: input units, steps in running order, output units.
 
-    inputs, outputs: int32 arrays of units. Units 0 .. n_inputs - 1 come first if they are inputs; each step makes a contiguous
-    range of new units. A parameter that is used twice has two layers of the same name.
+    inputs, outputs: int32 arrays of units. Units 0 .. n_inputs - 1 come first if they are inputs; each step makes a
+    contiguous range of new units. A parameter that is used twice has two layers of the same name.
     model, input_shape: for the record. notes: what was assumed while tracing, a line each.
-    parameters: the names in module order (the model's `named_parameters`), each once: the order of mask files that carry no
-    names. It differs from running order in residual networks; by default it is `names`.
+    parameters: the names in module order (the model's `named_parameters`), each once: the order of mask files that
+    carry no names. It differs from running order in residual networks; by default it is `names`.
 
     Raises WiringError if a step reads a unit that is not there yet, or if two steps make the same unit.
     """
@@ -169,13 +180,16 @@ class Wiring:
                 before = names.setdefault(step.name, step)
                 if before.shape != step.shape:
                     raise WiringError(f"layer '{step.name}' is used with shapes {before.shape} and {step.shape}")
-        if self.outputs.size == 0 or self.outputs.min() < 0 or not made[self.outputs].all():
+        known = self.outputs[(self.outputs >= 0) & (self.outputs < self.n_units)]
+        if self.outputs.size == 0 or len(known) < len(self.outputs) or not made[known].all():
             raise WiringError("the network's outputs are units that no step makes")
         object.__setattr__(self, "_names", names)
         object.__setattr__(self, "parameters", tuple(self.parameters) or tuple(names))
         if len(self.parameters) != len(names) or set(self.parameters) != set(names):
             odd = sorted(set(self.parameters) ^ set(names)) or sorted(self.parameters)
-            raise WiringError(f"the names in module order must be those of the layers, each once; they differ in {_some(odd)}")
+            raise WiringError(
+                f"the names in module order must be those of the layers, each once; they differ in {_some(odd)}"
+            )
 
     @cached_property
     def n_units(self) -> int:
@@ -207,8 +221,11 @@ class Wiring:
 
     @cached_property
     def shortcuts(self) -> frozenset[int]:
-        """Steps (by index) that are shortcut layers: their output goes into an `add` and nowhere else, and the other branch of
-        that `add` starts at the same units and has two layers or more. Node counts in the papers' convention leave them out."""
+        """Steps (by index) that are shortcut layers.
+
+        Their output goes into an `add` and nowhere else, and the other branch of that `add` starts at the same units
+        and has two layers or more. Node counts in the papers' convention leave them out.
+        """
         maker = np.full(self.n_units, -1, np.int64)
         readers = np.zeros(self.n_units, np.int64)
         for index, step in enumerate(self.steps):
@@ -261,7 +278,8 @@ class Wiring:
             if name not in self._names:
                 model = f"the model {self.model}" if self.model else "the model"
                 raise WiringError(
-                    f"mask '{name}' {masks.rows(name).shape} is no layer of {model}; its layers are: {_some(self.names)}"
+                    f"mask '{name}' {masks.rows(name).shape} is no layer of {model}; "
+                    f"its layers are: {_some(self.names)}"
                 )
 
     def to_json(self) -> str:
@@ -374,9 +392,9 @@ def _step_from_json(entry: Mapping[str, Any]) -> Step:
 def chain(masks: MaskSet) -> Wiring:
     """The wiring of a plain stack: each layer reads all units of the one before, in the order of `masks`.
 
-    A layer may take m times as many inputs as the one before gives (a flatten: each channel becomes m features). A convolution
-    of shape (c, 1, ...) on c units is depthwise. Residual connections leave no trace in masks, so this is an assumption, and
-    the wiring's notes say so.
+    A layer may take m times as many inputs as the one before gives (a flatten: each channel becomes m features). A
+    convolution of shape (c, 1, ...) on c units is depthwise. Residual connections leave no trace in masks, so this is
+    an assumption, and the wiring's notes say so.
 
     Raises WiringError that names the two layers that do not fit.
     """

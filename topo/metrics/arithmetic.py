@@ -18,7 +18,8 @@ _NEVER = -(1 << 40)  # exponent of a vector of zeros: smaller than any other, an
 class Scaled:
     """mantissa * 2**exponent: float64 (n,) with its maximum in [0.5, 1), and one integer for the whole vector.
 
-    All terms of a path count are positive, so the relative error is at most (sum of fan-ins) * 2**-53. Entries more than 2**1074
+    All terms of a path count are positive, so the relative error is at most (sum of fan-ins) * 2**-53. Entries more
+    than 2**1074
     below the maximum of their vector become 0: reachability is never read off counts.
     """
 
@@ -56,7 +57,9 @@ class Scaled:
         return Scaled(self.mantissa * flags, self.exponent)
 
     def take(self, index: Any) -> Scaled:
-        return self if isinstance(index, slice) and index == slice(None) else Scaled(self.mantissa[index], self.exponent)
+        return (
+            self if isinstance(index, slice) and index == slice(None) else Scaled(self.mantissa[index], self.exponent)
+        )
 
     def spread(self, index: Any, n: int) -> Scaled:
         """A vector of n entries with entry i added at index[i]."""
@@ -78,10 +81,10 @@ class Scaled:
 
 
 class Limbs:
-    """Exact non-negative integers: float64 (limbs, n), entry = sum over l of limb[l] * 2**(BITS * l), each limb an integer.
+    """Exact non-negative integers: float64 (limbs, n), entry = sum over l of limb[l] * 2**(BITS * l).
 
-    A limb stays below 2**BITS between steps and a step multiplies it by at most 2**(53 - BITS) in sum, so that every float64
-    operation is exact; steps that could exceed this are split by `through`.
+    A limb stays below 2**BITS between steps and a step multiplies it by at most 2**(53 - BITS) in sum, so that every
+    float64 operation is exact; steps that could exceed this are split by `through`.
     """
 
     BITS: ClassVar[int] = 36

@@ -1,7 +1,8 @@
 """Walks over the graph that many metrics share: which units are live, and how many paths meet each.
 
-Live is decided by booleans, forwards from the inputs and backwards from the outputs: an add is OR, a gate is AND, a score is an
-OR over its pairs of ANDs. Path counts follow, F(v) from the inputs to v and B(v) from v to the outputs, the input units and the
+Live is decided by booleans, forwards from the inputs and backwards from the outputs: an add is OR, a gate is AND, a
+score is an OR over its pairs of ANDs. Path counts follow, F(v) from the inputs to v and B(v) from v to the outputs, the
+input units and the
 output units starting at 1 (spec: Patil & Dovrolis 2021; Pham et al., NeurIPS 2023).
 """
 
@@ -27,7 +28,7 @@ ROUTES = ("value", "all")
 
 @dataclass(frozen=True, eq=False)
 class Live:
-    """forward, backward: bool (units + 1,), reachable from an input, reaches an output; the last entry, "no unit", is False."""
+    """bool (units + 1,) each: reachable from an input, reaching an output. The last entry, "no unit", is False."""
 
     forward: np.ndarray
     backward: np.ndarray
@@ -75,7 +76,9 @@ def live(graph: LayeredGraph) -> Live:
         for operand in step.operands:
             needed = np.repeat(made, step.width)
             if step.kind != "add":  # a factor matters only where the others are not zero for good
-                needed = np.logical_and.reduce([needed, *(forward[other] for other in step.operands if other is not operand)])
+                needed = np.logical_and.reduce(
+                    [needed, *(forward[other] for other in step.operands if other is not operand)]
+                )
             _mark(backward, operand, needed)
     return Live(forward, backward)
 
@@ -140,7 +143,7 @@ class Groups:
             self._place[step.start : step.stop] = np.arange(step.stop - step.start)
 
     def parts(self, units: np.ndarray) -> Iterator[tuple[int, Any, Any]]:
-        """(group, where in `units`, where in the group) for each group that `units` names; slices where they are whole."""
+        """(group, where in `units`, where in the group) for each group that `units` names; a slice for the whole."""
         groups = self._group[units]
         for group in [int(groups[0])] if (groups == groups[0]).all() else np.unique(groups).tolist():
             if group < 0:
@@ -193,11 +196,11 @@ def _linear_maps(edges: Edges) -> tuple[Callable[[np.ndarray], np.ndarray], Call
 class Walk:
     """One walk of path counts over a graph, in one arithmetic (Scaled or Limbs).
 
-    forward[g], backward[g]: counts of the units of group g. read[i]: what step i reads, pushed[i]: what it gives back to each
-    of its inputs (layers only). routes: "value" follows the value branch of a gate, "all" every branch.
+    forward[g], backward[g]: counts of the units of group g. read[i]: what step i reads, pushed[i]: what it gives back
+    to each of its inputs (layers only). routes: "value" follows the value branch of a gate, "all" every branch.
     """
 
-    def __init__(self, graph: LayeredGraph, arithmetic: type, routes: str = "value") -> None:
+    def __init__(self, graph: LayeredGraph, arithmetic: Any, routes: str = "value") -> None:
         if routes not in ROUTES:
             raise TopoError(f"routes is '{routes}'; it is one of {', '.join(ROUTES)}")
         assert graph.wiring is not None
@@ -323,4 +326,3 @@ def log10(total: tuple[float, int]) -> float:
     """log10 of mantissa * 2**exponent; -inf for 0."""
     mantissa, exponent = total
     return math.log10(mantissa) + exponent * math.log10(2.0) if mantissa > 0 else -math.inf
-

@@ -1,6 +1,7 @@
 """PATHS: parameters, nodes, paths, FLOPs and their balance (spec of the group in docs; sources per metric).
 
-Notation: F_i paths from the inputs to unit i, B_j paths from unit j to the outputs, M_ij kept weights from i to j, P all paths.
+Notation: F_i paths from the inputs to unit i, B_j paths from unit j to the outputs, M_ij kept weights from i to j, P
+all paths.
 """
 
 from __future__ import annotations
@@ -91,7 +92,9 @@ def layer_dead_out(graph: LayeredGraph, block: Block) -> int:
 
 @shared
 def _effective_by_layer(graph: LayeredGraph) -> dict[str, int]:
-    return {name: int(np.bitwise_count(words).sum(dtype=np.int64)) for name, words in flow.effective_words(graph).items()}
+    return {
+        name: int(np.bitwise_count(words).sum(dtype=np.int64)) for name, words in flow.effective_words(graph).items()
+    }
 
 
 def effective_masks(graph: LayeredGraph) -> MaskSet:
@@ -149,7 +152,7 @@ def _effective_inputs(words: np.ndarray, block: Block) -> np.ndarray:
 
 @shared
 def _node_layers(graph: LayeredGraph) -> list[tuple[int, Block]]:
-    """Steps whose inputs are nodes in the papers' convention: every layer but shortcut layers and unmasked embeddings."""
+    """Steps whose inputs are nodes in the papers' convention: not shortcut layers, not unmasked embeddings."""
     assert graph.wiring is not None
     return [
         (index, step)
@@ -160,7 +163,7 @@ def _node_layers(graph: LayeredGraph) -> list[tuple[int, Block]]:
 
 @_network("nodes", _NPB)
 def nodes(graph: LayeredGraph) -> int:
-    """Input units of every layer that is no shortcut, plus the outputs: a stream counts once for each layer that reads it."""
+    """Input units of every layer but shortcuts, plus the outputs: a stream counts once for each layer that reads it."""
     assert graph.wiring is not None
     read = sum(len(np.unique(step.reads[step.reads >= 0])) for _, step in _node_layers(graph))
     return read + len(np.unique(graph.wiring.outputs))
@@ -168,7 +171,7 @@ def nodes(graph: LayeredGraph) -> int:
 
 @_network("nodes", _NPB)
 def effective_nodes(graph: LayeredGraph) -> int:
-    """Of `nodes`, those with an effective weight in the layer that reads them, and the effective outputs (dense ResNet-20: 701)."""
+    """Of `nodes`, those with an effective weight in the layer that reads them; effective outputs (ResNet-20: 701)."""
     assert graph.wiring is not None
     outputs = np.unique(graph.wiring.outputs)
     live_outputs = int(np.count_nonzero(flow.live(graph).effective[outputs]))
@@ -207,7 +210,7 @@ def effective_kernels(graph: LayeredGraph) -> int:
         if edges.words is not None:
             total += int(np.bitwise_count(edges.words).sum(dtype=np.int64))
         else:
-            total += int(np.count_nonzero(edges.counts))
+            total += int(np.count_nonzero(edges.matrix()))
     return total
 
 
@@ -258,7 +261,7 @@ def _group_units(graph: LayeredGraph):
 
 
 def edge_centrality(graph: LayeredGraph, name: str) -> np.ndarray:
-    """F_i M_ij B_j / P: the share of all paths through each edge of a layer, float64 (out, in / groups), NaN where none is left.
+    """F_i M_ij B_j / P, the share of all paths on each edge of a layer: float64 (out, in / groups), NaN if none.
 
     The layer is the first use of the parameter `name`; its columns are the input channels of each group, in order.
     """
@@ -329,7 +332,10 @@ def path_entropy_width(graph: LayeredGraph) -> Value:
         return Value(math.nan, _NO_PATH)
     assert graph.wiring is not None
     walk, widths = flow.counts(graph), _widths(graph)
-    return Value(sum(widths[index] for index, _ in _node_layers(graph)) + _width(walk.gather(graph.wiring.outputs).mantissa), None)
+    return Value(
+        sum(widths[index] for index, _ in _node_layers(graph)) + _width(walk.gather(graph.wiring.outputs).mantissa),
+        None,
+    )
 
 
 @_layer("nodes", _BALANCE)
@@ -364,7 +370,9 @@ def _parameter_entropies(graph: LayeredGraph) -> list[tuple[float, float]]:
         mean_ahead = float((ahead[inside] * np.log(ahead[inside])) @ taken[inside]) / total_in
         outside = behind > 0
         mean_behind = float((behind[outside] * np.log(behind[outside])) @ given[outside]) / total_out
-        log_total = math.log(total_in) + (walk.pushed[index].exponent - walk.backward[index + 1].exponent) * math.log(2.0)
+        log_total = math.log(total_in) + (walk.pushed[index].exponent - walk.backward[index + 1].exponent) * math.log(
+            2.0
+        )
         found.append((max(log_total - mean_ahead - mean_behind, 0.0), bound))
     return found
 
@@ -374,7 +382,7 @@ def _edge_count(block: Block) -> int:
     edges = block.edges
     if edges.words is not None:
         return int(np.bitwise_count(edges.words).sum(dtype=np.int64))
-    return int(edges.counts.sum(dtype=np.int64))  # type: ignore[union-attr]
+    return int(edges.matrix().sum(dtype=np.int64))
 
 
 @_network("nats", _BALANCE)
@@ -387,7 +395,7 @@ def path_entropy(graph: LayeredGraph) -> Value:
 
 @_network("fraction", _BALANCE)
 def balance_gap(graph: LayeredGraph) -> Value:
-    """1 - U / sum over layers of log n, n kept parameters: 0 iff every parameter of a layer lies on equally many paths."""
+    """1 - U / sum over layers of log n, n kept weights: 0 iff every parameter of a layer lies on equally many paths."""
     if not _has_paths(graph):
         return Value(math.nan, _NO_PATH)
     entropies = _parameter_entropies(graph)

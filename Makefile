@@ -1,0 +1,47 @@
+# Two commands do everything on a fresh machine with Python and make:
+#   make demo   set up, then analyse a real mask: a table, JSON, CSV and a figure in demo-out/
+#   make test   set up, then every check that CI runs
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := notebooks/masks/synflow_resnet20_d0.02.safetensors
+
+.PHONY: demo test lint types suite interpreted boundscheck benchmarks clean
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test]"
+	touch $(READY)
+
+demo: $(READY)
+	mkdir -p demo-out
+	$(BIN)/topo analyze $(DEMO) --model resnet20 \
+		--json demo-out/report.json --csv demo-out/report.csv --plot demo-out/layers.pdf
+	@echo "wrote demo-out/report.json, demo-out/report.csv and demo-out/layers.pdf"
+
+test: lint types suite interpreted boundscheck
+
+lint: $(READY)
+	$(BIN)/ruff check .
+
+types: $(READY)
+	$(BIN)/mypy --package topo
+
+# The whole suite, kernels compiled.
+suite: $(READY)
+	$(BIN)/python -m pytest --quiet
+
+# The kernels as plain Python, on small sizes: arithmetic that only the compiler forgives shows here.
+interpreted: $(READY)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest --quiet -m small
+
+# Every index checked; a cache of its own, since compiled code does not record the flag.
+boundscheck: $(READY)
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/boundscheck $(BIN)/python -m pytest --quiet -m small
+
+benchmarks: $(READY)
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) demo-out

@@ -1,0 +1,165 @@
+"""The house: floors, packages, silence, and what importing costs. Read off the syntax trees."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = {
+    0: ("kernels",),
+    1: ("masks", "errors", "registry", "atomic", "threads", "numerals", "_version"),
+    2: ("wiring", "quotas", "formats"),
+    3: ("graph", "views", "trace", "report", "models", "data"),
+    4: ("metrics", "generators", "pruners", "nulls", "compare", "check", "networks", "interop"),
+    5: ("analyze", "optimize", "train", "files"),
+    6: ("plots",),
+    7: ("cli",),
+}
+FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
+MAY_IMPORT = {
+    "torch": {"trace", "models", "pruners", "train", "networks", "formats", "masks"},
+    "matplotlib": {"plots"},
+    "networkx": {"interop", "plots"},
+}
+
+
+def sources() -> list[tuple[Path, str]]:
+    """(file, room) of every source file of the package."""
+    found = [
+        (path, path.relative_to(ROOT / "topo").parts[0].removesuffix(".py")) for path in (ROOT / "topo").rglob("*.py")
+    ]
+    found = [(path, "cli" if room == "__main__" else room) for path, room in found if room != "__init__"]
+    return found + [(path, "kernels") for path in (ROOT / "kernels").rglob("*.py")]
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names that a file imports, anywhere in it (type-checking blocks left out)."""
+    tree, found = ast.parse(path.read_text()), set()
+    hidden = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if id(node) in hidden:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found |= {
+                f"{node.module}.{alias.name}" if node.module == "topo" else str(node.module) for alias in node.names
+            }
+    return found
+
+
+def test_every_room_has_a_floor() -> None:
+    assert {room for _, room in sources()} <= set(FLOOR)
+
+
+@pytest.mark.parametrize("path, room", sources(), ids=lambda value: value.name if isinstance(value, Path) else value)
+def test_imports_go_down(path: Path, room: str) -> None:
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "topo" and len(parts) > 1 and parts[1] in FLOOR and parts[1] != room:
+            same_floor_file = FLOOR[parts[1]] == FLOOR[room] and not (is_package(room) and is_package(parts[1]))
+            assert FLOOR[parts[1]] < FLOOR[room] or same_floor_file, f"{path} ({room}) imports {name}: up or sideways"
+        if parts[0] in MAY_IMPORT:
+            assert room in MAY_IMPORT[parts[0]], f"{path} imports {parts[0]}; only {sorted(MAY_IMPORT[parts[0]])} may"
+
+
+def is_package(room: str) -> bool:
+    return (ROOT / "topo" / room).is_dir()
+
+
+def test_kernels_import_numpy_numba_and_nothing_of_ours() -> None:
+    for path, room in sources():
+        if room == "kernels":
+            assert {name.split(".")[0] for name in imports(path)} <= {
+                "__future__",
+                "math",
+                "numpy",
+                "numba",
+                "llvmlite",
+            }, path
+
+
+def test_kernels_never_raise_print_or_use_fastmath() -> None:
+    for path, room in sources():
+        if room != "kernels":
+            continue
+        tree = ast.parse(path.read_text())
+        assert not any(isinstance(node, ast.Raise) for node in ast.walk(tree)), path
+        for node in ast.walk(tree):
+            if isinstance(node, ast.keyword):
+                assert node.arg not in ("fastmath", "parallel"), path
+
+
+def test_package_list_is_complete() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    listed = set(config["options"]["packages"].split())
+    on_disk = {"topo"} | {"topo.kernels"}
+    on_disk |= {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "topo").rglob("__init__.py")}
+    assert listed == on_disk
+    assert config["options"]["package_dir"].split() == ["topo.kernels", "=", "kernels"]
+
+
+def test_the_library_is_silent() -> None:
+    for path, room in sources():
+        if room == "cli":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert called not in ("print", "sys.exit", "exit", "quit", "plt.show", "logging.basicConfig"), (
+                    f"{path}: {called}"
+                )
+                assert not called.endswith("rcParams.update"), f"{path}: global rcParams"
+
+
+def test_no_machine_paths_in_the_sources() -> None:
+    for path, _ in sources():
+        assert not re.search(r"/(home|root|work|Users)/", path.read_text()), path
+
+
+HEAVY = ("torch", "networkx", "matplotlib", "scipy.sparse.linalg", "numba")
+
+
+def test_import_is_light() -> None:
+    """Under 0.3 s beyond numpy, and without the heavy libraries; the best of five, since machines are noisy."""
+    code = (
+        "import sys, time, numpy; start = time.perf_counter(); import topo; print(time.perf_counter() - start); "
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split("\n")
+        for _ in range(5)
+    ]
+    assert all(run[1] == "[]" for run in runs)
+    assert min(float(run[0]) for run in runs) < 0.3
+
+
+def test_function_and_module_of_one_name() -> None:
+    """topo.analyze and topo.trace are functions, also after their modules were imported."""
+    code = (
+        "import topo.analyze, topo.trace, topo; from topo.cli import main; "
+        "assert callable(topo.analyze) and callable(topo.trace) and callable(main); "
+        "assert sorted(set(topo.__all__) - set(dir(topo))) == []; [getattr(topo, name) for name in topo.__all__]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    import topo
+
+    with pytest.raises(AttributeError, match="has no attribute 'spam'"):
+        topo.spam  # noqa: B018

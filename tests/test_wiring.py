@@ -1,0 +1,113 @@
+"""Wiring: its checks, its JSON, chains and shortcut layers."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+import toys
+from topo.errors import WiringError
+from topo.graph import build_graph
+from topo.masks import MaskSet
+from topo.wiring import Join, Layer, Wiring, chain
+
+pytestmark = pytest.mark.small
+EVERY = [toys.complete(3, 4, 2)[1], toys.residual(), toys.branching(), toys.gated(), toys.embedded()]
+
+
+@pytest.mark.parametrize("wiring", EVERY)
+def test_json_round_trip(wiring: Wiring, tmp_path) -> None:
+    wiring.save(tmp_path / "wiring.json")
+    other = Wiring.load(tmp_path / "wiring.json")
+    assert other.to_json() == wiring.to_json()
+    assert [type(step) for step in other.steps] == [type(step) for step in wiring.steps]
+    for one, two in zip(wiring.layers, other.layers):
+        assert one.shape == two.shape and (one.reads == two.reads).all() and one.positions == two.positions
+    assert (other.inputs == wiring.inputs).all() and (other.outputs == wiring.outputs).all()
+
+
+def test_flatten_is_short_in_json() -> None:
+    masks = MaskSet({"conv": np.ones((512, 3, 1, 1)), "fc": np.ones((10, 512 * 49))})
+    text = chain(masks).to_json()
+    assert "[3,512,49]" in text and len(text) < 1000
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": "topo-wiring/1"}', '{"schema": "other"}', "null"])
+def test_text_that_is_no_wiring_is_refused(text: str) -> None:
+    with pytest.raises(WiringError):
+        Wiring.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: Layer("w", (2, 3), [0, 1], 2), "layer 'w' takes 3 inputs but reads 2 units"),
+        (lambda: Layer("w", (3, 2), [0, 1, 2, 3], 4, groups=2), "makes 3 units in 2 groups"),
+        (lambda: Layer("w", (3,), [0], 1), r"layer 'w' has shape \(3,\)"),
+        (lambda: Layer("w", (1, 1), [0], 1, kind="pool"), "is of kind 'pool'"),
+        (lambda: Join("xor", ([0], [1]), 2), "a join is of kind 'xor'"),
+        (lambda: Join("add", ([0], [1, 2]), 3), "two or more of equal length"),
+        (lambda: Join("add", ([0],), 1), "two or more of equal length"),
+        (lambda: Join("score", ([0, 1, 2], [3, 4, 5]), 6, width=2), "cannot have width 2"),
+        (lambda: Wiring([0], (Layer("w", (1, 1), [5], 1),), [1]), "layer 'w' reads a unit that no input"),
+        (lambda: Wiring([0], (Layer("w", (2, 1), [0], 0),), [1]), "layer 'w' makes units 0 to 1, some of which exist"),
+        (lambda: Wiring([0], (), [3]), "outputs are units that no step makes"),
+        (
+            lambda: Wiring([0], (Layer("w", (1, 1), [0], 1), Layer("w", (2, 1), [1], 2)), [2, 3]),
+            r"'w' is used with shapes \(1, 1\) and \(2, 1\)",
+        ),
+    ],
+)
+def test_wirings_that_cannot_be_are_refused(build, message: str) -> None:
+    with pytest.raises(WiringError, match=message):
+        build()
+
+
+def test_masks_that_do_not_fit_name_the_first_layer_with_both_shapes() -> None:
+    wiring = toys.residual(width=4)
+    masks = dict(toys.sparse(wiring, 0.5))
+    with pytest.raises(
+        WiringError, match=re.escape("mask '0.conv2' has shape (4, 5, 3, 3) but the model's layer has (4, 4, 3, 3)")
+    ):
+        build_graph(MaskSet({**masks, "fc": np.ones((9, 9)), "0.conv2": np.ones((4, 5, 3, 3))}), wiring)
+    with pytest.raises(
+        WiringError, match=r"mask 'conv9' \(2, 2\) is no layer of the model; its layers are: stem, 0.conv1"
+    ):
+        build_graph(MaskSet({**masks, "conv9": np.ones((2, 2))}), wiring)
+    with pytest.raises(WiringError, match="stored input-first"):
+        build_graph(MaskSet({"words": np.ones((5, 3))}), toys.embedded())
+
+
+def test_chain_of_a_plain_stack_with_flatten_and_depthwise() -> None:
+    masks = MaskSet(
+        {"a": np.ones((4, 3, 3, 3)), "b": np.ones((8, 1, 3, 3)), "c": np.ones((5, 8 * 4)), "d": np.ones((2, 5))}
+    )
+    wiring = chain(masks)
+    assert [layer.groups for layer in wiring.layers] == [1, 4, 1, 1]
+    assert wiring.layer("c").reads.tolist() == np.repeat(np.arange(7, 15), 4).tolist()
+    assert "plain chain" in wiring.notes[0]
+
+
+@pytest.mark.parametrize(
+    "shapes, message",
+    [
+        ([(64, 3, 3, 3), (8, 32, 3, 3)], "'l1' takes 32 inputs but the layer before it, 'l0', gives 64"),
+        ([(4, 3), (5, 7)], "'l1' takes 7 inputs but the layer before it, 'l0', gives 4"),
+        ([(4, 3, 3, 3), (4, 8, 3, 3)], "'l1' takes 8 inputs"),
+    ],
+)
+def test_chain_names_the_two_layers_that_do_not_fit(shapes, message: str) -> None:
+    with pytest.raises(WiringError, match=message):
+        chain(MaskSet({f"l{k}": np.ones(shape) for k, shape in enumerate(shapes)}))
+
+
+def test_shortcuts_are_found_by_structure_not_by_name() -> None:
+    assert [toys.residual(blocks=3).steps[i].name for i in toys.residual(blocks=3).shortcuts] == ["2.shortcut"]
+    assert toys.residual(blocks=3).shortcuts == toys.residual(blocks=3).shortcuts
+    two_short_branches = Wiring(
+        [0], (Layer("a", (1, 1), [0], 1), Layer("b", (1, 1), [0], 2), Join("add", ([1], [2]), 3)), [3]
+    )
+    assert not two_short_branches.shortcuts
+    assert not toys.gated().shortcuts
