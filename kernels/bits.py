@@ -13,57 +13,128 @@ from numba import types
 from numba.extending import intrinsic
 
 
-@intrinsic
-def _word(typing_context, values, start):
-    """64 consecutive elements compared with 0 in one vector comparison, as a uint64."""
+_ELEMENT = {
+    types.float32: ir.FloatType(),
+    types.float64: ir.DoubleType(),
+    types.uint16: ir.IntType(16),
+    types.uint8: ir.IntType(8),
+}
+
+
+def _word(compare):
+    """Code generator: values[start : start + 64] through one vector comparison into a uint64, element j to bit j.
+
+    compare(builder, lanes, constant, floating) gives the comparison; constant(x) is the vector of 64 times x.
+    """
 
     def codegen(context, builder, signature, args):
-        element, zero, magnitude = {
-            types.float32: (ir.FloatType(), 0.0, None),
-            types.float64: (ir.DoubleType(), 0.0, None),
-            types.uint16: (ir.IntType(16), 0, 0x7FFF),  # the bits of a 16-bit float: the sign is no magnitude
-            types.uint8: (ir.IntType(8), 0, None),
-        }[signature.args[0].dtype]
-        array = context.make_array(signature.args[0])(context, builder, args[0])
+        element = _ELEMENT[signature.args[0].dtype]
         vector = ir.VectorType(element, 64)
+
+        def constant(value):
+            return ir.Constant(vector, [ir.Constant(element, value)] * 64)
+
+        array = context.make_array(signature.args[0])(context, builder, args[0])
         lanes = builder.load(builder.bitcast(builder.gep(array.data, [args[1]]), vector.as_pointer()))
         lanes.align = signature.args[0].dtype.bitwidth // 8
-        if magnitude is not None:
-            lanes = builder.and_(lanes, ir.Constant(vector, [ir.Constant(element, magnitude)] * 64))
-        compare = builder.fcmp_unordered if isinstance(zero, float) else builder.icmp_unsigned
-        kept = compare("!=", lanes, ir.Constant(vector, [ir.Constant(element, zero)] * 64))
-        return builder.bitcast(kept, ir.IntType(64))
+        if signature.args[0].dtype == types.uint16:  # the bits of a 16-bit float: the sign is no magnitude
+            lanes = builder.and_(lanes, constant(0x7FFF))
+        found = compare(builder, lanes, constant, not isinstance(element, ir.IntType))
+        return builder.bitcast(found, ir.IntType(64))
 
-    return types.uint64(values, types.intp), codegen
+    return codegen
 
 
-if nb.config.DISABLE_JIT:  # an intrinsic exists for the compiler only; numpy says the same, slowly
+def _not_zero(builder, lanes, constant, floating):
+    if floating:
+        return builder.fcmp_unordered("!=", lanes, constant(0.0))
+    return builder.icmp_unsigned("!=", lanes, constant(0))
 
-    def _word(values, start):
+
+def _not_a_number(builder, lanes, constant, floating):
+    if floating:
+        return builder.fcmp_unordered("uno", lanes, lanes)
+    return builder.icmp_unsigned("!=", lanes, lanes)
+
+
+def _not_binary(builder, lanes, constant, floating):
+    if floating:
+        return builder.and_(
+            builder.fcmp_unordered("!=", lanes, constant(0.0)), builder.fcmp_unordered("!=", lanes, constant(1.0))
+        )
+    return builder.icmp_unsigned(">", lanes, constant(1))
+
+
+@intrinsic
+def _kept_word(typing_context, values, start):
+    return types.uint64(values, types.intp), _word(_not_zero)
+
+
+@intrinsic
+def _nan_word(typing_context, values, start):
+    return types.uint64(values, types.intp), _word(_not_a_number)
+
+
+@intrinsic
+def _odd_word(typing_context, values, start):
+    return types.uint64(values, types.intp), _word(_not_binary)
+
+
+if nb.config.DISABLE_JIT:  # intrinsics exist for the compiler only; numpy says the same, slowly
+
+    def _bits(flags):
+        return np.packbits(flags, bitorder="little").view(np.uint64)[0]
+
+    def _lanes(values, start):
         lanes = values[start : start + 64]
-        if lanes.dtype == np.uint16:
-            lanes = lanes & 0x7FFF
-        return np.packbits(lanes != 0, bitorder="little").view(np.uint64)[0]
+        return lanes & 0x7FFF if lanes.dtype == np.uint16 else lanes
+
+    def _kept_word(values, start):
+        return _bits(_lanes(values, start) != 0)
+
+    def _nan_word(values, start):
+        return _bits(_lanes(values, start) != _lanes(values, start))
+
+    def _odd_word(values, start):
+        return _bits((_lanes(values, start) != 0) & (_lanes(values, start) != 1))
 
 
 @nb.njit(cache=True, nogil=True)
-def pack(values, words):
-    """values (rows, cols) float32, float64, uint8 or uint16 -> words (rows, ceil(cols / 64)) uint64.
+def pack(values, words, strict):
+    """values (rows, cols) float32, float64, uint8 or uint16 -> words (rows, ceil(cols / 64)) uint64; is anything odd?
 
-    Bit j of row i is values[i, j] != 0. NaN is not 0; -0.0 is 0. uint16 holds the bits of float16 or bfloat16 numbers.
+    Bit j of row i is values[i, j] != 0; -0.0 is 0, uint16 holds the bits of float16 or bfloat16 numbers. Odd is, if
+    strict, a value other than 0 and 1, otherwise NaN (of 32 or 64 bits; for 16 see `largest_magnitude`).
 
-    [[0.5, 0, -0.0, 2]] -> [[0b1001]]
+    [[0.5, 0, -0.0, 2]] -> [[0b1001]], odd only if strict
     """
     rows, cols = values.shape
     flat = values.reshape(rows * cols)
     full, rest = cols // 64, cols % 64
     tail = np.zeros(64, values.dtype)
+    odd = np.uint64(0)
     for i in range(rows):
         for w in range(full):
-            words[i, w] = _word(flat, i * cols + 64 * w)
+            start = i * cols + 64 * w
+            words[i, w] = _kept_word(flat, start)
+            odd |= _odd_word(flat, start) if strict else _nan_word(flat, start)
         if rest:
             tail[:rest] = flat[i * cols + 64 * full : (i + 1) * cols]
-            words[i, full] = _word(tail, 0)
+            words[i, full] = _kept_word(tail, 0)
+            odd |= _odd_word(tail, 0) if strict else _nan_word(tail, 0)
+    return odd != 0
+
+
+@nb.njit(cache=True, nogil=True)
+def largest_magnitude(halves):
+    """halves (n,) uint16 -> the largest of them without its sign bit: above infinity it is NaN.
+
+    [0x8001, 0x0003] -> 3
+    """
+    largest = np.uint16(0)
+    for half in halves:
+        largest = max(largest, half & np.uint16(0x7FFF))
+    return largest
 
 
 @intrinsic
@@ -87,20 +158,25 @@ def kernel_counts(words, taps, counts):
     words [[0b1011]], taps 2 -> counts [[2, 1]]
     """
     rows, kernels = counts.shape
+    last = words.shape[1] - 1
+    if taps < 64:  # a kernel lies in one word or in two neighbours
+        mask = (np.uint64(1) << np.uint64(taps)) - np.uint64(1)
+        for i in range(rows):
+            for k in range(kernels):
+                w, shift = (k * taps) >> 6, np.uint64((k * taps) & 63)
+                low = words[i, w] >> shift
+                high = words[i, min(w + 1, last)] << np.uint64(1) << (np.uint64(63) - shift)
+                counts[i, k] = _popcount((low | high) & mask)
+        return
     for i in range(rows):
         for k in range(kernels):
-            first, last = k * taps, (k + 1) * taps
-            w, shift = first >> 6, np.uint64(first & 63)
             total = np.uint64(0)
-            left = last - first
-            word = words[i, w] >> shift
-            room = 64 - (first & 63)
-            while left > room:
-                total += _popcount(word)
-                left -= room
-                w += 1
+            for w in range((k * taps) >> 6, min(((k + 1) * taps - 1) >> 6, last) + 1):
                 word = words[i, w]
-                room = 64
-            if left < 64:
-                word &= (np.uint64(1) << np.uint64(left)) - np.uint64(1)
-            counts[i, k] = total + _popcount(word)
+                before, after = k * taps - 64 * w, 64 * (w + 1) - (k + 1) * taps
+                if before > 0:
+                    word = word >> np.uint64(before) << np.uint64(before)
+                if after > 0:
+                    word = word << np.uint64(after)
+                total += _popcount(word)
+            counts[i, k] = total

@@ -35,7 +35,7 @@ def pull_bits(codes, x, y):
         for i in range(rows):
             total = 0.0
             for g in range(many):
-                total += table[(g << 8) + codes[i, first + g]]
+                total += table[(g << 8) + int(codes[i, first + g])]
             y[i] += total
 
 
@@ -56,7 +56,7 @@ def push_bits(codes, b, z):
             value = b[i]
             if value != 0.0:
                 for g in range(many):
-                    table[(g << 8) + codes[i, first + g]] += value
+                    table[(g << 8) + int(codes[i, first + g])] += value
         for g in range(many):
             base = g << 8
             for bit in range(7, -1, -1):

@@ -29,20 +29,24 @@ def test_pack(shape, dtype) -> None:
     mask = random_mask(shape)
     values = mask.astype(dtype) * (3 if dtype != np.uint16 else 0x3C00)
     words = np.full(numpy_words(mask).shape, 7, np.uint64)
-    bits.pack(values, words)
+    assert not bits.pack(values, words, False)
     assert (words == numpy_words(mask)).all()
+    assert bits.pack(values, words, True) == mask.any()  # 3 is no mask
+    assert not bits.pack(mask.astype(dtype), words, True)
 
 
 def test_pack_signs_nan_and_the_smallest_numbers() -> None:
     row = [0.0, -0.0, np.nan, np.inf, -np.inf, np.finfo(np.float32).smallest_subnormal, -1e-45] + [0.0] * 70
     for dtype in (np.float32, np.float64):
         words = np.zeros((1, 2), np.uint64)
-        bits.pack(np.array([row], dtype), words)
+        assert bits.pack(np.array([row], dtype), words, False)  # NaN
+        assert not bits.pack(np.array([row[:2] + row[3:]], dtype), np.zeros((1, 2), np.uint64), False)
         assert words[0, 0] == 0b1111100 and words[0, 1] == 0
     halves = np.array([[0x0000, 0x8000, 0x7E00, 0x0001, 0x8001] + [0x8000] * 70], np.uint16)
     words = np.zeros((1, 2), np.uint64)
-    bits.pack(halves, words)
+    bits.pack(halves, words, False)
     assert words[0, 0] == 0b11100 and words[0, 1] == 0
+    assert bits.largest_magnitude(halves[0]) == 0x7E00
 
 
 @pytest.mark.parametrize("taps", [1, 2, 9, 25, 49, 64, 121, 200])
@@ -98,8 +102,16 @@ def test_reach(shape) -> None:
 
 def test_packing_does_not_depend_on_who_packs(monkeypatch) -> None:
     mask = random_mask((40, 333))
-    by_numpy = _pack(mask.astype(np.float32))
+    floats = mask * np.float32(0.5)
+    by_numpy = [_pack(floats), _pack(mask, True), _pack(floats.astype(np.float16))]
     monkeypatch.setattr("topo.masks._SMALL", 0)
-    assert (_pack(mask.astype(np.float32)) == by_numpy).all()
-    assert (_pack(mask.astype(np.float16)) == by_numpy).all()
-    assert (_pack(mask) == by_numpy).all() and (_pack(mask.astype(np.int64)) == by_numpy).all()
+    for values in (floats, floats.astype(">f8"), floats.astype(np.float16), mask, mask.astype(np.int64), np.asfortranarray(mask)):
+        words, odd = _pack(values)
+        assert (words == by_numpy[0][0]).all() and not odd
+    assert not any(odd for _, odd in by_numpy)
+    for strict, odd in ((2.0, True), (np.nan, True), (1.0, False)):
+        for dtype in (np.float16, np.float32, np.float64):
+            assert _pack(np.array([[0.0, strict]], dtype), True)[1] == odd
+    assert _pack(np.array([[0, 2]], np.uint8), True)[1] and _pack(np.array([[0, 2]], np.int64), True)[1]
+    assert _pack(np.array([[0, 0x7F81]], np.uint16))[1] and not _pack(np.array([[0, 0x7F80]], np.uint16))[1]
+    assert _pack(np.array([[0, np.nan]], np.float16))[1] and not _pack(np.array([[0, np.inf]], np.float16))[1]

@@ -71,7 +71,7 @@ class Block:
     @cached_property
     def used_outputs(self) -> np.ndarray:
         """bool (out,): output units with at least one kept weight."""
-        return self.rows.words.any(axis=1)
+        return np.asarray(self.rows.words.any(axis=1))
 
 
 def inputs_to_columns(flags: np.ndarray, groups: int, taps: int) -> np.ndarray:
@@ -86,7 +86,7 @@ def inputs_to_columns(flags: np.ndarray, groups: int, taps: int) -> np.ndarray:
 def columns_to_inputs(words: np.ndarray, per_group: int, taps: int) -> np.ndarray:
     """uint64 (groups, w) -> bool (in,): input channels with at least one flagged weight column."""
     columns = np.unpackbits(words.view(np.uint8), axis=1, count=per_group * taps, bitorder="little")
-    return columns.reshape(-1, taps).any(axis=1)
+    return np.asarray(columns.reshape(-1, taps).any(axis=1))
 
 
 @dataclass(frozen=True, eq=False)

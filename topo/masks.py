@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,27 +15,43 @@ from topo.errors import MaskError
 
 # Below this many elements numpy packs sooner than numba is imported.
 _SMALL = 1 << 20
+_BFLOAT16_INFINITY = 0x7F80  # 8 bits of exponent above 7 of fraction; more is NaN
 
 
-def _pack(values: np.ndarray) -> np.ndarray:
-    """values (rows, cols) -> bit rows (rows, ceil(cols / 64)) of values != 0; uint16 is the bits of 16-bit floats."""
+def _pack(values: np.ndarray, strict: bool = False) -> tuple[np.ndarray, bool]:
+    """values (rows, cols) -> bit rows (rows, ceil(cols / 64)) of values != 0, and whether a value is odd.
+
+    Odd is a value other than 0 and 1 if strict, else NaN. uint16 stands for the bits of bfloat16.
+    """
     rows, cols = values.shape
-    if values.dtype == np.bool_ or values.dtype == np.int8:
-        values = values.view(np.uint8)
-    elif values.dtype == np.float16:
-        values = values.view(np.uint16)
-    elif values.dtype.newbyteorder("=") not in (np.float32, np.float64, np.uint8, np.uint16):
-        values = (values != 0).view(np.uint8)
     words = np.zeros((rows, -(-cols // 64)), np.uint64)
     if values.size < _SMALL:
-        kept = (values & 0x7FFF) != 0 if values.dtype == np.uint16 else values != 0
+        halves = values.dtype == np.uint16 and not strict
+        kept = (values & 0x7FFF) != 0 if halves else values != 0
         packed = np.packbits(kept, axis=1, bitorder="little")
         words.view(np.uint8)[:, : packed.shape[1]] = packed
-    else:
-        from topo.kernels.bits import pack
+        return words, bool((kept & (values != 1)).any() if strict else _has_nan(values))
+    from topo.kernels.bits import largest_magnitude, pack
 
-        pack(np.ascontiguousarray(values, values.dtype.newbyteorder("=")), words)
-    return words
+    if values.dtype == np.bool_ or values.dtype == np.int8:
+        values = values.view(np.uint8)
+    elif values.dtype == np.float16 and not strict:
+        infinity, values = 0x7C00, values.view(np.uint16)
+        return words, pack(np.ascontiguousarray(values), words, False) or largest_magnitude(values.reshape(-1)) > infinity
+    elif values.dtype == np.uint16 and not strict:
+        values = np.ascontiguousarray(values)
+        return words, pack(values, words, False) or largest_magnitude(values.reshape(-1)) > _BFLOAT16_INFINITY
+    elif values.dtype.newbyteorder("=") not in (np.float32, np.float64, np.uint8):
+        odd = strict and bool(((values != 0) & (values != 1)).any())
+        pack((values != 0).view(np.uint8), words, False)
+        return words, odd
+    return words, pack(np.ascontiguousarray(values, values.dtype.newbyteorder("=")), words, strict)
+
+
+def _has_nan(values: np.ndarray) -> bool:
+    if values.dtype == np.uint16:
+        return bool((values & 0x7FFF).max() > _BFLOAT16_INFINITY)
+    return values.dtype.kind == "f" and bool(np.isnan(values).any())
 
 
 def as_numpy(values: Any) -> np.ndarray:
@@ -71,9 +88,11 @@ class BitRows:
     def of_mask(cls, values: Any, name: str = "mask") -> BitRows:
         """From an array or tensor that holds only 0 and 1 (of any dtype); MaskError otherwise."""
         array = _with_shape(as_numpy(values), name)
-        if array.dtype != np.bool_:
-            _check_binary(array, name)
-        return cls(array.shape, _pack(array.reshape(array.shape[0], -1)))
+        words, odd = _pack(array.reshape(array.shape[0], -1), strict=array.dtype != np.bool_)
+        if odd:
+            value = array[(array != 0) & (array != 1)][0]
+            raise MaskError(f"mask '{name}' holds {value}; a mask holds only 0 and 1")
+        return cls(array.shape, words)
 
     @classmethod
     def of_weights(cls, values: Any, name: str = "weight") -> BitRows:
@@ -82,13 +101,15 @@ class BitRows:
         A uint16 array holds the bits of bfloat16 numbers, which numpy cannot name.
         """
         array = _with_shape(as_numpy(values), name)
-        _check_nan(array, name)
-        return cls(array.shape, _pack(array.reshape(array.shape[0], -1)))
+        words, odd = _pack(array.reshape(array.shape[0], -1))
+        if odd:
+            raise MaskError(f"'{name}' holds NaN; whether a NaN weight was kept cannot be known")
+        return cls(array.shape, words)
 
     @property
     def size(self) -> int:
         """Number of parameters, kept or not."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def columns(self) -> int:
@@ -117,27 +138,6 @@ def _with_shape(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype.kind not in "biuf":
         raise MaskError(f"mask '{name}' holds values of type {array.dtype}; a mask holds only 0 and 1")
     return array
-
-
-def _check_binary(array: np.ndarray, name: str) -> None:
-    wrong = (array != 0) & (array != 1)
-    if wrong.any():
-        raise MaskError(f"mask '{name}' holds {array[wrong][0]}; a mask holds only 0 and 1")
-
-
-def _check_nan(array: np.ndarray, name: str) -> None:
-    if array.dtype == np.uint16:  # bfloat16 bits: 8 bits of exponent above 7 of fraction
-        found = bool((array & 0x7FFF).max() > 0x7F80)
-    elif array.dtype.kind != "f":
-        found = False
-    elif array.dtype == np.float16:
-        found = bool(np.isnan(array).any())
-    else:  # a sum of squares is NaN only if a weight is: one pass at the speed of memory, no temporary
-        flat = array.reshape(-1)
-        with np.errstate(over="ignore"):
-            found = bool(np.isnan(np.dot(flat, flat)))
-    if found:
-        raise MaskError(f"'{name}' holds NaN; whether a NaN weight was kept cannot be known")
 
 
 class MaskSet(Mapping[str, np.ndarray]):

@@ -9,7 +9,7 @@ Value(number, note). Undefined is NaN with the reason in the note. Functions who
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,7 @@ def metric(*, group: str, scope: str, unit: str, source: str, wired: bool) -> Ca
     return enter
 
 
-def chosen(names: str | list[str] | tuple[str, ...]) -> list[Metric]:
+def chosen(names: str | Sequence[str]) -> list[Metric]:
     """Metrics of "default", "all", group names and metric names (a list, or one text with commas), in registered order.
 
     Raises TopoError for a name that is neither.

@@ -67,7 +67,7 @@ class Scaled:
             target = np.zeros(n)
             target[index] = self.mantissa
         else:
-            target = np.bincount(index, self.mantissa, n)
+            target = np.bincount(index, self.mantissa, n).astype(np.float64, copy=False)
         return Scaled(target, self.exponent)
 
     def fold(self, width: int) -> Scaled:

@@ -147,7 +147,14 @@ def _effective_inputs(words: np.ndarray, block: Block) -> np.ndarray:
     """Units that the layer reads with one of the weights in `words`."""
     columns = np.bitwise_or.reduce(words.reshape(block.groups, -1, words.shape[1]), axis=1)
     used = block.reads[columns_to_inputs(columns, block.shape[1], block.taps)]
-    return np.unique(used[used >= 0])
+    return _distinct(used)
+
+
+def _distinct(units: np.ndarray) -> np.ndarray:
+    """The units of an array, each once, in rising order, without "no unit"."""
+    if units.size and units[0] >= 0 and (units[1:] > units[:-1]).all():
+        return units
+    return np.unique(units[units >= 0])
 
 
 @shared
@@ -165,7 +172,7 @@ def _node_layers(graph: LayeredGraph) -> list[tuple[int, Block]]:
 def nodes(graph: LayeredGraph) -> int:
     """Input units of every layer but shortcuts, plus the outputs: a stream counts once for each layer that reads it."""
     assert graph.wiring is not None
-    read = sum(len(np.unique(step.reads[step.reads >= 0])) for _, step in _node_layers(graph))
+    read = sum(len(_distinct(step.reads)) for _, step in _node_layers(graph))
     return read + len(np.unique(graph.wiring.outputs))
 
 
@@ -184,8 +191,7 @@ def _units(graph: LayeredGraph) -> np.ndarray:
     """Units that a layer reads or the network gives, each once."""
     assert graph.wiring is not None
     reads = [step.reads for step in graph.steps if isinstance(step, Block) and not step.source]
-    found = np.unique(np.concatenate([*reads, graph.wiring.outputs]))
-    return found[found >= 0]
+    return _distinct(np.concatenate([*reads, graph.wiring.outputs]))
 
 
 @_network("units")
