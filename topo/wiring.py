@@ -10,7 +10,7 @@ flattening) leave no step: they only change which units the next step reads.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -220,6 +220,11 @@ class Wiring:
             raise WiringError(f"no layer is called '{name}'; there are: {', '.join(self._names)}") from None
 
     @cached_property
+    def groups(self) -> Groups:
+        """Which units are made together."""
+        return Groups(self)
+
+    @cached_property
     def shortcuts(self) -> frozenset[int]:
         """Steps (by index) that are shortcut layers.
 
@@ -330,6 +335,47 @@ class Wiring:
     def named(self, model: str | None) -> Wiring:
         """The same wiring under another model name."""
         return replace(self, model=model)
+
+
+class Groups:
+    """Unit -> (group, place in it). Units made together form a group: group 0 the inputs, group i + 1 step i."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self.sizes = [len(wiring.inputs), *(step.stop - step.start for step in wiring.steps)]
+        self._group = np.full(wiring.n_units + 1, -1, np.int32)
+        self._place = np.zeros(wiring.n_units + 1, np.int32)
+        self._group[wiring.inputs] = 0
+        self._place[wiring.inputs] = np.arange(len(wiring.inputs))
+        for index, step in enumerate(wiring.steps):
+            self._group[step.start : step.stop] = index + 1
+            self._place[step.start : step.stop] = np.arange(step.stop - step.start)
+        reads = [r for step in wiring.steps for r in ((step.reads,) if isinstance(step, Layer) else step.operands)]
+        self._parts: dict[int, list | None] = {id(units): None for units in (*reads, wiring.outputs)}
+
+    def parts(self, units: np.ndarray) -> list[tuple[int, Any, Any]]:
+        """(group, where in `units`, where in the group) for each group that `units` names; a slice for the whole.
+
+        What the wiring's own steps read is looked up once.
+        """
+        known = self._parts.get(id(units))
+        if known is None:
+            known = list(self._find(units))
+            if id(units) in self._parts:
+                self._parts[id(units)] = known
+        return known
+
+    def _find(self, units: np.ndarray) -> Iterator[tuple[int, Any, Any]]:
+        groups = self._group[units]
+        for group in [int(groups[0])] if (groups == groups[0]).all() else np.unique(groups).tolist():
+            if group < 0:
+                continue
+            where: Any = np.flatnonzero(groups == group)
+            place: Any = self._place[units[where]]
+            if len(where) == len(units):
+                where = slice(None)
+            if len(place) == self.sizes[group] and (place[1:] > place[:-1]).all():
+                place = slice(None)
+            yield group, where, place
 
 
 def _some(names: Sequence[str], most: int = 6) -> str:

@@ -9,7 +9,7 @@ output units starting at 1 (spec: Patil & Dovrolis 2021; Pham et al., NeurIPS 20
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,53 +124,6 @@ def effective_words(graph: LayeredGraph) -> dict[str, np.ndarray]:
     return words
 
 
-# Path counts. A "group" is what is made together: the inputs, or one step; it has one scale.
-
-
-class Groups:
-    """Unit -> (group, place in it). Group 0 holds the inputs, group i + 1 what step i makes."""
-
-    def __init__(self, graph: LayeredGraph) -> None:
-        wiring = graph.wiring
-        assert wiring is not None
-        self.sizes = [len(wiring.inputs), *(step.stop - step.start for step in wiring.steps)]
-        self._group = np.full(wiring.n_units + 1, -1, np.int32)
-        self._place = np.zeros(wiring.n_units + 1, np.int32)
-        self._parts: dict[int, tuple[np.ndarray, list[tuple[int, Any, Any]]]] = {}
-        self._group[wiring.inputs] = 0
-        self._place[wiring.inputs] = np.arange(len(wiring.inputs))
-        for index, step in enumerate(wiring.steps):
-            self._group[step.start : step.stop] = index + 1
-            self._place[step.start : step.stop] = np.arange(step.stop - step.start)
-
-    def parts(self, units: np.ndarray) -> list[tuple[int, Any, Any]]:
-        """(group, where in `units`, where in the group) for each group that `units` names; a slice for the whole.
-
-        Found once for each array: the same reads are gathered and given back on every walk.
-        """
-        if id(units) not in self._parts:
-            self._parts[id(units)] = units, list(self._find(units))
-        return self._parts[id(units)][1]
-
-    def _find(self, units: np.ndarray) -> Iterator[tuple[int, Any, Any]]:
-        groups = self._group[units]
-        for group in [int(groups[0])] if (groups == groups[0]).all() else np.unique(groups).tolist():
-            if group < 0:
-                continue
-            where: Any = np.flatnonzero(groups == group)
-            place: Any = self._place[units[where]]
-            if len(where) == len(units):
-                where = slice(None)
-            if len(place) == self.sizes[group] and (place[1:] > place[:-1]).all():
-                place = slice(None)
-            yield group, where, place
-
-
-@shared
-def _groups(graph: LayeredGraph) -> Groups:
-    return Groups(graph)
-
-
 def _linear_maps(edges: Edges) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
     """(pull, push): y = M x and z = M^T b for the multiplicities M of one layer, as functions of float64 vectors."""
     from topo.kernels import paths
@@ -219,7 +172,7 @@ class Walk:
             raise TopoError(f"routes is '{routes}'; it is one of {', '.join(ROUTES)}")
         assert graph.wiring is not None
         self.graph, self.arithmetic, self.routes = graph, arithmetic, routes
-        self.groups = _groups(graph)
+        self.groups = graph.wiring.groups
         self.alive = live(graph).forward
         self.forward: list[Any] = []
         self.backward: list[Any] = []
