@@ -1,0 +1,40 @@
+"""Gem-Miner: the mask is computed, flag * (scores > 0.5), as its layers do in evaluation (released code,
+conv_type.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from topo.errors import MaskError
+from topo.formats.source import Found, Source, reader, suffixed
+from topo.formats.tensors import Tensor
+
+
+def recognise(source: Source) -> str | None:
+    pairs = suffixed(source.state, ".scores").keys() & suffixed(source.state, ".flag").keys()
+    return None if pairs else "no '*.scores' beside '*.flag'"
+
+
+def _mask(name: str, scores: Tensor, flag: Tensor) -> Tensor:
+    if scores.shape != flag.shape or not scores.dtype.startswith("float") or scores.dtype.startswith("float8"):
+        raise MaskError(
+            f"'{name}.scores' is {scores.dtype} {scores.shape} and '{name}.flag' is {flag.dtype} {flag.shape}"
+        )
+
+    def rows(count: int) -> Iterator[np.ndarray]:
+        for score, allowed in zip(scores.rows(count), flag.rows(count)):
+            if np.isnan(score).any():
+                raise MaskError(f"'{name}.scores' holds NaN")
+            yield allowed * (score > 0.5)
+
+    return replace(flag, rows=rows)
+
+
+@reader("gem_miner", "Gem-Miner: flag * (scores > 0.5)", rank=20, recognise=recognise)
+def read(source: Source) -> Found:
+    flags = suffixed(source.state, ".flag")
+    scores = suffixed(source.state, ".scores")
+    return {f"{name}.weight": _mask(name, scores[name], flag) for name, flag in flags.items() if name in scores}

@@ -1,0 +1,43 @@
+"""A dict of masks by parameter name, in any container: iterative-pruning `.npy` and `.pkl` dicts, safetensors of
+masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from topo.formats.source import Found, Source, reader, some
+from topo.formats.tensors import Tensor
+
+
+def only_masks(state: Mapping[str, Tensor]) -> str | None:
+    """None if every tensor of two or more dimensions can only be a mask, else why not.
+
+    Integers and booleans are masks or a mistake that is named when they are read; floats are masks if all are 0 or 1,
+    which weights betray in their first block.
+    """
+    wide = {name: tensor for name, tensor in state.items() if tensor.ndim >= 2}
+    if not wide:
+        return "no tensor of two or more dimensions"
+    for name, tensor in wide.items():
+        if not tensor.is_number:
+            return f"'{name}' holds values of type {tensor.dtype}"
+        if tensor.is_float and not tensor.is_binary:
+            return f"'{name}' holds {tensor.dtype} values other than 0 and 1"
+    # A network whose weights are all 0 or all 1 after some mishap is no mask when its biases and statistics say
+    # otherwise.
+    odd = [name for name, tensor in state.items() if tensor.ndim == 1 and tensor.is_float and not tensor.is_binary]
+    return f"{some(odd, 1)} holds other values than 0 and 1" if odd else None
+
+
+def recognise(source: Source) -> str | None:
+    return "it is an npz" if source.container.kind == "npz" else only_masks(source.state)
+
+
+@reader(
+    "mask_dict",
+    "a dict of tensors of 0 and 1 by parameter name, pickled or in safetensors",
+    rank=62,
+    recognise=recognise,
+)
+def read(source: Source) -> Found:
+    return source.state

@@ -1,0 +1,56 @@
+"""Lists of masks without names, in module order: NPB's pickles, other pruners' `{'mask': [...]}`, lottery-ticket
+pickles."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from topo.errors import FormatError
+from topo.formats.fitting import stored_shapes
+from topo.formats.source import Found, Source, matching_order, plural, reader
+from topo.formats.tensors import Tensor
+
+
+def _list(source: Source) -> list[Any] | None:
+    content = source.content
+    if isinstance(content, dict):
+        if (
+            source.container.kind == "npz"
+            and source.state
+            and all(re.fullmatch(r"arr_\d+", name) for name in source.state)
+        ):
+            return [source.state[name] for name in sorted(source.state, key=lambda name: int(name[4:]))]
+        content = content.get("mask", content.get("masks"))
+    if isinstance(content, (list, tuple)) and any(isinstance(entry, Tensor) and entry.ndim >= 2 for entry in content):
+        return list(content)
+    return None
+
+
+def recognise(source: Source) -> str | None:
+    return None if _list(source) else "no list of arrays of two or more dimensions"
+
+
+@reader(
+    "ordered_list",
+    "a list of masks without names (NPB, ToST and lottery-ticket pickles); needs a model",
+    rank=80,
+    recognise=recognise,
+)
+def read(source: Source) -> Found:
+    entries = _list(source) or []
+    odd = next((entry for entry in entries if entry is not None and not isinstance(entry, Tensor)), None)
+    if odd is not None:
+        raise FormatError(f"its list holds a {type(odd).__name__} among the masks")
+    masks = [entry for entry in entries if isinstance(entry, Tensor) and entry.ndim >= 2]
+    if len(masks) < len(entries):
+        source.notes.append(f"{plural(len(entries) - len(masks), 'array')} of fewer than two dimensions ignored")
+    if source.wiring is None:
+        raise FormatError(f"its {plural(len(masks), 'mask')} without names need a model to name them")
+    wiring = source.wiring
+    orders = {"module order": wiring.parameters, "running order": wiring.names}
+    found, fitting = matching_order(list(masks), stored_shapes(wiring), orders, "the model's layer")
+    source.notes.append(f"names from the model by the sequence of shapes, in {fitting[0]}")
+    if len(fitting) > 1 and wiring.parameters != wiring.names:
+        source.notes.append("the shapes fit the model's running order too; module order is what released code writes")
+    return found

@@ -1,0 +1,44 @@
+"""rigl-torch checkpoints: `pruner.backward_masks`, a list of bool tensors in module order; None is a dense layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from topo.errors import FormatError
+from topo.formats.fitting import stored_shapes
+from topo.formats.source import Found, Source, matching_order, reader
+from topo.formats.tensors import Tensor
+
+
+def _list(source: Source) -> list[Any] | None:
+    content = source.content
+    pruner = content.get("pruner", content) if isinstance(content, dict) else None
+    masks = pruner.get("backward_masks") if isinstance(pruner, dict) else None
+    return masks if isinstance(masks, list) and masks else None
+
+
+def recognise(source: Source) -> str | None:
+    return None if _list(source) else "no list 'pruner' -> 'backward_masks'"
+
+
+@reader("rigl", "rigl-torch: pruner.backward_masks beside the weights", rank=42, recognise=recognise)
+def read(source: Source) -> Found:
+    masks = _list(source) or []
+    if not all(mask is None or isinstance(mask, Tensor) for mask in masks):
+        raise FormatError("'backward_masks' holds more than tensors and None")
+    weights = {
+        name: tensor.shape
+        for name, tensor in source.state.items()
+        if tensor.is_float and tensor.ndim >= 2 and name.endswith("weight")
+    }
+    dense = sum(mask is None for mask in masks)
+    if dense:
+        source.notes.append(f"{dense} of {len(masks)} layers have no mask and are dense")
+    if weights:
+        found, _ = matching_order(masks, weights, {"checkpoint": weights}, "the checkpoint's weight")
+    elif source.wiring is not None:
+        orders = {"module": source.wiring.parameters, "running": source.wiring.names}
+        found, _ = matching_order(masks, stored_shapes(source.wiring), orders, "the model's layer")
+    else:
+        raise FormatError("its masks without names, and without weights beside them, need a model to name them")
+    return found
