@@ -12,7 +12,6 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-
 _ELEMENT = {
     types.float32: ir.FloatType(),
     types.float64: ir.DoubleType(),

@@ -1,6 +1,6 @@
 """Path counts through one layer: a pull (each output sums its inputs) and a push (each input sums its outputs).
 
-A layer comes as bit rows, one bit an edge, or as a matrix of multiplicities. Sums are of non-negative float64 numbers.
+A layer comes as bit rows, one bit a kept weight, or as a matrix of multiplicities. Sums are of non-negative float64.
 """
 
 from __future__ import annotations
@@ -8,64 +8,72 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-# Byte columns whose tables (256 sums each) stay in the first-level cache together: 8 * 256 * 8 bytes = 16 KiB.
-_GROUP = 8
-
 
 @nb.njit(cache=True, nogil=True)
-def pull_bits(codes, x, y):
-    """codes (rows, g) uint8 (bit rows seen as bytes), x (8 g,) float64 -> y (rows,): y[i] = sum_j bit[i, j] x[j].
+def pull_bits(words, x, y):
+    """words (rows, w) uint64, x (64 w,) float64 -> y (rows,): y[i] = sum over set bits j of row i of x[j].
 
-    The sums of all 256 subsets of 8 columns are tabulated, so a row costs a look-up a byte whatever its density.
+    The sums of all 256 subsets of 8 columns are tabulated, so that a row costs a look-up a byte whatever its density.
+    Eight tables, a word's, take 16 KiB: they stay in the first-level cache. The sum of a word is a tree, not a chain:
+    measured, three times as fast.
 
-    codes [[0b101]], x [1, 2, 4, 0, 0, 0, 0, 0] -> y [5]
+    words [[0b101]], x [1, 2, 4, 0, ...] -> y [5]
     """
-    rows, columns = codes.shape
-    table = np.empty(_GROUP * 256)
+    rows, columns = words.shape
+    table = np.empty((8, 256))
     y[:] = 0.0
-    for first in range(0, columns, _GROUP):
-        many = min(_GROUP, columns - first)
-        for g in range(many):
-            base = g << 8
-            table[base] = 0.0
+    for w in range(columns):
+        for byte in range(8):
+            sums = table[byte]
+            sums[0] = 0.0
             for bit in range(8):
-                value = x[8 * (first + g) + bit]
+                value = x[64 * w + 8 * byte + bit]
                 for code in range(1 << bit):
-                    table[base + (1 << bit) + code] = table[base + code] + value
+                    sums[(1 << bit) + code] = sums[code] + value
         for i in range(rows):
-            total = 0.0
-            for g in range(many):
-                total += table[(g << 8) + int(codes[i, first + g])]
-            y[i] += total
+            word = words[i, w]
+            y[i] += (
+                (table[0, word & 255] + table[1, word >> 8 & 255])
+                + (table[2, word >> 16 & 255] + table[3, word >> 24 & 255])
+            ) + (
+                (table[4, word >> 32 & 255] + table[5, word >> 40 & 255])
+                + (table[6, word >> 48 & 255] + table[7, word >> 56])
+            )
 
 
 @nb.njit(cache=True, nogil=True)
-def push_bits(codes, b, z):
-    """codes (rows, g) uint8, b (rows,) float64 -> z (8 g,): z[j] = sum over rows i that have bit j of b[i].
+def push_bits(words, b, z):
+    """words (rows, w) uint64, b (rows,) float64 -> z (64 w,): z[j] = sum over rows i that have bit j of b[i].
 
-    Rows are summed by byte value first; the 256 sums of a byte column are then folded into its 8 columns.
+    Rows are summed by byte value first; the 256 sums of a byte are then folded into its 8 columns.
 
-    codes [[0b101], [0b001]], b [2, 3] -> z [5, 0, 2, 0, 0, 0, 0, 0]
+    words [[0b101], [0b001]], b [2, 3] -> z [5, 0, 2, 0, ...]
     """
-    rows, columns = codes.shape
-    table = np.empty(_GROUP * 256)
-    for first in range(0, columns, _GROUP):
-        many = min(_GROUP, columns - first)
+    rows, columns = words.shape
+    table = np.empty((8, 256))
+    for w in range(columns):
         table[:] = 0.0
         for i in range(rows):
             value = b[i]
             if value != 0.0:
-                for g in range(many):
-                    table[(g << 8) + int(codes[i, first + g])] += value
-        for g in range(many):
-            base = g << 8
+                word = words[i, w]
+                table[0, word & 255] += value
+                table[1, word >> 8 & 255] += value
+                table[2, word >> 16 & 255] += value
+                table[3, word >> 24 & 255] += value
+                table[4, word >> 32 & 255] += value
+                table[5, word >> 40 & 255] += value
+                table[6, word >> 48 & 255] += value
+                table[7, word >> 56] += value
+        for byte in range(8):
+            sums = table[byte]
             for bit in range(7, -1, -1):
                 half = 1 << bit
                 total = 0.0
                 for code in range(half):
-                    total += table[base + half + code]
-                    table[base + code] += table[base + half + code]
-                z[8 * (first + g) + bit] = total
+                    total += sums[half + code]
+                    sums[code] += sums[half + code]
+                z[64 * w + 8 * byte + bit] = total
 
 
 @nb.njit(cache=True, nogil=True)

@@ -62,12 +62,12 @@ def test_kernel_counts(taps: int) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_pull_and_push(shape) -> None:
     mask, rng = random_mask(shape), np.random.default_rng(0)
-    codes = numpy_words(mask).view(np.uint8)
-    x, b = np.zeros(8 * codes.shape[1]), rng.integers(0, 2**30, shape[0]).astype(float)
+    words = numpy_words(mask)
+    x, b = np.zeros(64 * words.shape[1]), rng.integers(0, 2**30, shape[0]).astype(float)
     x[: shape[1]] = rng.integers(0, 2**30, shape[1])
-    y, z = np.empty(shape[0]), np.empty(8 * codes.shape[1])
-    paths.pull_bits(codes, x, y)
-    paths.push_bits(codes, b, z)
+    y, z = np.empty(shape[0]), np.empty(64 * words.shape[1])
+    paths.pull_bits(words, x, y)
+    paths.push_bits(words, b, z)
     assert (y == mask @ x[: shape[1]]).all()  # integers below 2**53: exact in any order
     assert (z[: shape[1]] == b @ mask).all() and not z[shape[1] :].any()
 

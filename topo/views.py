@@ -19,75 +19,93 @@ from topo.masks import BitRows
 class Edges:
     """The edges of one layer, row = output unit, column = place in `reads`.
 
-    reads: int32 (groups * columns,), the unit behind each column of each group; -1 is none.
-    words: uint64 (rows, w) bit rows where every multiplicity is 0 or 1 and there is one group; otherwise None and
-    counts: uint16 (rows, columns), the multiplicities.
+    reads: int32 (groups * columns,), the unit behind each column of each group; -1 is none. A unit may stand twice.
+    words: uint64 (rows, w) bit rows of a layer without groups, `taps` bits a column: its multiplicity is how many are
+    set. Otherwise None, and counts: uint16 (rows, columns), the multiplicities of a layer with groups.
     """
 
     reads: np.ndarray
     words: np.ndarray | None
-    counts: np.ndarray | None
+    counts: np.ndarray | None = None
+    taps: int = 1
     groups: int = 1
 
     @property
-    def rows(self) -> int:
-        return len(self.words if self.words is not None else self.counts)  # type: ignore[arg-type]
-
-    def matrix(self, first: int = 0, last: int | None = None) -> np.ndarray:
-        """Multiplicities (rows, columns) of a range of rows, uint8 or uint16."""
+    def total(self) -> int:
+        """Sum of multiplicities."""
         if self.counts is not None:
-            return self.counts[first:last]
+            return int(self.counts.sum(dtype=np.int64))
+        return int(np.bitwise_count(self.words).sum(dtype=np.int64))  # type: ignore[arg-type]
+
+    @property
+    def bound(self) -> int:
+        """No row and no column has a larger sum of multiplicities."""
+        if self.counts is not None:
+            return int(self.counts.max(initial=0)) * max(self.counts.shape)
+        return max(len(self.reads), len(self.words)) * self.taps  # type: ignore[arg-type]
+
+    def pull(self, x: np.ndarray) -> np.ndarray:
+        """y = M x for the multiplicities M: float64 (len(reads),) -> (rows,)."""
+        from topo.kernels import paths
+
+        if self.counts is not None:
+            y = np.empty(len(self.counts))
+            paths.pull_counts(self.counts, len(self.counts) // self.groups, np.ascontiguousarray(x), y)
+            return y
         assert self.words is not None
-        return np.unpackbits(self.words[first:last].view(np.uint8), axis=1, count=len(self.reads), bitorder="little")
+        columns = np.zeros(64 * self.words.shape[1])
+        columns[: len(x) * self.taps].reshape(-1, self.taps)[:] = x[:, None]
+        y = np.empty(len(self.words))
+        paths.pull_bits(self.words, columns, y)
+        return y
+
+    def push(self, b: np.ndarray) -> np.ndarray:
+        """z = M^T b for the multiplicities M: float64 (rows,) -> (len(reads),)."""
+        from topo.kernels import paths
+
+        if self.counts is not None:
+            z = np.empty(len(self.reads))
+            paths.push_counts(self.counts, len(self.counts) // self.groups, np.ascontiguousarray(b), z)
+            return z
+        assert self.words is not None
+        columns = np.empty(64 * self.words.shape[1])
+        paths.push_bits(self.words, np.ascontiguousarray(b), columns)
+        columns = columns[: len(self.reads) * self.taps]
+        return columns.reshape(-1, self.taps).sum(axis=1) if self.taps > 1 else columns
 
 
-def _folded(rows: BitRows, reads: np.ndarray, groups: int) -> tuple[BitRows, np.ndarray, int]:
-    """(rows, reads, taps): weights of one output that read the same unit side by side, as one kernel of `taps` places.
+def _counts(rows: BitRows) -> np.ndarray:
+    """Kept weights of each kernel: uint16 (out, in / groups)."""
+    from topo.kernels.bits import kernel_counts
 
-    A linear layer behind a flatten of 7 x 7 maps reads each channel 49 times: it is a 7 x 7 convolution. Where a unit
-    is read unequally often, columns stay as they are (taps of the layer's own kernel, reads with repetitions).
-    """
-    taps = rows.size // (rows.shape[0] * rows.shape[1])
-    if groups > 1 or len(reads) < 2 or (reads[1:] > reads[:-1]).all():
-        return rows, reads, taps
-    order = np.argsort(reads, kind="stable")
-    units, times = np.unique(reads, return_counts=True)
-    if times[0] == 1 or (times != times[0]).any():
-        return rows, reads, taps
-    if (order[1:] < order[:-1]).any():
-        array = rows.unpack().reshape(rows.shape[0], rows.shape[1], taps)[:, order]
-        rows = BitRows.of_mask(array)
-    return rows, units.astype(np.int32), taps * int(times[0])
+    counts = np.empty(rows.shape[:2], np.uint16)
+    kernel_counts(rows.words, rows.columns // rows.shape[1], counts)
+    return counts
 
 
 def channel(rows: BitRows, reads: np.ndarray, groups: int = 1) -> Edges:
     """rows of shape (out, in / groups, ...), reads (in,) -> edges whose multiplicity is the number of kept weights."""
-    rows, reads, taps = _folded(rows, reads, groups)
-    if taps == 1 and groups == 1:
-        return Edges(reads, rows.words, None)
-    from topo.kernels.bits import kernel_counts
-
-    counts = np.empty((rows.shape[0], len(reads) // groups), np.uint16)
-    kernel_counts(rows.words, taps, counts)
-    return Edges(reads, None, counts, groups)
+    if groups > 1:
+        return Edges(reads, None, _counts(rows), groups=groups)
+    return Edges(reads, rows.words, taps=rows.columns // rows.shape[1])
 
 
 def unit(rows: BitRows, reads: np.ndarray, groups: int = 1) -> Edges:
-    """rows of shape (out, in / groups, ...), reads (in,) -> edges of multiplicity 1, one a joined pair of units."""
-    edges = channel(rows, reads, groups)
-    units = np.unique(edges.reads)
+    """rows of shape (out, in / groups, ...), reads (in,) -> edges of multiplicity 1, one a joined pair of units.
+
+    A linear layer behind a flatten reads a unit several times; those weights are one edge here.
+    """
     if groups > 1:
-        assert edges.counts is not None
-        return Edges(edges.reads, None, np.minimum(edges.counts, 1), groups)
-    if len(units) == len(edges.reads) and edges.words is not None:
-        return edges
-    joined = edges.matrix() != 0
-    if len(units) < len(edges.reads):
-        order = np.argsort(edges.reads, kind="stable")
-        starts = np.searchsorted(edges.reads[order], units)
-        joined = np.logical_or.reduceat(joined[:, order], starts, axis=1)
-        edges = Edges(units.astype(np.int32), None, None)
-    return Edges(edges.reads, BitRows.of_mask(joined).words, None)
+        return Edges(reads, None, np.minimum(_counts(rows), 1), groups=groups)
+    units = np.unique(reads)
+    if rows.shape[1] == rows.columns == len(units):
+        return Edges(reads, rows.words)
+    joined = _counts(rows) != 0 if rows.columns > rows.shape[1] else rows.unpack()
+    if len(units) < len(reads):
+        order = np.argsort(reads, kind="stable")
+        starts = np.searchsorted(reads[order], units)
+        joined, reads = np.logical_or.reduceat(joined[:, order], starts, axis=1), units.astype(np.int32)
+    return Edges(reads, BitRows.of_mask(joined).words)
 
 
 NETWORK_VIEWS = {"channel": channel, "unit": unit}

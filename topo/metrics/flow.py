@@ -9,7 +9,6 @@ output units starting at 1 (spec: Patil & Dovrolis 2021; Pham et al., NeurIPS 20
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,6 @@ from topo.errors import TopoError
 from topo.graph import Block, LayeredGraph, columns_to_inputs, inputs_to_columns
 from topo.metrics import shared
 from topo.metrics.arithmetic import Limbs, Scaled
-from topo.views import Edges
 from topo.wiring import Join
 
 ROUTES = ("value", "all")
@@ -124,42 +122,6 @@ def effective_words(graph: LayeredGraph) -> dict[str, np.ndarray]:
     return words
 
 
-def _linear_maps(edges: Edges) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
-    """(pull, push): y = M x and z = M^T b for the multiplicities M of one layer, as functions of float64 vectors."""
-    from topo.kernels import paths
-
-    rows = edges.rows
-    if edges.words is not None:
-        codes = edges.words.view(np.uint8)
-
-        def pull(x: np.ndarray) -> np.ndarray:
-            padded = np.zeros(8 * codes.shape[1])
-            padded[: len(x)] = x
-            y = np.empty(rows)
-            paths.pull_bits(codes, padded, y)
-            return y
-
-        def push(b: np.ndarray) -> np.ndarray:
-            z = np.empty(8 * codes.shape[1])
-            paths.push_bits(codes, np.ascontiguousarray(b), z)
-            return z[: len(edges.reads)]
-
-        return pull, push
-    counts, per_group = edges.counts, rows // edges.groups
-
-    def pull_counts(x: np.ndarray) -> np.ndarray:
-        y = np.empty(rows)
-        paths.pull_counts(counts, per_group, np.ascontiguousarray(x), y)
-        return y
-
-    def push_counts(b: np.ndarray) -> np.ndarray:
-        z = np.empty(len(edges.reads))
-        paths.push_counts(counts, per_group, np.ascontiguousarray(b), z)
-        return z
-
-    return pull_counts, push_counts
-
-
 class Walk:
     """One walk of path counts over a graph, in one arithmetic (Scaled or Limbs).
 
@@ -224,9 +186,8 @@ class Walk:
     def _layer_forward(self, index: int, step: Block) -> Any:
         if step.source:
             return self.arithmetic.ones(step.shape[0])
-        pull, _ = _linear_maps(step.edges)
         self.read[index] = self.gather(step.edges.reads)
-        return self.read[index].through(pull, step.rows.columns)
+        return self.read[index].through(step.edges.pull, step.edges.bound)
 
     def go_backward(self) -> Walk:
         """Fill `backward` and `pushed`."""
@@ -240,8 +201,7 @@ class Walk:
                 made = self.backward[index + 1] = self.arithmetic.zeros(self.groups.sizes[index + 1])
             if isinstance(step, Block):
                 if not step.source:
-                    _, push = _linear_maps(step.edges)
-                    self.pushed[index] = made.through(push, step.size * step.groups // len(step.edges.reads))
+                    self.pushed[index] = made.through(step.edges.push, step.edges.bound)
                     self._give(step.edges.reads, self.pushed[index])
                 continue
             if step.kind == "score" and self.routes == "value":

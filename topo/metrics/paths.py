@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from topo import views
 from topo.errors import TopoError
 from topo.graph import Block, LayeredGraph, columns_to_inputs
 from topo.masks import BitRows, MaskSet
@@ -212,11 +213,8 @@ def effective_kernels(graph: LayeredGraph) -> int:
     words = flow.effective_words(graph)
     total = 0
     for block in graph.masked_blocks:
-        edges = Block(block.name, BitRows(block.shape, words[block.name]), "unit", block.layer).edges
-        if edges.words is not None:
-            total += int(np.bitwise_count(edges.words).sum(dtype=np.int64))
-        else:
-            total += int(np.count_nonzero(edges.matrix()))
+        rows = BitRows(block.shape, words[block.name])
+        total += views.unit(rows, block.reads, block.groups).total
     return total
 
 
@@ -368,7 +366,7 @@ def _parameter_entropies(graph: LayeredGraph) -> list[tuple[float, float]]:
         given, taken = walk.forward[index + 1].mantissa, walk.pushed[index].mantissa
         # Both sums run over the same paths: each is divided by its own total, so that the scales cancel.
         total_in, total_out = float(ahead @ taken), float(given @ behind)
-        bound = math.log(n) if (n := _edge_count(step)) else 0.0
+        bound = math.log(step.edges.total) if step.edges.total else 0.0
         if total_in <= 0 or total_out <= 0:
             found.append((0.0, bound))
             continue
@@ -381,14 +379,6 @@ def _parameter_entropies(graph: LayeredGraph) -> list[tuple[float, float]]:
         )
         found.append((max(log_total - mean_ahead - mean_behind, 0.0), bound))
     return found
-
-
-def _edge_count(block: Block) -> int:
-    """Kept weights, or joined pairs in the unit view: the sum of multiplicities."""
-    edges = block.edges
-    if edges.words is not None:
-        return int(np.bitwise_count(edges.words).sum(dtype=np.int64))
-    return int(edges.matrix().sum(dtype=np.int64))
 
 
 @_network("nats", _BALANCE)
