@@ -43,8 +43,10 @@ def shown(number: int | float, unit: str = "") -> str:
     NaN is a dash; minus infinity (the logarithm of no path) is "-inf".
     """
     if isinstance(number, int):
-        large = 10**6 if unit == "paths" else 10**15
-        return f"{number:,}" if abs(number) < large else f"{Decimal(number):.2e}"
+        if abs(number) < (10**6 if unit == "paths" else 10**15):
+            return f"{number:,}"
+        mantissa, _, exponent = f"{Decimal(number):.2e}".partition("e")
+        return f"{mantissa}e{int(exponent):+03d}"
     if math.isnan(number):
         return DASH
     if math.isinf(number):

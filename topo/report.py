@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SCHEMA = "topo/1"
 COLUMNS = ("mask", "metric", "layer", "view", "value", "unit", "note")
 # Exact integers that pass every fixed width: decimal strings in JSON.
+_TEXTS = frozenset({"network", "layer", "shape", "unit", "view"})
 _AS_TEXT = frozenset({"effective_paths"})
 
 Number = int | float
@@ -40,7 +41,12 @@ def _plain(number: Any) -> Number:
     return int(number) if isinstance(number, bool) else number
 
 
-@dataclass(frozen=True)
+def _repr(number: Number) -> str:
+    """repr() that does not fail on integers beyond 4300 digits."""
+    return repr(number) if isinstance(number, float) or abs(number) < 10**30 else shown(number, "paths")
+
+
+@dataclass(frozen=True, repr=False)
 class Value:
     """A number that explains itself: what a metric returns where a bare number would not do.
 
@@ -53,13 +59,16 @@ class Value:
     def __post_init__(self) -> None:
         object.__setattr__(self, "number", _plain(self.number))
 
+    def __repr__(self) -> str:
+        return f"Value({_repr(self.number)}, {self.note!r})"
+
     @classmethod
     def of(cls, number: Any) -> Value:
         """A Value as it is; any number wrapped into one."""
         return number if isinstance(number, cls) else cls(number)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Row:
     """One number of one mask. layer: None for a number of the whole network. view: of the convolutions' graph."""
 
@@ -77,8 +86,12 @@ class Row:
         if not finite(value) and not self.note:
             object.__setattr__(self, "note", "undefined" if math.isnan(value) else f"{value}: not finite")
 
+    def __repr__(self) -> str:
+        where = f"{self.mask!r}, {self.metric!r}, {self.layer!r}, {self.view!r}"
+        return f"Row({where}, {_repr(self.value)}, {self.unit!r}, {self.note!r})"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Report:
     """The numbers of one mask set; immutable.
 
@@ -108,6 +121,9 @@ class Report:
         of_rows = [(row.metric, row.layer, row.note) for row in self.rows if row.note]
         notes = tuple({"metric": m, "layer": n, "note": text} for m, n, text in dict.fromkeys([*given, *of_rows]))
         object.__setattr__(self, "notes", notes)
+
+    def __repr__(self) -> str:
+        return f"Report({self.headings[0]}: {len(self.rows)} numbers of {len(self.shapes)} layers)"
 
     @cached_property
     def network(self) -> Mapping[str, Number]:
@@ -164,7 +180,7 @@ class Report:
         """Two Markdown tables, the network's numbers and the layers', and the notes."""
         parts = [f"**{_markdown(line)}**" for line in self.headings]
         for header, body in self.tables():
-            lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
+            lines = [header, ["---:" if side == "r" else "---" for side in _sides(header)], *body]
             parts.append("\n".join("| " + " | ".join(map(_markdown, line)) + " |" for line in lines))
         if self.notes:
             parts.append("\n".join(f"- {_markdown(line)}" for line in note_lines(self.notes)))
@@ -175,7 +191,7 @@ class Report:
         parts = ["% needs \\usepackage{booktabs}", *(f"% {_latex(line)}" for line in self.headings)]
         for header, body in self.tables():
             parts += [
-                f"\\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+                f"\\begin{{tabular}}{{{_sides(header)}}}",
                 "\\toprule",
                 _latex_line(header),
                 "\\midrule",
@@ -223,15 +239,13 @@ class Report:
 
 def note_lines(notes: Iterable[Mapping[str, str | None]]) -> list[str]:
     """Notes for a reader, a line each; the same text for several layers or metrics is one line."""
-    grouped: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+    grouped: dict[tuple[str, bool], tuple[dict[str, None], dict[str, None]]] = {}
     for note in notes:
-        metrics, layers = grouped.setdefault(str(note["note"]), ({}, {}))
-        if note["metric"]:
-            metrics[note["metric"]] = None
-        if note["layer"]:
-            layers[note["layer"]] = None
+        metrics, layers = grouped.setdefault((str(note["note"]), bool(note["layer"])), ({}, {}))
+        metrics.update({note["metric"]: None} if note["metric"] else {})
+        layers.update({note["layer"]: None} if note["layer"] else {})
     lines = []
-    for text, (metrics, layers) in grouped.items():
+    for (text, _), (metrics, layers) in grouped.items():
         where = " of ".join(part for part in (_few(list(metrics)), _few(list(layers))) if part)
         lines.append(f"{where}: {text}" if where else text)
     return lines
@@ -278,9 +292,7 @@ def reports_to_csv(reports: Iterable[Report]) -> str:
     writer.writerow(COLUMNS)
     for report in reports:
         for row in report.rows:
-            value = (
-                "" if not finite(row.value) else decimal(row.value) if isinstance(row.value, int) else row.value
-            )
+            value = "" if not finite(row.value) else decimal(row.value) if isinstance(row.value, int) else row.value
             writer.writerow([row.mask, row.metric, row.layer or "", row.view, value, row.unit, row.note or ""])
     return text.getvalue()
 
@@ -292,6 +304,11 @@ def _record(row: Row) -> tuple[Any, ...]:
     except OverflowError:
         value, note = math.nan, f"{shown(row.value, 'paths')} is beyond float64" + (f"; {note}" if note else "")
     return row.mask, row.metric, row.layer, row.view, value, row.unit, note
+
+
+def _sides(header: Sequence[str]) -> str:
+    """l or r for each column: text on the left, numbers on the right."""
+    return "".join("l" if name in _TEXTS else "r" for name in header)
 
 
 def _markdown(text: str) -> str:
@@ -322,6 +339,8 @@ def _latex_line(cells: Sequence[str], bold: bool = False) -> str:
 
 
 def _latex_cell(cell: str) -> str:
+    if cell == "-inf":
+        return "$-\\infty$"
     mantissa, e, exponent = cell.partition("e+")
     if not e:
         mantissa, e, exponent = cell.partition("e-")

@@ -1,0 +1,178 @@
+"""Plots: what is drawn, and that saved files are reproducible and fit for print."""
+
+import itertools
+import math
+import re
+import zlib
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from topo import plots
+from topo.errors import TopoError
+from topo.masks import MaskSet
+from topo.report import Report, Row
+
+matplotlib.use("agg")
+
+
+def _report(values, mask="a.pt", metric="density", effective=None):
+    shapes = {f"block.{i}.weight": (10, 10) for i in range(len(values))}
+    rows = [Row(mask, metric, name, "channel", value) for name, value in zip(shapes, values)]
+    if effective is not None:
+        rows += [Row(mask, "effective_params", name, "channel", value) for name, value in zip(shapes, effective)]
+    return Report(mask, None, None, "channel", shapes, rows)
+
+
+def _axes():
+    return Figure(layout="constrained").add_subplot()
+
+
+def _line(ax, label):
+    return next(line for line in ax.lines if line.get_label() == label)
+
+
+def test_every_plot_is_registered_and_called_by_its_name():
+    assert set(plots.plots) >= {"layer_profile", "density_profile"}
+    for name, draw in plots.plots.items():
+        assert getattr(plots, name) is draw
+        assert name in dir(plots)
+        assert draw.__doc__
+
+
+def test_a_profile_draws_the_numbers_and_returns_its_axes():
+    ax = _axes()
+    assert plots.layer_profile(_report([0.5, 0.4, 0.3]), ax=ax) is ax
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [0.5, 0.4, 0.3])
+    assert ax.get_yscale() == "linear"
+    assert ax.get_ylabel() == "density"
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["block.0", "block.1", "block.2"]
+
+
+def test_a_new_figure_is_made_where_no_axes_are_given():
+    from matplotlib import pyplot
+
+    ax = plots.layer_profile(_report([0.5, 0.4]))
+    assert ax.figure.number in pyplot.get_fignums()
+    pyplot.close(ax.figure)
+
+
+def test_the_scale_is_logarithmic_where_values_span_decades():
+    ax = plots.layer_profile(_report([0.5, 0.005]), ax=_axes())
+    assert ax.get_yscale() == "log"
+    ax = plots.layer_profile(_report([-1.0, 500.0], metric="gap"), metric="gap", ax=_axes())
+    assert ax.get_yscale() == "linear"
+
+
+def test_collapsed_and_undefined_layers_are_marked_at_the_bottom():
+    report = _report([math.nan, 3.0, 2.0, 1.0], metric="gap", effective=[5, 5, 0, 5])
+    ax = plots.layer_profile(report, "gap", ax=_axes())
+    np.testing.assert_array_equal(_line(ax, "collapsed").get_xdata(), [2])
+    np.testing.assert_array_equal(_line(ax, "undefined").get_xdata(), [0])
+    assert set(_line(ax, "collapsed").get_ydata()) == {0.0}
+    assert _line(ax, "collapsed").get_transform() == ax.get_xaxis_transform()
+    assert math.isnan(ax.lines[0].get_ydata()[0])
+
+
+def test_density_profile_draws_effective_density_beside():
+    report = _report([0.5, 0.01, 0.2], effective=[50, 0, 10])
+    ax = plots.density_profile(report, ax=_axes())
+    np.testing.assert_allclose(_line(ax, "density").get_ydata(), [0.5, 0.01, 0.2])
+    np.testing.assert_allclose(_line(ax, "effective density").get_ydata(), [0.5, np.nan, 0.1])
+    np.testing.assert_array_equal(_line(ax, "collapsed").get_xdata(), [1])
+    assert ax.get_yscale() == "log"
+
+
+def test_masks_are_drawn_without_an_analysis():
+    masks = MaskSet({"a.weight": np.eye(4), "b.weight": np.zeros((2, 2))}, provenance={"file": "m.pt"})
+    ax = plots.density_profile(masks, ax=_axes())
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [0.25, 0.0])
+    np.testing.assert_array_equal(_line(ax, "collapsed").get_xdata(), [1])
+    with pytest.raises(TopoError, match="'gap' needs a report"):
+        plots.layer_profile(masks, "gap", ax=_axes())
+
+
+def test_several_masks_are_told_apart_without_colour():
+    ax = plots.layer_profile([_report([0.5, 0.4], "a"), _report([0.3, 0.2], "b"), _report([0.3, 0.1], "b")], ax=_axes())
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b", "b (3)"]
+    assert len({line.get_marker() for line in ax.lines}) == 3
+    assert len({line.get_linestyle() for line in ax.lines}) == 3
+    assert len({line.get_color() for line in ax.lines}) == 3
+    ax = plots.layer_profile({"one": _report([0.5]), "two": _report([0.4])}, ax=_axes())
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["one", "two"]
+
+
+def test_masks_of_different_layers_share_one_axis():
+    other = Report("b", None, None, "channel", {"x.weight": (2, 2)}, [Row("b", "density", "x.weight", "channel", 0.5)])
+    ax = plots.layer_profile([_report([0.5, 0.4], "a"), other], ax=_axes())
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["block.0", "block.1", "x"]
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), [np.nan, np.nan, 0.5])
+
+
+@pytest.mark.parametrize("layers", [1, 22, 50, 300])
+def test_names_of_layers_never_overlap(layers):
+    with plots.paper():
+        figure = plots.figure()
+        ax = plots.layer_profile(_report(np.linspace(0.9, 0.5, layers)), ax=figure.add_subplot())
+        figure.draw_without_rendering()
+        boxes = [
+            label.get_window_extent() for label in ax.get_xticklabels() if label.get_text() and label.get_visible()
+        ]
+        boxes = sorted((box for box in boxes if 0 <= box.x0 <= figure.bbox.width), key=lambda box: box.x0)
+    assert boxes
+    assert all(left.x1 <= right.x0 + 0.5 for left, right in itertools.pairwise(boxes))
+
+
+def test_what_cannot_be_drawn():
+    with pytest.raises(TopoError, match="holds no 'narc' of layers; it holds: density"):
+        plots.layer_profile(_report([0.5]), "narc", ax=_axes())
+    with pytest.raises(TopoError, match="not of int"):
+        plots.layer_profile([3], ax=_axes())
+    with pytest.raises(TopoError, match="none was given"):
+        plots.layer_profile([], ax=_axes())
+
+
+def test_paper_sets_the_column_and_leaves_no_trace():
+    before = dict(matplotlib.rcParams)
+    with plots.paper("icml"):
+        assert plots.figure().get_figwidth() == 3.25
+    with plots.paper("icml", wide=True):
+        assert plots.figure().get_figwidth() == 6.75
+    assert dict(matplotlib.rcParams) == before
+    with pytest.raises(TopoError, match="no venue is called 'arxiv'; there are: neurips"), plots.paper("arxiv"):
+        pass
+
+
+@pytest.mark.parametrize("ending", ["pdf", "svg", "png"])
+def test_the_same_figure_gives_the_same_bytes(tmp_path, ending):
+    for name in "ab":
+        figure = Figure()
+        plots.density_profile(_report([0.5, 0.01, 0.0], effective=[50, 1, 0]), ax=figure.add_subplot())
+        plots.save(figure, tmp_path / f"{name}.{ending}")
+    first = (tmp_path / f"a.{ending}").read_bytes()
+    assert first == (tmp_path / f"b.{ending}").read_bytes()
+    assert len(first) > 2000
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"a.{ending}", f"b.{ending}"]
+
+
+def test_pdf_embeds_no_type_3_font(tmp_path):
+    figure = Figure()
+    plots.layer_profile(_report([0.5, 0.4]), ax=figure.add_subplot())
+    plots.save(figure, tmp_path / "a.pdf")
+    content = (tmp_path / "a.pdf").read_bytes()
+    for stream in re.findall(rb"stream\r?\n(.*?)endstream", content, re.DOTALL):
+        try:
+            content += zlib.decompress(stream)
+        except zlib.error:
+            continue
+    assert b"/CIDFontType2" in content
+    assert b"/Type3" not in content
+
+
+def test_a_figure_is_saved_as_what_it_can_be(tmp_path):
+    with pytest.raises(TopoError, match=r"saved as .pdf, .svg, .png"):
+        plots.save(Figure(), tmp_path / "a.jpg")
+    with pytest.raises(TopoError, match="cannot write"):
+        plots.save(Figure(), tmp_path / "missing" / "a.pdf")

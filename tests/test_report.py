@@ -1,0 +1,240 @@
+"""Report: values that explain themselves, and every form of them."""
+
+import csv
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+
+from topo.errors import TopoError
+from topo.numerals import decimal, shown
+from topo.report import Report, Row, Value, note_lines, reports_to_csv, reports_to_json
+
+HUGE = 10**5000 + 7
+NO_PATH = "no path is left"
+
+
+def _report(mask="a.pt", paths=HUGE, log_paths=5000.0):
+    rows = [
+        Row(mask, "density", None, "channel", np.float64(0.02), "fraction"),
+        Row(mask, "effective_paths", None, "channel", paths, "paths"),
+        Row(mask, "log10_effective_paths", None, "channel", log_paths, "log10 paths", NO_PATH if paths == 0 else None),
+        Row(mask, "kept", "conv_1.weight", "channel", np.int64(5418), "parameters"),
+        Row(mask, "gap", "conv_1.weight", "kernel", math.nan, "", "degree below 1"),
+        Row(mask, "kept", "fc.weight", "channel", 0, "parameters"),
+        Row(mask, "gap", "fc.weight", "kernel", np.float32(1.5)),
+    ]
+    shapes = {"conv_1.weight": (16, 3, 3, 3), "fc.weight": (10, 64)}
+    return Report(
+        mask, "topo", "resnet20", "channel", shapes, rows, [{"metric": None, "layer": None, "note": "a chain"}]
+    )
+
+
+@pytest.mark.small
+@pytest.mark.parametrize("digits", [1, 599, 600, 601, 1200, 1201, 4300, 4301, 9000])
+def test_decimal_of_any_size(digits):
+    assert decimal(10**digits) == "1" + "0" * digits
+    assert decimal(10**digits - 1) == "9" * digits
+    assert decimal(-(10**digits)) == "-1" + "0" * digits
+
+
+@pytest.mark.small
+def test_decimal_reads_back():
+    assert decimal(0) == "0"
+    number = 7**7000
+    text, back = decimal(number), 0
+    for start in range(0, len(text), 500):
+        piece = text[start : start + 500]
+        back = back * 10 ** len(piece) + int(piece)
+    assert back == number
+
+
+@pytest.mark.small
+@pytest.mark.parametrize(
+    ("number", "unit", "text"),
+    [
+        (0.02, "fraction", "0.0200"),
+        (2e-5, "fraction", "2.00e-05"),
+        (5418, "parameters", "5,418"),
+        (24, "paths", "24"),
+        (1_234_567, "paths", "1.23e+06"),
+        (1234 * 10**27, "paths", "1.23e+30"),
+        (123.456, "", "123.46"),
+        (12345.6, "", "12,345.60"),
+        (math.nan, "", "–"),
+        (-math.inf, "", "-inf"),
+        (0.0, "fraction", "0.0000"),
+    ],
+)
+def test_numbers_in_tables(number, unit, text):
+    assert shown(number, unit) == text
+
+
+@pytest.mark.small
+def test_an_integer_of_any_size_can_be_shown():
+    assert shown(HUGE, "paths") == shown(HUGE) == "1.00e+5000"
+    assert repr(Value(HUGE, "so")) == "Value(1.00e+5000, 'so')"
+    assert "1.00e+5000" in repr(_report().rows[1])
+    assert repr(_report()) == "Report(a.pt, format topo, model resnet20, view channel: 7 numbers of 2 layers)"
+
+
+@pytest.mark.small
+def test_values_are_plain_python_numbers():
+    assert type(Value(np.int32(3)).number) is int
+    assert type(Value(np.float32(0.5)).number) is float
+    assert type(Value(np.True_).number) is int
+    assert math.isnan(Value(None, "why").number)
+    assert Value.of(3) == Value(3)
+    value = Value(1, "so")
+    assert Value.of(value) is value
+
+
+@pytest.mark.small
+def test_network_and_layers():
+    report = _report()
+    assert report.network["density"] == 0.02
+    assert report.network["effective_paths"] == HUGE
+    assert [entry["layer"] for entry in report.layers] == ["conv_1.weight", "fc.weight"]
+    assert report.layers[0]["shape"] == (16, 3, 3, 3)
+    assert report.layers[0]["kept"] == 5418
+    assert math.isnan(report.layers[0]["gap"])
+    assert report.collapsed == ("fc.weight",)
+
+
+@pytest.mark.small
+def test_a_report_is_immutable():
+    report = _report()
+    with pytest.raises(AttributeError):
+        report.mask = "b"
+    with pytest.raises(TypeError):
+        report.network["density"] = 1.0
+    with pytest.raises(TypeError):
+        report.shapes["x"] = (1, 1)
+    report.layers[0]["kept"] = 7
+    assert report.layers[0]["kept"] == 5418
+
+
+@pytest.mark.small
+def test_a_layer_off_all_paths_has_collapsed():
+    rows = [Row("m", "kept", "a", "channel", 3), Row("m", "effective_params", "a", "channel", 0)]
+    assert Report("m", None, None, "channel", {"a": (2, 2)}, rows).collapsed == ("a",)
+    rows = [
+        Row("m", "kept", "a", "channel", 3),
+        Row("m", "effective_params", "a", "channel", math.nan, note="no wiring"),
+    ]
+    assert Report("m", None, None, "channel", {"a": (2, 2)}, rows).collapsed == ()
+
+
+@pytest.mark.small
+def test_notes_come_from_the_analysis_and_from_rows_each_once():
+    report = _report()
+    expected = [
+        {"metric": None, "layer": None, "note": "a chain"},
+        {"metric": "gap", "layer": "conv_1.weight", "note": "degree below 1"},
+    ]
+    assert list(report.notes) == expected
+    again = Report("m", None, None, "channel", report.shapes, report.rows, report.notes)
+    assert list(again.notes) == expected
+    assert report.with_notes(["first"]).notes[0]["note"] == "first"
+
+
+@pytest.mark.small
+def test_what_is_not_finite_always_has_a_note():
+    assert Row("m", "x", None, "channel", math.nan).note == "undefined"
+    assert "-inf" in Row("m", "x", None, "channel", -math.inf).note
+
+
+@pytest.mark.small
+def test_the_same_note_is_one_line():
+    notes = [{"metric": "gap", "layer": f"l{i}", "note": "too thin"} for i in range(6)]
+    notes += [{"metric": "paths", "layer": None, "note": "too thin"}]
+    assert note_lines(notes) == ["gap of l0, l1, l2, l3 and 2 more: too thin", "paths: too thin"]
+
+
+@pytest.mark.small
+def test_json_is_the_schema_and_has_no_nan():
+    text = reports_to_json([_report("a.pt"), _report("b.pt", paths=0, log_paths=-math.inf)])
+
+    def refuse(constant):
+        raise AssertionError(f"JSON holds {constant}")
+
+    document = json.loads(text, parse_constant=refuse)
+    assert list(document) == ["schema", "version", "reports"]
+    assert document["schema"] == "topo/1"
+    first, second = document["reports"]
+    assert list(first) == ["mask", "format", "model", "view", "network", "layers", "nulls", "notes"]
+    assert (first["mask"], first["format"], first["model"], first["view"]) == ("a.pt", "topo", "resnet20", "channel")
+    assert first["network"]["effective_paths"] == "1" + "0" * 4999 + "7"
+    assert second["network"]["effective_paths"] == "0"
+    assert second["network"]["log10_effective_paths"] is None
+    assert {"metric": "log10_effective_paths", "layer": None, "note": NO_PATH} in second["notes"]
+    assert first["layers"][0] == {"layer": "conv_1.weight", "shape": [16, 3, 3, 3], "kept": 5418, "gap": None}
+    assert first["layers"][1]["gap"] == 1.5
+    assert json.loads(_report().to_json())["reports"] == [first]
+
+
+@pytest.mark.small
+def test_csv_is_tidy():
+    rows = list(csv.DictReader(io.StringIO(reports_to_csv([_report("a.pt"), _report("b,c.pt")]))))
+    assert list(rows[0]) == ["mask", "metric", "layer", "view", "value", "unit", "note"]
+    assert len(rows) == 14
+    assert rows[0]["value"] == "0.02"
+    assert rows[1]["value"] == "1" + "0" * 4999 + "7"
+    assert (rows[4]["layer"], rows[4]["view"], rows[4]["value"], rows[4]["note"]) == (
+        "conv_1.weight",
+        "kernel",
+        "",
+        "degree below 1",
+    )
+    assert rows[7]["mask"] == "b,c.pt"
+
+
+def test_frame_holds_floats_and_says_what_is_beyond_them():
+    pandas = pytest.importorskip("pandas")
+    frame = _report().to_frame()
+    assert list(frame.columns) == ["mask", "metric", "layer", "view", "value", "unit", "note"]
+    assert frame["value"].dtype == np.float64
+    paths = frame[frame.metric == "effective_paths"].iloc[0]
+    assert pandas.isna(paths["value"])
+    assert "1.00e+5000 is beyond float64" in paths["note"]
+    assert frame[frame.metric == "kept"]["value"].tolist() == [5418.0, 0.0]
+
+
+def test_without_pandas_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pandas", None)
+    with pytest.raises(TopoError, match=r"topo-masks\[pandas\]"):
+        _report().to_frame()
+
+
+@pytest.mark.small
+def test_markdown():
+    text = _report().to_markdown()
+    assert "| effective\\_paths | 1.00e+5000 | paths | channel |" in text
+    assert "| layer | shape | kept | gap |" in text
+    assert "| conv\\_1.weight | 16x3x3x3 | 5,418 | – |" in text
+    assert "- gap of conv\\_1.weight: degree below 1" in text
+
+
+@pytest.mark.small
+def test_latex_escapes_and_marks():
+    text = _report(paths=0, log_paths=-math.inf).to_latex()
+    assert text.count("\\toprule") == text.count("\\bottomrule") == 2
+    assert "\\begin{tabular}{lrll}" in text
+    assert "conv\\_1.weight & 16x3x3x3 & 5,418 & -- \\\\" in text
+    assert "\\textbf{fc.weight} & \\textbf{10x64} & \\textbf{0} & \\textbf{1.5000} \\\\" in text
+    assert "$-\\infty$" in text
+    assert "$1.00 \\times 10^{5000}$" in _report().to_latex()
+    odd = Report("50%_&{x}", None, None, "channel", {"a#b$c": (1, 2)}, [Row("m", "kept", "a#b$c", "channel", 1)])
+    assert "50\\%\\_\\&\\{x\\}" in odd.to_latex()
+    assert "a\\#b\\$c" in odd.to_latex()
+
+
+@pytest.mark.small
+def test_html_escapes():
+    report = Report("<m>", None, None, "channel", {"<a>": (1, 2)}, [Row("m", "kept", "<a>", "channel", 0)])
+    html = report._repr_html_()
+    assert "<a>" not in html
+    assert "&lt;a&gt;" in html
+    assert "font-weight:bold" in html

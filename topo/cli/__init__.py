@@ -1,0 +1,81 @@
+"""The command `topo`: arguments in, exit code out. Each command is a file of this folder.
+
+Results go to standard output, progress and warnings to standard error. Exit codes: 0 done, 1 bad input, 2 wrong usage,
+3 a check answered no, 130 interrupted, 141 the reader of our output went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from topo._version import __version__
+from topo.cli import analyze, check, compare, convert, listing
+from topo.cli.options import UsageError, common
+from topo.cli.output import one_line, speak, warnings_on_stderr
+from topo.errors import TopoError
+
+_COMMANDS = (analyze, compare, check, convert, listing)
+INTERRUPTED, BROKEN_PIPE = 130, 141
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole grammar of the command line."""
+    made = argparse.ArgumentParser(
+        prog="topo",
+        description="Exact graph topology of neural-network pruning masks.",
+        epilog="`topo COMMAND -h` shows the options of a command and an example.",
+        parents=[common()],
+    )
+    made.add_argument("--version", action="version", version=f"topo {__version__}")
+    commands = made.add_subparsers(metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        command.add(commands, [common()])
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code. Never raises."""
+    debug = "--debug" in (sys.argv[1:] if argv is None else argv)
+    command = "topo"
+    try:
+        args = parser().parse_args(argv)
+        command = f"topo {args.command}"
+        with warnings_on_stderr(args):
+            code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except SystemExit as stop:  # argparse has said why
+        return int(stop.code or 0)
+    except UsageError as error:
+        return _fail(f"{one_line(str(error))} (see `{command} -h`)", 2, debug)
+    except TopoError as error:
+        return _fail(one_line(str(error)), 1, debug)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED, debug)
+    except BrokenPipeError:
+        _forget_stdout()
+        return BROKEN_PIPE
+    except OSError as error:
+        return _fail(one_line(str(error)), 1, debug)
+    except Exception as error:
+        text = one_line(f"internal error: {type(error).__name__}: {error}")
+        return _fail(text if debug else f"{text}; --debug shows where", 1, debug)
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    speak(f"topo: {message}")
+    return code
+
+
+def _forget_stdout() -> None:
+    """Point standard output at nothing, or the interpreter complains when it flushes at its end."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError:
+        pass

@@ -1,0 +1,98 @@
+"""`topo check`: yes or no, by exit code."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Any
+
+from topo.check import FAILURES, check, chosen, parse_n_m
+from topo.cli import inputs
+from topo.cli.options import UsageError, command, density, network_options
+from topo.cli.output import Progress, printable, quiet, say
+from topo.errors import TopoError
+from topo.report import note_lines
+
+NO = 3
+_HOLDS = {"layer-collapse": "no layer has collapsed", "no-paths": "paths are left"}
+
+
+def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
+    made = command(
+        commands, parents, run, "check",
+        "answer yes or no about a mask by exit code (0 yes, 3 no), with the first place where each check fails",
+        "topo check finetuned.safetensors --contains mask.pt --n-m 2:4 --layers 'layer*'",
+    )  # fmt: skip
+    made.add_argument("file", metavar="A", help="a mask file or folder")
+    made.add_argument("--contains", metavar="B", help="is every parameter that the mask B prunes pruned in A too?")
+    made.add_argument("--n-m", type=_n_m, metavar="N:M", help="are at most N kept of M consecutive inputs?")
+    made.add_argument("--max-density", type=density, metavar="D", help="is no more than this share kept?")
+    made.add_argument(
+        "--fail-on", type=_failures, default=[], metavar="LIST", help=f"say no on any of: {','.join(FAILURES)}"
+    )
+    made.add_argument("--layers", metavar="PATTERN", help="look only at layers whose name matches, as in 'layer1.*'")
+    network_options(made)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.contains is None and args.n_m is None and args.max_density is None and not args.fail_on:
+        raise UsageError("nothing to check: give --contains, --n-m, --max-density or --fail-on")
+    wiring = inputs.wiring_of(args)
+    masks = inputs.read(args.file, args, wiring)
+    contains = inputs.read(args.contains, args, wiring) if args.contains else None
+    names = chosen(masks, args.layers)
+    report, notes = _report(masks, wiring, args) if args.fail_on else (None, [])
+    found = check(
+        masks,
+        contains=contains,
+        n_m=args.n_m,
+        max_density=args.max_density,
+        fail_on=args.fail_on,
+        layers=args.layers,
+        report=report,
+    )
+    first = {finding.check: finding for finding in reversed(found)}
+    asked = {"contains": args.contains, "n-m": args.n_m, "max-density": args.max_density}
+    checks = [f"{name} {value}" for name, value in asked.items() if value is not None]
+    checks += [_HOLDS[failure] for failure in args.fail_on]
+    if not found:
+        kept = f"{masks.kept:,} of {masks.size:,} parameters kept"
+        say(printable(f"yes: {', '.join(checks)} ({len(names)} layers, {kept})") + "\n")
+    for name, finding in reversed(first.items()):
+        more = sum(other.check == name for other in found) - 1
+        tail = f" (and in {more} more {'layer' if more == 1 else 'layers'})" if more else ""
+        say(printable(f"no: {name}: {finding.message}{tail}") + "\n")
+    for note in notes:
+        say(printable(f"note: {note}") + "\n")
+    return NO if found else 0
+
+
+def _report(masks: Any, wiring: Any, args: argparse.Namespace) -> tuple[Any, list[str]]:
+    """What is known of paths, and the notes that go with the answer."""
+    from topo.analyze import analyze
+
+    wired, notes = inputs.network(masks, wiring, args)
+    with Progress(not quiet(args)) as progress:
+        threads = getattr(args, "threads", None)
+        report = analyze(masks, wired, metrics="effective_params,effective_paths", threads=threads, progress=progress)
+    report = report.with_notes(notes)
+    remarks = note_lines(note for note in report.notes if note["metric"] is None)
+    if math.isnan(report.network["effective_paths"]):
+        remarks.append("without wiring a layer counts as collapsed when it keeps nothing")
+    return report, remarks
+
+
+def _n_m(text: str) -> str:
+    try:
+        parse_n_m(text)
+    except TopoError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text.strip()
+
+
+def _failures(text: str) -> list[str]:
+    asked = [part.strip() for part in text.split(",")]
+    for name in asked:
+        if name not in FAILURES:
+            raise argparse.ArgumentTypeError(f"'{name}' is nothing to fail on; there are: {', '.join(FAILURES)}")
+    return list(dict.fromkeys(asked))

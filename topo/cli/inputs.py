@@ -1,0 +1,84 @@
+"""Mask files and the networks they belong to, as the commands are given them."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from topo.errors import TopoError
+from topo.files import read_masks
+from topo.masks import MaskSet
+from topo.wiring import Wiring
+
+# A file may ask for a wiring only of about its own size, and for no input larger than this many numbers.
+_LARGEST_INPUT = 1 << 24
+
+
+def wiring_of(args: argparse.Namespace) -> Wiring | None:
+    """The wiring of --model, None without it."""
+    if args.model is None:
+        return None
+    from topo.networks import find_wiring
+
+    return find_wiring(args.model, args.input)
+
+
+def read(path: str, args: argparse.Namespace, wiring: Wiring | None) -> MaskSet:
+    return read_masks(path, wiring, format=args.format)
+
+
+def network(masks: MaskSet, wiring: Wiring | None, args: argparse.Namespace) -> tuple[Wiring | None, list[str]]:
+    """The wiring of --model, or of the model that the file itself names, and what is to be said about that.
+
+    Only built-in names count in a file: a file must not choose code to run, nor how much memory a wiring takes.
+    """
+    if wiring is not None:
+        return wiring, []
+    model = masks.provenance.get("model")
+    if not isinstance(model, str) or not model:
+        return None, ["--input says nothing without --model"] if args.input else []
+    from topo import models
+
+    numbers = [int(number) for number in re.findall(r"\d{1,12}", model)]
+    fitting = max(numbers, default=0) <= max(masks.size, 1000) and len(numbers) <= len(masks) + 8
+    if model.partition(":")[0] not in models.names() or not fitting:
+        return None, [f"the file names the model '{model}', no built-in one of its size; give --model to use it"]
+    from topo.networks import find_wiring
+
+    try:
+        default = models.input_shape(model)  # also sees to it that this is a built-in name with options it takes
+        wiring = find_wiring(model, args.input or _shape(masks.provenance.get("input_shape")) or default)
+        wiring.check(masks)
+    except TopoError as error:
+        return None, [f"the file names the model '{model}', but: {error}"]
+    return wiring, [f"the file itself names the model {model}"]
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    from topo.networks import parse_input
+
+    if not value:
+        return None
+    try:
+        shape = parse_input(value) if isinstance(value, str) else tuple(int(n) for n in value)
+    except (TypeError, ValueError):
+        shape = (0,)
+    if min(shape, default=0) < 1 or math.prod(shape) > _LARGEST_INPUT:
+        raise TopoError(f"its input_shape {value} is no size of an input; give --input")
+    return shape
+
+
+def names_of(paths: list[str]) -> list[str]:
+    """Short names that tell the files apart: base names, with as many folders in front as it takes."""
+    parts = [Path(os.fsencode(path).decode("utf-8", "replace")).parts for path in paths]
+    names = ["/".join(p[-1:]) for p in parts]
+    for depth in range(2, max(map(len, parts)) + 1):
+        twice = {name for name in names if names.count(name) > 1}
+        if not twice:
+            break
+        names = ["/".join(p[-depth:]) if name in twice else name for name, p in zip(names, parts)]
+    return names

@@ -1,0 +1,66 @@
+"""`topo list`: what there is to choose from."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from topo.cli.options import command
+from topo.cli.tables import Page, Table
+
+
+def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
+    made = command(
+        commands, parents, run, "list",
+        f"what there is to choose from: {', '.join(_LISTS)}",
+        "topo list metrics",
+    )  # fmt: skip
+    made.add_argument("what", choices=tuple(_LISTS), metavar="WHAT", help=", ".join(_LISTS))
+
+
+def run(args: argparse.Namespace) -> int:
+    page = Page()
+    page.table(_LISTS[args.what]().wrapped(page.width))
+    return 0
+
+
+def _metrics() -> Table:
+    from topo.metrics import metrics
+
+    lines = [
+        [entry.name, entry.group, entry.scope, "needed" if entry.wired else "", entry.unit, _meaning(entry)]
+        for entry in metrics.values()
+    ]
+    return Table(["metric", "group", "of", "wiring", "unit", "meaning"], lines, left=frozenset(range(1, 6)))
+
+
+def _meaning(entry: Any) -> str:
+    """The definition in a line, and where it was published."""
+    return entry.doc if entry.source == "definition" else f"{entry.doc} [{entry.source}]"
+
+
+def _formats() -> Table:
+    from topo.formats import formats
+
+    lines = [[entry.name, entry.about] for entry in formats.values()]
+    return Table(["format", "holds"], lines, left=frozenset({1}))
+
+
+def _models() -> Table:
+    from topo.models import models
+
+    lines = [
+        [name, "x".join(map(str, entry.input_shape())), f"{entry.description}; options: {entry.usage}"]
+        for name, entry in models.items()
+    ]
+    return Table(["model", "input", "network"], lines, left=frozenset({1, 2}))
+
+
+def _plots() -> Table:
+    from topo.plots import plots
+
+    lines = [[name, (draw.__doc__ or "").strip().partition("\n")[0]] for name, draw in plots.items()]
+    return Table(["plot", "shows"], lines, left=frozenset({1}))
+
+
+_LISTS = {"metrics": _metrics, "models": _models, "formats": _formats, "plots": _plots}

@@ -1,0 +1,118 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from topo.errors import TopoError
+
+PLOT_ENDINGS = (".pdf", ".svg", ".png")
+
+
+class UsageError(TopoError):
+    """Arguments that are understood but cannot be used together: exit code 2."""
+
+
+def common() -> argparse.ArgumentParser:
+    """Options of every command, accepted before and after its name."""
+    options = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    group = options.add_argument_group("common options")
+    group.add_argument("--seed", type=_at_least(0), metavar="N", help="seed of whatever is drawn at random (default 0)")
+    group.add_argument("--threads", type=_at_least(1), metavar="N", help="threads to work with (default: all cores)")
+    group.add_argument("--quiet", action="store_true", help="no progress and no warnings")
+    group.add_argument("--debug", action="store_true", help="show where an error comes from")
+    return options
+
+
+def command(
+    commands: Any, parents: list[argparse.ArgumentParser], run: Any, name: str, summary: str, example: str
+) -> argparse.ArgumentParser:
+    """Enter a command with its help; `run(args) -> exit code`."""
+    made = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=parents,
+    )
+    made.set_defaults(run=run, command=name)
+    return made
+
+
+def network_options(made: argparse.ArgumentParser) -> None:
+    """--model, --input and --format: how mask files are read."""
+    made.add_argument(
+        "--model",
+        metavar="M",
+        help="the network: a built-in name (resnet20, resnet18:classes=200), mlp:784-300-100-10, file.py:factory, "
+        "package.module:factory, hf:FOLDER, or a wiring saved as .json",
+    )
+    made.add_argument(
+        "--input", type=_shape, metavar="SHAPE", help="input of the network without the batch, as in 3x32x32"
+    )
+    made.add_argument(
+        "--format", metavar="NAME", help="format of the mask files, if it is not to be found out (topo list formats)"
+    )
+
+
+def plot_file(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in PLOT_ENDINGS:
+        raise argparse.ArgumentTypeError(f"'{text}' should end in {', '.join(PLOT_ENDINGS[:-1])} or {PLOT_ENDINGS[-1]}")
+    return path
+
+
+def density(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"'{text}' is no density; a density is a number from 0 to 1")
+    return value
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    from topo.networks import parse_input
+
+    try:
+        return parse_input(text)
+    except TopoError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _at_least(least: int) -> Any:
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"'{text}' should be a whole number, {least} or more")
+        return value
+
+    return number
+
+
+def check_outputs(inputs: list[str], outputs: dict[str, str | Path | None]) -> None:
+    """Before any work: each output has a folder, is no input file, and no two are the same. '-' is standard output."""
+    read = {Path(path).resolve(): path for path in inputs}
+    written: dict[Path | str, str] = {}
+    for option, out in outputs.items():
+        if out is None:
+            continue
+        path = str(out) if str(out) == "-" else Path(out).resolve()
+        if path in written:
+            raise UsageError(f"{written[path]} and {option} both write to '{out}'")
+        written[path] = option
+        if path == "-" or isinstance(path, str):
+            continue
+        if path in read:
+            raise UsageError(f"{option} would overwrite the mask file '{out}'")
+        if path.is_dir():
+            raise TopoError(f"cannot write '{out}': it is a folder")
+        if not path.parent.is_dir():
+            raise TopoError(f"cannot write '{out}': there is no folder '{Path(out).parent}'")

@@ -1,0 +1,119 @@
+"""What the command line says: text that any terminal can take, progress, warnings."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from topo.atomic import write_text
+from topo.errors import TraceWarning
+
+# Work shorter than this shows no progress (seconds); afterwards a line every so often where it cannot be overwritten.
+_PATIENCE, _EVERY = 2.0, 10.0
+
+
+def printable(text: str) -> str:
+    """Control characters, as in names from a stranger's file, become escapes: no terminal ever acts on them."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def one_line(text: str, most: int = 2000) -> str:
+    """One printable line, bounded in length."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= most else line[: most - 4] + " ..."
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Write to standard output; a character that its encoding lacks becomes '?'."""
+    stream = stream or sys.stdout
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:
+        encoding = stream.encoding or "ascii"
+        stream.write(text.encode(encoding, "replace").decode(encoding))
+
+
+def speak(line: str) -> None:
+    """Write a line to standard error; a closed one is nobody's error."""
+    try:
+        say(line + "\n", sys.stderr)
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass
+
+
+def quiet(args: argparse.Namespace) -> bool:
+    return bool(getattr(args, "quiet", False))
+
+
+def deliver(text: str, out: str | Path, args: argparse.Namespace) -> None:
+    """Text to a file, whole or not at all, or to standard output for '-'."""
+    if str(out) == "-":
+        say(text)
+    else:
+        write_text(out, text)
+        wrote(out, args)
+
+
+def wrote(out: str | Path, args: argparse.Namespace) -> None:
+    if not quiet(args):
+        speak(f"topo: wrote {printable(str(out))}")
+
+
+@contextmanager
+def warnings_on_stderr(args: argparse.Namespace) -> Iterator[None]:
+    """Our own warnings are lines on standard error, unless --quiet; those of libraries only show with --debug."""
+    with warnings.catch_warnings():
+        if not getattr(args, "debug", False):
+            warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore" if quiet(args) else "always", TraceWarning)
+        show = warnings.showwarning
+
+        def showwarning(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
+            if issubclass(category, TraceWarning):
+                speak(f"topo: warning: {one_line(str(message))}")
+            else:
+                show(message, category, *rest, **more)
+
+        warnings.showwarning = showwarning
+        yield
+
+
+class Progress:
+    """A callback (done, total, label) that shows on standard error how far work is, if it takes over two seconds.
+
+    On a terminal one line that overwrites itself and is gone at the end; otherwise a line every ten seconds.
+    """
+
+    def __init__(self, shown: bool, prefix: str = "") -> None:
+        self._shown, self._prefix = shown, prefix
+        self._terminal = sys.stderr.isatty()
+        self._next = time.monotonic() + _PATIENCE
+        self._dirty = False
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._dirty:
+            say("\r\x1b[K", sys.stderr)
+            sys.stderr.flush()
+
+    def __call__(self, done: int, total: int, label: str) -> None:
+        now = time.monotonic()
+        if not self._shown or now < self._next:
+            return
+        line = one_line(f"{self._prefix}{done} of {total}: {label}", 100)
+        if self._terminal:
+            say(f"\r\x1b[K{line}", sys.stderr)
+            sys.stderr.flush()
+            self._dirty, self._next = True, now + 0.1
+        else:
+            speak(f"topo: {line}")
+            self._next = now + _EVERY

@@ -1,0 +1,103 @@
+"""Two mask sets of one network: what both keep, what only one keeps, layer by layer."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from topo._version import __version__
+from topo.errors import MaskError
+from topo.masks import MaskSet
+
+SCHEMA = "topo-compare/1"
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Numbers of two mask sets A and B.
+
+    total and each of layers: a dict {"size", "kept_a", "kept_b", "both", "only_a", "only_b", "overlap", "hamming",
+    "hamming_share"}; a layer has "layer" and "shape" before them. overlap = both / (both + only_a + only_b), the
+    intersection over the union, NaN where both are empty; hamming = only_a + only_b, and its share of size.
+    layers: those that both hold, in A's order. notes: {"metric", "layer", "note"}.
+    """
+
+    total: Mapping[str, Any]
+    layers: tuple[Mapping[str, Any], ...]
+    notes: tuple[Mapping[str, str | None], ...]
+
+    def to_json(self, **more: Any) -> str:
+        """JSON text {"schema": "topo-compare/1", "version", ..., "total", "layers", "notes"}; undefined is null."""
+        document = {
+            "schema": SCHEMA,
+            "version": __version__,
+            **more,
+            "total": _finite(self.total),
+            "layers": [_finite(entry) for entry in self.layers],
+            "notes": list(self.notes),
+        }
+        return json.dumps(document, allow_nan=False, indent=1) + "\n"
+
+
+def compare(a: MaskSet, b: MaskSet) -> Comparison:
+    """Overlap and Hamming distance of two mask sets, per layer and in total over the layers that both hold.
+
+    >>> a, b = MaskSet({"fc": np.array([[1, 1, 0, 0]])}), MaskSet({"fc": np.array([[1, 0, 1, 0]])})
+    >>> found = compare(a, b)
+    >>> found.total["both"], found.total["hamming"], round(found.total["overlap"], 4)
+    (1, 2, 0.3333)
+
+    Raises MaskError if a layer differs in shape, or if no layer is in both.
+    """
+    shared = [name for name in a if name in b]
+    if not shared:
+        raise MaskError(f"the two mask sets share no layer: A has '{next(iter(a))}', ..., B has '{next(iter(b))}', ...")
+    notes: list[dict[str, str | None]] = [
+        {"metric": None, "layer": name, "note": f"only in {side}: left out of the comparison"}
+        for side, these, those in (("A", a, b), ("B", b, a))
+        for name in these
+        if name not in those
+    ]
+    layers: list[dict[str, Any]] = []
+    for name in shared:
+        ours, theirs = a.rows(name), b.rows(name)
+        if ours.shape != theirs.shape:
+            raise MaskError(f"'{name}' has shape {ours.shape} in A but {theirs.shape} in B")
+        both = int(np.bitwise_count(ours.words & theirs.words).sum(dtype=np.int64))
+        layers.append({"layer": name, "shape": ours.shape, **_numbers(ours.size, ours.kept(), theirs.kept(), both)})
+    total: dict[str, Any] = _numbers(
+        *(sum(entry[key] for entry in layers) for key in ("size", "kept_a", "kept_b", "both"))
+    )
+    empty = "both masks are empty, so their overlap is 0 / 0"
+    notes += [
+        {"metric": "overlap", "layer": entry.get("layer"), "note": empty}
+        for entry in (total, *layers)
+        if math.isnan(entry["overlap"])
+    ]
+    return Comparison(total, tuple(layers), tuple(notes))
+
+
+def _numbers(size: int, kept_a: int, kept_b: int, both: int) -> dict[str, int | float]:
+    union, hamming = kept_a + kept_b - both, kept_a + kept_b - 2 * both
+    return {
+        "size": size,
+        "kept_a": kept_a,
+        "kept_b": kept_b,
+        "both": both,
+        "only_a": kept_a - both,
+        "only_b": kept_b - both,
+        "overlap": both / union if union else math.nan,
+        "hamming": hamming,
+        "hamming_share": hamming / size,
+    }
+
+
+def _finite(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in entry.items()
+    }

@@ -1,0 +1,34 @@
+"""Mask files in and out, with the network that they belong to where they need one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from topo import formats
+from topo.masks import MaskSet
+
+
+def read_masks(
+    path: str | Path, model: Any = None, *, format: str | None = None, input_shape: Sequence[int] | None = None
+) -> MaskSet:
+    """The masks of a file or folder, whatever pruner wrote it.
+
+    model: what the masks belong to, needed only where the file carries no names: a name (`"resnet20"`,
+    `"file.py:factory"`), a torch module or a Wiring; the masks then come in its order and must fit it. format: the
+    reader to use, by name; found from the file's content otherwise. input_shape: of the model, without the batch.
+
+    Raises FormatError, MaskError or WiringError, each with one line that names the file or the layer.
+    """
+    wiring = None
+    if model is not None:
+        from topo.networks import find_wiring
+
+        wiring = find_wiring(model, input_shape)
+    return formats.read(path, wiring, format)
+
+
+def write_masks(masks: MaskSet, path: str | Path) -> None:
+    """Write masks and their provenance, as `.safetensors` (the project's own format) or `.npz`."""
+    formats.write(masks, path)
