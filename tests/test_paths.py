@@ -263,5 +263,6 @@ def test_unit_view_drops_multiplicities() -> None:
     masks = MaskSet({"conv": np.ones((2, 3, 3, 3)), "fc": np.ones((4, 2 * 5))})
     assert network(masks, chain(masks), "effective_paths") == 3 * 9 * 2 * 5 * 4
     assert network(masks, chain(masks), "effective_paths", "unit") == 3 * 2 * 4
-    with pytest.raises(TopoError, match="'kernel' is a view of single layers"):
-        build_graph(masks, chain(masks), "kernel")
+    assert build_graph(masks, chain(masks), "kernel").view == "channel"
+    with pytest.raises(TopoError, match="view 'unrolled' is not known; there are: channel, unit, kernel"):
+        build_graph(masks, chain(masks), "unrolled")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from topo.errors import WiringError
@@ -21,7 +21,8 @@ def analyze(
     wiring: Wiring | None = None,
     *,
     metrics: str | Sequence[str] = "default",
-    view: str = "channel",
+    view: str | None = None,
+    weights: Mapping[str, Any] | None = None,
     threads: int | None = None,
     mask_name: str | None = None,
     progress: Progress | None = None,
@@ -30,8 +31,9 @@ def analyze(
 
     masks: a MaskSet, or a mapping from parameter name to a mask. wiring: from `topo.trace`; without it, masks that form
     a plain stack are chained (a note says so) and others get the metrics of single layers only, network metrics being
-    NaN with the reason. metrics: "default", "all", groups or names. view: "channel" or "unit". threads: default all
-    cores.
+    NaN with the reason. metrics: "default", "all", groups or names.
+    view: "channel", "unit" or "kernel", see `topo.views`; by default networks are counted in the channel view, single
+    layers seen in the kernel view. weights: parameter -> array, for weighted metrics. threads: default all cores.
     mask_name: the report's name for the masks, by default the file they came from. progress: called as (done, total,
     what).
 
@@ -47,7 +49,7 @@ def analyze(
         except WiringError as error:
             unwired = "needs the network's wiring"
             notes.append(f"network metrics need the network's wiring, which is no plain chain: {error}")
-    graph = build_graph(masks, wiring, view, threads=threads)
+    graph = build_graph(masks, wiring, view, weights=weights, threads=threads)
     if wiring is not None:
         notes += wiring.notes
         notes += _dense_notes(graph)
@@ -56,7 +58,7 @@ def analyze(
         mask=mask_name or str(masks.provenance.get("file", "masks")),
         format=masks.provenance.get("format"),
         model=wiring.model if wiring else None,
-        view=view,
+        view=graph.view,
         shapes={block.name: block.shape for block in graph.masked_blocks},
         rows=rows,
         notes=[{"metric": None, "layer": None, "note": note} for note in notes],
@@ -76,6 +78,7 @@ def _rows(graph: LayeredGraph, entries: list[Metric], unwired: str, name: str, p
         if progress:
             progress(done, len(jobs), f"{entry.name} {block[0].name}" if block else entry.name)
         value = Value(math.nan, unwired) if entry.wired and graph.wiring is None else entry(graph, *block)
-        yield Row(name, entry.name, block[0].name if block else None, graph.view, value.number, entry.unit, value.note)
+        view = graph.view if entry.view == "network" else graph.layer_view
+        yield Row(name, entry.name, block[0].name if block else None, view, value.number, entry.unit, value.note)
     if progress:
         progress(len(jobs), len(jobs), "done")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from topo import views
-from topo.masks import BitRows, MaskSet
+from topo.errors import TopoError
+from topo.masks import BitRows, MaskSet, as_numpy
 from topo.wiring import Join, Layer, Wiring
 
 
@@ -20,12 +21,13 @@ class Block:
 
     layer: None for a graph without wiring. masked: False where the mask set has no mask for this layer and all weights
     count as kept; such a block takes part in paths but not in parameter counts. source: an embedding that is not
-    masked, whose outputs are where paths start.
+    masked, whose outputs are where paths start. view, layer_view: how it is seen in the network, and by itself.
     """
 
     name: str
     rows: BitRows
-    view: str
+    view: str = "channel"
+    layer_view: str = "kernel"
     layer: Layer | None = None
     masked: bool = True
     source: bool = False
@@ -58,7 +60,7 @@ class Block:
     @cached_property
     def edges(self) -> views.Edges:
         """The edges in the graph's view, with multiplicities."""
-        return views.of_network(self.view)(self.rows, self.reads, self.groups)
+        return views.NETWORK_VIEWS[self.view](self.rows, self.reads, self.groups)
 
     @cached_property
     def used_inputs(self) -> np.ndarray:
@@ -91,18 +93,21 @@ def columns_to_inputs(words: np.ndarray, per_group: int, taps: int) -> np.ndarra
 
 @dataclass(frozen=True, eq=False)
 class LayeredGraph:
-    """The graph of a mask set in one view.
+    """The graph of a mask set: in one view as a network, and in one view layer by layer.
 
     blocks: one for each parameter, in network order. steps: the wiring's steps with a Block for each layer (a parameter
     used twice stands twice); empty without wiring, and then only metrics of single layers are defined.
-    threads: how many threads work on it. memo: results that several metrics share.
+    weights: parameter -> array of its mask's shape, for weighted metrics. threads: how many threads work on it.
+    memo: results that several metrics share.
     """
 
     masks: MaskSet
     wiring: Wiring | None
     view: str
+    layer_view: str
     blocks: tuple[Block, ...]
     steps: tuple[Block | Join, ...] = ()
+    weights: Mapping[str, np.ndarray] | None = None
     threads: int | None = 1
     memo: dict[Callable[..., Any], Any] = field(default_factory=dict, repr=False)
 
@@ -112,18 +117,25 @@ class LayeredGraph:
 
 
 def build_graph(
-    masks: MaskSet, wiring: Wiring | None = None, view: str = "channel", *, threads: int | None = 1
+    masks: MaskSet,
+    wiring: Wiring | None = None,
+    view: str | None = None,
+    *,
+    weights: Mapping[str, Any] | None = None,
+    threads: int | None = 1,
 ) -> LayeredGraph:
     """Lay masks on a wiring.
 
     Layers of the wiring without a mask count as dense, embeddings without a mask as sources. Without a wiring the graph
-    holds single layers only. Raises WiringError, naming the first layer that differs with both shapes, if they do not
-    fit, and TopoError for a view in which networks are not counted.
+    holds single layers only. view: see `topo.views`; None is channel for the network and kernel for single layers.
+    Raises WiringError, naming the first layer that differs with both shapes, if they do not fit; TopoError for an
+    unknown view and for weights that do not have the shape of their mask.
     """
-    views.of_network(view)
+    network_view, layer_view = views.asked(view)
+    arrays = _checked_weights(masks, weights) if weights is not None else None
     if wiring is None:
-        blocks = tuple(Block(name, masks.rows(name), view) for name in masks)
-        return LayeredGraph(masks, None, view, blocks, threads=threads)
+        blocks = tuple(Block(name, masks.rows(name), network_view, layer_view) for name in masks)
+        return LayeredGraph(masks, None, network_view, layer_view, blocks, weights=arrays, threads=threads)
     wiring.check(masks)
     made: dict[str, BitRows] = {name: masks.rows(name) for name in masks}
 
@@ -132,14 +144,23 @@ def build_graph(
         source = layer.kind == "embedding" and not masked
         if layer.name not in made:
             made[layer.name] = _dense(layer.shape if not source else (layer.shape[0], 1))
-        return Block(layer.name, made[layer.name], view, layer, masked, source)
+        return Block(layer.name, made[layer.name], network_view, layer_view, layer, masked, source)
 
     steps = tuple(block(step) if isinstance(step, Layer) else step for step in wiring.steps)
     first: dict[str, Block] = {}
     for step in steps:
         if isinstance(step, Block):
             first.setdefault(step.name, step)
-    return LayeredGraph(masks, wiring, view, tuple(first.values()), steps, threads)
+    every = tuple(first.values())
+    return LayeredGraph(masks, wiring, network_view, layer_view, every, steps, arrays, threads)
+
+
+def _checked_weights(masks: MaskSet, weights: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    arrays = {name: as_numpy(values) for name, values in weights.items() if name in masks}
+    for name, array in arrays.items():
+        if array.shape != masks.rows(name).shape:
+            raise TopoError(f"weights '{name}' have shape {array.shape} but their mask has {masks.rows(name).shape}")
+    return arrays
 
 
 def _dense(shape: tuple[int, ...]) -> BitRows:

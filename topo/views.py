@@ -3,6 +3,9 @@
 channel   a unit is a channel; an edge per kernel with at least one kept weight, its multiplicity the number kept.
 unit      the same, multiplicity 1.
 kernel    output channels against (input channel, kernel position): the bit rows themselves; a view of single layers.
+
+Networks are counted in the channel view (or unit); single layers are bipartite graphs in the kernel view of the
+Ramanujan papers (or any other).
 """
 
 from __future__ import annotations
@@ -109,11 +112,16 @@ def unit(rows: BitRows, reads: np.ndarray, groups: int = 1) -> Edges:
 
 
 NETWORK_VIEWS = {"channel": channel, "unit": unit}
+VIEWS = ("channel", "unit", "kernel")
 
 
-def of_network(view: str):
-    """The function of a view in which whole networks are counted; TopoError for others."""
-    if view not in NETWORK_VIEWS:
-        reason = "is a view of single layers" if view == "kernel" else "is not known"
-        raise TopoError(f"view '{view}' {reason}; paths are counted in view {' or '.join(NETWORK_VIEWS)}")
-    return NETWORK_VIEWS[view]
+def asked(view: str | None) -> tuple[str, str]:
+    """(view of the network, view of single layers) for the view a user asks for; TopoError if it is not known.
+
+    None is the default of each, channel and kernel; "kernel" leaves the network's paths in the channel view.
+    """
+    if view is None or view == "kernel":
+        return "channel", "kernel"
+    if view not in VIEWS:
+        raise TopoError(f"view '{view}' is not known; there are: {', '.join(VIEWS)}")
+    return view, view

@@ -26,7 +26,11 @@ DEFAULT_GROUPS = ("paths",)
 
 @dataclass(frozen=True)
 class Metric:
-    """A registered metric. `scope`: "network" or "layer". `wired`: needs to know who feeds whom."""
+    """A registered metric.
+
+    scope: "network" or "layer". wired: needs to know who feeds whom. view: "network" if it is seen in the graph's view,
+    "layer" if in the view of single layers.
+    """
 
     function: Callable[..., Any]
     name: str
@@ -35,6 +39,7 @@ class Metric:
     unit: str
     source: str
     wired: bool
+    view: str = "network"
 
     @property
     def doc(self) -> str:
@@ -46,12 +51,14 @@ class Metric:
         return result if isinstance(result, Value) else Value(result, None)
 
 
-def metric(*, group: str, scope: str, unit: str, source: str, wired: bool) -> Callable[[Callable], Callable]:
+def metric(
+    *, group: str, scope: str, unit: str, source: str, wired: bool, view: str = "network"
+) -> Callable[[Callable], Callable]:
     """Decorator: register a function as a metric. A name may stand once for the network and once for layers."""
 
     def enter(function: Callable) -> Callable:
         name = function.__name__.removeprefix("layer_") if scope == "layer" else function.__name__
-        entry = Metric(function, name, group, scope, unit, source, wired)
+        entry = Metric(function, name, group, scope, unit, source, wired, view)
         metrics.add(f"{scope}:{name}")(entry)
         return function
 

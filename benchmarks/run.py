@@ -1,0 +1,366 @@
+"""Measure topo against real alternatives in one run, and write the table of benchmarks/README.md.
+
+    python benchmarks/run.py [--quick] [--only packing,paths,...]
+
+Every row is a task: our time, the alternative's time on the same data in the same process, and their ratio (above 1x
+we are faster). Times are the minimum of several calls, on one thread; the first call, which compiles
+kernels into an empty cache, stands in a column of its own.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.update({name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")})
+
+import argparse
+import copy
+import math
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+BEGIN, END = "<!-- table: written by benchmarks/run.py -->", "<!-- end of table -->"
+MASK = HERE.parent / "notebooks" / "masks" / "synflow_resnet20_d0.02.safetensors"
+
+
+@dataclass
+class Row:
+    """One line of the table, times in seconds. goal: the ratio asked for, as text."""
+
+    group: str
+    task: str
+    ours: float
+    rival: str
+    theirs: float
+    first: float | None = None
+    goal: str = ""
+
+    @property
+    def ratio(self) -> float:
+        return self.theirs / self.ours
+
+
+def best(function: Callable[[], object], repeats: int = 7, limit: float = 5.0) -> tuple[float, float]:
+    """(minimum of `repeats` calls, seconds of the first call); stops repeating after `limit` seconds."""
+    start = time.perf_counter()
+    function()
+    first = time.perf_counter() - start
+    times, began = [], time.perf_counter()
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+        if time.perf_counter() - began > limit:
+            break
+    return min(times), first
+
+
+def packing(quick: bool) -> list[Row]:
+    """Weights to bit rows, against one plain read of the same memory and against what people use."""
+    import numpy as np
+    import scipy.sparse
+    import torch
+
+    from topo.kernels.bits import pack
+
+    rows_, cols = (1024, 2752) if quick else (4096, 11008)
+    words = np.zeros((rows_, -(-cols // 64)), np.uint64)
+    found = []
+    for sparsity in (0.5, 0.9, 0.98):
+        weights = np.random.default_rng(0).standard_normal((rows_, cols), dtype=np.float32)
+        weights[np.random.default_rng(1).random((rows_, cols), dtype=np.float32) < sparsity] = 0
+        ours, first = best(lambda w=weights: pack(w, words, False))
+        tensor = torch.from_numpy(weights)
+        rivals = {
+            "one plain read (numpy max)": (lambda w=weights: w.view(np.uint32).max(), ">= 0.5x"),
+            "np.packbits(x != 0)": (lambda w=weights: np.packbits(w != 0, axis=1, bitorder="little"), "> 1x"),
+            "scipy csr_matrix": (lambda w=weights: scipy.sparse.csr_matrix(w), "> 1x"),
+            "torch.nonzero": (lambda t=tensor: torch.nonzero(t), "> 1x"),
+        }
+        for name, (rival, goal) in rivals.items():
+            task = f"pack {rows_} x {cols} float32, {sparsity:.0%} zeros"
+            found.append(Row("packing", task, ours, name, best(rival, 3)[0], first - ours, goal))
+            first = ours  # compiled once
+    return found
+
+
+def network(name: str, density: float):
+    """(float32 masks by name, wiring) of a built-in network with independent random masks."""
+    import numpy as np
+
+    from topo.networks import find_wiring
+
+    wiring, rng = find_wiring(name), np.random.default_rng(0)
+    masks = {
+        layer: (rng.random(shape, dtype=np.float32) < density).astype(np.float32)
+        for layer, shape in wiring.shapes.items()
+    }
+    return masks, wiring
+
+
+def count(masks, wiring) -> None:
+    """Float masks -> bits -> path counts both ways, effective nodes and effective masks."""
+    import topo
+    from topo.metrics import flow, metrics
+
+    graph = topo.build_graph(topo.MaskSet(masks), wiring)
+    flow.counts(graph)
+    flow.effective_words(graph)
+    metrics["network:effective_nodes"](graph)
+
+
+def released_counter(model, masks, shape: tuple[int, ...]) -> Callable[[], object]:
+    """Counting as the released NPB code does it: copy the network, float64 ones through it, and back."""
+    import torch
+
+    def run() -> float:
+        net = copy.deepcopy(model).double().eval()
+        for module in net.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.zero_(), module.running_var.fill_(1.0)
+                torch.nn.init.ones_(module.weight), torch.nn.init.zeros_(module.bias)
+        for name, parameter in net.named_parameters():
+            if name in masks:
+                parameter.data = torch.from_numpy(masks[name]).double()
+        total = net(torch.ones(1, *shape, dtype=torch.float64)).sum()
+        total.backward()
+        return sum(int((p.grad != 0).sum()) for n, p in net.named_parameters() if n in masks)
+
+    return run
+
+
+def paths(quick: bool) -> list[Row]:
+    """Path counts, nodes and masks of whole networks, channel view."""
+    import numpy as np
+
+    import topo
+
+    found = []
+    nets = (
+        [("resnet18", (3, 64, 64))]
+        if quick
+        else [("resnet18", (3, 64, 64)), ("vgg19", (3, 32, 32)), ("resnet50", (3, 64, 64))]
+    )
+    for name, shape in nets:
+        masks, wiring = network(name, 0.1)
+        ours, first = best(lambda m=masks, w=wiring: count(m, w), 9)
+        task = f"{name} at 90 %: floats -> bits -> counts both ways, nodes, masks"
+        read = best(lambda m=masks: [mask.view(np.uint32).max() for mask in m.values()])[0]
+        found.append(Row("paths", task, ours, "one plain read of the masks", read, first - ours, ">= 0.2x"))
+        counter = released_counter(topo.models.build(name), masks, shape)
+        found.append(
+            Row("paths", task, ours, "float64 ones through a copy and back", best(counter, 3)[0], None, ">= 20x")
+        )
+    masks, wiring = network("resnet18", 0.1)
+    ours, _ = best(lambda: count(masks, wiring), 9)
+    rival = best(lambda: networkx_paths(masks, wiring), 1, 0.0)[0]
+    found.append(
+        Row("paths", "resnet18 at 90 %: as above", ours, "networkx: build, then count", rival, None, ">= 500x")
+    )
+    return found
+
+
+def networkx_paths(masks, wiring) -> int:
+    """Paths of a network by networkx: a node per unit, an edge per kernel, Python integers in topological order."""
+    import networkx as nx
+    import numpy as np
+
+    from topo.wiring import Layer
+
+    graph = nx.DiGraph()
+    for step in wiring.steps:
+        if isinstance(step, Layer):
+            kept = masks[step.name].reshape(*step.shape[:2], -1).sum(axis=2)
+            outs, ins = np.nonzero(kept)
+            edges = zip(step.reads[ins].tolist(), (step.start + outs).tolist(), kept[outs, ins].astype(int).tolist())
+            graph.add_weighted_edges_from(edges)
+        else:
+            for operand in step.operands:
+                graph.add_weighted_edges_from((int(u), step.start + k, 1) for k, u in enumerate(operand) if u >= 0)
+    count = dict.fromkeys(map(int, wiring.inputs), 1)
+    for unit in nx.topological_sort(graph):
+        if unit not in count:
+            count[unit] = sum(count[before] * edge["weight"] for before, edge in graph.pred[unit].items())
+    return sum(count[int(unit)] for unit in wiring.outputs)
+
+
+def exact(quick: bool) -> list[Row]:
+    """Exact integers in limbs, against Python integers in numpy object arrays."""
+    import numpy as np
+
+    import topo
+    from topo.metrics import flow
+    from topo.wiring import Layer
+
+    found = []
+    for name in ("resnet20",) if quick else ("resnet20", "resnet18", "resnet50"):
+        masks, wiring = network(name, 0.1)
+        packed = topo.MaskSet(masks)
+        ours, first = best(lambda w=wiring, p=packed: flow.exact_paths(topo.build_graph(p, w)))
+        matrices = {n: m.reshape(*m.shape[:2], -1).sum(axis=2).astype(int).astype(object) for n, m in masks.items()}
+
+        def python_integers(w=wiring, matrices=matrices) -> int:
+            values = np.zeros(w.n_units + 1, object)
+            values[w.inputs] = 1
+            for step in w.steps:
+                if isinstance(step, Layer):
+                    values[step.start : step.stop] = np.dot(matrices[step.name], values[step.reads])
+                else:
+                    values[step.start : step.stop] = sum(values[operand] for operand in step.operands)
+            return int(values[w.outputs].sum())
+
+        assert python_integers() == flow.exact_paths(topo.build_graph(packed, wiring))
+        theirs = best(python_integers, 1, 0.0)[0]
+        goal = "ours < 0.1 s" if name == "resnet50" else ""
+        found.append(
+            Row("exact", f"{name} at 90 %: exact number of paths", ours, "Python integers", theirs, first - ours, goal)
+        )
+    return found
+
+
+def command(quick: bool) -> list[Row]:
+    """Whole commands in fresh processes: warm, and with an empty kernel cache."""
+    topo_ = [sys.executable, "-m", "topo", "analyze", str(MASK), "--model", "resnet20", "--json", os.devnull]
+
+    def run(**environment: str) -> float:
+        start = time.perf_counter()
+        subprocess.run(topo_, check=True, capture_output=True, env={**os.environ, **environment})
+        return time.perf_counter() - start
+
+    with tempfile.TemporaryDirectory() as folder:
+        cold = run(NUMBA_CACHE_DIR=folder)
+        warm = min(run(NUMBA_CACHE_DIR=folder) for _ in range(5))
+    code = "import torch, numpy"
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    torch_ = time.perf_counter() - start
+    task = "topo analyze, ResNet-20 safetensors: whole command"
+    return [Row("command", task, warm, "python -c 'import torch'", torch_, cold - warm, "ours < 1.5 s, first < 10 s")]
+
+
+def scale(quick: bool) -> list[Row]:
+    """Cost per parameter from small to large: dense chains of square layers, float32 masks to nodes and counts."""
+    import numpy as np
+
+    from topo.masks import MaskSet
+    from topo.wiring import chain
+
+    found, reference = [], None
+    for width, depth in (
+        [(160, 4), (512, 4), (1600, 4)] if quick else [(160, 4), (512, 4), (1600, 4), (5000, 2), (7100, 4)]
+    ):
+        rng = np.random.default_rng(0)
+        masks = {f"l{k}": (rng.random((width, width), dtype=np.float32) < 0.1).astype(np.float32) for k in range(depth)}
+        wiring = chain(MaskSet(masks))
+        size = width * width * depth
+        ours, _ = best(lambda m=masks, w=wiring: count(m, w), 5)
+        read = best(lambda m=masks: [mask.view(np.uint32).max() for mask in m.values()])[0]
+        task = f"{size:.1e} parameters: {1e9 * ours / size:.2f} ns each"
+        found.append(Row("scale", task, ours, "one plain read of the masks", read, None, ""))
+        reference = reference or ours / size
+    return found
+
+
+def memory(quick: bool) -> list[Row]:
+    """Peak memory of `topo analyze` on one large safetensors file, beyond that of a tiny file, in bytes."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    def peak(path: Path) -> int:
+        code = (
+            "import sys, resource; from topo.cli import main; main(sys.argv[1:]); "
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+        )
+        line = [sys.executable, "-c", code, "analyze", str(path), "--json", os.devnull, "--quiet"]
+        done = subprocess.run(line, check=True, capture_output=True, text=True)
+        return int(done.stderr.split()[-1]) * 1024
+
+    width, depth = (1024, 4) if quick else (4096, 6)
+    with tempfile.TemporaryDirectory() as folder:
+        small, large = Path(folder, "small.safetensors"), Path(folder, "large.safetensors")
+        for path, n in ((small, 16), (large, width)):
+            rng = np.random.default_rng(0)
+            save_file(
+                {f"l{k}.weight": (rng.random((n, n), dtype=np.float32) < 0.1).astype(np.float32) for k in range(depth)},
+                path,
+            )
+        size = width * width * depth
+        beyond = peak(large) - peak(small) - large.stat().st_size
+    row = Row("memory", f"topo analyze, {size:.1e} float32 parameters: bytes per parameter beyond the file", 0, "", 0)
+    row.ours, row.rival, row.theirs, row.goal = max(beyond / size, 1e-9), "the bound", 1.5, "<= 1.5"
+    return [row]
+
+
+GROUPS = {
+    "packing": packing,
+    "paths": paths,
+    "exact": exact,
+    "command": command,
+    "scale": scale,
+    "memory": memory,
+}
+
+
+def seconds(value: float | None) -> str:
+    if value is None:
+        return ""
+    if value < 0.001:
+        return f"{1e6 * value:.0f} us" if value > 0 else "0"
+    return f"{1e3 * value:.1f} ms" if value < 1 else f"{value:.2f} s"
+
+
+def table(rows: list[Row]) -> str:
+    lines = ["| task | ours | against | theirs | ratio | goal | first call |", "|---|---:|---|---:|---:|---|---:|"]
+    for row in rows:
+        if row.group == "memory":
+            ours, theirs, ratio = f"{row.ours:.2f}", f"{row.theirs:.2f}", ""
+        else:
+            digits = 2 if row.ratio < 1 else 1 if row.ratio < 20 else 0
+            ours, theirs, ratio = seconds(row.ours), seconds(row.theirs), f"{row.ratio:.{digits}f}x"
+        first = seconds(max(row.first, 0.0)) if row.first is not None and row.first > 0.02 else ""
+        lines.append(f"| {row.task} | {ours} | {row.rival} | {theirs} | {ratio} | {row.goal} | {first} |")
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """Processor, cores and versions, a line."""
+    import numba
+    import numpy
+    import torch
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    ram = resource.getpagesize() * os.sysconf("SC_PHYS_PAGES") / 2**30
+    versions = f"Python {platform.python_version()}, numpy {numpy.__version__}, numba {numba.__version__}, torch {torch.__version__}"
+    return f"{model}, {len(os.sched_getaffinity(0))} cores, {math.ceil(ram)} GiB; {versions}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small sizes; print the table, write nothing")
+    parser.add_argument("--only", help=f"groups, with commas: {', '.join(GROUPS)}; print the table, write nothing")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["NUMBA_CACHE_DIR"] = cache
+        chosen = options.only.split(",") if options.only else list(GROUPS)
+        rows = [row for name in chosen for row in GROUPS[name](options.quick)]
+    text = table(rows)
+    print(text)
+    if options.quick or options.only:
+        return
+    readme = HERE / "README.md"
+    before, _, rest = readme.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    readme.write_text(f"{before}{BEGIN}\n{machine()}\n\n{text}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()
