@@ -737,3 +737,14 @@ def test_zip_timestamps_do_not_enter_the_bytes(tmp_path):
     with zipfile.ZipFile(tmp_path / "m.npz") as archive:
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
     assert [name for name in os.listdir(tmp_path)] == ["m.npz"]
+
+
+def test_stacked_experts_are_laid_flat(tmp_path) -> None:
+    """A parameter (experts, out, in) is one layer of (experts * out, in) in a wiring: expert e makes units e * out on."""
+    experts = np.random.default_rng(0).random((3, 4, 5)) < 0.5
+    up = Layer("up", (12, 5), np.tile(np.arange(5), 3), 5, groups=3)
+    wiring = Wiring(np.arange(5), (up,), np.arange(5, 17))
+    topo_npz = tmp_path / "experts.npz"
+    np.savez(topo_npz, up=experts)
+    masks = formats.read(topo_npz, wiring)
+    assert masks.shapes == {"up": (12, 5)} and (masks["up"] == experts.reshape(12, 5)).all()

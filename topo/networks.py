@@ -1,0 +1,238 @@
+"""Networks by name: every way of saying which network is meant, and the module or the wiring that it stands for.
+
+    resnet20, resnet18:classes=200,stem=tiny, mlp:784-300-100-10     built in (topo.models)
+    file.py:factory, package.module:factory                         a function or class that gives a torch module
+    hf:FOLDER                                                       a folder with a transformers config.json
+    wiring.json                                                     a wiring saved by Wiring.save (no module behind it)
+
+Wirings of built-in networks are kept in a cache folder after their first trace, so that torch need not be loaded
+again: $TOPO_CACHE_DIR, else $XDG_CACHE_HOME/topo, else ~/.cache/topo. A cache that is broken or cannot be written is
+passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from topo._version import __version__
+from topo.errors import TopoError
+from topo.models import build as build_named
+from topo.models import input_shape as named_shape
+from topo.models import names
+from topo.wiring import Wiring
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_SHAPE = re.compile(r"[1-9][0-9]{0,8}(x[1-9][0-9]{0,8})*")
+
+
+def parse_input(text: str) -> tuple[int, ...]:
+    """The shape of one input, without the batch, as it is written on the command line.
+
+    >>> parse_input("3x32x32")
+    (3, 32, 32)
+
+    TopoError if `text` is no shape.
+    """
+    if not _SHAPE.fullmatch(text.strip()):
+        raise TopoError(
+            f"input shape '{text}' is none; write whole numbers of at least 1 with x between, such as 3x32x32"
+        )
+    return tuple(int(side) for side in text.strip().split("x"))
+
+
+def build(model: str) -> nn.Module:
+    """The torch module that `model` names; a transformers folder gives one on the meta device, without weights.
+
+    TopoError, one line, if the name is unknown, a file or function is missing, or a factory fails or gives no module.
+    """
+    head, colon, tail = model.partition(":")
+    if head.strip() in names():
+        return build_named(model)
+    if head == "hf" and colon:
+        return _transformer(Path(tail).expanduser(), model)
+    if not colon or not tail.isidentifier() or not head:
+        known = ", ".join(names())
+        raise TopoError(
+            f"no model is called '{model}'; built in are: {known}. Your own are written file.py:factory, "
+            "package.module:factory or hf:FOLDER"
+        )
+    return _own(head, tail, model)
+
+
+def find_wiring(model: str | Path | Wiring | nn.Module, input_shape: Sequence[int] | None = None) -> Wiring:
+    """The wiring of a network: by name, of a torch module, or from a wiring's JSON file; a Wiring is given back.
+
+    input_shape: of one input, without the batch; built-in and most transformers networks have one of their own.
+
+    TopoError if the name is unknown or the file is none; TraceError if the module cannot be traced.
+    """
+    if isinstance(model, Wiring):
+        return model
+    if not isinstance(model, str | Path):
+        from topo.trace import trace
+
+        return trace(model, input_shape)
+    name = str(model)
+    if name.endswith(".json"):
+        return _saved(Path(name).expanduser())
+    if name.partition(":")[0].strip() in names():
+        return _built_in(name, tuple(input_shape) if input_shape is not None else named_shape(name))
+    module = build(name)
+    from topo.trace import trace
+
+    return trace(module, input_shape).named(name)
+
+
+# -- built in, with a cache
+
+
+def _built_in(name: str, input_shape: tuple[int, ...]) -> Wiring:
+    path = _cache_path(name, input_shape)
+    if path is not None:
+        try:
+            wiring = Wiring.load(path)
+        except (OSError, ValueError, TopoError):
+            pass
+        else:
+            if wiring.model == name and wiring.input_shape == input_shape:
+                return wiring
+    import torch
+
+    from topo.trace import trace
+
+    with torch.device("meta"):
+        module = build_named(name)
+    wiring = trace(module, input_shape).named(name)
+    if path is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            wiring.save(path)
+        except (OSError, TopoError):
+            pass
+    return wiring
+
+
+def _cache_path(name: str, input_shape: tuple[int, ...]) -> Path | None:
+    """Where the wiring is kept: under a digest of its name, its input shape and the code that makes it."""
+    try:
+        folder = Path(os.environ.get("TOPO_CACHE_DIR") or _user_cache())
+        digest = hashlib.sha256(repr((name, input_shape, __version__)).encode())
+        here = Path(__file__).parent
+        for source in sorted([here / "wiring.py", *here.glob("trace/*.py"), *here.glob("models/**/*.py")]):
+            digest.update(source.read_bytes())
+    except (OSError, RuntimeError):  # no home folder, or the code is not in plain files
+        return None
+    return folder / f"{re.sub(r'[^A-Za-z0-9]+', '-', name)[:40]}-{digest.hexdigest()[:24]}.json"
+
+
+def _user_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "topo"
+
+
+def _saved(path: Path) -> Wiring:
+    try:
+        return Wiring.load(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise TopoError(f"cannot read the wiring '{path}': {reason}") from None
+
+
+# -- a user's own
+
+
+def _own(head: str, factory: str, model: str) -> nn.Module:
+    """What the factory of a Python file or module gives. A file may import its neighbours."""
+    from torch import nn
+
+    path = Path(head).expanduser() if head.endswith(".py") else None
+    with _importing_from(path.parent.resolve()) if path is not None else nullcontext():
+        module = _file(path) if path is not None else _module(head)
+        make = getattr(module, factory, None)
+        if not callable(make):
+            own = [key for key, thing in vars(module).items() if callable(thing) and not key.startswith("_")]
+            raise TopoError(f"'{model}' names no function '{factory}'; the module has: {', '.join(own) or 'none'}")
+        made = make if isinstance(make, nn.Module) else _run(make, f"the factory '{model}'")
+    if not isinstance(made, nn.Module):
+        raise TopoError(f"the factory '{model}' gave a {type(made).__name__}; it should give a torch.nn.Module")
+    return made
+
+
+@contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    before = list(sys.path)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _file(path: Path) -> ModuleType:
+    """The module in a Python file, under a name of its own (torch.py would hide torch)."""
+    if not path.is_file():
+        raise TopoError(f"there is no file '{path}'; a model of your own is written file.py:factory")
+    name = f"_network_in_{path.stem}"
+    loader = SourceFileLoader(name, str(path))
+    module = ModuleType(name)
+    module.__file__, module.__loader__ = str(path), loader
+    sys.modules[name] = module  # dataclasses look their module up
+    _run(lambda: loader.exec_module(module), f"'{path}'")
+    return module
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        found = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        found = None
+    if found is None:
+        raise TopoError(f"there is no Python module '{name}', and no built-in model of that name: {', '.join(names())}")
+    return _run(lambda: importlib.import_module(name), f"module '{name}'")
+
+
+def _run(function: Callable[[], Any], what: str) -> Any:
+    """Call the user's code; what it raises becomes one line."""
+    try:
+        return function()
+    except Exception as error:  # whatever the user's code raises
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise TopoError(f"{what} raised {type(error).__name__}: {said}") from error
+
+
+def _transformer(folder: Path, model: str) -> nn.Module:
+    """The network of a config.json, by its `architectures`, on the meta device; no code of the folder is run."""
+    if not (folder / "config.json").is_file():
+        raise TopoError(f"'{model}' should name a folder with a config.json; there is none in '{folder}'")
+    try:
+        import transformers
+    except ImportError:
+        raise TopoError(f"'{model}' needs the package transformers, which is not installed") from None
+    import torch
+
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        config = _run(lambda: transformers.AutoConfig.from_pretrained(folder, local_files_only=True), f"'{model}'")
+        named = (getattr(config, "architectures", None) or [""])[0]
+        kind = getattr(transformers, named, None) if named else transformers.AutoModel
+        if kind is None:
+            raise TopoError(f"'{model}' has architecture '{named}', which the installed transformers does not know")
+        make = kind if named else kind.from_config
+        with torch.device("meta"):
+            return _run(lambda: make(config), f"'{model}'")
+    finally:
+        transformers.logging.set_verbosity(level)

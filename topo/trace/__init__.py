@@ -1,0 +1,400 @@
+"""The wiring of a torch model, found by running unit numbers through its graph.
+
+The graph comes from torch.export (`capture`). Every operation is run on unit-id tensors (`units`) in place of
+activations: layout operations literally, the others by their rules (`rules`).
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+from torch.utils import _pytree as pytree
+
+from topo.errors import TraceError, TraceWarning
+from topo.trace.capture import batch_size, capture, clean, example, first_names, unwrapped
+from topo.trace.nodes import (
+    in_place,
+    is_layout,
+    is_pointwise,
+    line,
+    operation,
+    outcome,
+    parameters_behind,
+    passes,
+    root,
+    sizes,
+)
+from topo.trace.places import pool  # noqa: F401 (its rules)
+from topo.trace.rules import RULES, plain, pointwise, rule
+from topo.trace.units import NoRule, Units, Weight, squash, tracked, untracked
+from topo.wiring import Layer, Step, Wiring
+
+__all__ = ["rule", "trace"]
+
+# These read a constant as data (learned queries, time steps); other products of constants prepare weights.
+_READS_CONSTANTS = frozenset("linear addmm embedding conv1d conv2d conv3d conv_transpose1d conv_transpose2d".split())
+# Operations that carry graphs, which are run inline.
+_CARRIERS = frozenset(
+    "wrap_with_set_grad_enabled wrap_with_autocast cond tag_activation_checkpoint invoke_subgraph".split()
+)
+
+
+def trace(
+    model: nn.Module,
+    input_shape: Sequence[int] | None = None,
+    *,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    strict: bool = False,
+) -> Wiring:
+    """Find the wiring of a torch model, which is left as it was; its weights are not read (the last resort apart).
+
+    input_shape: shape of one example without the batch, such as (3, 32, 32). args, kwargs: example inputs for the
+    model's forward in its place. Models of the transformers library need neither: their config says what they take.
+    strict: raise TraceError, instead of warning, where an operation has no rule.
+
+    What the units are:
+    * inputs: the channels of each floating-point input (axis 1 where a convolution or a flatten follows, else the
+      last), the vocabulary of each embedding, and the inputs of a layer that reads a learned constant.
+    * sums: an `add` of two branches makes one unit for each distinct pair of units; adding a constant, or a tensor to
+      itself, makes none. A sum or mean over channels adds them, unless it only rescales what it was taken from
+      (RMSNorm): that is no path. Norms, activations, pools and resampling pass units.
+    * products of two branches are gates; operand 0 is the value branch: the factor that did not come last through an
+      activation or saturation (sigmoid, silu, gelu, softmax, relu, ...) if only one did; else the one that is not
+      broadcast; else the first. x / y is x gated by y.
+    * attention: a `score` per query head of its query and key units, which gates the head's value units. Written out
+      (matmul, softmax, matmul) it gives the same.
+    * an operation without a rule: a TraceWarning with the line of the model that calls it, the same in `notes`, and
+      one new unit, the sum of all its input units, at every output. `@topo.rule` teaches it.
+
+    If torch.export fails, its draft mode is tried, and as the last resort one real forward pass is recorded.
+
+    Raises TraceError if nothing captures the model, if no output depends on an input, and under `strict`.
+    """
+    if isinstance(model, torch.jit.ScriptModule) or not isinstance(model, nn.Module):
+        raise TraceError(f"a {type(model).__name__} cannot be traced; trace takes a torch.nn.Module in Python")
+    module = unwrapped(model)
+    args, kwargs = example(module, input_shape, args, kwargs)
+    captured = capture(module, args, kwargs)
+    units = Units(batch_size(args, kwargs))
+    if captured.note:
+        units.note(captured.note)
+    tracer = _Tracer(units, strict, first_names(module))
+    outputs = tracer.run(captured.graph, [None] * sum(node.op == "placeholder" for node in captured.graph.graph.nodes))
+    for text in tracer.warned:
+        warnings.warn(text, TraceWarning, stacklevel=2)
+    chosen = [value for value in captured.outputs(outputs) if tracked(value)]
+    if not chosen:
+        raise TraceError(
+            "no output of the model depends on an input by operations that can be followed; "
+            "write the wiring by hand (topo.Wiring, or its JSON), or use topo.chain on plain stacks"
+        )
+    first = next((t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)), None)
+    shape = tuple(input_shape) if input_shape is not None else tuple(first.shape[1:]) if first is not None else None
+    return _wiring(units, chosen, module, type(module).__name__, shape)
+
+
+def _wiring(units: Units, outputs: list[Tensor], module: nn.Module, name: str, shape: tuple[int, ...] | None) -> Wiring:
+    """Number the input units first, keep the order of all others, and put the wiring together."""
+    ends = np.concatenate([squash(ids).reshape(-1).numpy() for ids in outputs])
+    found = _without_unused_joins(units, ends)
+    inputs = np.concatenate([np.arange(start, start + n) for start, n in units.inputs] or [np.zeros(0, np.int64)])
+    made = np.concatenate([inputs, *(np.arange(step.start, step.stop) for step in found)])
+    number = np.full(units.count + 1, -1, np.int32)
+    number[made] = np.arange(len(made))
+    steps: list[Step] = []
+    for step in found:
+        start = int(number[step.start])
+        if isinstance(step, Layer):
+            steps.append(replace(step, reads=number[step.reads], start=start))
+        else:
+            steps.append(replace(step, operands=tuple(number[units] for units in step.operands), start=start))
+    ends = number[ends[ends >= 0]]
+    _, at = np.unique(ends, return_index=True)
+    used = {layer.name for layer in steps if isinstance(layer, Layer)}
+    ordered = dict.fromkeys(clean(key) for key, _ in module.named_parameters(remove_duplicate=False))
+    return Wiring(
+        inputs=number[inputs],
+        steps=tuple(steps),
+        outputs=ends[np.sort(at)],
+        model=name,
+        input_shape=shape,
+        notes=tuple(units.notes),
+        parameters=tuple(key for key in ordered if key in used),
+    )
+
+
+def _without_unused_joins(units: Units, ends: np.ndarray) -> list[Step]:
+    """The steps, without joins of which nothing is read (averaged attention maps, statistics)."""
+    read = np.zeros(units.count + 1, np.bool_)
+    read[ends] = True
+    kept: list[Step] = []
+    for step in reversed(units.steps):
+        if isinstance(step, Layer) or read[step.start : step.stop].any():
+            kept.append(step)
+            for operand in (step.reads,) if isinstance(step, Layer) else step.operands:
+                read[operand] = True
+    return kept[::-1]
+
+
+# -- propagation
+
+
+class _Tracer:
+    """Runs a graph on unit ids, node by node."""
+
+    def __init__(self, units: Units, strict: bool, first_names: Mapping[str, str]) -> None:
+        self.units, self.strict, self.first_names = units, strict, first_names
+        self.warned: dict[str, None] = {}
+
+    def run(self, graph: GraphModule, values: Sequence[Any]) -> Any:
+        """values: what each placeholder holds; None for those that their own meta describes. Gives the outputs."""
+        env: dict[Node, Any] = {}
+        given = iter(values)
+        for node in graph.graph.nodes:
+            self.units.node, self.units.env = node, env
+            if node.op == "placeholder":
+                value = next(given)
+                env[node] = self._entry(node) if value is None else value
+                node.meta.setdefault("input", value is not None)
+            elif node.op == "get_attr":
+                value = operator.attrgetter(node.target)(graph)
+                env[node] = self._entry(node) if isinstance(value, Tensor) else value
+            elif node.op == "call_function":
+                env[node] = self._call(node, env)
+                if in_place(node):
+                    self._write_back(node.args[0], env[node], env)
+            elif node.op == "output":
+                return map_arg(node.args[0], lambda arg: env[arg])
+        raise TraceError("the captured graph has no output")
+
+    def _entry(self, node: Node) -> Any:
+        value = outcome(node)
+        if not isinstance(value, Tensor):
+            return value
+        shape = sizes(value.shape)
+        if "parameter" in node.meta:
+            name = node.meta["parameter"]
+            name = self.first_names.get(name, name)
+            if any("embedding" not in operation(user) for user in node.users):
+                self.units.layered.add(name)
+            return Weight.whole(name, shape)
+        if not node.meta.get("input") or not value.is_floating_point() or not shape:
+            return untracked(shape)
+        axis = self._input_axis(node, shape)
+        made = torch.from_numpy(self.units.source(shape[axis]))
+        return made.view([-1 if d == axis else 1 for d in range(len(shape))]).expand(shape)
+
+    def _input_axis(self, node: Node, shape: tuple[int, ...]) -> int:
+        """Axis 1 if the first layer finds one unit per feature that way, else the last."""
+        path = _way_to_layer(node)
+        for axis in dict.fromkeys((1 % len(shape), len(shape) - 1)) if path else ():
+            ids = torch.arange(shape[axis], dtype=torch.int32).view([-1 if d == axis else 1 for d in range(len(shape))])
+            ids = self._along(node, path[:-1], ids.expand(shape))
+            weight: Any = path[-1].args[1]
+            features = ids.dim() - outcome(weight).dim() + 1 if "conv" in operation(path[-1]) else -1
+            rows = ids.movedim(features, 0).flatten(1)
+            if bool(((rows == rows.amax(1, keepdim=True)) | (rows < 0)).all()):
+                return axis
+        return 1 if len(shape) >= 4 else len(shape) - 1
+
+    def _along(self, node: Node, path: list[Node], ids: Tensor) -> Tensor:
+        """ids of `node`, run through the operations of `path`; no step is written."""
+        trial = _Tracer(Units(), False, self.first_names)
+        for step in path:
+            values = {arg: outcome(arg) for arg in step.all_input_nodes}
+            env = {arg: untracked(sizes(v.shape)) if isinstance(v, Tensor) else v for arg, v in values.items()}
+            env[node] = ids
+            trial.units.node, trial.units.env = step, env
+            node, ids = step, trial._call(step, env)
+        return ids
+
+    def _call(self, node: Node, env: dict[Node, Any]) -> Any:
+        args, kwargs = map_arg((tuple(node.args), dict(node.kwargs)), lambda arg: env[arg])
+        target: Any = node.target
+        if isinstance(target, torch._ops.HigherOrderOperator):
+            return self._subgraphs(node, args)
+        if not isinstance(target, torch._ops.OpOverload):
+            return self._python(node, target, args, kwargs)
+        value = outcome(node)
+        if not any(isinstance(v, Tensor) for v in pytree.tree_leaves(value)):
+            return self._scalar(node, args, kwargs)
+        several = isinstance(value, (list, tuple))
+        shape: Any = [sizes(v.shape) if isinstance(v, Tensor) else () for v in value] if several else sizes(value.shape)
+        inputs = _in_schema_order(target, args, kwargs)
+        leaves = _leaves(inputs)
+        try:
+            return self._apply(node, inputs, leaves, shape, value)
+        except NoRule as error:
+            reason = str(error)
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            reason = f"its rule failed ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
+        return self._unknown(node, leaves, shape, reason)
+
+    def _apply(self, node: Node, inputs: list[Any], leaves: list[Any], shape: Any, value: Any) -> Any:
+        name, several = operation(node), isinstance(shape, list)
+        if not any(tracked(leaf) for leaf in leaves):
+            weights = [leaf for leaf in leaves if isinstance(leaf, Weight)]
+            if not (weights and name.removeprefix("aten.") in _READS_CONSTANTS and _is_float(value)):
+                return self._of_constants(node, inputs, weights, shape)
+        elif not several and not _is_float(value):
+            return untracked(shape)
+        if name in RULES:
+            made = RULES[name](self.units, inputs, shape)
+        elif is_layout(node):
+            made = _literally(node, inputs)
+        elif is_pointwise(node):
+            made = pointwise(self.units, inputs, shape)
+        else:
+            raise NoRule("it has no rule")
+        given = [tuple(part.shape) for part in made] if several else tuple(made.shape)
+        if given != shape:
+            raise NoRule(f"its rule gives ids of shape {given} where the output has {shape}")
+        return made
+
+    def _python(self, node: Node, target: Any, args: Any, kwargs: Any) -> Any:
+        """Picking from a list, arithmetic on sizes; a number that depends on data is 2."""
+        if target is operator.getitem or target.__module__ in ("_operator", "math"):
+            return target(*args, **kwargs)
+        return None if outcome(node) is None else 2
+
+    def _scalar(self, node: Node, args: Any, kwargs: Any) -> Any:
+        """Sizes and assertions: taken from the ids, which have the true shapes; a number that depends on data is 2."""
+        if operation(node).startswith("aten.sym_"):
+            target: Any = node.target
+            return target(*(arg.coords[0] if isinstance(arg, Weight) else arg for arg in args), **kwargs)
+        return None if outcome(node) is None else 2
+
+    def _of_constants(self, node: Node, inputs: list[Any], weights: list[Weight], shape: Any) -> Any:
+        """An operation on parameters and constants: a view or element-wise change of a parameter stays that."""
+        if weights and is_layout(node) and isinstance(inputs[0], Weight):
+            parts = [_literally(node, [coords, *inputs[1:]]) for coords in weights[0].coords]
+            if isinstance(shape, list):
+                return [Weight(weights[0].name, weights[0].size, tuple(c[i] for c in parts)) for i in range(len(shape))]
+            return Weight(weights[0].name, weights[0].size, tuple(parts))
+        same = [weight for weight in weights if weight.shape == shape and len(weight.size) > 1]
+        if operation(node) in ("aten.add", "aten.sub") and len(parameters_behind(node)) > 1:
+            same = []
+        if same and (is_pointwise(node) or passes(node)):
+            return same[0]
+        return [untracked(side) for side in shape] if isinstance(shape, list) else untracked(shape)
+
+    def _subgraphs(self, node: Node, args: Sequence[Any]) -> Any:
+        """Operations that carry graphs (autocast, no_grad, checkpointing, cond): run inline; branches are added."""
+        graphs = [arg for arg in args if isinstance(arg, GraphModule)]
+        value = outcome(node)
+        several = isinstance(value, (list, tuple))
+        shape = [sizes(v.shape) for v in value] if several else sizes(value.shape) if isinstance(value, Tensor) else ()
+        if operation(node) not in _CARRIERS or not graphs:
+            return self._unknown(node, _leaves(args), shape, "it has no rule")
+        env, last = self.units.env, max(at for at, arg in enumerate(args) if isinstance(arg, GraphModule))
+        operands = list(args[last + 1 :])
+        if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
+            operands = list(operands[0])
+        results = [self.run(graph, operands) for graph in graphs]
+        self.units.node, self.units.env = node, env
+        merged = results[0]
+        for other in results[1:]:
+            merged = [self.units.add(a, b) if isinstance(a, Tensor) else a for a, b in zip(merged, other)]
+        return merged
+
+    def _unknown(self, node: Node, leaves: Sequence[Any], shape: Any, reason: str) -> Any:
+        """The conservative rule: one unit that adds all units of all inputs, at every output."""
+        name = operation(node)
+        weights = [arg for arg in node.all_input_nodes if root(arg, self.units.roots) is None]
+        lost = sorted({self.first_names.get(key, key) for arg in weights for key in parameters_behind(arg)})
+        text = f"{name} at {line(node)}: {reason}; every output is taken to depend on every input"
+        text += f", and {', '.join(lost)} are no layers of the wiring" if lost else ""
+        text += f" (a rule for it: @topo.rule('{name}'))"
+        if self.strict:
+            raise TraceError(text)
+        self.warned.setdefault(text)
+        self.units.note(text)
+        ids = [np.unique(squash(leaf).reshape(-1).numpy()) for leaf in leaves if tracked(leaf)]
+        row = np.unique(np.concatenate([np.full(1, -1, np.int32), *ids]))
+        unit = self.units.merge(torch.from_numpy(row)[None])
+        values, sides = outcome(node), shape if isinstance(shape, list) else [shape]
+        made = [
+            unit.view([1] * len(side)).expand(side) if _is_float(value) else untracked(side)
+            for side, value in zip(sides, values if isinstance(shape, list) else [values])
+        ]
+        return made if isinstance(shape, list) else made[0]
+
+    def _write_back(self, target: Any, result: Any, env: dict[Node, Any]) -> None:
+        """After an in-place operation, `target` and the tensor that it is a view of hold the result."""
+        if not isinstance(target, Node) or not isinstance(result, Tensor):
+            return
+        chain, base = [], target
+        while base.op == "call_function" and is_layout(base) and isinstance(env.get(base), Tensor):
+            chain.append(base)
+            base = base.all_input_nodes[0]
+        if isinstance(env.get(base), Tensor) and chain:
+            whole = env[base].clone(memory_format=torch.contiguous_format)
+            view = whole
+            for node in reversed(chain):
+                args, kwargs = map_arg((tuple(node.args), dict(node.kwargs)), lambda arg: env[arg])
+                view = _literally(node, [view, *_in_schema_order(node.target, args, kwargs)[1:]], keep=True)
+                if not isinstance(view, Tensor):
+                    return
+            view.copy_(result)
+            env[base] = squash(whole)
+        env[target] = result
+
+
+def _way_to_layer(node: Node) -> list[Node]:
+    """The operations from an input to the first layer, that layer last; none if they branch into something else."""
+    path: list[Node] = []
+    while True:
+        users = [user for user in node.users if user.op == "call_function" and hasattr(user.target, "_schema")]
+        users = [user for user in users if isinstance(outcome(user), Tensor)]
+        for user in users:
+            if any(word in operation(user) for word in ("linear", "conv", "addmm")):
+                return [*path, user] if user.all_input_nodes[0] is node or "addmm" in operation(user) else []
+        onward = [
+            user for user in users if is_layout(user) or passes(user) or is_pointwise(user) or "pad" in operation(user)
+        ]
+        if not onward:
+            return []
+        path.append(onward[0])
+        node = onward[0]
+
+
+def _leaves(values: Any) -> list[Any]:
+    found: list[Any] = []
+    for value in values:
+        found.extend(_leaves(value) if isinstance(value, (list, tuple)) else [value])
+    return found
+
+
+def _is_float(value: Any) -> bool:
+    return any(isinstance(v, Tensor) and (v.is_floating_point() or v.is_complex()) for v in pytree.tree_leaves(value))
+
+
+def _in_schema_order(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    inputs = list(args)
+    for argument in target._schema.arguments[len(args) :]:
+        inputs.append(kwargs.get(argument.name, argument.default_value if argument.has_default_value() else None))
+    return inputs
+
+
+def _literally(node: Node, inputs: list[Any], keep: bool = False) -> Any:
+    """Run a layout operation on ids. keep: give a view of the same memory, to write into."""
+    target: Any = node.target
+    first = torch.ops.aten.alias(inputs[0]) if isinstance(inputs[0], Tensor) else inputs[0]
+    if target.overloadpacket in (torch.ops.aten.view, torch.ops.aten._unsafe_view, torch.ops.aten.reshape):
+        if not isinstance(inputs[1], torch.dtype):
+            return first.view(inputs[1]) if keep else squash(first.reshape(inputs[1]))
+    given = zip(target._schema.arguments, [first, *inputs[1:]])
+    made = target(*(plain(v) if isinstance(v, Weight) else v for argument, v in given if not argument.kwarg_only))
+    if keep:
+        return made
+    return squash(made) if isinstance(made, Tensor) else [squash(part) for part in made]

@@ -1,0 +1,265 @@
+"""Capturing a torch model as a graph: example inputs, the ladder of ways to capture, and what each of its inputs is.
+
+First `torch.export` (non-strict, in eval mode, without gradients and without decomposition); it works on fake
+tensors, so that weights are neither read nor copied, and a model on the meta device does as well. Then
+`torch.export.draft_export`, which turns decisions by data into assertions; at last one real forward pass under
+`make_fx`, where Python decides by real values.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import logging
+import operator
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+from topo.errors import TraceError
+
+TOKENS = 8
+_LAST_RESORTS = ("torch.export.draft_export", "a recorded forward pass")
+
+
+# -- names
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside DataParallel, DistributedDataParallel and torch.compile."""
+    wrapped = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+    inner = getattr(model, "module" if wrapped else "_orig_mod", None)
+    return unwrapped(inner) if isinstance(inner, nn.Module) else model
+
+
+def clean(name: str) -> str:
+    """The name of a parameter as masks have it: wrappers and re-parametrisations undone."""
+    name = name.replace("_orig_mod.", "").removeprefix("module.")
+    head, found, tail = name.rpartition("parametrizations.")
+    if found:
+        name = head + tail.partition(".")[0]
+    for ending in ("_orig", "_v"):
+        if name.endswith(f"weight{ending}"):
+            name = name.removesuffix(ending)
+    return name
+
+
+def first_names(module: nn.Module) -> dict[str, str]:
+    """For each parameter name, the first name of the same parameter."""
+    first: dict[int, str] = {}
+    pairs = [(clean(name), id(parameter)) for name, parameter in module.named_parameters(remove_duplicate=False)]
+    return {name: first.setdefault(key, name) for name, key in pairs}
+
+
+# -- example inputs
+
+
+def example(
+    module: nn.Module,
+    input_shape: Sequence[int] | None,
+    args: Sequence[Any] | None,
+    kwargs: Mapping[str, Any] | None,
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if args is not None or kwargs is not None:
+        args = () if args is None else (args,) if isinstance(args, Tensor) else tuple(args)
+        return args, dict(kwargs or {})
+    """The arguments of one forward pass: those given, or zeros of `input_shape`, or what a transformers config says."""
+    tensors = [*module.parameters(), *module.buffers()]
+    device = tensors[0].device if tensors else torch.device("cpu")
+    floating = next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
+    main = getattr(module, "main_input_name", None)
+    config = getattr(module, "config", None)
+    if config is not None and main == "pixel_values":
+        side = getattr(config, "image_size", None) or 224
+        height, width = side if isinstance(side, (list, tuple)) else (side, side)
+        shape = tuple(input_shape or (getattr(config, "num_channels", 3), height, width))
+        return (), {"pixel_values": torch.zeros(1, *shape, device=device, dtype=floating)}
+    if config is not None and main == "input_ids":
+        tokens = torch.ones(1, *(input_shape or (TOKENS,)), dtype=torch.long, device=device)
+        takes = inspect.signature(module.forward).parameters
+        made: dict[str, Any] = {"input_ids": tokens}
+        if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in takes:
+            made["decoder_input_ids"] = tokens
+        if "use_cache" in takes:
+            made["use_cache"] = False
+        return (), made
+    if input_shape is None:
+        raise TraceError(
+            f"tracing a {type(module).__name__} needs the shape of one input, such as (3, 32, 32), "
+            "or example inputs (args=, kwargs=)"
+        )
+    return (torch.zeros(1, *input_shape, device=device, dtype=floating),), {}
+
+
+def batch_size(args: Any, kwargs: Any) -> int:
+    """Length of the first axis of the first tensor that has more than one axis."""
+    first = next((t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.dim() > 1), None)
+    return int(first.shape[0]) if first is not None else 1
+
+
+# -- capture
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A graph whose placeholders and attributes say what they are: meta["parameter"], ["constant"] or ["input"].
+
+    kept: which of the graph's flat outputs are the model's. spec: their structure. note: what
+    was assumed, if anything.
+    """
+
+    graph: GraphModule
+    kept: list[int]
+    spec: Any
+    note: str | None = None
+
+    def outputs(self, values: Any) -> list[Any]:
+        """The flat outputs that count: logits, else last_hidden_state, else all."""
+        flat = [pytree.tree_leaves(values)[i] for i in self.kept]
+        try:
+            tree = pytree.tree_unflatten(list(range(len(flat))), self.spec)
+        except (TypeError, ValueError):
+            return flat
+        for key in ("logits", "last_hidden_state"):
+            found = tree.get(key) if isinstance(tree, Mapping) else getattr(tree, key, None) if _fields(tree) else None
+            if found is not None:
+                return [flat[i] for i in pytree.tree_leaves(found)]
+        return flat
+
+
+def _fields(tree: Any) -> bool:
+    return is_dataclass(tree) or hasattr(tree, "_fields")
+
+
+def capture(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Captured:
+    """The ladder: export, draft export, one recorded forward pass; TraceError with what each said."""
+    failures: dict[str, list[str]] = {}
+    tries: list[tuple[str, Callable[..., Captured], tuple[Any, ...]]] = [("torch.export", _exported, args)]
+    if args and isinstance(args[0], Tensor) and args[0].is_floating_point() and not kwargs:
+        if any(isinstance(part, nn.Embedding) for part in module.modules()):
+            tries.append(("torch.export with integer inputs", _exported, (args[0].to(torch.long), *args[1:])))
+    tries += [("torch.export.draft_export", _drafted, args), ("a recorded forward pass", _recorded, args)]
+    for title, way, given in tries:
+        try:
+            with _untouched(module), _silent(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+                captured = way(module, given, kwargs)
+        except Exception as error:  # whatever the model's own code raises
+            said = (str(error).strip().splitlines() or [""])[0][:300]
+            failures.setdefault(f"{type(error).__name__}: {said}", []).append(title)
+            continue
+        why = next(iter(failures), "")
+        note = (
+            f"captured by {title}, which follows one way through the model: {why}" if title in _LAST_RESORTS else None
+        )
+        return replace(captured, note=note)
+    said = "; ".join(f"{' and '.join(titles)} failed: {text}" for text, titles in failures.items())
+    raise TraceError(
+        f"the model {type(module).__name__} could not be captured. {said}. Check the input shape (of one example, "
+        "without the batch); else use topo.chain(masks) for a plain stack, or write the wiring as JSON by hand "
+        "(topo.Wiring.load)"
+    )
+
+
+def _exported(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Captured:
+    return _from_program(torch.export.export(module, args, kwargs, strict=False), module)
+
+
+def _drafted(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Captured:
+    return _from_program(torch.export.draft_export(module, args, kwargs, strict=False), module)
+
+
+def _from_program(program: Any, module: nn.Module) -> Captured:
+    signature = program.graph_signature
+    constants = {**signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    for node in program.graph.nodes:
+        if node.op != "placeholder":
+            continue
+        if node.name in signature.inputs_to_parameters:
+            node.meta["parameter"] = clean(signature.inputs_to_parameters[node.name])
+        elif node.name in constants:
+            name = constants[node.name]
+            node.meta["constant"] = program.state_dict.get(name, program.constants.get(name))
+        else:
+            node.meta["input"] = True
+    kept = [at for at, spec in enumerate(signature.output_specs) if spec.kind.name == "USER_OUTPUT"]
+    return Captured(program.graph_module, kept, program.call_spec.out_spec)
+
+
+def _recorded(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Captured:
+    """One real forward pass; Python decides by real values, and what leaves torch comes back as a constant."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    leaves, inputs = pytree.tree_flatten((args, kwargs))
+    specs: list[Any] = []
+
+    def forward(*tensors: Any) -> Any:
+        left, right = pytree.tree_unflatten(list(tensors), inputs)
+        flat, spec = pytree.tree_flatten(module(*left, **right))
+        specs.append(spec)
+        return flat
+
+    graph = make_fx(
+        forward,
+        tracing_mode="real",
+        pre_dispatch=True,
+        _allow_non_fake_inputs=True,
+        _error_on_data_dependent_ops=False,
+        record_stack_traces=True,
+        record_module_stack=True,
+    )(*leaves)
+    names = {id(parameter): clean(name) for name, parameter in reversed(list(module.named_parameters()))}
+    for node in graph.graph.nodes:
+        if node.op == "placeholder":
+            node.meta["input"] = True
+        elif node.op == "get_attr":
+            value = operator.attrgetter(node.target)(graph)
+            node.meta.setdefault("val", value)
+            if isinstance(value, Tensor):
+                node.meta["parameter" if id(value) in names else "constant"] = names.get(id(value), value)
+    return Captured(graph, list(range(specs[-1].num_leaves)), specs[-1])
+
+
+@contextmanager
+def _untouched(module: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards every module has the attributes, parameters, buffers and flags it had."""
+    before = [(part, dict(part.__dict__)) for part in module.modules()]
+    inner = [
+        (part.__dict__[name], dict(part.__dict__[name]))
+        for part, _ in before
+        for name in ("_parameters", "_buffers", "_modules")
+    ]
+    try:
+        module.eval()
+        yield
+    finally:
+        for held, was in inner:
+            held.clear()
+            held.update(was)
+        for part, was in before:
+            part.__dict__.clear()
+            part.__dict__.update(was)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """What torch warns, logs and prints about capturing is not for the user: failures are told in the error."""
+    logger = logging.getLogger("torch")
+    quiet = logging.Filter()
+    quiet.filter = lambda record: False  # type: ignore[method-assign]
+    held = [logger, *(logging.getLogger(n) for n in logging.root.manager.loggerDict if n.startswith("torch."))]
+    for one in held:
+        one.addFilter(quiet)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for one in held:
+            one.removeFilter(quiet)

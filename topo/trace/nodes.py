@@ -1,0 +1,259 @@
+"""What the graph around an operation says: its name, where its values come from, what becomes of them, the user's
+line."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+# Run as they are on id tensors.
+LAYOUT = frozenset(
+    """view _unsafe_view reshape permute transpose t numpy_T mT mH adjoint swapaxes swapdims movedim moveaxis slice
+    select expand expand_as view_as reshape_as broadcast_to unsqueeze squeeze flatten unflatten ravel split
+    split_with_sizes chunk tensor_split hsplit vsplit unbind unsafe_chunk unsafe_split unsafe_split_with_sizes roll
+    channel_shuffle native_channel_shuffle pixel_shuffle pixel_unshuffle repeat tile repeat_interleave flip fliplr
+    flipud rot90 narrow diagonal unfold atleast_1d
+    atleast_2d atleast_3d meshgrid""".split()
+)
+# The first input's units pass, whatever else the operation takes.
+NORMS = frozenset(
+    """batch_norm layer_norm group_norm instance_norm rms_norm _fused_rms_norm native_batch_norm native_layer_norm
+    native_group_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm""".split()
+)
+CASTS = frozenset(
+    """to _to_copy type_as contiguous clone alias detach detach_ lift_fresh_copy lift_fresh lift dropout native_dropout
+    feature_dropout alpha_dropout feature_alpha_dropout masked_fill tril triu cpu cuda
+    requires_grad_ real imag _conj resolve_conj resolve_neg fake_quantize_per_tensor_affine nan_to_num
+    fake_quantize_per_channel_affine _weight_norm _weight_norm_interface""".split()
+)
+ACTIVATIONS = frozenset(
+    """relu relu6 hardtanh leaky_relu rrelu prelu elu celu selu gelu silu mish softplus hardswish hardsigmoid
+    hardshrink softshrink sigmoid log_sigmoid tanh threshold softmax _softmax _safe_softmax log_softmax
+    _log_softmax clamp clamp_min clamp_max""".split()
+)
+REDUCTIONS = frozenset(
+    """mean sum var std var_mean std_mean norm linalg_vector_norm amax amin max min logsumexp prod median nansum nanmean
+    cumsum""".split()
+)
+POOLS = frozenset(
+    """max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices max_pool1d_with_indices
+    avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d
+    adaptive_max_pool2d adaptive_max_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d fractional_max_pool2d
+    upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d
+    _upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d _upsample_bilinear2d_aa upsample_trilinear3d
+    upsample_bicubic2d _upsample_bicubic2d_aa reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d
+    replication_pad2d
+    replication_pad3d""".split()
+)
+# Element by element, but not tagged so by torch.
+_POINTWISE = frozenset("multiply subtract divide".split())
+
+
+def operation(node: Node) -> str:
+    """Its name without overload: "aten.conv2d", "mylib.shift", "getitem"; in-place operations as the others."""
+    target: Any = node.target
+    schema = getattr(target, "_schema", None)
+    if schema is None:
+        return getattr(target, "__name__", str(target))
+    space, name = schema.name.split("::")
+    if in_place(node) and name.endswith("_") and not name.endswith("__"):
+        name = name[:-1]
+    return f"{space}.{name}"
+
+
+def in_place(node: Node) -> bool:
+    """Whether the operation writes into its first input."""
+    schema = getattr(node.target, "_schema", None)
+    return (
+        schema is not None
+        and bool(schema.is_mutable)
+        and bool(schema.arguments)
+        and schema.arguments[0].alias_info is not None
+    )
+
+
+def _aten(node: Node) -> str:
+    name = operation(node)
+    return name[5:] if name.startswith("aten.") else ""
+
+
+def is_layout(node: Node) -> bool:
+    return node.op == "call_function" and _aten(node) in LAYOUT
+
+
+def is_pointwise(node: Node) -> bool:
+    """Whether each output element depends on the input elements at its own place only."""
+    return _aten(node) in _POINTWISE or torch.Tag.pointwise in getattr(node.target, "tags", ())
+
+
+def passes(node: Node) -> bool:
+    """Whether the units of the first input pass."""
+    name = _aten(node)
+    return name in NORMS or name in CASTS or name in ACTIVATIONS
+
+
+def _transparent(node: Node) -> bool:
+    name = _aten(node)
+    return (
+        node.target is operator.getitem
+        or name in LAYOUT
+        or name in REDUCTIONS
+        or name in POOLS
+        or name in ("pad", "constant_pad_nd")
+        or passes(node)
+        or is_pointwise(node)
+    )
+
+
+def root(node: Node, seen: dict[Node, Node | None] | None = None) -> Node | None:
+    """The node whose values `node` holds, up to element-wise operations, layout, norms, pools and reductions.
+
+    None for what is made of parameters and constants only.
+    """
+    seen = {} if seen is None else seen
+    if node not in seen:
+        if node.op in ("placeholder", "get_attr"):
+            seen[node] = node if node.meta.get("input") else None
+        else:
+            roots = {root(arg, seen) for arg in node.all_input_nodes} - {None}
+            if not roots:
+                seen[node] = None
+            elif len(roots) == 1 and _transparent(node):
+                seen[node] = roots.pop()
+            else:
+                seen[node] = node
+    return seen[node]
+
+
+def is_statistic(node: Node, seen: dict[Node, Node | None]) -> bool:
+    """Whether a reduction only rescales or shifts what was reduced: RMSNorm's mean square, a softmax's sum by hand.
+
+    Then every use of it ends in an element-wise operation with the reduced tensor itself; it is no path.
+    """
+    reduced = node.all_input_nodes[0]
+    home, size = root(reduced, seen), _numel(reduced)
+    queue, done = list(node.users), 0
+    while queue:
+        user = queue.pop()
+        if user.op == "output" or not _transparent(user) or root(user, seen) is not home:
+            return False
+        if len(user.all_input_nodes) > 1 and is_pointwise(user) and _numel(user) >= size:
+            done += 1
+        else:
+            queue.extend(user.users)
+    return done > 0
+
+
+def _numel(node: Node) -> int:
+    given = outcome(node)
+    return extent(given.shape) if isinstance(given, Tensor) else 0
+
+
+def outcome(node: Node) -> Any:
+    """The tensor, number or list of them (fake ones, while exporting) that the node gave."""
+    return node.meta.get("val")
+
+
+def extent(shape: Iterable[Any]) -> int:
+    total = 1
+    for side in sizes(shape):
+        total *= side
+    return total
+
+
+def sizes(shape: Iterable[Any]) -> tuple[int, ...]:
+    """A shape as integers; a size that depends on data counts as 2."""
+    found = []
+    for side in shape:
+        if not isinstance(side, int):
+            expression = side.node.expr
+            side = int(expression.subs({symbol: 2 for symbol in expression.free_symbols}))
+        found.append(int(side))
+    return tuple(found)
+
+
+def activated(node: Any, seen: dict[Node, Node | None]) -> bool:
+    """Whether the values of `node` came last through an activation or a softmax (layout, casts and constant factors
+    aside)."""
+    while isinstance(node, Node) and node.op == "call_function":
+        name = _aten(node)
+        if name in ACTIVATIONS or (name == "div" and _by_its_sum(node, seen)):
+            return True
+        data = [arg for arg in node.all_input_nodes if root(arg, seen) is not None]
+        if not (
+            node.target is operator.getitem
+            or name in LAYOUT
+            or name in CASTS
+            or (len(data) == 1 and is_pointwise(node))
+        ):
+            return False
+        if not data:
+            return False
+        node = data[0]
+    return False
+
+
+def _by_its_sum(node: Node, seen: dict[Node, Node | None]) -> bool:
+    """x / x.sum(): a softmax or a weighting written by hand."""
+    below = node.args[1] if len(node.args) > 1 else None
+    return isinstance(below, Node) and _aten(below) == "sum" and root(below, seen) is root(node, seen)
+
+
+def parameters_behind(node: Any) -> set[str]:
+    """The parameters of two or more dimensions that take part in computing `node`."""
+    queue, seen, found = [node], set(), set()
+    while queue:
+        at = queue.pop()
+        if isinstance(at, Node) and at not in seen:
+            seen.add(at)
+            queue.extend(at.all_input_nodes)
+            if "parameter" in at.meta and outcome(at).dim() > 1:
+                found.add(at.meta["parameter"])
+    return found
+
+
+def constant(node: Any, seen: dict[Node, Tensor | None]) -> Tensor | None:
+    """The value of a node that is computed from constants and buffers alone; None if it is not known."""
+    if not isinstance(node, Node):
+        return None
+    if node in seen:
+        return seen[node]
+    seen[node] = None
+    if any(in_place(user) and user.args[:1] == (node,) for user in node.users):
+        return None
+    target: Any = node.target
+    if node.op in ("placeholder", "get_attr"):
+        given = node.meta.get("constant")
+        if type(given) is Tensor and given.device.type != "meta" and given.numel() < 1 << 24:
+            seen[node] = given.detach().cpu()
+    elif isinstance(target, torch._ops.OpOverload) and not in_place(node):
+        needed = [constant(arg, seen) for arg in node.all_input_nodes]
+        if all(one is not None for one in needed) and torch.Tag.nondeterministic_seeded not in target.tags:
+            args, kwargs = map_arg((tuple(node.args), dict(node.kwargs)), lambda arg: seen[arg])
+            kwargs = {**kwargs, "device": torch.device("cpu")} if "device" in kwargs else kwargs
+            try:
+                made = target(*args, **kwargs)
+            except (RuntimeError, TypeError, ValueError, IndexError):
+                made = None
+            seen[node] = made if isinstance(made, Tensor) else None
+    return seen[node]
+
+
+def line(node: Node) -> str:
+    """Where the user's model calls the operation: file, line, code and module."""
+    frames = re.findall(r'File "([^"]+)", line (\d+), in (\w+)\n\s+(.*)', node.meta.get("stack_trace") or "")
+    own = [frame for frame in frames if "/torch/" not in frame[0].replace("\\", "/")] or frames
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    module = stack[-1][0] if stack else ""
+    where = f" in module '{module}'" if module else ""
+    if own:
+        file, number, function, code = own[-1]
+        return f"{file}, line {number}, in {function}: `{code.strip()}`{where}"
+    return f"an unknown line{where}"

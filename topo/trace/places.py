@@ -1,0 +1,223 @@
+"""Rules of operations that move, pool, select or write places of a tensor; `rules` says what a rule is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from topo.trace.nodes import POOLS, REDUCTIONS, constant, is_statistic, operation, outcome
+from topo.trace.rules import aten, plain, pointwise
+from topo.trace.units import NoRule, Units, compact, squash, tracked, untracked
+
+
+@aten(*POOLS)
+def pool(units: Units, inputs: list[Any], shape: Any) -> Any:
+    """Pools, resampling and border padding: every place of a map carries its channel's unit."""
+    sides = shape if isinstance(shape, list) else [shape]
+    x, name = inputs[0], operation(units.node)
+    space = next(n for n in (1, 2, 3) if f"{n}d" in name)
+    dims = list(range(x.dim() - space, x.dim()))
+    if any(side > 1 for side in compact(x)[0].shape[-space:]) and is_statistic(units.node, units.roots):
+        made = untracked(sides[0])
+    else:
+        made = units.reduce(x, dims, keepdim=True).expand(sides[0])
+    return [made, *(untracked(other) for other in sides[1:])] if isinstance(shape, list) else made
+
+
+@aten(*REDUCTIONS)
+def reduction(units: Units, inputs: list[Any], shape: Any) -> Any:
+    """A mean, sum or extremum: the units along it are one and the same (a pool over space), or added; or it is a
+    statistic
+    that only rescales what it was taken from, which is no path."""
+    x = inputs[0]
+    if len(inputs) == 2 and isinstance(inputs[1], Tensor):
+        return pointwise(units, inputs, shape)
+    sides = shape if isinstance(shape, list) else [shape]
+    dims = _reduced_dims(units, inputs, x.dim())
+    if operation(units.node) == "aten.cumsum":
+        made = units.reduce(x, dims, keepdim=True)
+    elif any(compact(x)[0].shape[d] > 1 for d in dims) and is_statistic(units.node, units.roots):
+        made = untracked(sides[0])
+    else:
+        made = units.reduce(x, dims, keepdim=len(sides[0]) == x.dim())
+    made = made.expand(sides[0])
+    if operation(units.node) in ("aten.var_mean", "aten.std_mean"):
+        return [made, made]
+    return [made, *(untracked(other) for other in sides[1:])] if isinstance(shape, list) else made
+
+
+def _reduced_dims(units: Units, inputs: list[Any], dims: int) -> list[int]:
+    names = [argument.name for argument in units.node.target._schema.arguments]
+    dim = inputs[names.index("dim")] if "dim" in names else None
+    if dim is None or dim == []:
+        return list(range(dims))
+    return [d % dims for d in (dim if isinstance(dim, (list, tuple)) else [dim])] if dims else []
+
+
+def _channel_like(ids: Tensor, dim: int) -> bool:
+    """Whether entries along `dim` are channels: their units differ, or there is one and it is axis 1 of a map."""
+    return compact(ids)[0].shape[dim] > 1 or (ids.shape[dim] == 1 and dim == 1 and ids.dim() >= 4)
+
+
+@aten("cat", "concat", "concatenate")
+def cat(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """Literal; but constants along an axis of places (a class token, border zeros) take the channel's unit."""
+    dim = inputs[1] % len(shape)
+    parts = [plain(part) for part in inputs[0]]
+    parts = [part for part in parts if part.dim() == len(shape)]
+    live = [part for part in parts if tracked(part)]
+    if live and not any(_channel_like(part, dim) for part in live):
+        slabs = [part.narrow(dim, 0, 1) for part in live]
+        if all(torch.equal(slab, slabs[0]) for slab in slabs[1:]):
+            return slabs[0].expand(shape)
+        if len(live) < len(parts):
+            fill = units.reduce(torch.cat(slabs, dim), [dim], keepdim=True)
+            parts = [part if tracked(part) else fill.expand(part.shape) for part in parts]
+    return squash(torch.cat(parts, dim))
+
+
+@aten("stack")
+def stack(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    return squash(torch.stack([plain(part) for part in inputs[0]], inputs[1]))
+
+
+@aten("pad", "constant_pad_nd")
+def pad(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """Zeros beside places take the channel's unit (a border makes no new channel); zero channels carry none."""
+    x, sides = inputs[0], list(inputs[1])
+    for dim in range(x.dim()):
+        at = 2 * (x.dim() - 1 - dim)
+        if at >= len(sides) or not any(sides[at : at + 2]):
+            continue
+        if _channel_like(x, dim):
+            x = torch.nn.functional.pad(x, [*[0] * at, *sides[at : at + 2]], value=-1)
+        else:
+            x = x.narrow(dim, 0, 1).expand([*x.shape[:dim], shape[dim], *x.shape[dim + 1 :]])
+    return x
+
+
+@aten("im2col")
+def im2col(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """F.unfold: each channel becomes one feature per kernel position."""
+    per_channel = units.reduce(inputs[0], [-2, -1])
+    return per_channel.repeat_interleave(shape[-2] // per_channel.shape[-1], -1).unsqueeze(-1).expand(shape)
+
+
+@aten("col2im")
+def col2im(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    columns = inputs[0].unflatten(-2, (shape[-3], -1))
+    return units.reduce(columns, [-2, -1]).unsqueeze(-1).unsqueeze(-1).expand(shape)
+
+
+@aten("view_as_complex")
+def view_as_complex(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    return units.reduce(inputs[0], [-1]).expand(shape)
+
+
+@aten("view_as_real", "view_as_real_copy")
+def view_as_real(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    return inputs[0].unsqueeze(-1).expand(shape)
+
+
+# -- indexing
+
+
+@aten("index", "_unsafe_index")
+def index(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """Literal where the indices are known while tracing; else any entry may be meant, so that they are added."""
+    x, given = inputs[0], units.node.args[1]
+    known = [constant(at, units.known) if at is not None else None for at in given]
+    if all(at is None or value is not None for at, value in zip(given, known)):
+        return squash(x[tuple(slice(None) if value is None else value for value in known)])
+    dims: list[int] = []
+    at = 0
+    for node in given:
+        width = outcome(node).dim() if node is not None and outcome(node).dtype is torch.bool else 1
+        dims.extend(range(at, at + width) if node is not None else ())
+        at += width
+    return _anywhere(units, x, dims, shape)
+
+
+def _anywhere(units: Units, x: Tensor, dims: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """x with its axes `dims`, of which unknown entries are picked, replaced by the output's new axes."""
+    small = units.reduce(x, dims)
+    first = min(dims) if list(dims) == list(range(min(dims), max(dims) + 1)) else 0
+    new = len(shape) - small.dim()
+    return small[(*[slice(None)] * first, *[None] * new)].expand(shape)
+
+
+@aten("index_select")
+def index_select(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    x, dim = inputs[0], inputs[1] % len(shape)
+    known = constant(units.node.args[2], units.known)
+    return (
+        squash(x.index_select(dim, known)) if known is not None else units.reduce(x, [dim], keepdim=True).expand(shape)
+    )
+
+
+@aten("gather", "take_along_dim", "topk", "sort", "kthvalue")
+def gather(units: Units, inputs: list[Any], shape: Any) -> Any:
+    x = inputs[0]
+    dim = inputs[[argument.name for argument in units.node.target._schema.arguments].index("dim")]
+    small = units.reduce(x, [dim if dim is not None else -1], keepdim=True)
+    first = shape[0] if isinstance(shape, list) else shape
+    if small.dim() != len(first):
+        raise NoRule("a gather over all entries")
+    for d in range(len(first)):
+        small = small.narrow(d, 0, min(small.shape[d], first[d]))
+    return (
+        [small.expand(first), *(untracked(other) for other in shape[1:])]
+        if isinstance(shape, list)
+        else small.expand(first)
+    )
+
+
+@aten("index_add", "index_copy", "scatter", "scatter_add", "index_reduce", "scatter_reduce")
+def scatter(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """What is written may lie anywhere along its axis: it is added to what was there."""
+    x, dim, source = plain(inputs[0]), inputs[1], plain(inputs[3])
+    if source.dim() != x.dim():
+        return x
+    written = units.reduce(source, [dim], keepdim=True)
+    if any(a != b for d, (a, b) in enumerate(zip(written.shape, x.shape)) if d != dim % x.dim() and a != 1):
+        raise NoRule("a scatter into part of a tensor")
+    return units.add(x, written.expand(x.shape))
+
+
+@aten("index_put", "_index_put_impl", "_unsafe_index_put")
+def index_put(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    x, values, given = plain(inputs[0]), plain(inputs[2]), units.node.args[1]
+    known = [constant(at, units.known) if at is not None else None for at in given]
+    if all(at is None or value is not None for at, value in zip(given, known)):
+        written = x.clone(memory_format=torch.contiguous_format)
+        written[tuple(slice(None) if value is None else value for value in known)] = values
+        return squash(written)
+    taken = sum(1 for at in given if at is not None)
+    if any(at is None for at in given[:taken]):
+        raise NoRule("writing to unknown places of inner axes")
+    rest = len(shape) - taken
+    if not tracked(values):
+        return x
+    inner = units.reduce(values, list(range(values.dim() - rest))) if values.dim() > rest else values
+    return units.add(x, inner.expand(shape))
+
+
+@aten("masked_scatter")
+def masked_scatter(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    return units.add(inputs[0].expand(shape), units.channels(plain(inputs[2]), -1).expand(shape))
+
+
+@aten("copy", "set_")
+def copy(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    return plain(inputs[1]).expand(shape)
+
+
+@aten(
+    *("fill", "zero", "empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "bernoulli"),
+    *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
+)
+def fresh_constant(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    return untracked(shape)

@@ -1,0 +1,361 @@
+"""What each operation does to unit ids.
+
+A rule is a function (units, inputs, shape) -> ids. `inputs` are the operation's arguments in the order of its schema,
+defaults filled in, with an int32 id tensor (-1: no unit) in place of every activation, a `Weight` in place of every
+parameter; `shape` is the output's (a list of shapes where there are several outputs). `units` (of `topo.trace.units`)
+makes units: `units.add(x, y)`, `units.gate(value, by)`, `units.reduce(ids, dims)`. Layout operations need no rule:
+they run literally on the ids.
+
+    @topo.rule("mylib.shift")
+    def shift(units, inputs, shape):
+        return inputs[0].roll(1, dims=1)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from topo.trace.nodes import (
+    ACTIVATIONS,
+    CASTS,
+    NORMS,
+    activated,
+    extent,
+    operation,
+    parameters_behind,
+)
+from topo.trace.units import NoRule, Units, Weight, compact, squash, tracked, untracked
+
+Rule = Callable[[Units, list[Any], Any], Any]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Decorator: the rule of an operation, by name without overload: "aten.foo", "aten::foo", "mylib.shift".
+
+    A later rule for the same name takes the place of the earlier one. This module's docstring says what a rule gets and
+    gives.
+    """
+
+    def enter(function: Rule) -> Rule:
+        RULES.update((name.replace("::", "."), function) for name in names)
+        return function
+
+    return enter
+
+
+def aten(*names: str) -> Callable[[Rule], Rule]:
+    return rule(*(f"aten.{name}" for name in names))
+
+
+def plain(value: Any, shape: Sequence[int] | None = None) -> Tensor:
+    """Ids of any value: a parameter used as data, or a number, carries no unit."""
+    if isinstance(value, Weight):
+        return untracked(value.shape)
+    return value if isinstance(value, Tensor) else untracked(shape or ())
+
+
+def _positions(units: Units, shape: Sequence[int], features: int) -> int:
+    return max(1, extent(shape) // (features * units.batch))
+
+
+# -- what passes
+
+
+@aten(*NORMS, *CASTS, *ACTIVATIONS)
+def first_input_passes(units: Units, inputs: list[Any], shape: Any) -> Any:
+    ids = plain(inputs[0])
+    if isinstance(shape, list):
+        return [ids.expand(shape[0]), *(untracked(other) for other in shape[1:])]
+    return ids.expand(shape)
+
+
+def pointwise(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """Any element-wise operation: the units of all its inputs, added."""
+    ids = untracked(shape)
+    for value in inputs:
+        if tracked(value):
+            ids = units.add(ids, value.expand(shape))
+    return ids
+
+
+@aten("where")
+def where(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    return pointwise(units, inputs[1:], shape)
+
+
+# -- products
+
+
+def _side(units: Units, x: Any, y: Any) -> int | None:
+    """Which of two factors is the value branch, if the other is plainly the gate.
+
+    The gate is the one that holds attention scores, or came last through an activation, if only one does.
+    """
+
+    def gates(value: Tensor, arg: Any) -> bool:
+        small = compact(value)[0]
+        return units.scores.issuperset(small[small >= 0].tolist()) or activated(arg, units.roots)
+
+    args = units.node.args[0] if isinstance(units.node.args[0], (list, tuple)) else units.node.args
+    if operation(units.node) == "aten.einsum":
+        args = units.node.args[1]
+    marks = [gates(value, arg) for value, arg in zip((x, y), args)]
+    return marks.index(False) if marks.count(True) == 1 else None
+
+
+@aten("mul", "multiply")
+def mul(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """A product of two branches is a gate.
+
+    Its value branch is the factor that did not come last through an activation or saturation (sigmoid, silu, gelu,
+    softmax, relu, ...) if only one did; else the one that is not broadcast; else the first.
+    """
+    x, y = plain(inputs[0]), plain(inputs[1])
+    if not (tracked(x) and tracked(y)):
+        return pointwise(units, [x, y], shape)
+    side = _side(units, x, y)
+    if side is None:
+        side = 1 if y.numel() > x.numel() else 0
+    value, by = (y, x) if side else (x, y)
+    return units.gate(value.expand(shape), by.expand(shape))
+
+
+@aten("div", "divide", "true_divide", "pow", "float_power")
+def quotient(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """x / y and x ** y: the numerator or base is the value, the other gates it."""
+    x, y = plain(inputs[0]), plain(inputs[1])
+    return units.gate(x.expand(shape), y.expand(shape))
+
+
+@aten("addcmul", "addcdiv")
+def addcmul(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    x, y, z = (plain(value).expand(shape) for value in inputs[:3])
+    return units.add(x, units.gate(y, z))
+
+
+@aten("glu")
+def glu(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    value, by = inputs[0].chunk(2, inputs[1])
+    return units.gate(value, by)
+
+
+def contract(
+    units: Units, x: Any, y: Any, axes: tuple[Sequence[Any], Sequence[Any], Sequence[Any]], shape: Any
+) -> Tensor:
+    """The product of two tensors with axes named as in einsum: x, y and the result. A parameter makes it a layer."""
+    of_x, of_y, of_out = axes
+    if isinstance(x, Weight) and isinstance(y, Weight):
+        raise NoRule("a product of two parameters")
+    if isinstance(x, Weight) or not (tracked(x) or isinstance(y, Weight)):
+        return contract(units, y, x, (of_y, of_x, of_out), shape)
+    if isinstance(y, Weight) and len(y.shape) > 1 and any(a in of_x and a not in of_out for a in of_y):
+        return _weigh(units, x, y, axes, shape)
+    y = plain(y)
+    if not tracked(y):
+        return _by_constant(units, x, axes, shape)
+    summed = [a for a in of_x if a not in of_out]
+    if set(summed) != {a for a in of_y if a not in of_out}:
+        raise NoRule("a product that sums an axis of one factor only")
+    value = _side(units, x, y)
+    wide = torch.broadcast_tensors(*(_aligned(v, own, [*of_out, *summed]) for v, own in ((x, of_x), (y, of_y))))
+    left, right = (side.reshape(*side.shape[: len(of_out)], -1) for side in wide)
+    return units.product(left, right, value).expand(shape)
+
+
+def _aligned(ids: Tensor, own: Sequence[Any], axes: Sequence[Any]) -> Tensor:
+    """ids with axes `own` as a tensor with `axes`, of length 1 where it has none."""
+    ids = ids.permute([own.index(a) for a in axes if a in own])
+    for at, axis in enumerate(axes):
+        if axis not in own:
+            ids = ids.unsqueeze(at)
+    return ids
+
+
+def _by_constant(units: Units, x: Tensor, axes: Any, shape: Any) -> Tensor:
+    """A product with something that is neither an activation nor a parameter: every output adds what it sums over."""
+    of_x, _, of_out = axes
+    summed = [at for at, axis in enumerate(of_x) if axis not in of_out]
+    small = compact(x)[0]
+    if any(small.shape[at] > 1 for at in summed):
+        if any(parameters_behind(arg) for arg in units.node.all_input_nodes if not _carries(units, arg)):
+            raise NoRule("its weight is computed from parameters in a way that cannot be followed")
+        x = units.reduce(x, summed, keepdim=True)
+    x = x.permute([*(at for at in range(len(of_x)) if at not in summed), *summed])
+    for _ in summed:
+        x = x.select(-1, 0)
+    return _aligned(x, [a for a in of_x if a in of_out], of_out).expand(shape)
+
+
+def _carries(units: Units, arg: Any) -> bool:
+    return arg in units.env and any(tracked(v) for v in (units.env[arg], *_listed(units.env[arg])))
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def _weigh(units: Units, x: Tensor, w: Weight, axes: Any, shape: Any) -> Tensor:
+    of_x, of_w, of_out = axes
+    both = [a for a in of_w if a in of_x]
+    flat = [a for a in both if a in of_out and not any(w.over([of_w.index(a)], k) for k in range(len(w.size)))]
+    if flat:
+        for a in flat:
+            w = Weight(w.name, w.size, tuple(c.select(of_w.index(a), 0) for c in w.coords))
+            of_w = [b for b in of_w if b != a]
+    shared = [a for a in of_w if a in of_x and a in of_out]
+    into = [a for a in of_w if a in of_x and a not in of_out]
+    out = [a for a in of_w if a not in of_x]
+    if any(a not in of_out for a in out) or any(a not in of_out and a not in of_w for a in of_x):
+        raise NoRule("a product that sums an axis of one factor only")
+    length = {a: n for a, n in zip(of_w, w.shape)}
+    x = x.expand([length.get(a, n) for a, n in zip(of_x, x.shape)])
+    before = units.count
+    reads = units.reduce(x, [of_x.index(a) for a in of_x if a not in shared and a not in into])
+    if units.count > before:
+        units.note(f"layer '{w.name}' reads sums of units: several stand at each of its inputs, as in token mixing")
+    kept = [a for a in of_x if a in shared or a in into]
+    reads = reads.permute([kept.index(a) for a in (*shared, *into)]).reshape(-1)
+    at_out, at_in, at_shared = ([of_w.index(a) for a in letters] for letters in (out, into, shared))
+    positions = _positions(units, shape, extent(length[a] for a in out))
+    ids = units.layer(w, reads, out=at_out, into=at_in, shared=at_shared, positions=positions)
+    ids = ids.permute([[*shared, *out].index(a) for a in of_out if a in shared or a in out])
+    return _aligned(ids, [a for a in of_out if a in shared or a in out], of_out).expand(shape)
+
+
+@aten("linear")
+def linear(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    x, weight = inputs[0], inputs[1]
+    if len(weight.shape) == 1:
+        return matmul(units, [x, weight], shape)
+    lead = list(range(len(x.shape) - 1))
+    return contract(
+        units, plain(x) if isinstance(weight, Weight) else x, weight, ([*lead, "i"], ["o", "i"], [*lead, "o"]), shape
+    )
+
+
+@aten("matmul", "mm", "bmm", "mv", "dot", "vdot", "inner_product", "linalg_vecdot")
+def matmul(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    x, y = inputs[:2]
+    dims_x, dims_y = len(x.shape), len(y.shape)
+    batch = list(range(max(dims_x, dims_y, 2) - 2))
+    of_x = ["k"] if dims_x == 1 else [*batch[len(batch) - dims_x + 2 :], "i", "k"]
+    of_y = ["k"] if dims_y == 1 else [*batch[len(batch) - dims_y + 2 :], "k", "j"]
+    of_out = [*batch, *(["i"] if dims_x > 1 else []), *(["j"] if dims_y > 1 else [])]
+    return contract(units, x, y, (of_x, of_y, of_out), shape)
+
+
+@aten("addmm", "addmv", "baddbmm", "addbmm")
+def addmm(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    if operation(units.node) == "aten.addbmm":
+        raise NoRule("a sum over a batch of products")
+    x = inputs[1] if tracked(inputs[1]) or isinstance(inputs[1], Weight) else plain(inputs[1])
+    return units.add(plain(inputs[0]).expand(shape), matmul(units, [x, inputs[2]], shape))
+
+
+@aten("einsum")
+def einsum(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    equation, operands = inputs[0].replace(" ", ""), inputs[1]
+    if len(operands) > 2 or "->" not in equation:
+        raise NoRule(f"einsum '{equation}'")
+    left, of_out = equation.split("->")
+    terms = [_letters(term, len(value.shape)) for term, value in zip(left.split(","), operands)]
+    out = _letters(of_out, len(shape))
+    if any(len(set(term)) < len(term) for term in terms):
+        raise NoRule(f"einsum '{equation}' with a repeated letter")
+    if len(operands) == 1:
+        return _by_constant(units, operands[0], (terms[0], [], out), shape)
+    return contract(units, operands[0], operands[1], (terms[0], terms[1], out), shape)
+
+
+@aten("_grouped_mm")
+@rule("transformers.grouped_mm_fallback")
+def experts(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """Mixture of experts: rows (s, k) times one of matrices (e, k, n) each; which is unknown: all are added."""
+    x, weight = inputs[:2]
+    if not isinstance(weight, Weight) or len(weight.shape) != 3 or len(x.shape) != 2:
+        raise NoRule("a grouped product of another form")
+    each = (weight.shape[0], *shape)
+    return units.reduce(contract(units, plain(x), weight, ("sk", "ekn", "esn"), each), [0]).expand(shape)
+
+
+def _letters(term: str, dims: int) -> list[str]:
+    if "..." in term:
+        before, after = term.split("...")
+        hidden = dims - len(before) - len(after)
+        return [*before, *(f"...{hidden - i}" for i in range(hidden)), *after]
+    return list(term)
+
+
+@aten("scaled_dot_product_attention")
+def attention(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """Per query head one score of its query and key units, which gates its value units; key heads may be fewer."""
+    q, k, v, mask = (plain(value) for value in inputs[:4])
+    if q.dim() == 4 and k.shape[1] != q.shape[1]:
+        k, v = (side.repeat_interleave(q.shape[1] // side.shape[1], 1) for side in (k, v))
+    if tracked(q) and tracked(k):
+        scores = units.product(squash(q).unsqueeze(-2), squash(k).unsqueeze(-3), None)
+    else:
+        scores = units.reduce(q, [-1]).unsqueeze(-1) if tracked(q) else units.reduce(k, [-1]).unsqueeze(-2)
+        scores = scores.expand(*q.shape[:-1], k.shape[-2])
+    if tracked(mask):
+        scores = units.add(scores, mask.expand(scores.shape))
+    return units.product(squash(v).transpose(-1, -2).unsqueeze(-3), scores.unsqueeze(-2), 0).expand(shape)
+
+
+# -- layers
+
+
+@aten("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def convolution(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    name = operation(units.node)
+    if name == "aten.convolution":
+        x, weight, _, stride, padding, dilation, transposed, _, groups = inputs[:9]
+    elif "transpose" in name:
+        x, weight, _, stride, padding, _, groups, dilation = inputs[:8]
+        transposed = True
+    else:
+        x, weight, _, stride, padding, dilation, groups = inputs[:7]
+        transposed = False
+    x = plain(x)
+    axis, space = len(shape) - len(weight.shape) + 1, len(weight.shape) - 2
+    units_in = units.channels(x, axis)
+    if not isinstance(weight, Weight):
+        if parameters_behind(units.node.args[1]):
+            raise NoRule("its weight is computed from parameters in a way that cannot be followed")
+        made = units.merge(units_in.view(groups, -1)).repeat_interleave(shape[axis] // groups)
+    else:
+        stride, dilation = (tuple(v) * (space if len(v) == 1 else 1) for v in (stride, dilation))
+        if isinstance(padding, str):
+            padding = [d * (n - 1) // 2 if padding == "same" else 0 for d, n in zip(dilation, weight.shape[2:])]
+        made = units.layer(
+            weight,
+            units_in,
+            out=[1] if transposed else [0],
+            into=[0] if transposed else [1],
+            kind="conv",
+            groups=groups,
+            stride=stride,
+            padding=tuple(padding) * (space if len(padding) == 1 else 1),
+            dilation=dilation,
+            positions=max(1, extent((x.shape if transposed else shape)[axis + 1 :])),
+        )
+    return made.view([-1, *[1] * space]).expand(shape)
+
+
+@aten("embedding")
+def embedding(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    weight = inputs[0]
+    if not isinstance(weight, Weight):
+        raise NoRule("its weight is no parameter")
+    made = units.embedding(weight, _positions(units, shape, weight.shape[1]))
+    return torch.from_numpy(made).expand(shape)
+
+
+@aten("embedding_bag", "_embedding_bag")
+def embedding_bag(units: Units, inputs: list[Any], shape: Any) -> list[Tensor]:
+    return [embedding(units, inputs, shape[0]), *(untracked(other) for other in shape[1:])]

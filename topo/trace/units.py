@@ -1,0 +1,361 @@
+"""Unit-id tensors: what a trace knows of an activation, and the steps that it writes.
+
+Every activation of the traced network is stood for by an int32 tensor of the same shape that holds, at each element,
+the number of the unit carried there, -1 where there is none (a constant). Most are constant over batch, space or
+tokens, so they are kept as expanded tensors (stride 0 along those axes): ResNet-50's activations then take kilobytes,
+and every rule looks at one element per channel. Parameters are stood for by `Weight`: the coordinates of each element
+in its parameter, again expanded tensors, so that transposes, slices and splits of a weight are run literally too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from topo.errors import TraceError
+from topo.wiring import Join, Layer, Step
+
+MOST_PAIRS = 1 << 26
+
+
+class NoRule(Exception):
+    """Raised by a rule whose operation, as it is called here, it cannot follow."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A view of a parameter: coords[k] holds, for each element of the view, its index along the parameter's axis k."""
+
+    name: str
+    size: tuple[int, ...]
+    coords: tuple[Tensor, ...]
+
+    @classmethod
+    def whole(cls, name: str, size: Sequence[int]) -> Weight:
+        size = tuple(int(n) for n in size)
+        axes = [torch.arange(n, dtype=torch.int32) for n in size]
+        sides = [[-1 if i == k else 1 for i in range(len(size))] for k in range(len(size))]
+        return cls(name, size, tuple(axis.view(side).expand(size) for axis, side in zip(axes, sides)))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.coords[0].shape) if self.coords else ()
+
+    def over(self, dims: Sequence[int], axis: int) -> bool:
+        """Whether the coordinate along the parameter's `axis` changes along any of the view's `dims`."""
+        return any(self.coords[axis].shape[d] > 1 and not _constant(self.coords[axis], d) for d in dims)
+
+
+def untracked(shape: Sequence[int]) -> Tensor:
+    """Ids of a constant: no unit anywhere."""
+    return torch.full((1,) * len(shape), -1, dtype=torch.int32).expand(tuple(shape))
+
+
+def tracked(value: Any) -> bool:
+    """Whether `value` is an id tensor that carries a unit somewhere."""
+    return isinstance(value, Tensor) and value.numel() > 0 and bool((compact(value)[0] >= 0).any())
+
+
+def _constant(ids: Tensor, dim: int) -> bool:
+    """Whether ids do not change along `dim`; the two first entries decide mostly, so this is cheap."""
+    if ids.shape[dim] <= 1 or ids.stride(dim) == 0:
+        return True
+    first = ids.narrow(dim, 0, 1)
+    return bool((ids.narrow(dim, 1, 1) == first).all()) and bool((ids == first).all())
+
+
+def squash(ids: Tensor) -> Tensor:
+    """The same ids with stride 0 along every axis along which they are constant."""
+    for dim in range(ids.dim()):
+        if ids.shape[dim] > 1 and ids.stride(dim) != 0 and _constant(ids, dim):
+            ids = ids.narrow(dim, 0, 1).expand(ids.shape)
+    return ids
+
+
+def compact(*tensors: Tensor) -> list[Tensor]:
+    """Broadcast id tensors, narrowed to one entry along every axis along which none of them changes."""
+    wide = list(torch.broadcast_tensors(*tensors)) if len(tensors) > 1 else list(tensors)
+    for dim in range(wide[0].dim()):
+        if wide[0].shape[dim] > 1 and all(t.stride(dim) == 0 for t in wide):
+            wide = [t.narrow(dim, 0, 1) for t in wide]
+    return wide
+
+
+def _in_order(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct rows in order of first appearance, and which of them each row is."""
+    _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first, kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rows[first[order]], rank[which.reshape(-1)]
+
+
+class Units:
+    """The steps of a wiring as they are found. `node` is the fx node whose rule runs."""
+
+    def __init__(self, batch: int = 1) -> None:
+        self.batch = batch
+        self.node: Any = None
+        self.count = 0
+        self.steps: list[Step] = []
+        self.inputs: list[tuple[int, int]] = []
+        self.notes: list[str] = []
+        self.scores: set[int] = set()
+        self._merged: dict[tuple[Any, ...], int] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self.layered: set[str] = set()
+        self.env: dict[Any, Any] = {}
+        self.roots: dict[Any, Any] = {}
+        self.known: dict[Any, Tensor | None] = {}
+
+    # -- making units
+
+    def _reserve(self, n: int) -> int:
+        start, self.count = self.count, self.count + n
+        return start
+
+    def source(self, n: int) -> np.ndarray:
+        """n new input units."""
+        start = self._reserve(n)
+        self.inputs.append((start, n))
+        return np.arange(start, start + n, dtype=np.int32)
+
+    def note(self, line: str) -> None:
+        if line not in self.notes:
+            self.notes.append(line)
+
+    def _join(self, kind: str, operands: Sequence[np.ndarray], width: int = 1) -> int:
+        join = Join(kind, tuple(operands), self.count, width)
+        self.steps.append(join)
+        if kind == "score":
+            self.scores.update(range(join.start, join.stop))
+        return self._reserve(join.outputs)
+
+    def _pairs(self, kind: str, x: Tensor, y: Tensor, joined: Tensor) -> Tensor:
+        """New units where `joined`, one for each distinct pair in order of appearance; elsewhere the larger id."""
+        here = joined.reshape(-1).numpy()
+        rows = torch.stack((x, y), -1).reshape(-1, 2).numpy()
+        ids = rows.max(1)
+        if here.any():
+            distinct, which = _in_order(rows[here])
+            ids[here] = self._join(kind, (distinct[:, 0], distinct[:, 1])) + which
+        return torch.from_numpy(ids).view(x.shape)
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """Ids of x + y: the paths of both.
+
+        If one carries no unit, or both are equal, the other passes; else every position where at least one carries a
+        unit gets a new unit, so that a residual stream stays one contiguous range.
+        """
+        shape = torch.broadcast_shapes(x.shape, y.shape)
+        x, y = compact(x, y)
+        if not (x >= 0).any() or torch.equal(x, y):
+            return y.expand(shape)
+        if not (y >= 0).any():
+            return x.expand(shape)
+        y = torch.where(x == y, -1, y)
+        return squash(self._pairs("add", x, y, (x >= 0) | (y >= 0)).expand(shape))
+
+    def gate(self, value: Tensor, by: Tensor) -> Tensor:
+        """Ids of value * by; where one is a constant (no unit), or both are equal, the unit passes."""
+        shape = torch.broadcast_shapes(value.shape, by.shape)
+        x, y = compact(value, by)
+        return squash(self._pairs("gate", x, y, (x >= 0) & (y >= 0) & (x != y)).expand(shape))
+
+    def merge(self, rows: Tensor) -> Tensor:
+        """rows (n, m) -> (n,): the one unit of each row (-1 is ignored), or a new one that adds all of them."""
+        if rows.shape[1] == 1:
+            return rows[:, 0]
+        top = rows.amax(1)
+        if bool((torch.where(rows < 0, top[:, None], rows) == top[:, None]).all()):
+            return top
+        ordered = np.sort(rows.numpy(), axis=1)
+        keep = ordered >= 0
+        keep[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+        counts = keep.sum(1)
+        mixed = counts > 1
+        sets = np.full((int(mixed.sum()), int(counts.max())), -1, np.int32)
+        filled = np.arange(sets.shape[1]) < counts[mixed][:, None]
+        sets[filled] = ordered[mixed][keep[mixed]]
+        distinct, which = _in_order(sets)
+        key = (distinct.shape, distinct.tobytes())
+        if key not in self._merged:
+            self._merged[key] = self._join("add", list(distinct.T))
+        ids = top.numpy().copy()
+        ids[mixed] = self._merged[key] + which
+        return torch.from_numpy(ids)
+
+    def reduce(self, ids: Tensor, dims: Sequence[int], keepdim: bool = False) -> Tensor:
+        """Ids of a sum, mean or pool of all entries along `dims`."""
+        dims = sorted({d % ids.dim() for d in dims}) if ids.dim() else []
+        others = [d for d in range(ids.dim()) if d not in dims]
+        small = compact(ids)[0].permute(*others, *dims)
+        sides = small.shape[: len(others)]
+        merged = self.merge(small.reshape(int(np.prod(sides)), -1)).view(sides)
+        merged = merged.expand([ids.shape[d] for d in others])
+        for dim in dims if keepdim else ():
+            merged = merged.unsqueeze(dim)
+        return merged
+
+    def channels(self, ids: Tensor, dim: int) -> Tensor:
+        """(n,) the unit of each index along `dim`; units that share an index are added."""
+        return self.reduce(ids, [d for d in range(ids.dim()) if d != dim % ids.dim()])
+
+    # -- products
+
+    def score(self, rows: Tensor) -> Tensor:
+        """rows (n, width, 2) of pairs -> (n,) attention-score units, one for each distinct row."""
+        n, width, _ = rows.shape
+        distinct, which = _in_order(rows.reshape(n, -1).numpy())
+        pairs = distinct.reshape(-1, 2)
+        return torch.from_numpy((self._join("score", (pairs[:, 0], pairs[:, 1]), width) + which).astype(np.int32))
+
+    def product(self, x: Tensor, y: Tensor, value: int | None) -> Tensor:
+        """Ids of the sum of x * y over their last axis.
+
+        If no pair of units changes along that axis, the product is a gate, with operand `value` (0 or 1) as its value
+        branch. If it does and `value` is None, the sum is an attention score; else it is the sum of the gated values.
+        """
+        shape = torch.broadcast_shapes(x.shape, y.shape)[:-1]
+        x, y = compact(x, y)
+        if x.numel() > MOST_PAIRS:
+            raise NoRule(f"a product over {x.numel()} pairs of units")
+        if x.shape[-1] > 1 and value is None and tracked(x) and tracked(y):
+            made = self.score(torch.stack((x, y), -1).reshape(-1, x.shape[-1], 2)).view(x.shape[:-1])
+        else:
+            gated = self.gate(y, x) if value == 1 else self.gate(x, y)
+            made = self.reduce(gated, [-1])
+        return squash(made.expand(shape))
+
+    # -- layers
+
+    def layer(
+        self,
+        weight: Weight,
+        reads: Tensor,
+        *,
+        out: Sequence[int],
+        into: Sequence[int],
+        shared: Sequence[int] = (),
+        kind: str = "linear",
+        groups: int = 1,
+        positions: int | None = None,
+        **geometry: Any,
+    ) -> Tensor:
+        """Emit the layer of a weight and give the ids of its outputs, shaped as the view's `shared` + `out` axes.
+
+        reads: the units behind the view's `shared` + `into` axes, flattened. The rest of the view's axes are the
+        kernel's. A slice of a parameter makes the whole layer, with no unit (-1) read at the columns outside. The
+        axes of a parameter that picks one of several matrices (experts) become groups.
+        """
+        rest = [d for d in range(len(weight.shape)) if d not in (*out, *into, *shared)]
+        role: dict[int, str] = {}
+        for axis, length in enumerate(weight.size):
+            moves = [
+                name
+                for name, dims in (("out", out), ("in", into), ("kernel", rest), ("group", shared))
+                if weight.over(dims, axis)
+            ]
+            if len(moves) > 1:
+                raise NoRule(f"a view of parameter '{weight.name}' that mixes its axes")
+            if moves:
+                role[axis] = moves[0]
+            elif length > 1 and kind == "conv" and axis >= 2:
+                role[axis] = "kernel"
+        for wanted in ("out", "in"):
+            free = [axis for axis in range(len(weight.size)) if axis not in role]
+            if wanted not in role.values() and free:
+                role[free[0]] = wanted
+        for axis, length in enumerate(weight.size):
+            role.setdefault(axis, "group" if length > 1 else "kernel")
+        axes = {
+            name: [a for a in range(len(weight.size)) if role[a] == name] for name in ("out", "in", "kernel", "group")
+        }
+        if not axes["out"] or not axes["in"]:
+            raise NoRule(f"parameter '{weight.name}' of shape {weight.size}, which is no matrix")
+
+        n_out, n_in, n_group = (int(np.prod([weight.size[a] for a in axes[name]])) for name in ("out", "in", "group"))
+        at = [
+            self._flat(weight, axes["group"], list(shared)),
+            *(self._flat(weight, axes[n], d) for n, d in (("out", out), ("in", into))),
+        ]
+        group, row, column = at
+        if groups > 1:
+            if n_group > 1 or not np.array_equal(row, np.arange(n_out)) or not np.array_equal(column, np.arange(n_in)):
+                raise NoRule(f"a grouped convolution with part of parameter '{weight.name}'")
+            full = reads.numpy()
+        else:
+            full = np.full((n_group, n_in), -1, np.int32)
+            full[group[:, None], column[None, :]] = reads.reshape(len(group), -1).numpy()
+            full = full.reshape(-1)
+        if (full < 0).all():
+            full = self.source(len(full))
+            self.note(f"layer '{weight.name}' reads a learned or fixed constant: its inputs count as input units")
+        flipped = min(axes["out"]) > min(axes["in"])
+        per_group = groups if flipped else 1
+        shape = (n_out * n_group * per_group, n_in // per_group, *(weight.size[a] for a in axes["kernel"]))
+        if n_group > 1 or len(axes["out"]) > 1 or len(axes["in"]) > 1:
+            self.note(f"parameter '{weight.name}' of shape {weight.size} is read as a mask of shape {shape}")
+        start = self._emit(
+            weight.name,
+            shape,
+            full,
+            kind=kind,
+            groups=max(groups, n_group),
+            positions=positions,
+            transposed=flipped,
+            **geometry,
+        )
+        if groups > 1:
+            return torch.arange(start, start + shape[0], dtype=torch.int32)
+        made = start + group[:, None] * n_out + row[None, :]
+        return torch.from_numpy(made.astype(np.int32)).view([weight.shape[d] for d in (*shared, *out)])
+
+    @staticmethod
+    def _flat(weight: Weight, axes: Sequence[int], dims: Sequence[int]) -> np.ndarray:
+        """For each index along the view's `dims`, flattened, its flat index along the parameter's `axes`."""
+        flat = np.zeros(int(np.prod([weight.shape[d] for d in dims])), np.int64)
+        for axis in axes:
+            at = weight.coords[axis]
+            for d in reversed(range(at.dim())):
+                if d not in dims:
+                    at = at.select(d, 0)
+            kept = sorted(dims)
+            at = at.permute([kept.index(d) for d in dims])
+            flat = flat * weight.size[axis] + at.reshape(-1).numpy()
+        return flat
+
+    def embedding(self, weight: Weight, positions: int | None) -> np.ndarray:
+        """Emit an embedding and give its units; its vocabulary are new input units.
+
+        A parameter that is also a layer's (an output head tied to the embedding) has the layer's mask, which is the
+        other way round; its embedding counts as plain input units.
+        """
+        vocabulary, width = weight.size
+        if weight.name in self.layered:
+            self.note(
+                f"'{weight.name}' is a layer and an embedding: as an embedding it counts as {width} plain input units"
+            )
+            return self.source(width)
+        start = self._emit(
+            weight.name,
+            (width, vocabulary),
+            self.source(vocabulary),
+            kind="embedding",
+            positions=positions,
+            transposed=True,
+        )
+        return np.arange(start, start + width, dtype=np.int32)
+
+    def _emit(self, name: str, shape: tuple[int, ...], reads: np.ndarray, **fields: Any) -> int:
+        if self._shapes.setdefault(name, shape) != shape:
+            raise TraceError(
+                f"parameter '{name}' is used with shapes {self._shapes[name]} and {shape}; a mask has one shape"
+            )
+        self.steps.append(Layer(name, shape, reads, self.count, **fields))
+        return self._reserve(shape[0])
