@@ -740,7 +740,7 @@ def test_zip_timestamps_do_not_enter_the_bytes(tmp_path):
 
 
 def test_stacked_experts_are_laid_flat(tmp_path) -> None:
-    """A parameter (experts, out, in) is one layer of (experts * out, in) in a wiring: expert e makes units e * out on."""
+    """A parameter (experts, out, in) is one layer of (experts * out, in) in a wiring."""
     experts = np.random.default_rng(0).random((3, 4, 5)) < 0.5
     up = Layer("up", (12, 5), np.tile(np.arange(5), 3), 5, groups=3)
     wiring = Wiring(np.arange(5), (up,), np.arange(5, 17))
