@@ -108,7 +108,14 @@ def test_packing_does_not_depend_on_who_packs(monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.delitem(sys.modules, "topo.kernels.bits")  # as before numba was imported
         by_numpy = [_pack(floats), _pack(mask, True), _pack(floats.astype(np.float16))]
-    same = (floats, floats.astype(">f8"), floats.astype(np.float16), mask, mask.astype(np.int64), np.asfortranarray(mask))
+    same = (
+        floats,
+        floats.astype(">f8"),
+        floats.astype(np.float16),
+        mask,
+        mask.astype(np.int64),
+        np.asfortranarray(mask),
+    )
     for values in same:
         words, odd = _pack(values)
         assert (words == by_numpy[0][0]).all() and not odd

@@ -34,9 +34,7 @@ def test_complete_chain_has_the_product_of_its_widths_as_paths(widths) -> None:
     assert network(masks, wiring, "effective_paths") == math.prod(widths)
     assert network(masks, wiring, "effective_nodes") == sum(widths)
     assert network(masks, wiring, "path_entropy_width") == pytest.approx(sum(widths))
-    assert network(masks, wiring, "path_entropy") == pytest.approx(
-        sum(math.log(a * b) for a, b in pairwise(widths))
-    )
+    assert network(masks, wiring, "path_entropy") == pytest.approx(sum(math.log(a * b) for a, b in pairwise(widths)))
 
 
 @pytest.mark.small

@@ -27,8 +27,8 @@ def wiring() -> Wiring:
 def by_torch(masks: MaskSet) -> tuple[float, dict[str, np.ndarray]]:
     """(paths, kernel multiplicities that a gradient reaches) of ResNet-20 at the level of channels.
 
-    Each kernel's number of kept weights is put at its centre and a 1 x 1 image of ones is sent through: convolutions then
-    see their centres only, so the output counts paths between channels.
+    Each kernel's number of kept weights is put at its centre and a 1 x 1 image of ones is sent through: convolutions
+    then see their centres only, so the output counts paths between channels.
     """
     net = topo.models.build("resnet20").double().eval()
     for module in net.modules():
@@ -47,14 +47,17 @@ def by_torch(masks: MaskSet) -> tuple[float, dict[str, np.ndarray]]:
     total = net(torch.ones(1, 3, 1, 1, dtype=torch.float64)).sum()
     total.backward()
     reached = {
-        name: np.where((p.grad[c] != 0).numpy(), many.numpy(), 0).astype(np.int64) for name, (p, c, many) in kernels.items()
+        name: np.where((p.grad[c] != 0).numpy(), many.numpy(), 0).astype(np.int64)
+        for name, (p, c, many) in kernels.items()
     }
     return float(total.detach()), reached
 
 
 def files() -> list:
     if not DATA.is_dir():
-        return [pytest.param(None, marks=pytest.mark.skip(reason="the shared reference masks are not beside this checkout"))]
+        return [
+            pytest.param(None, marks=pytest.mark.skip(reason="the shared reference masks are not beside this checkout"))
+        ]
     return [pytest.param(path, id=path.name) for path in sorted(DATA.iterdir()) if path.suffix != ".md"]
 
 
@@ -66,7 +69,8 @@ def test_reference_masks_by_gradients(path: Path, wiring: Wiring) -> None:
     assert report.network["log10_effective_paths"] == pytest.approx(math.log10(paths), rel=1e-12)
     assert report.network["effective_paths"] == flow.exact_paths(build_graph(masks, wiring), direction="backward")
     assert float(report.network["effective_paths"]) == pytest.approx(paths, rel=1e-12)
-    assert {row["layer"]: row["effective_params"] for row in report.layers} == {n: int(r.sum()) for n, r in reached.items()}
+    counted = {row["layer"]: row["effective_params"] for row in report.layers}
+    assert counted == {name: int(many.sum()) for name, many in reached.items()}
     assert report.network["effective_kernels"] == sum(int((r > 0).sum()) for r in reached.values())
     assert {row["layer"]: row["effective_in"] for row in report.layers} == {
         n: int((r.sum(axis=0) > 0).sum()) for n, r in reached.items()
@@ -81,5 +85,5 @@ def test_dense_resnet20_has_701_nodes(wiring: Wiring) -> None:
     report = topo.analyze(dense, wiring)
     assert report.network["nodes"] == report.network["effective_nodes"] == 701
     assert report.network["params"] == report.network["effective_params"] == 270_896
-    assert report.network["log10_effective_paths"] == pytest.approx(48, abs=0.5)  # spec: log10 of about 48, channel view
+    assert report.network["log10_effective_paths"] == pytest.approx(48, abs=0.5)
     assert report.network["flops_dense"] == 2 * report.network["macs_dense"] == 2 * 40_813_184

@@ -36,12 +36,11 @@ def _pack(values: np.ndarray, strict: bool = False) -> tuple[np.ndarray, bool]:
 
     if values.dtype == np.bool_ or values.dtype == np.int8:
         values = values.view(np.uint8)
-    elif values.dtype == np.float16 and not strict:
-        infinity, values = 0x7C00, values.view(np.uint16)
-        return words, pack(np.ascontiguousarray(values), words, False) or largest_magnitude(values.reshape(-1)) > infinity
-    elif values.dtype == np.uint16 and not strict:
-        values = np.ascontiguousarray(values)
-        return words, pack(values, words, False) or largest_magnitude(values.reshape(-1)) > _BFLOAT16_INFINITY
+    elif values.dtype in (np.float16, np.uint16) and not strict:
+        infinity = 0x7C00 if values.dtype == np.float16 else _BFLOAT16_INFINITY
+        halves = np.ascontiguousarray(values).view(np.uint16)
+        pack(halves, words, False)
+        return words, bool(largest_magnitude(halves.reshape(-1)) > infinity)
     elif values.dtype.newbyteorder("=") not in (np.float32, np.float64, np.uint8):
         odd = strict and bool(((values != 0) & (values != 1)).any())
         pack(np.ascontiguousarray(values != 0).view(np.uint8), words, False)
