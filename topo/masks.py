@@ -27,8 +27,8 @@ def _pack(values: np.ndarray, strict: bool = False) -> tuple[np.ndarray, bool]:
     rows, cols = values.shape
     words = np.zeros((rows, -(-cols // 64)), np.uint64)
     if values.size < _SMALL and "topo.kernels.bits" not in sys.modules:
-        halves = values.dtype == np.uint16 and not strict
-        kept = (values & 0x7FFF) != 0 if halves else values != 0
+        magnitudes = values & 0x7FFF if values.dtype == np.uint16 and not strict else values
+        kept = magnitudes != 0
         packed = np.packbits(kept, axis=1, bitorder="little")
         words.view(np.uint8)[:, : packed.shape[1]] = packed
         return words, bool((kept & (values != 1)).any() if strict else _has_nan(values))
