@@ -179,3 +179,29 @@ def kernel_counts(words, taps, counts):
                     word = word << np.uint64(after)
                 total += _popcount(word)
             counts[i, k] = total
+
+
+@nb.njit(cache=True, nogil=True)
+def column_counts(words, counts):
+    """words (rows, w) uint64 -> counts (64 w,) int64: how many rows have bit j.
+
+    Byte b of lanes[s, w] counts the bits 8 b + s of word w; every 255 rows, before a byte overflows, the lanes are
+    emptied into the counts. The inner loop runs along the words of a row, which the compiler takes eight at a time.
+
+    words [[0b101], [0b001]] -> counts [2, 0, 1, 0, ...]
+    """
+    rows, width = words.shape
+    lanes = np.zeros((8, width), np.uint64)
+    lowest = np.uint64(0x0101010101010101)
+    counts[:] = 0
+    for start in range(0, rows, 255):
+        for i in range(start, min(start + 255, rows)):
+            for shift in range(8):
+                for w in range(width):
+                    lanes[shift, w] += (words[i, w] >> np.uint64(shift)) & lowest
+        for w in range(width):
+            for shift in range(8):
+                lane = lanes[shift, w]
+                for byte in range(8):
+                    counts[64 * w + 8 * byte + shift] += np.int64((lane >> np.uint64(8 * byte)) & np.uint64(255))
+                lanes[shift, w] = 0

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topo.check import check, over_n_m, parse_n_m
+from topo.check import check, over_n_m
 from topo.errors import TopoError
 from topo.masks import BitRows, MaskSet
+from topo.n_m import parse_n_m
 from topo.report import Report, Row
 
 
@@ -140,7 +141,7 @@ def test_n_m_by_parts_finds_the_same(monkeypatch):
     mask = np.zeros((9, 8), bool)
     mask[7, :3] = True
     whole = over_n_m("w", BitRows.of_mask(mask), 2, 4)
-    monkeypatch.setattr("topo.check._CHUNK", 16)
+    monkeypatch.setattr("topo.n_m._CHUNK", 16)
     assert over_n_m("w", BitRows.of_mask(mask), 2, 4) == whole
     assert whole.index == (7, 0)
 

@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {
     0: ("kernels",),
     1: ("masks", "errors", "registry", "atomic", "threads", "numerals", "_version"),
-    2: ("wiring", "quotas", "formats"),
+    2: ("wiring", "quotas", "n_m", "formats"),
     3: ("graph", "views", "trace", "report", "models", "data"),
     4: ("metrics", "generators", "pruners", "nulls", "compare", "check", "networks", "interop"),
-    5: ("analyze", "optimize", "train", "files"),
+    5: ("analyze", "generate", "optimize", "train", "files"),
     6: ("plots",),
     7: ("cli",),
 }

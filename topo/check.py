@@ -5,7 +5,6 @@ Masks get lost in fine-tuning, merging, conversion and export without a word; th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,11 +13,10 @@ import numpy as np
 
 from topo.errors import TopoError
 from topo.masks import BitRows, MaskSet
+from topo.n_m import kept_in_groups, parse_n_m
 from topo.report import Report
 
 FAILURES = ("layer-collapse", "no-paths")
-# Parameters unpacked at a time: 16 MB of bools.
-_CHUNK = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -90,15 +88,6 @@ def matches(name: str, pattern: str | None) -> bool:
     return pattern is None or fnmatchcase(name, pattern)
 
 
-def parse_n_m(text: str) -> tuple[int, int]:
-    """ "2:4" -> (2, 4); TopoError unless 1 <= N <= M."""
-    parts = re.fullmatch(r"(\d{1,9}):(\d{1,9})", text.strip())
-    n, m = (int(part) for part in parts.groups()) if parts else (0, 0)
-    if not 1 <= n <= m:
-        raise TopoError(f"'{text}' is no N:M pattern; N:M is two whole numbers with 1 <= N <= M, as in 2:4")
-    return n, m
-
-
 def _present(findings: Iterator[Finding | None] | Sequence[Finding | None]) -> list[Finding]:
     return [finding for finding in findings if finding is not None]
 
@@ -126,19 +115,13 @@ def _lost(masks: MaskSet, contains: MaskSet, name: str) -> Finding | None:
 
 
 def over_n_m(name: str, rows: BitRows, n: int, m: int) -> Finding | None:
-    """Where a mask breaks N:M: more than n kept among m consecutive inputs.
+    """Where a mask breaks N:M, see `topo.n_m`: more than n kept among m consecutive inputs.
 
-    Groups lie along the input axis (dimension 1) and start at multiples of m; in a convolution there are groups along
-    the input channels for each kernel position. A last, incomplete group obeys the same bound n. The first one is
-    first by row, then by group, then by kernel position.
+    The first one is first by row, then by group, then by kernel position.
     """
     count, first = 0, None
     inputs = rows.shape[1]
-    height = max(1, _CHUNK // rows.columns)
-    for start in range(0, rows.shape[0], height):
-        words = rows.words[start : start + height]
-        part = BitRows((len(words), inputs, rows.size // (rows.shape[0] * inputs)), words).unpack()
-        kept = np.add.reduceat(part, np.arange(0, inputs, m), axis=1, dtype=np.int32)  # (rows, groups, positions)
+    for start, kept in kept_in_groups(rows, m):
         over = kept > n
         if first is None and over.any():
             row, group, position = _index(np.unravel_index(over.argmax(), over.shape))

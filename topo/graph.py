@@ -63,6 +63,11 @@ class Block:
         return views.NETWORK_VIEWS[self.view](self.rows, self.reads, self.groups)
 
     @cached_property
+    def layer_edges(self) -> views.Edges:
+        """The edges of the layer by itself, in its layer view, with multiplicities."""
+        return views.of_layer(self.layer_view, self.rows, self.groups)
+
+    @cached_property
     def used_inputs(self) -> np.ndarray:
         """bool (in,): input channels with at least one kept weight."""
         columns = np.empty((self.groups, self.rows.words.shape[1]), np.uint64)

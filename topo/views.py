@@ -47,6 +47,24 @@ class Edges:
             return int(self.counts.max(initial=0)) * max(self.counts.shape)
         return max(len(self.reads), len(self.words)) * self.taps  # type: ignore[arg-type]
 
+    def fan_in(self) -> np.ndarray:
+        """Sum of the multiplicities of each row: int64 (rows,)."""
+        if self.counts is not None:
+            return self.counts.sum(axis=1, dtype=np.int64)
+        return np.bitwise_count(self.words).sum(axis=1, dtype=np.int64)  # type: ignore[arg-type]
+
+    def fan_out(self) -> np.ndarray:
+        """Sum of the multiplicities of each column: int64 (len(reads),)."""
+        if self.counts is not None:
+            groups = self.counts.reshape(self.groups, -1, self.counts.shape[1])
+            return groups.sum(axis=1, dtype=np.int64).reshape(-1)
+        from topo.kernels.bits import column_counts
+
+        assert self.words is not None
+        sums = np.empty(64 * self.words.shape[1], np.int64)
+        column_counts(self.words, sums)
+        return sums[: len(self.reads) * self.taps].reshape(-1, self.taps).sum(axis=1)
+
     def pull(self, x: np.ndarray) -> np.ndarray:
         """y = M x for the multiplicities M: float64 (len(reads),) -> (rows,)."""
         from topo.kernels import paths
@@ -109,6 +127,24 @@ def unit(rows: BitRows, reads: np.ndarray, groups: int = 1) -> Edges:
         starts = np.searchsorted(reads[order], units)
         joined, reads = np.logical_or.reduceat(joined[:, order], starts, axis=1), units.astype(np.int32)
     return Edges(reads, BitRows.of_mask(joined).words)
+
+
+def kernel(rows: BitRows, groups: int = 1) -> Edges:
+    """rows of shape (out, in / groups, ...) -> edges of multiplicity 1 from (input channel, kernel position) pairs.
+
+    The pair (i, position) of group g is column (g in / groups + i) taps + position.
+    """
+    columns = np.arange(groups * rows.columns, dtype=np.int32)
+    if groups > 1:
+        return Edges(columns, None, rows.unpack().reshape(rows.shape[0], -1).astype(np.uint16), groups=groups)
+    return Edges(columns, rows.words)
+
+
+def of_layer(view: str, rows: BitRows, groups: int = 1) -> Edges:
+    """The edges of a layer by itself, in any view: every input channel (or feature) is a unit of its own."""
+    if view == "kernel":
+        return kernel(rows, groups)
+    return NETWORK_VIEWS[view](rows, np.arange(groups * rows.shape[1], dtype=np.int32), groups)
 
 
 NETWORK_VIEWS = {"channel": channel, "unit": unit}

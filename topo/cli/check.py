@@ -6,11 +6,12 @@ import argparse
 import math
 from typing import Any
 
-from topo.check import FAILURES, check, chosen, parse_n_m
+from topo.check import FAILURES, check, chosen
 from topo.cli import inputs
 from topo.cli.options import UsageError, command, density, network_options
 from topo.cli.output import Progress, printable, quiet, say
 from topo.errors import TopoError
+from topo.n_m import parse_n_m
 from topo.report import note_lines
 
 NO = 3

@@ -39,6 +39,17 @@ def _meaning(entry: Any) -> str:
     return entry.doc if entry.source == "definition" else f"{entry.doc} [{entry.source}]"
 
 
+def _methods() -> Table:
+    from topo.generate import methods
+
+    lines = []
+    for name, entry in methods().items():
+        takes = ", ".join(f"{key}={value}" for key, value in entry.options.items())
+        about = f"{entry.description} [{entry.source}]"
+        lines.append([name, getattr(entry, "needs", "nothing"), takes, about])
+    return Table(["method", "needs", "options", "masks"], lines, left=frozenset({1, 2, 3}))
+
+
 def _formats() -> Table:
     from topo.formats import formats
 
@@ -56,6 +67,13 @@ def _models() -> Table:
     return Table(["model", "input", "network"], lines, left=frozenset({1, 2}))
 
 
+def _quotas() -> Table:
+    from topo.quotas import quotas
+
+    lines = [[name, (rule.__doc__ or "").strip().partition("\n")[0]] for name, rule in quotas.items()]
+    return Table(["quota", "how the parameters are divided among the layers"], lines, left=frozenset({1}))
+
+
 def _plots() -> Table:
     from topo.plots import plots
 
@@ -63,4 +81,11 @@ def _plots() -> Table:
     return Table(["plot", "shows"], lines, left=frozenset({1}))
 
 
-_LISTS = {"metrics": _metrics, "models": _models, "formats": _formats, "plots": _plots}
+_LISTS = {
+    "metrics": _metrics,
+    "methods": _methods,
+    "models": _models,
+    "formats": _formats,
+    "quotas": _quotas,
+    "plots": _plots,
+}

@@ -21,7 +21,7 @@ from topo.report import Value
 metrics = Registry("metric", __name__)
 
 # Groups computed by --metrics default; `all` is every metric there is.
-DEFAULT_GROUPS = ("paths",)
+DEFAULT_GROUPS = ("paths", "spectral", "degrees")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Metric:
     """A registered metric.
 
     scope: "network" or "layer". wired: needs to know who feeds whom. view: "network" if it is seen in the graph's view,
-    "layer" if in the view of single layers.
+    "layer" if in the view of single layers. ordered: it depends on the order in which units are numbered, so that a
+    relabelled network, the same graph, may have another value.
     """
 
     function: Callable[..., Any]
@@ -40,6 +41,7 @@ class Metric:
     source: str
     wired: bool
     view: str = "network"
+    ordered: bool = False
 
     @property
     def doc(self) -> str:
@@ -52,13 +54,13 @@ class Metric:
 
 
 def metric(
-    *, group: str, scope: str, unit: str, source: str, wired: bool, view: str = "network"
+    *, group: str, scope: str, unit: str, source: str, wired: bool, view: str = "network", ordered: bool = False
 ) -> Callable[[Callable], Callable]:
     """Decorator: register a function as a metric. A name may stand once for the network and once for layers."""
 
     def enter(function: Callable) -> Callable:
         name = function.__name__.removeprefix("layer_") if scope == "layer" else function.__name__
-        entry = Metric(function, name, group, scope, unit, source, wired, view)
+        entry = Metric(function, name, group, scope, unit, source, wired, view, ordered)
         metrics.add(f"{scope}:{name}")(entry)
         return function
 
