@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from topo.errors import FormatError, MaskError, TopoError, WiringError
-from topo.formats.container import open_container
 from topo.formats.fitting import aligned, oriented, without_scales
+from topo.formats.opening import open_container
 from topo.formats.source import Found, Reader, Source, formats, plural, some
 from topo.masks import BitRows, MaskSet
 

@@ -1,20 +1,14 @@
-"""Plain pickles and .npy files, through the restricted reader only."""
+"""Plain pickles, through the restricted reader only."""
 
 from __future__ import annotations
 
-import io
-from math import prod
 from mmap import mmap
 from typing import Any
 
-import numpy as np
-
-from topo.errors import FormatError
-from topo.formats.archive import read_npy_header
 from topo.formats.container import Container
 from topo.formats.rebuild import Allowance, admitted
 from topo.formats.restricted import Buffer, Machine, resolved
-from topo.formats.tensors import Tensor
+from topo.formats.torch_file import load_storage
 
 
 def is_pickle(data: mmap) -> bool:
@@ -32,10 +26,9 @@ def open_pickle(data: mmap) -> Container:
 
 def read_pickle(data: Buffer, position: int = 0) -> Any:
     """The object of one pickle, its arrays as Tensors; FormatError for anything that is no array or plain container."""
-    from topo.formats.torch_file import load_storage
-
     allowance = Allowance(len(data))
-    return resolved(Machine(data, admitted(allowance, load_storage(allowance)), position=position).run())
+    machine = Machine(data, admitted(allowance, load_storage(allowance)), position=position)
+    return resolved(machine.run(), allowance.spend)
 
 
 def read_objects(data: Buffer, shape: tuple[int, ...], position: int = 0) -> Any:
@@ -44,19 +37,3 @@ def read_objects(data: Buffer, shape: tuple[int, ...], position: int = 0) -> Any
     if isinstance(content, list) and shape == () and len(content) == 1:
         return content[0]
     return content
-
-
-def open_npy(data: mmap) -> Container:
-    """One array, or the dict or list in an array of objects."""
-    head = io.BytesIO(data[: 1 << 16])
-    shape, fortran, dtype, start = read_npy_header(head)
-    if dtype.hasobject:
-        return Container("npy", read_objects(data, shape, start))
-    promised = start + prod(shape) * dtype.itemsize
-    if promised != len(data):
-        raise FormatError(f"an array of shape {shape} promises {promised:,} bytes and the file has {len(data):,}")
-    if dtype.kind not in "biuf" or not prod(shape):
-        raise FormatError(f"it holds one array of type {dtype} and shape {shape}, which is no mask")
-    held = np.dtype("u1") if dtype.kind == "b" else dtype
-    array = np.frombuffer(data, held, prod(shape), start).reshape(shape, order="F" if fortran else "C")
-    return Container("npy", [Tensor.of(array, dtype.name)])

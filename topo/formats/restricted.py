@@ -226,30 +226,45 @@ def put(target: dict[Any, Any], items: list[Any]) -> None:
         target[key] = value
 
 
-def resolved(root: Any) -> Any:
-    """The object with its arrays finished; shared parts stay shared, a part of itself is refused."""
-    done: dict[int, Any] = {}
+def resolved(root: Any, spend: Callable[[int], None]) -> Any:
+    """The object with its arrays finished; shared parts stay shared, a part of itself is refused.
+
+    spend: told the elements of the arrays in a part each time that part stands in another place; a mask is packed under
+    every name that it has.
+    """
+    done: dict[int, tuple[Any, int]] = {}
     open_: set[int] = set()
 
-    def resolve(value: Any, depth: int = 0) -> Any:
+    def resolve(value: Any, depth: int = 0) -> tuple[Any, int]:
+        """The finished value and how many elements its arrays have."""
         if not isinstance(value, (list, tuple, dict, Unfinished)):
-            return value
+            return value, 0
         if id(value) in done:
+            spend(done[id(value)][1])
             return done[id(value)]
         if id(value) in open_ or depth > _MOST_DEPTH:
             raise corrupt("an object within itself" if id(value) in open_ else f"more than {_MOST_DEPTH} levels")
         open_.add(id(value))
-        if isinstance(value, dict):
-            result: Any = {key: resolve(entry, depth + 1) for key, entry in value.items()}
-        elif isinstance(value, Unfinished):
-            result = value.finish(lambda part: resolve(part, depth + 1))
-        else:
-            result = type(value)(resolve(entry, depth + 1) for entry in value)
-        open_.discard(id(value))
-        done[id(value)] = result
-        return result
+        elements = 0
 
-    return resolve(root)
+        def part(of: Any) -> Any:
+            nonlocal elements
+            found, inside = resolve(of, depth + 1)
+            elements += inside
+            return found
+
+        if isinstance(value, dict):
+            result: Any = {key: part(entry) for key, entry in value.items()}
+        elif isinstance(value, Unfinished):
+            result = value.finish(part)
+            elements = getattr(result, "size", elements)
+        else:
+            result = type(value)(part(entry) for entry in value)
+        open_.discard(id(value))
+        done[id(value)] = result, elements
+        return done[id(value)]
+
+    return resolve(root)[0]
 
 
 def _data(view: memoryview) -> bytes | memoryview:
@@ -382,7 +397,7 @@ def _drop(machine: Machine) -> None:
     machine.stack.pop()
 
 
-# The operations of protocols 0 to 5, less those for extensions, sets, duplicates and out-of-band buffers.
+# The operations of protocols 0 to 5, less those for extensions, duplicates and out-of-band buffers.
 _BY_LETTER: dict[bytes, Callable[[Machine], None]] = {
     b"\x80": _proto,
     b"\x95": _frame,
@@ -423,6 +438,10 @@ _BY_LETTER: dict[bytes, Callable[[Machine], None]] = {
     b"a": _one,
     b"e": _extend,
     b"}": lambda m: m.push({}),
+    # Sets are the list of their members, which are not hashed.
+    b"\x8f": lambda m: m.push([]),
+    b"\x90": _extend,
+    b"\x91": lambda m: m.push(m.above_mark()),
     b"d": _dict,
     b"s": _pair,
     b"u": _update,

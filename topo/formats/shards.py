@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from mmap import mmap
 from pathlib import Path
 from typing import Any
 
 from topo.errors import FormatError
-from topo.formats.container import Container, open_container
+from topo.formats.container import Container
 from topo.formats.safetensors import LARGEST_HEADER, without_repeats
 
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLES = ("model.safetensors", "pytorch_model.bin")
 
 
-def open_folder(folder: Path) -> Container:
-    """A folder that holds one index, or one checkpoint file."""
+def open_folder(folder: Path, open_one: Callable[[Path], Container]) -> Container:
+    """A folder that holds one index, or one checkpoint file, which `open_one` takes apart."""
     try:
         files = sorted(path for path in folder.iterdir() if path.is_file())
     except OSError as error:
@@ -27,7 +28,7 @@ def open_folder(folder: Path) -> Container:
     preferred = [names[name] for name in (*_INDEXES, *_SINGLES) if name in names]
     for found in (preferred[:1], indexes, tensors):
         if len(found) == 1:
-            return open_container(found[0])
+            return open_one(found[0])
     if len(tensors) > 1:
         raise FormatError(
             f"the folder holds {len(tensors)} safetensors files and no '*.safetensors.index.json' that joins them"
@@ -36,8 +37,8 @@ def open_folder(folder: Path) -> Container:
     raise FormatError(f"the folder holds {listed}: no '*.index.json' and no '*.safetensors'")
 
 
-def open_index(data: mmap, folder: Path) -> Container:
-    """The tensors that an index names, from the shards beside it."""
+def open_index(data: mmap, folder: Path, open_one: Callable[[Path], Container]) -> Container:
+    """The tensors that an index names, from the shards beside it, each of which `open_one` takes apart."""
     if len(data) > LARGEST_HEADER:
         raise FormatError(f"its {len(data):,} bytes are more than the {LARGEST_HEADER:,} that are read")
     try:
@@ -55,7 +56,7 @@ def open_index(data: mmap, folder: Path) -> Container:
         if not (folder / shard).is_file():
             raise FormatError(f"its shard '{shard}' is missing")
         try:
-            opened = open_container(folder / shard)
+            opened = open_one(folder / shard)
         except FormatError as error:
             raise FormatError(f"its shard '{shard}', {error}") from None
         if not isinstance(opened.content, dict):

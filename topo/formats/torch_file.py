@@ -65,13 +65,14 @@ def open_zip(data: mmap, entries: list[zipfile.ZipInfo]) -> Container:
     allowance = Allowance(len(data))
     start, stop = spans[pickles[0]]
     machine = Machine(data, admitted(allowance, load_storage(allowance)), storage, start, stop)
-    return Container("torch", resolved(machine.run()))
+    return Container("torch", resolved(machine.run(), allowance.spend))
 
 
 def open_legacy(data: mmap) -> Container:
     """The layout before torch 1.6: five pickles, then the storages one after another."""
     allowance = Allowance(len(data))
-    return Container("torch", resolved(_read_legacy(data, allowance, load_storage(allowance))))
+    root = _read_legacy(data, allowance, load_storage(allowance))
+    return Container("torch", resolved(root, allowance.spend))
 
 
 def _read_legacy(data: Buffer, allowance: Allowance, nested: Callable[[Any], Any] | None) -> Any:
@@ -112,6 +113,7 @@ def load_storage(allowance: Allowance) -> Callable[[Any], Any]:
     def load(data: Any) -> Storage:
         if not isinstance(data, (bytes, memoryview)) or not is_legacy(data):
             raise corrupt("a tensor whose storage is no torch file")
+        allowance.copy(len(data))  # each is read once; the same bytes again and again would take hours
         root = _read_legacy(data, allowance, None)
         if not isinstance(root, Storage):
             raise corrupt("a tensor whose storage is none")
