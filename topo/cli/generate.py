@@ -1,0 +1,102 @@
+"""`topo generate`: masks for a network, made by a method and a budget."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+from topo.cli import inputs
+from topo.cli.options import UsageError, check_outputs, command, density, network_options
+from topo.cli.output import Progress, printable, quiet, say, wrote
+from topo.errors import TopoError
+from topo.files import write_masks
+from topo.masks import MaskSet
+
+
+def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
+    made = command(
+        commands, parents, run, "generate",
+        "make masks for a network: random, regular, optimized; every method is in `topo list methods`",
+        "topo generate biregular --model resnet20 --density 0.05 --quota erk -o masks.safetensors",
+    )  # fmt: skip
+    made.add_argument("method", metavar="METHOD", help="how the masks are made (topo list methods)")
+    budget = made.add_mutually_exclusive_group()
+    budget.add_argument("--density", type=density, metavar="D", help="fraction of the parameters to keep, 0 to 1")
+    budget.add_argument("--sparsity", type=density, metavar="S", help="fraction to prune, 1 - density")
+    made.add_argument("--quota", metavar="Q", help="how the budget is shared among layers (topo list quotas)")
+    made.add_argument(
+        "-O", dest="options", action="append", default=[], type=_option, metavar="KEY=VALUE",
+        help="an option of the method, again for another",
+    )  # fmt: skip
+    made.add_argument("--from", dest="source", metavar="FILE", help="masks to start from (configuration, shuffle)")
+    network_options(made)
+    made.add_argument(
+        "-o", dest="out", metavar="OUT",
+        help="the file to write, .safetensors or .npz (default METHOD_MODEL_dDENSITY.safetensors, unless it exists)",
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    from topo.generate import generate, methods
+    from topo.networks import find_wiring
+
+    if args.model is None:
+        raise UsageError("--model says for which network the masks are made; it is needed")
+    entry = methods()[args.method]
+    rewires = getattr(entry, "rewires", False)
+    if rewires and args.source is None:
+        raise UsageError(f"method '{args.method}' starts from masks: give --from FILE")
+    if not rewires and args.density is None and args.sparsity is None:
+        raise UsageError("how much to keep? give --density or --sparsity")
+    options = _once(args.options, set(inspect.signature(generate).parameters) - {"budgets", "options"})
+    check_outputs([args.source] if args.source else [], {"-o": args.out})
+    wiring = find_wiring(args.model, args.input)
+    source = inputs.read(args.source, args, wiring) if args.source else None
+    with Progress(not quiet(args), f"{args.method}, layer ") as progress:
+        masks = generate(
+            args.method, wiring, density=args.density, sparsity=args.sparsity, quota=args.quota, source=source,
+            rng=getattr(args, "seed", 0), progress=progress, **options,
+        )  # fmt: skip
+    out = Path(args.out) if args.out else _free(_file_name(args.method, args.model, masks))
+    write_masks(masks, out)
+    say(_summary(masks) + "\n")
+    wrote(out, args)
+    return 0
+
+
+def _option(text: str) -> tuple[str, str]:
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip().isidentifier():
+        raise argparse.ArgumentTypeError(f"'{text}' is no option; write KEY=VALUE, as in nm=2:4")
+    return key.strip(), value.strip()
+
+
+def _once(options: list[tuple[str, str]], taken: set[str]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for key, value in options:
+        if key in taken:
+            raise UsageError(f"-O {key} is no option of a method; the command has options of its own for that")
+        if key in given:
+            raise UsageError(f"-O {key} is given twice")
+        given[key] = value
+    return given
+
+
+def _file_name(method: str, model: str, masks: MaskSet) -> str:
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", model).strip("-.")
+    return f"{method}_{name}_d{masks.density:.4g}.safetensors"
+
+
+def _free(name: str) -> Path:
+    if Path(name).exists():
+        raise TopoError(f"'{name}' is there already; -o names the file to write")
+    return Path(name)
+
+
+def _summary(masks: MaskSet) -> str:
+    line = f"{masks.kept:,} of {masks.size:,} parameters kept, density {masks.density:.4g}, {len(masks)} layers"
+    asked = masks.provenance.get("asked")
+    return printable(line if asked is None else f"{line}; asked were {asked:,}")

@@ -1,0 +1,169 @@
+"""generate: a method and a budget in, masks out, with a record of how they were made."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from topo._version import __version__
+from topo.errors import TopoError
+from topo.generators import Generator, generators
+from topo.masks import MaskSet, as_mask_set
+from topo.networks import find_wiring
+from topo.quotas import budgets as quota_budgets
+from topo.registry import Registry
+from topo.wiring import Wiring
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MASKED_KINDS = ("linear", "conv")
+
+
+def generate(
+    method: str,
+    wiring: Wiring | nn.Module | str | Path,
+    *,
+    density: float | None = None,
+    sparsity: float | None = None,
+    quota: str | None = None,
+    budgets: Mapping[str, int] | str | None = None,
+    source: MaskSet | Mapping[str, Any] | None = None,
+    input_shape: Sequence[int] | None = None,
+    rng: int | np.random.Generator = 0,
+    progress: Callable[[int, int, str], None] | None = None,
+    **options: Any,
+) -> MaskSet:
+    """Masks for a network, made by a named method from its shapes alone.
+
+    wiring: of the network; also a torch module (with input_shape), a model's name, or a wiring's JSON file. Every
+    linear layer and convolution is masked, first and last included; an embedding only where `budgets` names it.
+    density (the kept fraction) or sparsity (1 - density), never both: exactly round(density * N) parameters are kept.
+    quota: how they are shared among layers (`topo.quotas`), the method's own choice by default. budgets: parameters to
+    keep by layer name instead of all these (for the optimizer also the name of a rule). source: masks that the methods
+    `configuration` and `shuffle` start from; their kept counts are the budget. options: the method's own.
+    progress: called as (layers done, layers in all, layer).
+
+    The same seed gives the same masks. The provenance holds method, options, seed, density, model and input shape, and
+    where the structure forbids an exact budget, what was asked and what is kept instead (`asked`, `keeps`).
+
+    >>> generate("erk", "mlp:8-4-2", density=0.5).kept
+    20
+
+    Raises TopoError for an unknown method, option or quota, and for a budget that cannot be met.
+    """
+    entry, net = methods()[method], find_wiring(wiring, input_shape)
+    asked = {"density": density, "sparsity": sparsity, "quota": quota, "budgets": budgets, "source": source}
+    given = {name: value for name, value in asked.items() if value is not None}
+    make = _generated if method in generators else _optimized
+    masks = make(entry, net, given, options, {"rng": rng, "progress": progress})
+    seed = int(rng) if isinstance(rng, int | np.integer) else None
+    record = {"method": method, "seed": seed, "model": net.model, "created_by": f"topo {__version__}"}
+    shape = {"input_shape": list(net.input_shape)} if net.input_shape else {}
+    return masks.in_order(net.names).with_provenance(**record, **shape, density=masks.density)
+
+
+def methods() -> Registry:
+    """All methods by name: generators first, then those of the optimizer.
+
+    Each has name, description, source, options and `needs`, what it must be given besides shapes.
+    """
+    every = Registry("method")
+    for name, entry in [*generators.items(), *_optimizer().items()]:
+        every.add(name)(entry)
+    return every
+
+
+def _optimizer() -> Mapping[str, Any]:
+    if importlib.util.find_spec("topo.optimize") is None:
+        return {}
+    found: Mapping[str, Any] = getattr(importlib.import_module("topo.optimize"), "methods", {})
+    return found
+
+
+def maskable(wiring: Wiring) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every layer that is masked unless said otherwise."""
+    shapes = {name: shape for name, shape in wiring.shapes.items() if wiring.layer(name).kind in MASKED_KINDS}
+    if not shapes:
+        raise TopoError(f"the network {wiring.model or ''} has no linear layer and no convolution to mask")
+    return shapes
+
+
+Given = Mapping[str, Any]  # density, sparsity, quota, budgets and source: those of them that are given
+
+
+def _generated(entry: Generator, wiring: Wiring, given: Given, options: Given, run: Given) -> MaskSet:
+    """What a generator makes, with its options on record; TopoError unless the budget it promises is kept."""
+    record = entry.read(options)
+    if entry.rewires:
+        start: Any = _source(entry, wiring, given)
+        wanted = {name: start.rows(name).kept() for name in start}
+    else:
+        _refuse(entry, given, "source", "it starts from shapes and a budget")
+        if entry.fixed:
+            _refuse(entry, given, "quota", "it has its own")
+        start = wanted = _wanted(wiring, given, entry.quota)
+    masks = entry(wiring, start, **run, **record)
+    if not (entry.rewires or entry.fixed or "budgets" in given):
+        record["quota"] = given.get("quota", entry.quota)
+    total = sum(wanted.values())
+    if entry.exact == "no":
+        return masks.with_provenance(options=record, asked=total, keeps=entry.keeps)
+    off = [name for name in wanted if entry.exact == "layers" and masks.rows(name).kept() != wanted[name]]
+    if off or masks.kept != total:
+        raise TopoError(f"method '{entry.name}' kept {masks.kept} parameters instead of {total}; layers off: {off}")
+    return masks.with_provenance(options=record)
+
+
+def _refuse(entry: Any, given: Given, name: str, because: str) -> None:
+    if name in given:
+        raise TopoError(f"method '{entry.name}' takes no {name}; {because}")
+
+
+def _source(entry: Generator, wiring: Wiring, given: Given) -> MaskSet:
+    if "source" not in given:
+        raise TopoError(f"method '{entry.name}' rewires masks: give it some (source, or --from FILE)")
+    for name in given:
+        if name != "source":
+            _refuse(entry, given, name, "it keeps as much as its source does")
+    masks = as_mask_set(given["source"])
+    wiring.check(masks)
+    return masks
+
+
+def _wanted(wiring: Wiring, given: Given, quota: str) -> dict[str, int]:
+    """Parameters to keep, by layer: the budgets that are given, or what the quota makes of the density."""
+    if "budgets" not in given:
+        budget = {name: given.get(name) for name in ("density", "sparsity")}
+        return quota_budgets(given.get("quota", quota), maskable(wiring), **budget)  # type: ignore[arg-type]
+    others = [name for name in given if name != "budgets"]
+    if others:
+        raise TopoError(f"budgets say what each layer keeps; {others[0]} cannot be given too")
+    if not isinstance(given["budgets"], Mapping):
+        raise TopoError(f"budgets are counts by layer name, not {given['budgets']!r}; a rule is named by quota")
+    wanted = {name: int(count) for name, count in given["budgets"].items()}
+    for name, count in wanted.items():
+        size = wiring.layer(name).size
+        if not 0 <= count <= size:
+            raise TopoError(f"the budget of layer '{name}' is {count}; it is a number from 0 to its size, {size}")
+    return wanted
+
+
+def _optimized(entry: Any, wiring: Wiring, given: Given, options: Given, run: Given) -> MaskSet:
+    """What a method of `topo.optimize` makes of budgets, or of a total and, where named, a rule for the layers."""
+    for name in ("source", "quota"):
+        _refuse(entry, given, name, "it starts from the shapes and a budget")
+    rule = given.get("budgets")
+    chosen = {**options, "budgets": rule} if rule is not None else dict(options)
+    if isinstance(rule, Mapping):
+        budget: dict[str, Any] = {"budgets": _wanted(wiring, given, "uniform")}
+    else:
+        density = {name: given[name] for name in given if name != "budgets"}
+        budget = {"total": sum(_wanted(wiring, density, "uniform").values())}
+    masks: MaskSet = entry(wiring, **{**chosen, **budget}, **run).masks
+    return masks.with_provenance(options=chosen)

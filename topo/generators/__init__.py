@@ -1,0 +1,135 @@
+"""Masks from shapes alone: random graphs, regular graphs, lattices, closed constructions.
+
+A generator is a function under `@generator(...)` in a file of this folder. It takes the wiring, a budget for each layer
+to mask (or masks to start from), the random numbers and its options, and yields the bit rows of one layer after the
+other. What it keeps exactly - the layers' budgets, their total, or neither - is said where it is registered, and
+`generate` checks it. In a convolution the structure lies between channels, and kernel positions are placed evenly at
+random (`topo.generators.channels`), unless the method says otherwise.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from topo.errors import TopoError
+from topo.masks import BitRows, MaskSet
+from topo.registry import Registry
+from topo.wiring import Layer, Wiring
+
+generators = Registry("generator", __name__)
+
+Budgets = Mapping[str, int]
+Drawn = Iterator[tuple[str, BitRows]]
+Progress = Callable[[int, int, str], None]
+
+_WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A registered generator.
+
+    source: where it was published. quota: the budgets it has by default. fixed: it has no others. exact: "layers" if
+    every layer keeps its budget, "total" if all layers together do, "no" if the structure forbids it (`keeps` says
+    what it keeps instead). rewires: it takes masks to start from, and keeps their counts, instead of budgets.
+    """
+
+    function: Callable[..., Drawn]
+    name: str
+    source: str
+    quota: str
+    fixed: bool
+    exact: str
+    keeps: str
+    rewires: bool
+
+    @property
+    def description(self) -> str:
+        """First line of the docstring."""
+        return (self.function.__doc__ or "").strip().splitlines()[0]
+
+    @property
+    def needs(self) -> str:
+        """What it works from: "nothing" but shapes, or "masks"."""
+        return "masks" if self.rewires else "nothing"
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """Option -> its default."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def read(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The value of every option: those given, as values or as text, and defaults for the rest.
+
+        TopoError for an option that it does not take, and for a value that is not of the default's type.
+        """
+        for name in given:
+            if name not in self.options:
+                takes = ", ".join(f"{key}={value}" for key, value in self.options.items()) or "none"
+                raise TopoError(f"method '{self.name}' has no option '{name}'; it takes {takes}")
+        return {
+            name: _value(self.name, name, given[name], default) if name in given else default
+            for name, default in self.options.items()
+        }
+
+    def __call__(
+        self,
+        wiring: Wiring,
+        start: Budgets | MaskSet,
+        *,
+        rng: np.random.Generator | int = 0,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> MaskSet:
+        """The masks. start: parameters to keep by layer name, or the masks to rewire; only these layers are masked."""
+        made: dict[str, BitRows] = {}
+        for name, rows in self.function(wiring, start, np.random.default_rng(rng), **self.read(options)):
+            made[name] = rows
+            if progress is not None:
+                progress(len(made), len(start), name)
+        return MaskSet(made)
+
+
+def _value(method: str, name: str, given: Any, default: Any) -> Any:
+    kind = type(default)
+    try:
+        if kind is bool:
+            return given if isinstance(given, bool) else _WORDS[str(given).strip().lower()]
+        if kind is int and isinstance(given, float) and given != int(given):
+            raise ValueError
+        return kind(given)
+    except (KeyError, ValueError, TypeError, OverflowError):
+        what = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "text")
+        raise TopoError(f"option '{name}' of method '{method}' holds {given!r}; it is {what}") from None
+
+
+def generator(
+    *,
+    source: str,
+    quota: str = "erk",
+    fixed: bool = False,
+    exact: str = "layers",
+    keeps: str = "",
+    rewires: bool = False,
+) -> Callable[[Callable[..., Drawn]], Callable[..., Drawn]]:
+    """Decorator: register a function (wiring, budgets or masks, rng, *, options) that yields (name, bit rows)."""
+
+    def enter(function: Callable[..., Drawn]) -> Callable[..., Drawn]:
+        name = function.__name__
+        generators.add(name)(Generator(function, name, source, quota, fixed, exact, keeps, rewires))
+        return function
+
+    return enter
+
+
+def asked(wiring: Wiring, budgets: Budgets) -> Iterator[tuple[Layer, int]]:
+    """The layers to mask, in the order of the budgets, each with what it keeps."""
+    for name, budget in budgets.items():
+        yield wiring.layer(name), int(budget)
