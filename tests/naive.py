@@ -18,8 +18,8 @@ MAX_PATHS = 200_000
 class Net:
     """A masked network as lists of parameter edges (parameter, unit, unit) and joins, in running order."""
 
-    def __init__(self, masks: MaskSet, wiring: Wiring, view: str = "channel") -> None:
-        self.masks, self.wiring, self.view = masks, wiring, view
+    def __init__(self, masks: MaskSet, wiring: Wiring, view: str = "channel", layer_view: str = "kernel") -> None:
+        self.masks, self.wiring, self.view, self.layer_view = masks, wiring, view, layer_view
         self.sources = [
             step
             for step in wiring.steps

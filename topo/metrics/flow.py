@@ -160,27 +160,34 @@ class Walk:
             held = self.backward[group]
             self.backward[group] = mine if held is None else held.plus(mine)
 
+    def start(self) -> Walk:
+        """Begin at the inputs; `advance` then takes the steps, in order."""
+        self.forward = [self.arithmetic.ones(self.groups.sizes[0])]
+        return self
+
+    def advance(self, index: int, step: Block | Join) -> None:
+        """Forward counts of what step `index` makes."""
+        if isinstance(step, Block):
+            made = self._layer_forward(index, step)
+        else:
+            counted = step.operands if step.kind == "add" or self.routes == "all" else step.operands[:1]
+            if step.kind == "score" and self.routes == "value":
+                made = self.arithmetic.zeros(step.outputs)
+            else:
+                made = self.gather(counted[0])
+                for operand in counted[1:]:
+                    made = made.plus(self.gather(operand))
+                if step.kind == "score":
+                    made = made.fold(step.width)
+            if step.kind != "add":
+                made = made.times(self.alive[_made(step)])
+        self.forward.append(made)
+
     def go_forward(self) -> Walk:
         """Fill `forward`."""
-        wiring = self.graph.wiring
-        assert wiring is not None
-        self.forward = [self.arithmetic.ones(self.groups.sizes[0])]
+        self.start()
         for index, step in enumerate(self.graph.steps):
-            if isinstance(step, Block):
-                made = self._layer_forward(index, step)
-            else:
-                counted = step.operands if step.kind == "add" or self.routes == "all" else step.operands[:1]
-                if step.kind == "score" and self.routes == "value":
-                    made = self.arithmetic.zeros(step.outputs)
-                else:
-                    made = self.gather(counted[0])
-                    for operand in counted[1:]:
-                        made = made.plus(self.gather(operand))
-                    if step.kind == "score":
-                        made = made.fold(step.width)
-                if step.kind != "add":
-                    made = made.times(self.alive[_made(step)])
-            self.forward.append(made)
+            self.advance(index, step)
         return self
 
     def _layer_forward(self, index: int, step: Block) -> Any:

@@ -1,0 +1,286 @@
+"""What spectra are made of: Gram matrices and transposes of bit rows, CSR, one step of Lanczos, small tridiagonals.
+
+No loop here is a reduction over floats where it can be a sum of vectors: without reassociation only those vectorise,
+and their order, hence every bit of the result, is the same on any machine.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba as nb
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+
+
+@intrinsic
+def _popcount(typing_context, word):
+    def codegen(context, builder, signature, args):
+        return builder.ctpop(args[0])
+
+    return types.uint64(types.uint64), codegen
+
+
+if nb.config.DISABLE_JIT:
+
+    def _popcount(word):
+        return int(word).bit_count()
+
+
+@nb.njit(cache=True, nogil=True)
+def gram(words, products):
+    """words (rows, w) uint64 -> products (rows, rows) float32: columns that rows i and j share, exact below 2**24.
+
+    Tiles of 32 rows stay in the second-level cache, and a word that is read meets four rows: measured, 170 ms instead
+    of 290 at 4096 x 11008.
+
+    words [[0b011], [0b110]] -> products [[2, 1], [1, 2]]
+    """
+    rows, width = words.shape
+    for start in range(0, rows, 32):
+        for i in range(start, rows):
+            stop = min(start + 32, i + 1)
+            whole = stop - (stop - start) % 4
+            for j in range(start, whole, 4):
+                a, b, c, d = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
+                for w in range(width):
+                    word = words[i, w]
+                    a += _popcount(word & words[j, w])
+                    b += _popcount(word & words[j + 1, w])
+                    c += _popcount(word & words[j + 2, w])
+                    d += _popcount(word & words[j + 3, w])
+                products[i, j], products[i, j + 1], products[i, j + 2], products[i, j + 3] = a, b, c, d
+            for j in range(whole, stop):
+                a = np.uint64(0)
+                for w in range(width):
+                    a += _popcount(words[i, w] & words[j, w])
+                products[i, j] = a
+    for start in range(0, rows, 32):  # the mirror image, in tiles of whole cache lines
+        for i in range(start, rows):
+            for j in range(start, min(start + 32, i)):
+                products[j, i] = products[i, j]
+
+
+@nb.njit(cache=True, nogil=True)
+def transpose(words, turned):
+    """words (rows, ceil(columns / 64)) uint64 -> turned (columns, ceil(rows / 64)): bit i of row j is bit j of row i.
+
+    words [[0b11], [0b10]] -> turned [[0b01], [0b11]]
+    """
+    rows, width = words.shape
+    columns = turned.shape[0]
+    block = np.empty(64, np.uint64)
+    for start in range(0, rows, 64):
+        for w in range(width):
+            for k in range(64):
+                block[k] = words[start + k, w] if start + k < rows else np.uint64(0)
+            half, mask = 32, np.uint64(0xFFFFFFFF)
+            while half:  # swap the two squares off the diagonal, at every scale
+                shift = np.uint64(half)
+                for base in range(0, 64, 2 * half):
+                    for k in range(base, base + half):
+                        swap = ((block[k] >> shift) ^ block[k + half]) & mask
+                        block[k] ^= swap << shift
+                        block[k + half] ^= swap
+                half >>= 1
+                mask ^= mask << np.uint64(half)
+            for k in range(min(64, columns - 64 * w)):
+                turned[64 * w + k, start >> 6] = block[k]
+
+
+@nb.njit(cache=True, nogil=True)
+def to_csr(words, indptr, indices):
+    """words (rows, w) uint64, indptr (rows + 1,) int64 from the row degrees -> indices int32: set columns, row by row.
+
+    words [[0b101], [0b010]] -> indices [0, 2, 1]
+    """
+    rows, width = words.shape
+    for i in range(rows):
+        place = indptr[i]
+        for w in range(width):
+            word = words[i, w]
+            while word:
+                rest = word & (word - np.uint64(1))
+                indices[place] = 64 * w + _popcount((word ^ rest) - np.uint64(1))
+                place += 1
+                word = rest
+
+
+@nb.njit(cache=True, nogil=True)
+def spread_groups(words, rows_per_group, columns, spread):
+    """words (rows, w) uint64 of `columns` columns a group -> spread (rows, w2): the block-diagonal matrix, w2 from 0.
+
+    words [[0b11], [0b01]], one row a group, 2 columns -> spread [[0b0011], [0b0100]]
+    """
+    rows, width = words.shape
+    for i in range(rows):
+        first = (i // rows_per_group) * columns
+        place, shift = first >> 6, np.uint64(first & 63)
+        for w in range(width):
+            spread[i, place + w] |= words[i, w] << shift
+            high = words[i, w] >> np.uint64(1) >> (np.uint64(63) - shift)
+            if high:
+                spread[i, place + w + 1] |= high
+
+
+@nb.njit(cache=True, nogil=True)
+def through_gram(products, x, y):
+    """products (n, n) float32 or float64, symmetric, x (n,) float64 -> y = products x.
+
+    Four rows at a time, so that y is read and written once for four.
+
+    products [[2, 1], [1, 2]], x [1, 2] -> y [4, 5]
+    """
+    n = products.shape[0]
+    whole = n - n % 4
+    y[:] = 0.0
+    for j in range(0, whole, 4):
+        a, b, c, d = x[j], x[j + 1], x[j + 2], x[j + 3]
+        for i in range(n):
+            y[i] += (a * products[j, i] + b * products[j + 1, i]) + (c * products[j + 2, i] + d * products[j + 3, i])
+    for j in range(whole, n):
+        for i in range(n):
+            y[i] += x[j] * products[j, i]
+
+
+@nb.njit(cache=True, nogil=True)
+def through_csr(indptr, indices, x, u, y):
+    """B (rows, len(u)) of 0 and 1 in CSR, x (rows,) -> y = B (B^T x); u = B^T x on the way.
+
+    rows {0, 1} and {1}, x [1, 2] -> u [1, 3], y [4, 3]
+    """
+    rows = indptr.size - 1
+    u[:] = 0.0
+    for i in range(rows):
+        value = x[i]
+        for k in range(indptr[i], indptr[i + 1]):
+            u[indices[k]] += value
+    for i in range(rows):
+        k, stop = indptr[i], indptr[i + 1]
+        one, two, three, four = 0.0, 0.0, 0.0, 0.0
+        while k + 4 <= stop:
+            one += u[indices[k]]
+            two += u[indices[k + 1]]
+            three += u[indices[k + 2]]
+            four += u[indices[k + 3]]
+            k += 4
+        while k < stop:
+            one += u[indices[k]]
+            k += 1
+        y[i] = (one + two) + (three + four)
+
+
+@nb.njit(cache=True, nogil=True)
+def orthogonalise(basis, turned, step, w, alpha, beta):
+    """One step of Lanczos: w = A q (n,) for q = basis[step] -> alpha[step], beta[step], basis[step + 1].
+
+    basis (m, n) holds the orthonormal vectors q, turned (n, m) the same transposed. First the three-term recurrence,
+    then one pass against all of them, so that rounding does not bring copies of what has converged:
+        alpha = w . q,  w <- w - alpha q - beta' q',  w <- w - sum_k (w . q_k) q_k,  beta = |w|,  next q = w / beta.
+    """
+    n, m = turned.shape
+    a, b = 0.0, beta[step - 1] if step else 0.0
+    before = max(step - 1, 0)
+    for i in range(n):
+        a += w[i] * basis[step, i]
+    for i in range(n):
+        w[i] -= a * basis[step, i] + b * basis[before, i]
+    alpha[step] = a
+    dots = np.zeros(step + 1)
+    for i in range(n):
+        value = w[i]
+        for k in range(step + 1):
+            dots[k] += value * turned[i, k]
+    whole = (step + 1) - (step + 1) % 4
+    for k in range(0, whole, 4):
+        a, b, c, d = dots[k], dots[k + 1], dots[k + 2], dots[k + 3]
+        for i in range(n):
+            w[i] -= (a * basis[k, i] + b * basis[k + 1, i]) + (c * basis[k + 2, i] + d * basis[k + 3, i])
+    for k in range(whole, step + 1):
+        for i in range(n):
+            w[i] -= dots[k] * basis[k, i]
+    total = 0.0
+    for i in range(n):
+        total += w[i] * w[i]
+    beta[step] = math.sqrt(total)
+    if step + 1 < m and beta[step] > 0.0:
+        for i in range(n):
+            value = w[i] / beta[step]
+            basis[step + 1, i] = value
+            turned[i, step + 1] = value
+
+
+@nb.njit(cache=True, nogil=True)
+def top_of_tridiagonal(alpha, beta, values, vectors):
+    """Symmetric tridiagonal alpha (n,), beta (n - 1 used) -> its k = len(values) <= n largest eigenvalues, descending.
+
+    vectors (k, n): unit eigenvectors. Bisection on Sturm's count of negative pivots, then two inverse iterations.
+
+    alpha [1, 1], beta [1] -> values [2, 0]
+    """
+    n = alpha.size
+    low, high = alpha[0], alpha[0]
+    for i in range(n):
+        radius = (abs(beta[i - 1]) if i else 0.0) + (abs(beta[i]) if i + 1 < n else 0.0)
+        low, high = min(low, alpha[i] - radius), max(high, alpha[i] + radius)
+    tiny = 2.3e-16 * max(abs(low), abs(high)) + 1e-300
+    diagonal, upper, second = np.empty(n), np.empty(n), np.empty(n)
+    for number in range(values.size):
+        under, above = low, high if number == 0 else values[number - 1]
+        while above - under > tiny:
+            middle = 0.5 * (under + above)
+            if middle == under or middle == above:
+                break
+            pivot, larger = alpha[0] - middle, 0
+            for i in range(n):
+                if i:
+                    pivot = alpha[i] - middle - beta[i - 1] * beta[i - 1] / pivot
+                if pivot == 0.0:
+                    pivot = -tiny
+                if pivot > 0.0:
+                    larger += 1
+            if larger > number:
+                under = middle
+            else:
+                above = middle
+        values[number] = 0.5 * (under + above)
+        x = vectors[number]
+        for i in range(n):
+            x[i] = 1.0 + 0.5 * ((i * 7) % 11)  # any start that is not orthogonal to what is sought
+        for _ in range(3):
+            # Gaussian elimination with partial pivoting: rows have at most two entries right of the diagonal.
+            here, right = alpha[0] - values[number], beta[0] if n > 1 else 0.0
+            for i in range(n - 1):
+                below = beta[i]
+                across = alpha[i + 1] - values[number]
+                beyond = beta[i + 1] if i + 2 < n else 0.0
+                if abs(below) > abs(here):
+                    diagonal[i], upper[i], second[i] = below, across, beyond
+                    factor = here / below
+                    here, right = right - factor * across, -factor * beyond
+                    x[i], x[i + 1] = x[i + 1], x[i] - factor * x[i + 1]
+                else:
+                    pivot = here if here != 0.0 else tiny
+                    diagonal[i], upper[i], second[i] = pivot, right, 0.0
+                    factor = below / pivot
+                    here, right = across - factor * right, beyond
+                    x[i + 1] -= factor * x[i]
+            diagonal[n - 1] = here if abs(here) > tiny else tiny
+            for i in range(n - 1, -1, -1):
+                if i + 1 < n:
+                    x[i] -= upper[i] * x[i + 1]
+                if i + 2 < n:
+                    x[i] -= second[i] * x[i + 2]
+                x[i] /= diagonal[i]
+            for other in range(number):  # close eigenvalues: stay away from the vectors that are found
+                dot = 0.0
+                for i in range(n):
+                    dot += vectors[other, i] * x[i]
+                for i in range(n):
+                    x[i] -= dot * vectors[other, i]
+            total = 0.0
+            for i in range(n):
+                total += x[i] * x[i]
+            for i in range(n):
+                x[i] /= math.sqrt(total)
