@@ -21,6 +21,7 @@ from topo.cli.tables import Table, plain
 from topo.masks import MaskSet
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
+MASK = Path(__file__).parents[1] / "notebooks" / "masks" / "synflow_resnet20_d0.02.safetensors"
 REAL = DATA / "torch_prune_resnet20_d0.02.pt"
 needs_data = pytest.mark.skipif(not REAL.exists(), reason="the shared mask files are not here")
 SHAPES = {"fc1.weight": (30, 64), "fc2.weight": (20, 30), "fc3.weight": (10, 20)}
@@ -64,9 +65,9 @@ def run(capsys, monkeypatch):
 
 
 def test_analyze_prints_the_network_then_the_layers_then_the_notes(files, run):
-    code, out, err = run("analyze", "a.safetensors")
+    code, out, err = run("analyze", "a.safetensors", "--metrics", "paths")
     assert (code, err) == (0, "")
-    report = topo.analyze(_masks())
+    report = topo.analyze(_masks(), metrics="paths")
     heading, network, layers, notes = out.split("\n\n")
     assert heading == "a.safetensors, format topo, view channel"
     lines = [re.split(r" {2,}", line) for line in network.splitlines()]
@@ -270,7 +271,13 @@ def test_convert_round_trips(files, run):
 
 @pytest.mark.parametrize(
     ("what", "entry"),
-    [("metrics", "effective_paths"), ("models", "resnet20"), ("formats", "torch_prune"), ("plots", "layer_profile")],
+    [
+        ("metrics", "effective_paths"),
+        ("models", "resnet20"),
+        ("formats", "torch_prune"),
+        ("quotas", "erk"),
+        ("plots", "layer_profile"),
+    ],
 )
 def test_list(run, what, entry):
     code, out, err = run("list", what)
@@ -289,6 +296,7 @@ def test_list(run, what, entry):
         ["nothing"],
         ["analyze"],
         ["analyze", "a.safetensors", "--view", "odd"],
+        ["analyze", "a.safetensors", "--model", "mlp:64-30-20-10", "--model", "mlp:64-30-20-10"],
         ["analyze", "a.safetensors", "--threads", "0"],
         ["analyze", "a.safetensors", "--input", "3x0"],
         ["analyze", "a.safetensors", "--plot", "x.jpg"],
@@ -299,6 +307,8 @@ def test_list(run, what, entry):
         ["check", "a.safetensors", "--n-m", "4:2"],
         ["check", "a.safetensors", "--max-density", "2"],
         ["check", "a.safetensors", "--max-density", "nan"],
+        ["check", "a.safetensors", "--max-density", "0.2", "--max-density", "0.3"],
+        ["check", "a.safetensors", "--contains", "a.safetensors", "--contains", "b.safetensors"],
         ["check", "a.safetensors", "--fail-on", "typo"],
         ["compare", "a.safetensors"],
         ["convert", "a.safetensors"],
@@ -513,3 +523,30 @@ def test_progress_shows_only_after_two_seconds(capsys, monkeypatch):
         progress(2, 9, "quiet")
     out, err = capsys.readouterr()
     assert (out, err) == ("", "topo: a.pt, 2 of 9: late\n")
+
+
+def test_a_layer_fits_a_terminal_of_120_columns(capsys) -> None:
+    assert main(["analyze", str(MASK), "--model", "resnet20"]) == 0
+    text = capsys.readouterr().out
+    layers = [line for line in text.splitlines() if line.startswith("blocks.8.conv2.weight")]
+    assert len(layers) == 1 and max(map(len, text.splitlines())) <= 120
+    assert main(["analyze", str(MASK), "--model", "resnet20", "--metrics", "degrees,narc"]) == 0
+    every = capsys.readouterr().out
+    assert "narc" in every and "fan_" in every
+
+
+def test_weights_beside_masks(capsys, tmp_path) -> None:
+    path = DATA / "torch_prune_resnet20_d0.02.pt"
+    if not path.exists():
+        pytest.skip("the shared mask files are not here")
+    asked = ["analyze", str(path), "--model", "resnet20", "--json", "-"]
+    asked += ["--metrics", "weighted_spectral_gap,weighted_spectral_gap_layers"]
+    assert main([*asked, "--weights", str(path)]) == 0
+    with_weights = json.loads(capsys.readouterr().out)["reports"][0]["network"]
+    assert with_weights["weighted_spectral_gap"] > 0 and with_weights["weighted_spectral_gap_layers"] == 22
+    assert main(asked) == 0
+    without = json.loads(capsys.readouterr().out)["reports"][0]
+    assert without["network"]["weighted_spectral_gap"] is None
+    assert any(note["note"] == "needs weights" for note in without["notes"])
+    assert main([*asked, "--weights", str(MASK)]) == 1
+    assert "holds no weights for 'conv.weight'" in capsys.readouterr().err

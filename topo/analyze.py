@@ -40,7 +40,9 @@ def analyze(
     Raises TopoError for an unknown metric or view, WiringError naming the first layer at which masks and wiring differ.
     """
     masks = as_mask_set(masks)
-    entries = chosen(metrics)
+    if not isinstance(wiring, Wiring | None):
+        raise WiringError(f"wiring is a {type(wiring).__name__}; it should be a Wiring: topo.trace(model, input_shape)")
+    entries = chosen(metrics, weights=weights is not None)
     notes: list[str] = [str(note) for note in masks.provenance.get("notes", ())]
     unwired = ""
     if wiring is None:

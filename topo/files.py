@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from topo import formats
 from topo.masks import MaskSet
 
@@ -27,6 +29,19 @@ def read_masks(
 
         wiring = find_wiring(model, input_shape)
     return formats.read(path, wiring, format)
+
+
+def read_weights(path: str | Path, masks: MaskSet, model: Any = None) -> dict[str, np.ndarray]:
+    """The weights of the masked parameters in a checkpoint, for `analyze(..., weights=...)`: parameter -> float array.
+
+    Raises FormatError, one line that names the file, if a mask has no weights of its shape there.
+    """
+    wiring = None
+    if model is not None:
+        from topo.networks import find_wiring
+
+        wiring = find_wiring(model)
+    return formats.read_weights(path, masks, wiring)
 
 
 def write_masks(masks: MaskSet, path: str | Path) -> None:

@@ -36,6 +36,9 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         help="default, all, or names and groups with commas between (topo list metrics)",
     )
     made.add_argument(
+        "--weights", metavar="FILE", help="checkpoint with the weights behind the masks, for weighted spectra"
+    )
+    made.add_argument(
         "--json", metavar="OUT", help="write the report as JSON; - for standard output, and nothing else there"
     )
     made.add_argument(
@@ -53,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     for number, (path, name) in enumerate(zip(args.files, inputs.names_of(args.files)), 1):
         prefix = f"{name} ({number} of {len(args.files)}), " if len(args.files) > 1 else ""
         with Progress(not quiet(args), prefix) as progress:
-            reports.append(report_of(path, name, args, wiring, progress, args.metrics, args.view))
+            reports.append(report_of(path, name, args, wiring, progress, args.metrics, args.view, args.weights))
     if args.plot:
         _plot(reports, args)
     texts = {"json": reports_to_json, "csv": reports_to_csv}
@@ -62,40 +65,100 @@ def run(args: argparse.Namespace) -> int:
             deliver(text(reports), getattr(args, form), args)
     if "-" not in (args.json, args.csv):
         page = Page()
-        show(reports[0], page) if len(reports) == 1 else show_several(reports, page)
+        brief = bool({"default", "all"} & {name.strip() for name in args.metrics.split(",")})
+        show(reports[0], page, brief) if len(reports) == 1 else show_several(reports, page, brief)
     return 0
 
 
 def report_of(
-    path: str, name: str, args: argparse.Namespace, wiring: Any, progress: Any, metrics: str, view: str = "channel"
+    path: str,
+    name: str,
+    args: argparse.Namespace,
+    wiring: Any,
+    progress: Any,
+    metrics: str,
+    view: str | None = None,
+    weights: str | None = None,
 ) -> Report:
     """Read one file, find its network, analyse it."""
     from topo.analyze import analyze
+    from topo.files import read_weights
 
     masks = inputs.read(path, args, wiring)
     found, notes = inputs.network(masks, wiring, args)
-    threads = getattr(args, "threads", None)
-    report = analyze(masks, found, metrics=metrics, view=view, threads=threads, mask_name=name, progress=progress)
+    report = analyze(
+        masks,
+        found,
+        metrics=metrics,
+        view=view,
+        weights=read_weights(weights, masks, found) if weights else None,
+        threads=getattr(args, "threads", None),
+        mask_name=name,
+        progress=progress,
+    )
     return report.with_notes(notes)
 
 
-def show(report: Report, page: Page) -> None:
-    """One mask: the network's numbers, then the layers', then the notes."""
+# What a terminal shows where several groups were computed: a layer in 120 columns. JSON and CSV hold everything.
+_OF_NETWORK = frozenset(
+    "spectral_gap spectral_ratio ramanujan_gap is_ramanujan imdb narc weighted_spectral_gap full_spectrum".split()
+)
+_OF_LAYERS = frozenset(
+    "kept density effective_params effective_in effective_out sigma2 ramanujan_gap imdb".split()
+)
+
+
+def show(report: Report, page: Page, brief: bool = False) -> None:
+    """One mask: the network's numbers, then the layers', then the notes. brief: chosen metrics only."""
     for line in report.headings:
         page.heading(line)
     for header, lines in report.tables():
         if header[0] == "network":
-            page.table(Table(header, lines, left=frozenset({2, 3})))
+            page.table(Table(header, _folded(lines, brief), left=frozenset({2, 3})))
         else:
             marks = {i: "collapsed" for i, line in enumerate(lines) if line[0] in report.collapsed}
-            shown_columns = [c for c, name in enumerate(header) if name != "sparsity" or "density" not in header]
-            table = Table(header, lines, keys=2, marks=marks)
-            page.table(table.only(shown_columns))
-    page.notes(note_lines(report.notes))
+            columns = [c for c, name in enumerate(header) if name != "sparsity" or "density" not in header]
+            if brief:
+                columns = [c for c in columns if c < 2 or header[c] in _OF_LAYERS]
+            page.table(Table(header, lines, keys=2, marks=marks).only(columns))
+    notes = note_lines(report.notes)
+    if brief:
+        told = _OF_NETWORK | _OF_LAYERS | _paths()
+        notes = note_lines(note for note in report.notes if note["metric"] is None or note["metric"] in told)
+        notes.append("more numbers: --metrics spectral, degrees, structure or names (topo list metrics), --json, --csv")
+    page.notes(notes)
 
 
-def show_several(reports: Sequence[Report], page: Page) -> None:
-    """A row for each mask, the network's numbers as columns; what holds for all is said once."""
+def _paths() -> frozenset[str]:
+    from topo.metrics import chosen
+
+    return frozenset(entry.name for entry in chosen("paths"))
+
+
+def _folded(lines: Sequence[Sequence[str]], brief: bool) -> list[list[str]]:
+    """Rows of the network: a mean over layers says over how many, instead of in a row of its own."""
+    told = _OF_NETWORK | _paths()
+    counts = {name.removesuffix("_layers"): value for name, value, *_ in lines if name.endswith("_layers")}
+    means = {name for name, *_ in lines} & counts.keys()
+    folded = []
+    for name, value, unit, view in lines:
+        if name.endswith("_layers") and name.removesuffix("_layers") in means:
+            continue
+        if name in means:
+            unit = f"{unit}, mean of {counts[name]} layers"
+        if not brief or name in told:
+            folded.append([name, value, unit, view])
+    return folded
+
+
+_ACROSS = frozenset(
+    "kept density effective_params effective_density effective_nodes effective_units layer_collapse "
+    "log10_effective_paths path_entropy_width balance_gap flops_effective ramanujan_gap imdb".split()
+)
+
+
+def show_several(reports: Sequence[Report], page: Page, brief: bool = False) -> None:
+    """A row for each mask, the network's numbers as columns; what holds for all is said once. brief: chosen metrics."""
     common = [f"{len(reports)} masks"]
     keys = {"mask": [report.mask for report in reports]}
     for name in ("format", "model", "view"):
@@ -106,6 +169,8 @@ def show_several(reports: Sequence[Report], page: Page) -> None:
             common.append(f"{name} {values[0]}")
     page.heading(", ".join(common))
     units = {row.metric: row.unit for report in reports for row in report.rows if row.layer is None}
+    if brief:
+        units = {metric: unit for metric, unit in units.items() if metric in _ACROSS}
     lines = [
         [values[i] for values in keys.values()]
         + [shown(report.network[m], unit) if m in report.network else "" for m, unit in units.items()]

@@ -7,16 +7,19 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from topo.errors import FormatError, MaskError, TopoError, WiringError
 from topo.formats.fitting import aligned, oriented, without_scales
 from topo.formats.opening import open_container
 from topo.formats.source import Found, Reader, Source, formats, plural, some
+from topo.formats.weights import weights_of
 from topo.masks import BitRows, MaskSet
 
 if TYPE_CHECKING:
     from topo.wiring import Wiring
 
-__all__ = ["formats", "read", "write"]
+__all__ = ["formats", "read", "read_weights", "write"]
 
 _LONGEST = 1500
 
@@ -67,6 +70,22 @@ def _read(path: Path, wiring: Wiring | None, chosen: Reader | None) -> MaskSet:
     notes = [_line(note) for note in source.notes]
     said = {key: _line(value) if isinstance(value, str) else value for key, value in source.provenance.items()}
     return masks.with_provenance(**{**said, "format": reader.name, "file": path.name, "notes": notes})
+
+
+def read_weights(path: str | Path, masks: MaskSet, wiring: Wiring | None = None) -> dict[str, np.ndarray]:
+    """The weights of the masked parameters in a checkpoint: parameter -> float array of its mask's shape.
+
+    Raises FormatError, one line that names the file, if it must not be read or has no weights for a mask.
+    """
+    path = Path(path)
+    try:
+        if not path.exists():
+            raise FormatError("there is no such file")
+        return weights_of(Source(open_container(path), wiring), masks, wiring)
+    except (FormatError, MaskError) as error:
+        raise FormatError(_line(f"'{path}': {error}")) from None
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise FormatError(_line(f"'{path}': it cannot be read: {error}")) from None
 
 
 def _recognised(source: Source, chosen: Reader | None) -> Reader:

@@ -20,7 +20,8 @@ from topo.report import Value
 
 metrics = Registry("metric", __name__)
 
-# Groups computed by --metrics default; `all` is every metric there is.
+# In the order of reports. Groups computed by --metrics default; `all` is every metric there is.
+GROUPS = ("paths", "spectral", "degrees", "structure")
 DEFAULT_GROUPS = ("paths", "spectral", "degrees")
 
 
@@ -30,7 +31,7 @@ class Metric:
 
     scope: "network" or "layer". wired: needs to know who feeds whom. view: "network" if it is seen in the graph's view,
     "layer" if in the view of single layers. ordered: it depends on the order in which units are numbered, so that a
-    relabelled network, the same graph, may have another value.
+    relabelled network, the same graph, may have another value. weighted: it needs weights beside the masks.
     """
 
     function: Callable[..., Any]
@@ -42,6 +43,7 @@ class Metric:
     wired: bool
     view: str = "network"
     ordered: bool = False
+    weighted: bool = False
 
     @property
     def doc(self) -> str:
@@ -54,42 +56,49 @@ class Metric:
 
 
 def metric(
-    *, group: str, scope: str, unit: str, source: str, wired: bool, view: str = "network", ordered: bool = False
+    *,
+    group: str,
+    scope: str,
+    unit: str,
+    source: str,
+    wired: bool,
+    view: str = "network",
+    ordered: bool = False,
+    weighted: bool = False,
 ) -> Callable[[Callable], Callable]:
     """Decorator: register a function as a metric. A name may stand once for the network and once for layers."""
 
     def enter(function: Callable) -> Callable:
         name = function.__name__.removeprefix("layer_") if scope == "layer" else function.__name__
-        entry = Metric(function, name, group, scope, unit, source, wired, view, ordered)
+        entry = Metric(function, name, group, scope, unit, source, wired, view, ordered, weighted)
         metrics.add(f"{scope}:{name}")(entry)
         return function
 
     return enter
 
 
-def chosen(names: str | Sequence[str]) -> list[Metric]:
-    """Metrics of "default", "all", group names and metric names (a list, or one text with commas), in registered order.
+def chosen(names: str | Sequence[str], *, weights: bool = True) -> list[Metric]:
+    """Metrics of "default", "all", group names and metric names (a list, or one text with commas), group by group.
 
+    weights: whether there are weights; without, weighted metrics are chosen only by their own name.
     Raises TopoError for a name that is neither.
     """
     wanted = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
-    every = list(metrics.values())
-    groups = {entry.group for entry in every}
+    every = sorted(metrics.values(), key=lambda entry: GROUPS.index(entry.group))
     known = {entry.name for entry in every}
     for name in wanted:
-        if name not in {"default", "all"} | groups | known:
+        if name not in {"default", "all", *GROUPS} | known:
             raise TopoError(
-                f"no metric or group is called '{name}'; groups: default, all, {', '.join(sorted(groups))}; "
+                f"no metric or group is called '{name}'; groups: default, all, {', '.join(GROUPS)}; "
                 f"metrics: {', '.join(sorted(known))}"
             )
 
     def asked(entry: Metric) -> bool:
-        return (
-            "all" in wanted
-            or entry.group in wanted
-            or entry.name in wanted
-            or ("default" in wanted and entry.group in DEFAULT_GROUPS)
-        )
+        if entry.name in wanted:
+            return True
+        if entry.weighted and not weights:
+            return False
+        return "all" in wanted or entry.group in wanted or ("default" in wanted and entry.group in DEFAULT_GROUPS)
 
     return [entry for entry in every if asked(entry)]
 

@@ -126,16 +126,19 @@ class Walk:
     """One walk of path counts over a graph, in one arithmetic (Scaled or Limbs).
 
     forward[g], backward[g]: counts of the units of group g. read[i]: what step i reads, pushed[i]: what it gives back
-    to each of its inputs (layers only). routes: "value" follows the value branch of a gate, "all" every branch.
+    to each of its inputs (layers only). routes: "value" follows the value branch of a gate, "all" every branch. alive:
+    units that an input reaches, which close gates; by default they are looked up.
     """
 
-    def __init__(self, graph: LayeredGraph, arithmetic: Any, routes: str = "value") -> None:
+    def __init__(
+        self, graph: LayeredGraph, arithmetic: Any, routes: str = "value", alive: np.ndarray | None = None
+    ) -> None:
         if routes not in ROUTES:
             raise TopoError(f"routes is '{routes}'; it is one of {', '.join(ROUTES)}")
         assert graph.wiring is not None
         self.graph, self.arithmetic, self.routes = graph, arithmetic, routes
         self.groups = graph.wiring.groups
-        self.alive = live(graph).forward
+        self.alive = live(graph).forward if alive is None else alive
         self.forward: list[Any] = []
         self.backward: list[Any] = []
         self.read: dict[int, Any] = {}

@@ -105,21 +105,21 @@ def _gap(top: TopTwo) -> float:
     return top.sigma1 - top.sigma2 if top.components else 0.0
 
 
-@layerwise("weight", _FULL)
+@layerwise("weight", _FULL, weighted=True)
 def layer_weighted_spectral_gap(graph: LayeredGraph, block: Block) -> Value:
     """sigma1 - sigma2 of the matrix |W| on the kept weights."""
     found, why = _weighted(graph)[block.name]
     return Value(found.weighted_spectral_gap, why)
 
 
-@layerwise("weight", _FULL)
+@layerwise("weight", _FULL, weighted=True)
 def layer_imsg(graph: LayeredGraph, block: Block) -> Value:
     """Mean weighted gap of the classes of at least 2 left units of one degree, times max(a, b) / (a + b - 1)."""
     found, why = _weighted(graph)[block.name]
     return Value(found.imsg, why or (NO_CLASS.note if math.isnan(found.imsg) else None))
 
 
-@layerwise("norm", _FULL)
+@layerwise("norm", _FULL, weighted=True)
 def layer_full_spectrum(graph: LayeredGraph, block: Block) -> Value:
     """L2 norm of (ramanujan_gap, weighted gap, imdb, imsg), the latter two with that factor; d_l >= 3 and d_r > 1."""
     found, why = _weighted(graph)[block.name]

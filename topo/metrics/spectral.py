@@ -108,7 +108,9 @@ def _degree_classes(graph: LayeredGraph) -> dict[str, Classes]:
 # Of a layer; each is registered three times: for layers, and for the network as a mean and as a count.
 
 
-def layerwise(unit: str, source: str = "definition") -> Callable[[Callable], Callable]:
+def layerwise(
+    unit: str, source: str = "definition", *, weighted: bool = False
+) -> Callable[[Callable], Callable]:
     """Register `layer_<name>`(graph, block), and for the network `<name>` and `<name>_layers`.
 
     Of a network: the mean over the layers where it is defined, NaN where there is none, and how many those are.
@@ -133,6 +135,7 @@ def layerwise(unit: str, source: str = "definition") -> Callable[[Callable], Cal
         mean.__name__, mean.__doc__ = name, f"Mean over the layers where it is defined: {doc}"
         count.__name__, count.__doc__ = f"{name}_layers", f"Number of layers where {name} is defined."
         about: dict[str, Any] = {"group": "spectral", "wired": False, "view": "layer", "source": source}
+        about["weighted"] = weighted
         metric(scope="network", unit=unit, **about)(mean)
         metric(scope="network", unit="layers", **about)(count)
         return metric(scope="layer", unit=unit, **about)(function)

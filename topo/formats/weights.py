@@ -1,0 +1,50 @@
+"""The weights behind masks: float tensors of a checkpoint, for metrics that look at more than the mask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from topo.errors import FormatError
+from topo.formats.fitting import aligned, oriented
+from topo.formats.source import Source, some
+from topo.formats.tensors import Tensor
+
+if TYPE_CHECKING:
+    from topo.masks import MaskSet
+    from topo.wiring import Wiring
+
+# Where torch keeps the weight of a masked parameter.
+_PARAMETRIZED = ".parametrizations.weight.original"
+
+
+def _plain(name: str) -> str:
+    if name.endswith(_PARAMETRIZED):
+        return name.removesuffix(_PARAMETRIZED) + ".weight"
+    return name.removesuffix("_orig")
+
+
+def weights_of(source: Source, masks: MaskSet, wiring: Wiring | None) -> dict[str, np.ndarray]:
+    """Parameter -> float array of its mask's shape, for every mask; FormatError if one has no weights of that shape."""
+    floats = {_plain(name): tensor for name, tensor in source.state.items() if tensor.is_float}
+    names = aligned(floats, wiring)
+    found = oriented({names[name]: tensor for name, tensor in floats.items()}, wiring, output_first=False)
+    missing = [name for name in masks if name not in found]
+    if missing:
+        raise FormatError(f"it holds no weights for {some(missing)}")
+    for name in masks:
+        if found[name].shape != masks.rows(name).shape:
+            raise FormatError(
+                f"its weights '{name}' have shape {found[name].shape} but the mask has {masks.rows(name).shape}"
+            )
+    return {name: _floats(name, found[name]) for name in masks}
+
+
+def _floats(name: str, tensor: Tensor) -> np.ndarray:
+    values = np.ascontiguousarray(tensor.whole())
+    if tensor.dtype == "bfloat16":  # the upper half of a float32
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    if values.dtype.kind != "f":
+        raise FormatError(f"its weights '{name}' are of type {tensor.dtype}, which is not read as numbers")
+    return values
