@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from decimal import Decimal, localcontext
 from fractions import Fraction
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 
@@ -224,3 +224,11 @@ def erk_distance(net: Net):
 
 def igq_distance(net: Net):
     return _distance(net, igq)
+
+
+def layer_four_cycles(net: Net, name: str):
+    """Every pair of outputs, the left units that they share, every pair of those."""
+    sides: dict = {}
+    for left, right in edges(net, name):
+        sides.setdefault(right, set()).add(left)
+    return sum(math.comb(len(a & b), 2) for a, b in combinations(sides.values(), 2))

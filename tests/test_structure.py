@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import naive
 import naive_degrees
+import topo
 import toys
 from topo.errors import MaskError, TopoError
 from topo.graph import build_graph
@@ -185,3 +186,15 @@ def test_distance_is_zero_for_the_quota_itself(quota: str) -> None:
 def test_uniform_distance_by_hand() -> None:
     masks = MaskSet({"a": np.ones((2, 2)), "b": np.zeros((2, 2))})  # uniform: 2 of 4 each
     assert network(masks, "uniform_distance").number == 0.5
+
+
+@pytest.mark.small
+def test_four_cycles_of_complete_and_of_girth_six_graphs() -> None:
+    """K_ab has C(a, 2) C(b, 2); points and lines of the Fano plane share at most one neighbour, so none."""
+    report = topo.analyze({"a": np.ones((5, 4)), "conv": np.ones((3, 2, 2, 2))}, metrics="four_cycles")
+    assert [row["four_cycles"] for row in report.layers] == [10 * 6, 3 * 28]
+    fano = [[0, 1, 2], [0, 3, 4], [0, 5, 6], [1, 3, 5], [1, 4, 6], [2, 3, 6], [2, 4, 5]]
+    plane = np.zeros((7, 7), bool)
+    for line, points in enumerate(fano):
+        plane[line, points] = True
+    assert topo.analyze({"fano": plane}, metrics="four_cycles").layers[0]["four_cycles"] == 0
