@@ -244,8 +244,14 @@ def path_entropy(net: Net):
 def balance_gap(net: Net):
     if not net.paths:
         return math.nan
-    counts = [len(net.edges(net.wiring.steps[index])) for index in _layer_indices(net)]
-    bound = sum(math.log(n) for n in counts if n)
+    bound = 0.0
+    for index in _layer_indices(net):
+        layer = net.wiring.steps[index]
+        only_gates = not net.visits(index) and any(
+            u in net.forward and v in net.backward for _, u, v in net.parameters(layer)
+        )
+        if net.edges(layer) and not only_gates:
+            bound += math.log(len(net.edges(layer)))
     return 1 - path_entropy(net) / bound if bound else math.nan
 
 

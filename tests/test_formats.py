@@ -346,6 +346,7 @@ def test_gem_miner(tmp_path):
             f"{module}.flag": torch.from_numpy(flags[name]),
         }
         state |= {f"{module}.bias_scores": torch.rand(4), f"{module}.bias_flag": torch.ones(4)}
+        scores[name].flat[:4] = 0.5  # its layers keep what is above the half, not at it
     masks = {name: flags[name] * (scores[name] > 0.5) for name in SHAPES}
     expect(masks, formats.read(save(tmp_path / "hc_ckpt_at_sparsity_5.pt", state)), "gem_miner")
 
@@ -552,6 +553,11 @@ def test_zeros_without_a_wiring_leave_embeddings_out(tmp_path):
     found = formats.read(safetensors(tmp_path / "m.safetensors", weights))
     assert list(found) == ["h.0.weight"]
     assert any("1 embedding left out: 'transformer.wte.weight'" in note for note in found.provenance["notes"])
+
+
+def test_zeros_of_embeddings_alone_are_read(tmp_path):
+    found = formats.read(safetensors(tmp_path / "m.safetensors", {"wte.weight": torch.eye(4) * 2}))
+    assert list(found) == ["wte.weight"] and found.kept == 4
 
 
 def test_zeros_with_a_wiring_read_its_layers_only(tmp_path):

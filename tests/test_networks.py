@@ -75,6 +75,16 @@ def test_broken_cache_is_passed_over(cache, broken):
     assert topo.Wiring.load(kept).model == "mlp:4-3", "the broken file is not replaced"
 
 
+def test_cache_is_of_the_code_that_made_it(monkeypatch):
+    from topo import networks
+
+    before = networks._cache_path("lenet5", (1, 28, 28))
+    assert before == networks._cache_path("lenet5", (1, 28, 28)) != networks._cache_path("lenet5", (1, 32, 32))
+    read = type(before).read_bytes
+    monkeypatch.setattr(type(before), "read_bytes", lambda path: read(path) + b"#" * (path.name == "rules.py"))
+    assert before != networks._cache_path("lenet5", (1, 28, 28))
+
+
 def test_cache_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TOPO_CACHE_DIR", str(tmp_path / "file" / "folder"))
@@ -179,9 +189,43 @@ def test_transformers_folder_of_an_unknown_kind(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["NoSuchModel"]}))
     with pytest.raises(topo.TopoError, match="architecture 'NoSuchModel'"):
         build(f"hf:{tmp_path}")
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(topo.TopoError, match="raised"):
-        build(f"hf:{tmp_path}")
+    for kind in ("TrainingArguments", "pipeline", 5):  # names of the package that are no network
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": [kind]}))
+        with pytest.raises(topo.TopoError, match=f"architecture '{kind}'"):
+            build(f"hf:{tmp_path}")
+    for text, says in (("{", "is no JSON"), ("[" * 100_000, "is no JSON"), ("[1]", "holds a list")):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(topo.TopoError, match=says):
+            build(f"hf:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "own", "architectures": ["Own"], "auto_map": {"AutoConfig": "own.Config"}},
+        {"model_type": "bert", "num_hidden_layers": 1, "auto_map": {"AutoModel": "own.Config"}},
+        {"model_type": "bert", "architectures": ["BertModel"], "attn_implementation": "owner/kernel"},
+    ],
+)
+def test_transformers_folder_runs_no_code(tmp_path, monkeypatch, config):
+    pytest.importorskip("transformers")
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *text: asked.append(text) or "y")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own.py").write_text(
+        f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom transformers import PreTrainedConfig as Config\n"
+    )
+    try:
+        assert type(build(f"hf:{tmp_path}")).__name__ == "BertModel"
+    except topo.TopoError as error:
+        assert "custom code" in str(error) or "code to fetch" in str(error)
+    assert not asked and not (tmp_path / "ran").exists()
+
+
+def test_a_name_from_a_stranger_takes_no_memory(cache):
+    with pytest.raises(topo.TopoError, match="has 364,288,003,200,000,432 parameters; up to 1,000"):
+        find_wiring("wrn28:width=1000000", largest=1000)
+    assert not cache.exists()
 
 
 def test_random_numbers_are_left_alone(cache):

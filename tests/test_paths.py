@@ -153,7 +153,7 @@ def test_exact_integers_at_network_size_agree_with_python_integers() -> None:
 def test_depth_neither_overflows_nor_underflows(width: int, depth: int) -> None:
     """Dense chains: float64 alone would be inf from 2**1024 on; 4300 digits is where str(int) gives up."""
     masks, wiring = toys.complete(*[width] * depth)
-    report = topo.analyze(masks, wiring)
+    report = topo.analyze(masks, wiring, metrics="paths")
     assert report.network["effective_paths"] == width**depth
     assert report.network["log10_effective_paths"] == pytest.approx(depth * math.log10(width), rel=1e-12)
     assert report.network["balance_gap"] == pytest.approx(0, abs=1e-12)
@@ -264,3 +264,28 @@ def test_unit_view_drops_multiplicities() -> None:
     assert build_graph(masks, chain(masks), "kernel").view == "channel"
     with pytest.raises(TopoError, match="view 'unrolled' is not known; there are: channel, unit, kernel"):
         build_graph(masks, chain(masks), "unrolled")
+
+
+@pytest.mark.small
+def test_units_are_read_in_any_order() -> None:
+    """A channel shuffle, and a zero channel in front of others: neither is the identity, and zeros are no node."""
+    rng = np.random.default_rng(0)
+    first, second, third = rng.random((6, 4)) < 0.6, rng.random((5, 6)) < 0.6, rng.random((3, 3)) < 0.7
+    order = np.array([0, 3, 1, 4, 2, 5])
+    steps = (
+        Layer("first", (6, 4), np.arange(4), 4),
+        Layer("second", (5, 6), 4 + order, 10),
+        Layer("third", (3, 3), np.array([-1, 11, 13]), 15),
+    )
+    wiring = Wiring(np.arange(4), steps, np.arange(15, 18))
+    masks = MaskSet({"first": first, "second": second, "third": third})
+    made = second.astype(int) @ first.sum(1)[order]
+    assert network(masks, wiring, "effective_paths") == (third[:, 1:].astype(int) @ made[[1, 3]]).sum()
+    assert network(masks, wiring, "nodes") == 4 + 6 + 2 + 3
+
+
+def test_more_units_into_one_than_a_limb_has_room_for() -> None:
+    """300,001 units with 59**6 paths each pass 2**53, at which a float64 would lose the odd end."""
+    widths = (*(59,) * 6, 300_001, 1)
+    masks, wiring = toys.complete(*widths)
+    assert network(masks, wiring, "effective_paths") == 59**6 * 300_001

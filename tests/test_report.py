@@ -238,3 +238,11 @@ def test_html_escapes():
     assert "<a>" not in html
     assert "&lt;a&gt;" in html
     assert "font-weight:bold" in html
+
+
+def test_what_is_no_wiring_is_told_apart_from_one():
+    from topo.analyze import analyze
+
+    for given in ("resnet20", {"fc": [[1]]}):
+        with pytest.raises(TopoError, match=f"wiring is a {type(given).__name__}; it should be a Wiring"):
+            analyze({"fc": [[1, 0]]}, given)

@@ -106,6 +106,43 @@ def test_split_chunk_and_shuffles():
     assert (first.groups, first.shape, last.groups, last.shape) == (2, (8, 2, 1, 1), 4, (4, 2, 1, 1))
 
 
+def test_fixed_filters_pass_the_units_of_their_group():
+    """Blur pools and other filters that are no parameter."""
+
+    def forward(self, x):
+        return self.last(F.conv2d(self.first(x), torch.ones(4, 1, 3, 3), groups=4, padding=1))
+
+    wiring = topo.trace(Net(forward, first=nn.Conv2d(3, 4, 1), last=nn.Conv2d(4, 2, 1)), (3, 4, 4), strict=True)
+    first, last = wiring.layers
+    assert not joins(wiring) and last.reads.tolist() == made(first)
+
+
+def test_an_add_where_some_units_are_the_same():
+    """x + [x, f(x)]: x + x is x, so it carries each path once."""
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.last(x + torch.cat([x[:, :2], self.middle(x)], 1))
+
+    parts = {"first": nn.Linear(3, 4), "middle": nn.Linear(4, 2), "last": nn.Linear(4, 1)}
+    wiring = topo.trace(Net(forward, **parts), (3,))
+    first, middle, last = wiring.layers
+    (join,) = joins(wiring)
+    start = first.start
+    assert [sorted(int(o[i]) for o in join.operands if o[i] >= 0) for i in range(join.outputs)] == [
+        [start], [start + 1], [start + 2, middle.start], [start + 3, middle.start + 1]
+    ]  # fmt: skip
+    assert last.reads.tolist() == list(range(join.start, join.stop))
+
+
+def test_a_batch_of_matrices_makes_groups():
+    """Experts that each read features of their own: (e, k) times (e, k, n)."""
+    net = Net(lambda s, x: torch.einsum("bek,ekn->ben", s.first(x).unflatten(1, (2, 3)), s.experts).flatten(1))
+    net.first, net.experts = nn.Linear(4, 6), nn.Parameter(torch.ones(2, 3, 5))
+    first, experts = topo.trace(net, (4,), strict=True).layers
+    assert (experts.shape, experts.groups, experts.reads.tolist()) == ((10, 3), 2, made(first))
+
+
 def test_pixel_shuffle_adds_what_shares_a_channel():
     net = Net(lambda s, x: s.last(F.pixel_shuffle(s.first(x), 2)), first=nn.Conv2d(3, 8, 1), last=nn.Conv2d(2, 1, 1))
     wiring = topo.trace(net, (3, 4, 4))

@@ -121,3 +121,32 @@ def test_every_number_of_a_convolution_names_its_view() -> None:
     """Weight, kernel, channel and unrolled views are different graphs, and released tables do not say which."""
     report = topo.analyze({"conv": np.ones((2, 3, 3, 3))}, metrics="all")
     assert all(row.view in ("channel", "unit", "kernel") for row in report.rows)
+
+
+@pytest.mark.small
+def test_dead_ends_do_not_drown_the_paths_that_arrive() -> None:
+    """Ten units of a stream lead nowhere after 10**400 paths; one beside them carries the only path that arrives."""
+    n, depth = 11, 400
+    wiring = toys.complete(*[n] * (depth + 1))[1]
+    inner = np.ones((n, n), bool)
+    inner[0, 1:] = inner[1:, 0] = False  # unit 0 apart from the others
+    masks = {name: inner for name in wiring.names}
+    masks[wiring.names[-1]] = np.zeros((n, n), bool)
+    masks[wiring.names[-1]][0, 0] = True
+    for arrays in (masks, dict(zip(wiring.names, [array.T for array in reversed(list(masks.values()))]))):
+        report = topo.analyze(MaskSet(arrays), wiring, metrics="paths")
+        assert report.network["effective_paths"] == 1 and report.network["log10_effective_paths"] == 0.0
+        assert report.network["path_entropy_width"] == pytest.approx(depth + 1)
+        assert report.network["path_entropy"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_exact_sums_over_millions_of_units() -> None:
+    """Limbs are carried before a sum of them leaves the integers that a float64 holds."""
+    n = 300_000
+    wiring = Wiring(np.arange(n), (Layer("fc", (1, n), np.arange(n), n),), [n])
+    masks = MaskSet({"fc": np.ones((1, n), bool)})
+    graph = build_graph(masks, wiring)
+    assert flow.exact_paths(graph) == flow.exact_paths(graph, direction="backward") == n
+    large = flow.Limbs(np.full((1, n), 2.0**36 - 1))
+    assert large.fold(n).total() == large.spread(np.zeros(n, np.int64), 1).total() == n * (2**36 - 1)
+    assert large.through(lambda x: np.array([x.sum()]), n).total() == n * (2**36 - 1)

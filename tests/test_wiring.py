@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 
 import numpy as np
@@ -34,15 +36,67 @@ def test_flatten_is_short_in_json() -> None:
     assert "[3,512,49]" in text and len(text) < 1000
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": "topo-wiring/1"}', '{"schema": "other"}', "null"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"schema": "topo-wiring/1"}', '{"schema": "other"}', "null", "[" * 100_000, "9" * 5_000],
+)
 def test_text_that_is_no_wiring_is_refused(text: str) -> None:
     with pytest.raises(WiringError):
         Wiring.from_json(text)
 
 
+FC = {"step": "layer", "name": "fc", "kind": "linear", "shape": [3, 4], "reads": [[0, 4, 1]], "start": 4}
+
+
+def document(**changed) -> str:
+    """One linear layer as JSON, with other entries of the document or of its layer."""
+    step = {**FC, **{key: value for key, value in changed.items() if key in (*FC, "groups", "positions")}}
+    whole = {"schema": "topo-wiring/1", "model": None, "input_shape": None, "notes": []}
+    whole |= {"inputs": [[0, 4, 1]], "outputs": [[4, 3, 1]], "steps": [step]}
+    return json.dumps({**whole, **{key: value for key, value in changed.items() if key in whole}})
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"inputs": [[0, 10**12, 1]]}, "names a unit over"),
+        ({"inputs": [[2**40, 4, 1]]}, "names a unit over"),
+        ({"inputs": [[-3, 4, 1]]}, r"\[-3, 4, 1\] is no run of units"),
+        ({"inputs": [[0, 4, 1], [0, 4, 1]]}, "inputs are units, each once"),
+        ({"outputs": [[4, 3, 2]]}, "outputs are units, each once"),
+        ({"outputs": [["4", 3, 1]]}, "is no run of units"),
+        ({"reads": [[0, 4, 10**10]]}, "asks for lists of 40,000,000,007 units"),
+        ({"reads": [[-9, 4, 1]]}, "is no run of units"),
+        ({"reads": [4, 4, 1]}, "is no run of units"),
+        ({"start": 10**12}, "numbers 1,000,000,000,003 units"),
+        ({"start": -4}, "layer 'fc' makes units from -4 on"),
+        ({"start": "4"}, "layer 'fc' makes units from '4' on"),
+        ({"shape": [3, 4, 2**40, 2**40]}, "layer 'fc' has shape"),
+        ({"shape": [2**31, 4]}, "numbers 2,147,483,652 units"),
+        ({"groups": 0}, "0 groups"),
+        ({"groups": 0.5}, "0.5 groups"),
+        ({"positions": "many"}, "positions 'many'"),
+        ({"positions": -5}, "positions -5"),
+        ({"positions": math.nan}, "positions nan"),
+        ({"name": ["x"]}, "a name is text"),
+        ({"model": [1]}, "are text"),
+        ({"notes": [{"a": 1}]}, "are text"),
+        ({"input_shape": ["a"]}, "has input_shape"),
+    ],
+)
+def test_json_of_a_stranger_is_refused_before_memory_is_taken(changed, message: str) -> None:
+    assert Wiring.from_json(document()).names == ("fc",)
+    with pytest.raises(WiringError, match=message):
+        Wiring.from_json(document(**changed))
+
+
 @pytest.mark.parametrize(
     "build, message",
     [
+        (lambda: Layer("w", (1, 2), [0, -2], 2), "layer 'w' reads what are no units"),
+        (lambda: Layer("w", (1, 2), [0, 0.5], 2), "layer 'w' reads what are no units"),
+        (lambda: Join("add", ([0], [-2]), 1), "a join of kind 'add' reads what are no units"),
+        (lambda: Join("add", ([0], [1]), -2), "a join of kind 'add' makes units from -2 on"),
         (lambda: Layer("w", (2, 3), [0, 1], 2), "layer 'w' takes 3 inputs but reads 2 units"),
         (lambda: Layer("w", (3, 2), [0, 1, 2, 3], 4, groups=2), "makes 3 units in 2 groups"),
         (lambda: Layer("w", (3,), [0], 1), r"layer 'w' has shape \(3,\)"),
@@ -111,3 +165,10 @@ def test_shortcuts_are_found_by_structure_not_by_name() -> None:
     )
     assert not two_short_branches.shortcuts
     assert not toys.gated().shortcuts
+
+
+def test_a_dense_layer_beyond_memory_is_refused() -> None:
+    huge = Layer("huge", (1 << 20, 1 << 20), np.zeros(1 << 20, np.int32), 1)
+    wiring = Wiring([0], (huge, Layer("fc", (1, 1), [0], 1 + (1 << 20))), [1 + (1 << 20)])
+    with pytest.raises(WiringError, match="up to 68,719,476,736 dense weights are held"):
+        build_graph(MaskSet({"fc": [[1]]}), wiring)

@@ -23,3 +23,11 @@ class TraceError(TopoError):
 
 class TraceWarning(UserWarning):
     """The wiring was found by a conservative assumption, named in the message."""
+
+
+class DataError(TopoError):
+    """Images or labels that are none, or a folder that holds no data set."""
+
+
+class TrainingError(TopoError):
+    """A training run that cannot start, go on or be resumed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from topo import views
-from topo.errors import TopoError
+from topo.errors import TopoError, WiringError
 from topo.masks import BitRows, MaskSet, as_numpy
 from topo.wiring import Join, Layer, Wiring
+
+_LARGEST_DENSE = 1 << 36  # 8 GiB of bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +151,7 @@ def build_graph(
         masked = layer.name in masks
         source = layer.kind == "embedding" and not masked
         if layer.name not in made:
-            made[layer.name] = _dense(layer.shape if not source else (layer.shape[0], 1))
+            made[layer.name] = dense_rows(layer.shape if not source else (layer.shape[0], 1))
         return Block(layer.name, made[layer.name], network_view, layer_view, layer, masked, source)
 
     steps = tuple(block(step) if isinstance(step, Layer) else step for step in wiring.steps)
@@ -168,7 +171,10 @@ def _checked_weights(masks: MaskSet, weights: Mapping[str, Any]) -> dict[str, np
     return arrays
 
 
-def _dense(shape: tuple[int, ...]) -> BitRows:
+def dense_rows(shape: tuple[int, ...]) -> BitRows:
+    """Bit rows of a mask that keeps everything; WiringError for one beyond memory, since a wiring may be a stranger's."""
+    if math.prod(shape) > _LARGEST_DENSE:
+        raise WiringError(f"a layer of shape {shape} without a mask: up to {_LARGEST_DENSE:,} dense weights are held")
     columns = int(np.prod(shape[1:], dtype=np.int64))
     words = np.full((shape[0], -(-columns // 64)), np.iinfo(np.uint64).max, np.uint64)
     if columns % 64:

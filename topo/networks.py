@@ -15,21 +15,24 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import json
+import math
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from topo._version import __version__
-from topo.errors import TopoError
+from topo.errors import TopoError, WiringError
 from topo.models import build as build_named
 from topo.models import input_shape as named_shape
-from topo.models import names
+from topo.models import names, prunable
 from topo.wiring import Wiring
 
 if TYPE_CHECKING:
@@ -53,11 +56,20 @@ def parse_input(text: str) -> tuple[int, ...]:
     return tuple(int(side) for side in text.strip().split("x"))
 
 
-def build(model: str) -> nn.Module:
+def build(model: str, seed: int | None = None) -> nn.Module:
     """The torch module that `model` names; a transformers folder gives one on the meta device, without weights.
+
+    seed: draw the weights as after torch.manual_seed(seed), and leave torch's global generator as it was. Masks that
+    are scored on a network and the run that trains it draw the same weights from the same seed.
 
     TopoError, one line, if the name is unknown, a file or function is missing, or a factory fails or gives no module.
     """
+    if seed is not None:
+        import torch
+
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            return build(model)
     head, colon, tail = model.partition(":")
     if head.strip() in names():
         return build_named(model)
@@ -72,10 +84,13 @@ def build(model: str) -> nn.Module:
     return _own(head, tail, model)
 
 
-def find_wiring(model: str | Path | Wiring | nn.Module, input_shape: Sequence[int] | None = None) -> Wiring:
+def find_wiring(
+    model: str | Path | Wiring | nn.Module, input_shape: Sequence[int] | None = None, *, largest: int | None = None
+) -> Wiring:
     """The wiring of a network: by name, of a torch module, or from a wiring's JSON file; a Wiring is given back.
 
     input_shape: of one input, without the batch; built-in and most transformers networks have one of their own.
+    largest: refuse to trace a built-in network with more parameters in its layers, for names that a stranger chose.
 
     TopoError if the name is unknown or the file is none; TraceError if the module cannot be traced.
     """
@@ -89,7 +104,7 @@ def find_wiring(model: str | Path | Wiring | nn.Module, input_shape: Sequence[in
     if name.endswith(".json"):
         return _saved(Path(name).expanduser())
     if name.partition(":")[0].strip() in names():
-        return _built_in(name, tuple(input_shape) if input_shape is not None else named_shape(name))
+        return _built_in(name, tuple(input_shape) if input_shape is not None else named_shape(name), largest)
     module = build(name)
     from topo.trace import trace
 
@@ -99,7 +114,7 @@ def find_wiring(model: str | Path | Wiring | nn.Module, input_shape: Sequence[in
 # -- built in, with a cache
 
 
-def _built_in(name: str, input_shape: tuple[int, ...]) -> Wiring:
+def _built_in(name: str, input_shape: tuple[int, ...], largest: int | None) -> Wiring:
     path = _cache_path(name, input_shape)
     if path is not None:
         try:
@@ -115,6 +130,9 @@ def _built_in(name: str, input_shape: tuple[int, ...]) -> Wiring:
 
     with torch.device("meta"):
         module = build_named(name)
+    size = sum(map(math.prod, prunable(module).values()))
+    if largest is not None and size > largest:
+        raise TopoError(f"'{name}' has {size:,} parameters; up to {largest:,} are looked at")
     wiring = trace(module, input_shape).named(name)
     if path is not None:
         try:
@@ -149,6 +167,8 @@ def _saved(path: Path) -> Wiring:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise TopoError(f"cannot read the wiring '{path}': {reason}") from None
+    except WiringError as error:
+        raise WiringError(f"'{path}': {error}") from None
 
 
 # -- a user's own
@@ -217,6 +237,7 @@ def _transformer(folder: Path, model: str) -> nn.Module:
     """The network of a config.json, by its `architectures`, on the meta device; no code of the folder is run."""
     if not (folder / "config.json").is_file():
         raise TopoError(f"'{model}' should name a folder with a config.json; there is none in '{folder}'")
+    _check_config(folder / "config.json", model)
     try:
         import transformers
     except ImportError:
@@ -226,13 +247,33 @@ def _transformer(folder: Path, model: str) -> nn.Module:
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:
-        config = _run(lambda: transformers.AutoConfig.from_pretrained(folder, local_files_only=True), f"'{model}'")
+        # Left open, trust_remote_code asks on the terminal whether to run Python files of the folder.
+        read = partial(transformers.AutoConfig.from_pretrained, local_files_only=True, trust_remote_code=False)
+        config = _run(lambda: read(folder), f"'{model}'")
         named = (getattr(config, "architectures", None) or [""])[0]
-        kind = getattr(transformers, named, None) if named else transformers.AutoModel
-        if kind is None:
-            raise TopoError(f"'{model}' has architecture '{named}', which the installed transformers does not know")
-        make = kind if named else kind.from_config
+        make: Any = partial(transformers.AutoModel.from_config, trust_remote_code=False)
+        if named:
+            make = getattr(transformers, str(named), None)
+            if not (isinstance(make, type) and issubclass(make, transformers.PreTrainedModel)):
+                raise TopoError(f"'{model}' has architecture '{named}', which the installed transformers does not know")
         with torch.device("meta"):
             return _run(lambda: make(config), f"'{model}'")
     finally:
         transformers.logging.set_verbosity(level)
+
+
+def _check_config(path: Path, model: str) -> None:
+    """TopoError for a config.json that is none, or that names kernels to fetch and run ("owner/kernel")."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise TopoError(f"'{model}': '{path}' is no JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise TopoError(f"'{model}': '{path}' holds a {type(document).__name__}; a config.json holds an object")
+    parts: list[Any] = [document]
+    while parts:
+        part = parts.pop()
+        parts.extend(part.values() if isinstance(part, dict) else part if isinstance(part, list) else ())
+        for key, value in part.items() if isinstance(part, dict) else ():
+            if "implementation" in key and "/" in json.dumps(value):
+                raise TopoError(f"'{model}' has {key} {json.dumps(value)}, which is code to fetch; remove it")

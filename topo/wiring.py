@@ -10,6 +10,7 @@ flattening) leave no step: they only change which units the next step reads.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,10 +27,22 @@ JOIN_KINDS = ("add", "gate", "score")
 SCHEMA = "topo-wiring/1"
 
 
-def _units(values: Any) -> np.ndarray:
-    units = np.ascontiguousarray(values, np.int32)
+# Llama-3 405B has some 30 million units. A wiring file is short whatever it asks for: what it may ask for is bounded.
+MOST_UNITS = 1 << 27
+MOST_WEIGHTS = 1 << 48
+
+
+def _units(values: Any, what: str) -> np.ndarray:
+    given = np.asarray(values)
+    if given.size and (given.dtype.kind not in "iu" or given.min() < -1 or given.max() >= MOST_UNITS):
+        raise WiringError(f"{what} reads what are no units; units are whole numbers below {MOST_UNITS:,}, -1 is none")
+    units = np.ascontiguousarray(given, np.int32)
     units.flags.writeable = False
     return units
+
+
+def _whole(value: Any, least: int = 0) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -58,8 +71,10 @@ class Layer:
     transposed: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise WiringError(f"a layer is called {self.name!r}; a name is text")
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
-        object.__setattr__(self, "reads", _units(self.reads))
+        object.__setattr__(self, "reads", _units(self.reads, f"layer '{self.name}'"))
         for side in ("stride", "padding", "dilation"):
             object.__setattr__(self, side, tuple(int(n) for n in getattr(self, side)))
         if self.kind not in LAYER_KINDS:
@@ -70,7 +85,17 @@ class Layer:
             raise WiringError(
                 f"layer '{self.name}' has shape {self.shape}; a layer has (out, in, ...), each at least 1"
             )
-        if self.groups < 1 or self.shape[0] % self.groups:
+        if math.prod(self.shape) > MOST_WEIGHTS:
+            raise WiringError(
+                f"layer '{self.name}' has shape {self.shape}; up to {MOST_WEIGHTS:,} weights are possible"
+            )
+        if not _whole(self.start):
+            raise WiringError(
+                f"layer '{self.name}' makes units from {self.start!r} on; units are numbered 0, 1, 2, ..."
+            )
+        if self.positions is not None and not _whole(self.positions):
+            raise WiringError(f"layer '{self.name}' has positions {self.positions!r}; it is a whole number, or None")
+        if not _whole(self.groups, 1) or self.shape[0] % self.groups:
             raise WiringError(
                 f"layer '{self.name}' makes {self.shape[0]} units in {self.groups} groups, which do not divide them"
             )
@@ -112,7 +137,10 @@ class Join:
     width: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "operands", tuple(_units(operand) for operand in self.operands))
+        name = f"a join of kind '{self.kind}'"
+        object.__setattr__(self, "operands", tuple(_units(operand, name) for operand in self.operands))
+        if not _whole(self.start):
+            raise WiringError(f"{name} makes units from {self.start!r} on; units are numbered 0, 1, 2, ...")
         if self.kind not in JOIN_KINDS:
             raise WiringError(f"a join is of kind '{self.kind}'; a join is one of {', '.join(JOIN_KINDS)}")
         lengths = {len(operand) for operand in self.operands}
@@ -121,7 +149,11 @@ class Join:
                 f"a join of kind '{self.kind}' has operands of {sorted(lengths)} units; "
                 "it takes two or more of equal length"
             )
-        if self.width < 1 or len(self.operands[0]) % self.width or (self.width != 1 and self.kind != "score"):
+        if (
+            not _whole(self.width, 1)
+            or len(self.operands[0]) % self.width
+            or (self.width != 1 and self.kind != "score")
+        ):
             raise WiringError(
                 f"a join of kind '{self.kind}' over {len(self.operands[0])} units cannot have width {self.width}"
             )
@@ -161,9 +193,14 @@ class Wiring:
     _names: dict[str, Layer] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "inputs", _units(self.inputs))
-        object.__setattr__(self, "outputs", _units(self.outputs))
+        object.__setattr__(self, "inputs", _units(self.inputs, "the network's list of inputs"))
+        object.__setattr__(self, "outputs", _units(self.outputs, "the network's list of outputs"))
         object.__setattr__(self, "steps", tuple(self.steps))
+        if self.n_units > MOST_UNITS:
+            raise WiringError(f"the wiring numbers {self.n_units:,} units; up to {MOST_UNITS:,} are possible")
+        for name, units in (("inputs", self.inputs), ("outputs", self.outputs)):
+            if len(np.unique(units)) < len(units) or units.min(initial=0) < 0:
+                raise WiringError(f"the network's {name} are units, each once; a unit stands in them twice, or -1 does")
         made = np.zeros(self.n_units, np.bool_)
         made[self.inputs] = True
         names: dict[str, Layer] = {}
@@ -308,17 +345,23 @@ class Wiring:
             document = json.loads(text)
             if document.get("schema") != SCHEMA:
                 raise WiringError(f"this JSON has schema {document.get('schema')!r}; a wiring has {SCHEMA!r}")
-            shape = document["input_shape"]
+            if (asked := sum(map(_length, _lists_of_runs(document)))) > MOST_UNITS:
+                raise WiringError(f"this JSON asks for lists of {asked:,} units; up to {MOST_UNITS:,} are read")
+            shape, model, notes = document["input_shape"], document["model"], document["notes"]
+            if not isinstance(model, str | None) or not all(isinstance(note, str) for note in notes):
+                raise WiringError("the model and the notes of a wiring are text")
+            if shape and not all(_whole(n, 1) for n in shape):
+                raise WiringError(f"the wiring has input_shape {shape}; it is a list of whole numbers of at least 1")
             return cls(
                 inputs=_from_runs(document["inputs"]),
                 steps=tuple(_step_from_json(step) for step in document["steps"]),
                 outputs=_from_runs(document["outputs"]),
-                model=document["model"],
+                model=model,
                 input_shape=tuple(shape) if shape else None,
-                notes=tuple(document["notes"]),
+                notes=tuple(notes),
                 parameters=tuple(document.get("parameters", ())),
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
             raise WiringError(f"this is no wiring in JSON: {type(error).__name__} {error}") from None
 
     def save(self, path: str | Path) -> None:
@@ -330,7 +373,7 @@ class Wiring:
     @classmethod
     def load(cls, path: str | Path) -> Wiring:
         """Read the JSON file that `save` wrote."""
-        return cls.from_json(Path(path).read_text())
+        return cls.from_json(Path(path).read_text(encoding="utf-8"))
 
     def named(self, model: str | None) -> Wiring:
         """The same wiring under another model name."""
@@ -395,6 +438,24 @@ def _runs(units: np.ndarray) -> list[list[int]]:
     starts = np.concatenate(([0], breaks))
     counts = np.diff(np.concatenate((starts, [values.size])))
     return [[int(values[s]), int(n), int(repeats[s])] for s, n in zip(starts, counts)]
+
+
+def _lists_of_runs(document: Mapping[str, Any]) -> Iterator[Any]:
+    yield from (document["inputs"], document["outputs"])
+    for step in document["steps"]:
+        yield from (step["reads"],) if step["step"] == "layer" else step["operands"]
+
+
+def _length(runs: Iterable[Sequence[int]]) -> int:
+    """How many units runs stand for, found without writing them out; WiringError if they are no runs."""
+    total = 0
+    for run in runs:
+        if not (isinstance(run, list) and len(run) == 3 and _whole(run[0], -1) and _whole(run[1]) and _whole(run[2])):
+            raise WiringError(f"{run!r:.80} is no run of units; it is [first, count, repeat], whole numbers")
+        if run[0] + run[1] > MOST_UNITS:
+            raise WiringError(f"the run {run} names a unit over {MOST_UNITS:,}")
+        total += run[1] * run[2]
+    return total
 
 
 def _from_runs(runs: Iterable[Sequence[int]]) -> np.ndarray:

@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
     checks += [_HOLDS[failure] for failure in args.fail_on]
     if not found:
         kept = f"{masks.kept:,} of {masks.size:,} parameters kept"
-        say(printable(f"yes: {', '.join(checks)} ({len(names)} layers, {kept})") + "\n")
+        layers = "1 layer" if len(names) == 1 else f"{len(names)} layers"
+        say(printable(f"yes: {', '.join(checks)} ({layers}, {kept})") + "\n")
     for name, finding in reversed(first.items()):
         more = sum(other.check == name for other in found) - 1
         tail = f" (and in {more} more {'layer' if more == 1 else 'layers'})" if more else ""

@@ -14,8 +14,10 @@ from topo.files import read_masks
 from topo.masks import MaskSet
 from topo.wiring import Wiring
 
-# A file may ask for a wiring only of about its own size, and for no input larger than this many numbers.
+# A file may ask for the wiring of a network of about its own size or of a common one, and for no input larger than
+# this many numbers.
 _LARGEST_INPUT = 1 << 24
+_LARGEST_NETWORK = 1 << 28
 
 
 def wiring_of(args: argparse.Namespace) -> Wiring | None:
@@ -51,7 +53,8 @@ def network(masks: MaskSet, wiring: Wiring | None, args: argparse.Namespace) -> 
 
     try:
         default = models.input_shape(model)  # also sees to it that this is a built-in name with options it takes
-        wiring = find_wiring(model, args.input or _shape(masks.provenance.get("input_shape")) or default)
+        shape = args.input or _shape(masks.provenance.get("input_shape")) or default
+        wiring = find_wiring(model, shape, largest=max(8 * masks.size, _LARGEST_NETWORK))
         wiring.check(masks)
     except TopoError as error:
         return None, [f"the file names the model '{model}', but: {error}"]

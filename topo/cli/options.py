@@ -15,12 +15,21 @@ class UsageError(TopoError):
     """Arguments that are understood but cannot be used together: exit code 2."""
 
 
+class Once(argparse.Action):
+    """Store a value, as argparse does of itself; a second one is wrong usage, not a silent change of mind."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        if getattr(namespace, self.dest, self.default) is not self.default:
+            raise argparse.ArgumentError(self, "it is given twice")
+        setattr(namespace, self.dest, values)
+
+
 def common() -> argparse.ArgumentParser:
     """Options of every command, accepted before and after its name."""
     options = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     group = options.add_argument_group("common options")
-    group.add_argument("--seed", type=_at_least(0), metavar="N", help="seed of whatever is drawn at random (default 0)")
-    group.add_argument("--threads", type=_at_least(1), metavar="N", help="threads to work with (default: all cores)")
+    group.add_argument("--seed", type=at_least(0), metavar="N", help="seed of whatever is drawn at random (default 0)")
+    group.add_argument("--threads", type=at_least(1), metavar="N", help="threads to work with (default: all cores)")
     group.add_argument("--quiet", action="store_true", help="no progress and no warnings")
     group.add_argument("--debug", action="store_true", help="show where an error comes from")
     return options
@@ -38,6 +47,7 @@ def command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=parents,
     )
+    made.register("action", None, Once)
     made.set_defaults(run=run, command=name)
     return made
 
@@ -84,7 +94,7 @@ def _shape(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _at_least(least: int) -> Any:
+def at_least(least: int) -> Any:
     def number(text: str) -> int:
         try:
             value = int(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 import warnings
@@ -109,7 +110,8 @@ class Progress:
         now = time.monotonic()
         if not self._shown or now < self._next:
             return
-        line = one_line(f"{self._prefix}{done} of {total}: {label}", 100)
+        width = shutil.get_terminal_size((100, 24)).columns if self._terminal else 200
+        line = one_line(f"{self._prefix}{done} of {total}: {label}", width - 1)  # a wrapped line is not overwritten
         if self._terminal:
             say(f"\r\x1b[K{line}", sys.stderr)
             sys.stderr.flush()

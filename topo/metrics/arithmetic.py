@@ -88,6 +88,7 @@ class Limbs:
     """
 
     BITS: ClassVar[int] = 36
+    MOST: ClassVar[int] = 1 << 16  # so many limbs are added up before a carry
     __slots__ = ("limbs",)
 
     def __init__(self, limbs: np.ndarray) -> None:
@@ -126,7 +127,7 @@ class Limbs:
 
     def through(self, linear: LinearMap, bound: int) -> Limbs:
         """As Scaled.through; the multiplicities that meet in one entry of the image sum to at most `bound`."""
-        if bound < 1 << (52 - self.BITS):
+        if bound <= self.MOST:
             return self._carried(np.stack([linear(limb) for limb in self.limbs]))
         half = 2.0 ** (self.BITS // 2)  # more weights than that into one unit: send the limbs in two halves
         high = np.floor(self.limbs / half)
@@ -143,16 +144,23 @@ class Limbs:
         return self if isinstance(index, slice) and index == slice(None) else Limbs(self.limbs[:, index])
 
     def spread(self, index: Any, n: int) -> Limbs:
-        limbs = np.zeros((len(self.limbs), n))
         if isinstance(index, slice):
+            limbs = np.zeros((len(self.limbs), n))
             limbs[:, index] = self.limbs
-        else:
-            for source, target in zip(self.limbs, limbs):
-                target += np.bincount(index, source, n)
-        return self._carried(limbs)
+            return Limbs(limbs)
+        total = Limbs.zeros(n)
+        for first in range(0, len(index), self.MOST):
+            part = slice(first, first + self.MOST)
+            sums = [np.bincount(index[part], limb[part], n) for limb in self.limbs]
+            total = total.plus(self._carried(np.stack(sums)))
+        return total
 
     def fold(self, width: int) -> Limbs:
-        return self._carried(self.limbs.reshape(len(self.limbs), -1, width).sum(axis=2))
+        total = Limbs.zeros(self.limbs.shape[1] // width)
+        entries = self.limbs.reshape(len(self.limbs), -1, width)
+        for first in range(0, width, self.MOST):
+            total = total.plus(self._carried(entries[:, :, first : first + self.MOST].sum(axis=2)))
+        return total
 
     def total(self) -> int:
         """The sum of all entries, a Python integer."""

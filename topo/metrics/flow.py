@@ -127,11 +127,17 @@ class Walk:
 
     forward[g], backward[g]: counts of the units of group g. read[i]: what step i reads, pushed[i]: what it gives back
     to each of its inputs (layers only). routes: "value" follows the value branch of a gate, "all" every branch. alive:
-    units that an input reaches, which close gates; by default they are looked up.
+    units that an input reaches, which close gates; by default they are looked up. only: count paths through these units
+    alone.
     """
 
     def __init__(
-        self, graph: LayeredGraph, arithmetic: Any, routes: str = "value", alive: np.ndarray | None = None
+        self,
+        graph: LayeredGraph,
+        arithmetic: Any,
+        routes: str = "value",
+        alive: np.ndarray | None = None,
+        only: np.ndarray | None = None,
     ) -> None:
         if routes not in ROUTES:
             raise TopoError(f"routes is '{routes}'; it is one of {', '.join(ROUTES)}")
@@ -139,6 +145,7 @@ class Walk:
         self.graph, self.arithmetic, self.routes = graph, arithmetic, routes
         self.groups = graph.wiring.groups
         self.alive = live(graph).forward if alive is None else alive
+        self.only = only
         self.forward: list[Any] = []
         self.backward: list[Any] = []
         self.read: dict[int, Any] = {}
@@ -184,7 +191,7 @@ class Walk:
                     made = made.fold(step.width)
             if step.kind != "add":
                 made = made.times(self.alive[_made(step)])
-        self.forward.append(made)
+        self.forward.append(made if self.only is None else made.times(self.only[_made(step)]))
 
     def go_forward(self) -> Walk:
         """Fill `forward`."""
@@ -209,6 +216,8 @@ class Walk:
             step, made = self.graph.steps[index], self.backward[index + 1]
             if made is None:
                 made = self.backward[index + 1] = self.arithmetic.zeros(self.groups.sizes[index + 1])
+            elif self.only is not None:
+                made = self.backward[index + 1] = made.times(self.only[_made(step)])
             if isinstance(step, Block):
                 if not step.source:
                     self.pushed[index] = made.through(step.edges.push, step.edges.bound)
@@ -238,6 +247,16 @@ class Walk:
         for group in starts:
             total = total.plus(self.backward[group].fold(self.groups.sizes[group]))
         return total.total()
+
+
+@shared
+def effective_counts(graph: LayeredGraph) -> Walk:
+    """Counts of the paths from inputs to outputs that meet each unit's two sides, in floats: dead ends count 0.
+
+    Forward counts of a stream that leads nowhere could be 2**1074 times those that arrive, and drown them in the scale
+    that they share.
+    """
+    return Walk(graph, Scaled, only=live(graph).effective).go_forward().go_backward()
 
 
 @shared

@@ -238,13 +238,13 @@ def effective_paths(graph: LayeredGraph) -> int:
 @_network("log10 paths", _NPB)
 def log10_effective_paths(graph: LayeredGraph) -> Value:
     """log10 P, -inf if no path is left; by mantissa and exponent, on any depth."""
-    value = flow.log10(flow.counts(graph).forward_total())
+    value = flow.log10(flow.effective_counts(graph).forward_total())
     return Value(value, _NO_PATH if value == -math.inf else None)
 
 
 def unit_centrality(graph: LayeredGraph) -> np.ndarray:
     """V(v) = F(v) B(v) / P, the share of all paths that meet each unit: float64 (units,), NaN where no path is left."""
-    walk = flow.counts(graph)
+    walk = flow.effective_counts(graph)
     assert graph.wiring is not None
     mantissa, exponent = walk.forward_total()
     share = np.full(graph.wiring.n_units, np.nan if mantissa == 0 else 0.0)
@@ -269,7 +269,7 @@ def edge_centrality(graph: LayeredGraph, name: str) -> np.ndarray:
 
     The layer is the first use of the parameter `name`; its columns are the input channels of each group, in order.
     """
-    walk = flow.counts(graph)
+    walk = flow.effective_counts(graph)
     mantissa, exponent = walk.forward_total()
     if name not in _first_use(graph):
         raise TopoError(f"no layer is called '{name}'; there are: {', '.join(_first_use(graph))}")
@@ -312,7 +312,7 @@ def _first_use(graph: LayeredGraph) -> dict[str, int]:
 @shared
 def _widths(graph: LayeredGraph) -> dict[int, float]:
     """Step -> width of the layer's inputs: the Hill number of F_i sum_j M_ij B_j over its input units."""
-    walk = flow.counts(graph)
+    walk = flow.effective_counts(graph)
     found = {}
     for index, read in walk.read.items():
         step = graph.steps[index]
@@ -326,7 +326,7 @@ def _widths(graph: LayeredGraph) -> dict[int, float]:
 
 
 def _has_paths(graph: LayeredGraph) -> bool:
-    return flow.counts(graph).forward_total()[0] > 0
+    return flow.effective_counts(graph).forward_total()[0] > 0
 
 
 @_network("nodes", _BALANCE)
@@ -335,7 +335,7 @@ def path_entropy_width(graph: LayeredGraph) -> Value:
     if not _has_paths(graph):
         return Value(math.nan, _NO_PATH)
     assert graph.wiring is not None
-    walk, widths = flow.counts(graph), _widths(graph)
+    walk, widths = flow.effective_counts(graph), _widths(graph)
     return Value(
         sum(widths[index] for index, _ in _node_layers(graph)) + _width(walk.gather(graph.wiring.outputs).mantissa),
         None,
@@ -356,8 +356,10 @@ def _parameter_entropies(graph: LayeredGraph) -> list[tuple[float, float]]:
 
     With p_ij = F_i B_j / P_e for each of M_ij parameters, P_e = sum F_i M_ij B_j:
     H = log P_e - [ sum_i F_i log F_i (M^T B)_i + sum_j B_j log B_j (M F)_j ] / P_e, free of the scales of F and B.
+    A layer whose paths are all cut wastes its parameters: (0, log n). One that works through gates alone (queries,
+    keys) is met by no path of the value branch whatever its mask, and is left out.
     """
-    walk = flow.counts(graph)
+    walk, effective = flow.effective_counts(graph), flow.effective_by_step(graph)
     found = []
     for index, read in walk.read.items():
         step = graph.steps[index]
@@ -368,7 +370,8 @@ def _parameter_entropies(graph: LayeredGraph) -> list[tuple[float, float]]:
         total_in, total_out = float(ahead @ taken), float(given @ behind)
         bound = math.log(step.edges.total) if step.edges.total else 0.0
         if total_in <= 0 or total_out <= 0:
-            found.append((0.0, bound))
+            if not effective[index].any():
+                found.append((0.0, bound))
             continue
         inside = ahead > 0
         mean_ahead = float((ahead[inside] * np.log(ahead[inside])) @ taken[inside]) / total_in

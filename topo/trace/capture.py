@@ -67,10 +67,10 @@ def example(
     args: Sequence[Any] | None,
     kwargs: Mapping[str, Any] | None,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of one forward pass: those given, or zeros of `input_shape`, or what a transformers config says."""
     if args is not None or kwargs is not None:
         args = () if args is None else (args,) if isinstance(args, Tensor) else tuple(args)
         return args, dict(kwargs or {})
-    """The arguments of one forward pass: those given, or zeros of `input_shape`, or what a transformers config says."""
     tensors = [*module.parameters(), *module.buffers()]
     device = tensors[0].device if tensors else torch.device("cpu")
     floating = next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
@@ -92,7 +92,7 @@ def example(
         return (), made
     if input_shape is None:
         raise TraceError(
-            f"tracing a {type(module).__name__} needs the shape of one input, such as (3, 32, 32), "
+            f"tracing a {type(module).__name__} needs the shape of one input, such as (3, 32, 32) or --input 3x32x32, "
             "or example inputs (args=, kwargs=)"
         )
     return (torch.zeros(1, *input_shape, device=device, dtype=floating),), {}
