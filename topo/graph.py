@@ -172,7 +172,7 @@ def _checked_weights(masks: MaskSet, weights: Mapping[str, Any]) -> dict[str, np
 
 
 def dense_rows(shape: tuple[int, ...]) -> BitRows:
-    """Bit rows of a mask that keeps everything; WiringError for one beyond memory, since a wiring may be a stranger's."""
+    """Bit rows of a mask that keeps all; WiringError for one beyond memory, since a wiring may be a stranger's."""
     if math.prod(shape) > _LARGEST_DENSE:
         raise WiringError(f"a layer of shape {shape} without a mask: up to {_LARGEST_DENSE:,} dense weights are held")
     columns = int(np.prod(shape[1:], dtype=np.int64))
