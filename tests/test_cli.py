@@ -373,6 +373,26 @@ def test_ctrl_c_leaves_no_half_file(files, run, monkeypatch):
         assert sorted(files.iterdir()) == before
 
 
+def test_a_file_can_be_read_by_those_whom_the_umask_lets(files, run):
+    before = os.umask(0o027)
+    try:
+        run("analyze", "a.safetensors", "--json", "x.json")
+    finally:
+        os.umask(before)
+    assert (files / "x.json").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_file_does_not_choose_how_much_memory_its_network_takes(files, run):
+    """The name is a stranger's: 364 million billion parameters are not traced for a mask of a million."""
+    topo.write_masks(
+        MaskSet({"fc": np.ones((1000, 1000))}, provenance={"model": "wrn28:width=100000"}), "x.safetensors"
+    )
+    code, out, _ = run("analyze", "x.safetensors", "--metrics", "kept")
+    assert code == 0 and "up to 268,435,456 are looked at" in " ".join(out.split())
+    topo.write_masks(MaskSet({"fc": np.ones((4, 4))}, provenance={"model": "wrn28:width=100000"}), "x.safetensors")
+    assert "no built-in one of its size" in run("analyze", "x.safetensors", "--metrics", "kept")[1]
+
+
 def test_every_command_has_help_with_an_example(run):
     for command in ("analyze", "compare", "check", "convert", "list"):
         code, out, _ = run(command, "-h")
@@ -550,3 +570,16 @@ def test_weights_beside_masks(capsys, tmp_path) -> None:
     assert any(note["note"] == "needs weights" for note in without["notes"])
     assert main([*asked, "--weights", str(MASK)]) == 1
     assert "holds no weights for 'conv.weight'" in capsys.readouterr().err
+
+
+def test_path_counts_beyond_float64_in_every_command(capsys, tmp_path) -> None:
+    """A dense chain of 400 layers of 8 units: 8**400 paths are no float64."""
+    deep = MaskSet({f"l{k}": np.ones((8, 8), bool) for k in range(399)})
+    path = tmp_path / "deep.safetensors"
+    topo.write_masks(deep, path)
+    assert main(["compare", str(path), str(path), "--json", "-"]) == 0
+    assert str(8**400) in capsys.readouterr().out
+    assert main(["compare", str(path), str(path)]) == 0
+    assert main(["check", str(path), "--fail-on", "no-paths"]) == 0
+    assert main(["analyze", str(path), "--metrics", "paths", "--csv", "-"]) == 0
+    assert str(8**400) in capsys.readouterr().out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from typing import Any
 
 from topo.check import FAILURES, check, chosen
@@ -12,6 +11,7 @@ from topo.cli.options import UsageError, command, density, network_options
 from topo.cli.output import Progress, printable, quiet, say
 from topo.errors import TopoError
 from topo.n_m import parse_n_m
+from topo.numerals import finite
 from topo.report import note_lines
 
 NO = 3
@@ -79,7 +79,7 @@ def _report(masks: Any, wiring: Any, args: argparse.Namespace) -> tuple[Any, lis
         report = analyze(masks, wired, metrics="effective_params,effective_paths", threads=threads, progress=progress)
     report = report.with_notes(notes)
     remarks = note_lines(note for note in report.notes if note["metric"] is None)
-    if math.isnan(report.network["effective_paths"]):
+    if not finite(report.network["effective_paths"]):
         remarks.append("without wiring a layer counts as collapsed when it keeps nothing")
     return report, remarks
 
