@@ -18,13 +18,13 @@ FLOORS = {
     2: ("wiring", "quotas", "n_m", "formats"),
     3: ("graph", "views", "trace", "report", "models", "data"),
     4: ("metrics", "generators", "pruners", "nulls", "compare", "check", "networks", "interop"),
-    5: ("analyze", "generate", "optimize", "train", "files"),
+    5: ("analyze", "generate", "optimize", "train", "prune", "files"),
     6: ("plots",),
     7: ("cli",),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 MAY_IMPORT = {
-    "torch": {"trace", "models", "pruners", "train", "networks", "formats", "masks"},
+    "torch": {"trace", "models", "pruners", "train", "prune", "networks", "formats", "masks"},
     "matplotlib": {"plots"},
     "networkx": {"interop", "plots"},
 }

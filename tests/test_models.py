@@ -71,7 +71,7 @@ def test_fresh_weights_are_kaiming_normal_and_give_finite_outputs(spec):
 
 
 EXPORTED = ["mlp:6-4-3", "lenet5", "conv2", "resnet20", "resnet20:shortcut=pad", "resnet18", "resnet18:stem=tiny",
-            "vgg11", "vgg11:stem=imagenet", "wrn28:width=2", "mobilenetv2:stem=cifar"]  # fmt: skip
+            "digits_conv", "vgg11", "vgg11:stem=imagenet", "wrn28:width=2", "mobilenetv2:stem=cifar"]  # fmt: skip
 
 
 @pytest.mark.parametrize("spec", EXPORTED)
@@ -136,6 +136,7 @@ def test_parameters_with_biases_and_norms(spec, published):
         ("resnet18:stem=tiny", 11_261_632),
         ("vgg16:classes=100", 14_710_464 + 512 * 100),
         ("mlp:64-300-100-10", 50_200),
+        ("digits_conv", 32 * 9 + 32 * 64 * 9 + 64 * 64 * 9 + 64 * 10),
         ("resnet18", 11_689_512 - 2 * 4_800 - 1000),
     ],
 )
@@ -329,6 +330,6 @@ def test_names_and_input_shapes_do_not_load_torch():
         "import sys; from topo import models; "
         "shapes = [models.models[name].description and models.input_shape(name) for name in models.names()]; "
         "models.input_shape('resnet18:stem=tiny'); "
-        "assert len(shapes) == 20 and 'torch' not in sys.modules"
+        "assert len(shapes) == 21 and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

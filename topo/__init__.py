@@ -15,11 +15,13 @@ from topo._version import __version__
 if TYPE_CHECKING:
     from topo.analyze import analyze
     from topo.errors import TopoError
-    from topo.files import read_masks, write_masks
+    from topo.files import read_masks, read_weights, write_masks
+    from topo.generate import generate
     from topo.graph import build_graph
     from topo.masks import MaskSet
     from topo.report import Report
     from topo.trace import rule, trace
+    from topo.train import apply_masks, imp, strip_masks, train, verify_masks
     from topo.wiring import Wiring, chain
 
 _HOME = {
@@ -28,14 +30,21 @@ _HOME = {
     "TopoError": "topo.errors",
     "Wiring": "topo.wiring",
     "analyze": "topo.analyze",
+    "apply_masks": "topo.train",
     "build_graph": "topo.graph",
     "chain": "topo.wiring",
+    "generate": "topo.generate",
+    "imp": "topo.train",
     "read_masks": "topo.files",
+    "read_weights": "topo.files",
     "rule": "topo.trace",
+    "strip_masks": "topo.train",
     "trace": "topo.trace",
+    "train": "topo.train",
+    "verify_masks": "topo.train",
     "write_masks": "topo.files",
 }
-_ROOMS = ("formats", "metrics", "models", "plots")
+_ROOMS = ("data", "formats", "metrics", "models", "plots", "prune", "pruners")
 
 __all__ = [
     "MaskSet",
@@ -44,11 +53,18 @@ __all__ = [
     "Wiring",
     "__version__",
     "analyze",
+    "apply_masks",
     "build_graph",
     "chain",
+    "generate",
+    "imp",
     "read_masks",
+    "read_weights",
     "rule",
+    "strip_masks",
     "trace",
+    "train",
+    "verify_masks",
     "write_masks",
 ]
 

@@ -13,12 +13,12 @@ import traceback
 from collections.abc import Sequence
 
 from topo._version import __version__
-from topo.cli import analyze, check, compare, convert, listing
+from topo.cli import analyze, check, compare, convert, generate, imp, listing, plot, train
 from topo.cli.options import UsageError, common
 from topo.cli.output import one_line, speak, warnings_on_stderr
 from topo.errors import TopoError
 
-_COMMANDS = (analyze, compare, check, convert, listing)
+_COMMANDS = (analyze, generate, train, imp, compare, check, convert, plot, listing)
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
 

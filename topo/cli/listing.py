@@ -45,9 +45,11 @@ def _methods() -> Table:
     lines = []
     for name, entry in methods().items():
         takes = ", ".join(f"{key}={value}" for key, value in entry.options.items())
+        cost = getattr(entry, "cost", "")
         about = f"{entry.description} [{entry.source}]"
-        lines.append([name, getattr(entry, "needs", "nothing"), takes, about])
-    return Table(["method", "needs", "options", "masks"], lines, left=frozenset({1, 2, 3}))
+        about = "; ".join([about, *([f"cost: {cost}"] if cost else []), *([f"options: {takes}"] if takes else [])])
+        lines.append([name, getattr(entry, "needs", "nothing"), about])
+    return Table(["method", "needs", "masks"], lines, left=frozenset({1, 2}))
 
 
 def _formats() -> Table:
@@ -74,6 +76,32 @@ def _quotas() -> Table:
     return Table(["quota", "how the parameters are divided among the layers"], lines, left=frozenset({1}))
 
 
+def _recipes() -> Table:
+    from topo.train.recipe import recipes
+
+    lines = [
+        [name, recipe.epochs, recipe.batch, recipe.optimizer, recipe.lr, _schedule(recipe), recipe.weight_decay,
+         recipe.source]
+        for name, recipe in recipes.items()
+    ]  # fmt: skip
+    header = ["recipe", "epochs", "batch", "optimizer", "lr", "schedule", "weight decay", "of"]
+    return Table(header, [[str(cell) for cell in line] for line in lines], left=frozenset({3, 5, 7}))
+
+
+def _schedule(recipe: Any) -> str:
+    drops = ", ".join(f"{epoch:g}" for epoch in recipe.milestones)
+    return f"x{recipe.factor:g} at {drops}" if drops else recipe.schedule
+
+
+def _data() -> Table:
+    from topo.data import data
+
+    lines = [
+        [name, "built in" if entry.recognise is None else "your files", entry.about] for name, entry in data.items()
+    ]
+    return Table(["data", "from", "what it is"], lines, left=frozenset({1, 2}))
+
+
 def _plots() -> Table:
     from topo.plots import plots
 
@@ -88,4 +116,6 @@ _LISTS = {
     "formats": _formats,
     "quotas": _quotas,
     "plots": _plots,
+    "recipes": _recipes,
+    "data": _data,
 }

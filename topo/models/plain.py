@@ -47,6 +47,18 @@ def lenet5(classes: int) -> nn.Module:
     return ConvStack((1, 28, 28), [[20], [50]], hidden=[500], classes=classes, kernel=5, padding=0)
 
 
+@model("topo", shape=(1, 8, 8), classes=Count(10))
+def digits_conv(classes: int) -> nn.Module:
+    """Small convolutional net for the 8x8 digits.
+
+    3x3 convolutions of 32, 64 and 64 filters with batch norm, max-pools between, a mean, one linear layer. 56,224
+    weights with 10 classes: 288 + 18,432 + 36,864 + 640.
+    """
+    from topo.models.nets.digits import DigitsNet
+
+    return DigitsNet(classes)
+
+
 @model(_TICKET, shape=(3, 32, 32), classes=Count(10))
 def conv2(classes: int) -> nn.Module:
     """Conv-2 for CIFAR: two 3x3 convolutions, two layers of 256 units.

@@ -1,0 +1,116 @@
+"""The folder of a run: what is written there and how it is read back.
+
+config.toml        what was asked for: [run] and [recipe]; a run is resumed only under the same
+environment.json   versions and device
+metrics.jsonl      an object per epoch; curves.csv the same as a table
+checkpoint.pt      the last finished epoch, loads with torch.load(weights_only=True)
+masks.safetensors  the masks, if there are any
+summary.json       final and best accuracy, written when the run is done
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from topo._version import __version__
+from topo.atomic import replacing, write_text
+from topo.errors import TrainingError
+from topo.train.toml_text import toml
+
+SCHEMA = "topo-run/1"
+COLUMNS = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "seconds")
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions and device: what a figure in a paper should say of its run."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "topo": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "cuda": torch.version.cuda if gpu else None,
+        "device": str(device),
+        "device_name": gpu or platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "platform": platform.platform(),
+    }
+
+
+class Folder:
+    """One run folder; made if it is not there. TopoError if it cannot be written."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"cannot make the run folder '{path}': {error.strerror}") from None
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def started(self) -> bool:
+        return (self / "checkpoint.pt").exists() or (self / "config.toml").exists()
+
+    def check(self, config: Mapping[str, Mapping[str, Any]]) -> None:
+        """TrainingError that names the first thing in which this folder's run was started otherwise."""
+        path = self / "config.toml"
+        try:
+            known = tomllib.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"'{path}' cannot be read, so the run cannot be resumed: {error}") from None
+        asked = tomllib.loads(toml(config))
+        for table in asked:
+            there = known.get(table, {})
+            for key in dict.fromkeys([*asked[table], *there]):
+                if asked[table].get(key) != there.get(key):
+                    raise TrainingError(
+                        f"'{self.path}' holds a run with {table}.{key} = {there.get(key)!r}, not "
+                        f"{asked[table].get(key)!r}: it is resumed as it was started, or started in another folder"
+                    )
+
+    def write_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
+        write_text(self / "config.toml", toml(config))
+
+    def write_json(self, name: str, document: Mapping[str, Any]) -> None:
+        write_text(self / name, json.dumps(document, indent=2) + "\n")
+
+    def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Both tables anew, whole: a run that was killed between two files never leaves a line twice."""
+        write_text(self / "metrics.jsonl", "".join(json.dumps(dict(row)) + "\n" for row in history))
+        lines = [",".join(COLUMNS), *(",".join(_cell(row[name]) for name in COLUMNS) for row in history)]
+        write_text(self / "curves.csv", "\n".join(lines) + "\n")
+
+    def write_checkpoint(self, state: Mapping[str, Any], name: str = "checkpoint.pt") -> None:
+        with replacing(self / name) as temporary:
+            torch.save(dict(state), temporary)
+
+    def read_checkpoint(self, name: str = "checkpoint.pt") -> dict[str, Any]:
+        """TrainingError if it is not there or broken."""
+        path = self / name
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise TrainingError(f"there is no '{path}' to go on from") from None
+        except Exception as error:  # torch lets out whatever its readers meet
+            said = str(error).strip().partition("\n")[0]
+            raise TrainingError(f"'{path}' is no checkpoint that can be read: {said}") from None
+        if not isinstance(state, dict) or state.get("schema") != SCHEMA:
+            raise TrainingError(f"'{path}' is no checkpoint of topo train")
+        return state
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else repr(value)

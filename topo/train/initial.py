@@ -1,0 +1,63 @@
+"""Weights at the start of training, drawn by an own generator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+
+def initialise(model: nn.Module, kind: str, masks: Mapping[str, Tensor], generator: torch.Generator) -> None:
+    """Redraw the weights of linear layers and convolutions in place; as_built leaves them.
+
+    kaiming_normal: N(0, 2 / fan_in), zero biases, batch norms 1 and 0 (He et al. 2015, eq. 10). open_lth: the same with
+    batch-norm scales from U[0, 1] (Frankle et al.). sparse_he: as kaiming_normal, but every output unit with the fan-in
+    that its mask keeps, N(0, 2 / kept), so that variances survive sparsity (Evci et al. 2022, section 3.1).
+    masks: name -> bool tensor in the parameter's layout; a layer without one is dense.
+    generator: on the CPU, so that every device starts from the same weights.
+    """
+    if kind == "as_built":
+        return
+    with torch.no_grad():
+        for path, part in model.named_modules():
+            if isinstance(part, nn.Linear | _ConvNd):
+                name = f"{path}.weight" if path else "weight"
+                mask = masks.get(name) if kind == "sparse_he" else None
+                _he_normal(part.weight, mask, part, generator)
+                if part.bias is not None:
+                    nn.init.zeros_(part.bias)
+            elif isinstance(part, _BatchNorm) and part.affine:
+                nn.init.ones_(part.weight)
+                nn.init.zeros_(part.bias)
+                if kind == "open_lth":
+                    part.weight.copy_(torch.rand(part.weight.shape, generator=generator))
+
+
+def _he_normal(weight: Tensor, mask: Tensor | None, part: nn.Module, generator: torch.Generator) -> None:
+    drawn = torch.randn(weight.shape, generator=generator)
+    if mask is None:
+        fan_in = weight.numel() // _outputs(weight, part)
+        weight.copy_(drawn * (2 / fan_in) ** 0.5)
+        return
+    kept = mask.cpu()
+    weight.copy_(torch.where(kept, drawn * (2 / _fan_in(kept, part).clamp(min=1)).sqrt(), 0.0))
+
+
+def _outputs(weight: Tensor, part: nn.Module) -> int:
+    if isinstance(part, _ConvNd) and part.transposed:
+        return weight.shape[1] * part.groups
+    return weight.shape[0]
+
+
+def _fan_in(kept: Tensor, part: nn.Module) -> Tensor:
+    """Kept weights into each output unit, in a shape that broadcasts over the weight."""
+    if isinstance(part, _ConvNd) and part.transposed:  # (in, out / groups, ...): inputs of a group are consecutive rows
+        groups, rest = part.groups, prod(kept.shape[2:])
+        counts = kept.reshape(groups, -1, kept.shape[1], rest).sum(dim=(1, 3))
+        counts = counts.repeat_interleave(kept.shape[0] // groups, dim=0)
+        return counts.reshape(*counts.shape, *[1] * (kept.dim() - 2)).float()
+    return kept.sum(dim=tuple(range(1, kept.dim())), keepdim=True).float()

@@ -1,0 +1,176 @@
+"""Recipes: how a network is trained, as TOML. Those of the papers are files of the folder `recipes`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from topo.errors import TrainingError
+from topo.registry import Registry
+
+_CHOICES = {
+    "optimizer": ("sgd", "adam", "adamw"),
+    "schedule": ("multistep", "cosine", "one_cycle", "constant"),
+    "init": ("as_built", "kaiming_normal", "open_lth", "sparse_he"),
+    "amp": ("auto", "bf16", "off"),
+    "channels_last": ("auto", "on", "off"),
+    "compile": ("auto", "off", "default", "reduce-overhead"),
+    "placement": ("auto", "device", "stream"),
+}
+# Key -> (smallest value, whether that value itself is allowed, largest value allowed).
+_BOUNDS: dict[str, tuple[float, bool, float]] = {
+    "epochs": (1, True, 10**6),
+    "batch": (1, True, 10**7),
+    "lr": (0, False, 10**6),
+    "momentum": (0, True, 1),
+    "weight_decay": (0, True, 10**6),
+    "factor": (0, False, 1),
+    "warmup": (0, True, 10**6),
+    "label_smoothing": (0, True, 1),
+    "ema": (0, True, 1),
+    "padding": (0, True, 1024),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    epochs, batch (images a step, over all processes). optimizer: sgd, adam or adamw with lr, weight_decay and, for sgd,
+    momentum and nesterov. schedule: multistep (times `factor` at each of `milestones`, in epochs), cosine (to 0),
+    one_cycle (up to lr over 30 % of the steps, then down to lr / 250,000), constant; after `warmup` epochs of a linear
+    rise. label_smoothing. ema: decay per step of a moving average of the weights, which is then what is tested and
+    kept; 0 is off. padding: random crops out of images padded so; flip: random mirror images, where the data set says
+    that they keep their class.
+    init: as_built, kaiming_normal, open_lth (Kaiming normal, batch-norm scales from U[0, 1]) or sparse_he (see
+    topo.train.initial).
+    amp: bf16 autocast; channels_last: memory layout; compile: torch.compile and its mode; "auto" uses them on a GPU
+    that gains from it. deterministic: the same bits on every run on the same device. placement: the images on the
+    device, or streamed to it; "auto" streams what is a memory map or larger than half of the device's free memory.
+
+    TrainingError that names the key, what it holds and what it may hold.
+    """
+
+    name: str = "own"
+    source: str = ""
+    epochs: int = 160
+    batch: int = 128
+    optimizer: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    schedule: str = "multistep"
+    milestones: tuple[float, ...] = field(default=())
+    factor: float = 0.1
+    warmup: float = 0.0
+    label_smoothing: float = 0.0
+    ema: float = 0.0
+    padding: int = 4
+    flip: bool = True
+    init: str = "as_built"
+    amp: str = "auto"
+    channels_last: str = "auto"
+    compile: str = "auto"
+    deterministic: bool = True
+    placement: str = "auto"
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            object.__setattr__(self, spec.name, self._checked(spec.name, spec.type, getattr(self, spec.name)))
+        if self.schedule == "one_cycle" and self.warmup:
+            raise self._wrong("warmup", self.warmup, "0 with one_cycle, which rises by itself")
+        if self.nesterov and not (self.optimizer == "sgd" and self.momentum):
+            raise self._wrong("nesterov", True, "false unless the optimizer is sgd with momentum")
+
+    def _checked(self, key: str, kind: Any, value: Any) -> Any:
+        if key in _CHOICES and value not in _CHOICES[key]:
+            raise self._wrong(key, value, f"one of {', '.join(_CHOICES[key])}")
+        if kind == "bool" and not isinstance(value, bool):
+            raise self._wrong(key, value, "true or false")
+        if kind == "str" and not isinstance(value, str):
+            raise self._wrong(key, value, "text")
+        if key == "milestones":
+            if not isinstance(value, list | tuple) or not all(map(_number, value)) or sorted(value) != list(value):
+                raise self._wrong(key, value, "a list of epochs in rising order")
+            return tuple(value)
+        if key in _BOUNDS:
+            least, included, most = _BOUNDS[key]
+            whole = kind == "int"
+            right = isinstance(value, int) and not isinstance(value, bool) if whole else _number(value)
+            if not right or not (least <= value <= most) or (value == least and not included):
+                what = "a whole number" if whole else "a number"
+                raise self._wrong(key, value, f"{what} {'from' if included else 'above'} {least:g}, at most {most:g}")
+            return value if whole else float(value)
+        return value
+
+    def _wrong(self, key: str, value: Any, should: str) -> TrainingError:
+        return TrainingError(f"the recipe '{self.name}' has {key} = {value!r}; it should be {should}")
+
+    def changed(self, **changes: Any) -> Recipe:
+        """The same recipe with other values; TrainingError for a key that no recipe has."""
+        _known(changes, self.name)
+        return replace(self, **changes)
+
+    def for_epochs(self, epochs: int) -> Recipe:
+        """The same recipe in so many epochs; milestones and warm-up shrink or grow with it."""
+        scale = epochs / self.epochs
+        milestones = tuple(epoch * scale for epoch in self.milestones)
+        return replace(self, epochs=epochs, milestones=milestones, warmup=self.warmup * scale)
+
+    def table(self) -> dict[str, Any]:
+        """Keys and values, as they stand in TOML."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
+def _known(table: Mapping[str, Any], name: str) -> None:
+    keys = [spec.name for spec in fields(Recipe)]
+    if odd := [key for key in table if key not in keys]:
+        raise TrainingError(
+            f"the recipe '{name}' has the key '{odd[0]}', which no recipe has; keys are {', '.join(keys)}"
+        )
+
+
+def find_recipe(recipe: str | Path | Mapping[str, Any] | Recipe) -> Recipe:
+    """A recipe by name, from a .toml file, from a mapping of its keys, or as it is.
+
+    TrainingError if there is none of that name, or if a key or value is wrong.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, Mapping):
+        _known(recipe, str(recipe.get("name", "own")))
+        return Recipe(**recipe)
+    if not str(recipe).endswith(".toml"):
+        return recipes[str(recipe)]
+    path = Path(recipe).expanduser()
+    try:
+        return _parse(path.read_text("utf-8"), path.stem)
+    except OSError as error:
+        raise TrainingError(f"cannot read the recipe '{recipe}': {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise TrainingError(f"cannot read the recipe '{recipe}': it is no text") from None
+
+
+def _parse(text: str, name: str) -> Recipe:
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise TrainingError(f"the recipe '{name}' is no TOML: {error}") from None
+    table = table.get("recipe", table) if isinstance(table.get("recipe", {}), dict) else table  # a run's config.toml
+    return find_recipe({"name": name, **table})
+
+
+recipes = Registry("recipe")
+for _file in sorted(files("topo.train").joinpath("recipes").iterdir(), key=lambda file: file.name):
+    if _file.name.endswith(".toml"):
+        _name = _file.name.removesuffix(".toml")
+        recipes.add(_name)(_parse(_file.read_text("utf-8"), _name))

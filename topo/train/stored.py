@@ -1,0 +1,105 @@
+"""Masks are output-first; parameters are not always. How one is laid out as the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from topo.errors import WiringError
+
+if TYPE_CHECKING:
+    from topo.wiring import Wiring
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How a parameter of `shape` holds a mask.
+
+    turned: input-first, (in, out / groups, ...) for a mask (out, in / groups, ...). stacked: three dimensions, one
+    matrix an expert, for a mask (experts * out, in).
+
+    >>> Storage((2, 3), turned=True).mask_shape
+    (3, 2)
+    """
+
+    shape: tuple[int, ...]
+    turned: bool = False
+    stacked: bool = False
+    groups: int = 1
+
+    @property
+    def mask_shape(self) -> tuple[int, ...]:
+        if self.stacked:
+            experts, first, second = self.shape
+            return (experts * second, first) if self.turned else (experts * first, second)
+        first, second, *rest = self.shape
+        return (second * self.groups, first // self.groups, *rest) if self.turned else self.shape
+
+    def parameter(self, mask: np.ndarray) -> np.ndarray:
+        """A mask laid out as the parameter."""
+        if not self.turned:
+            return mask.reshape(self.shape)
+        if self.stacked:
+            experts, first, second = self.shape
+            return mask.reshape(experts, second, first).transpose(0, 2, 1)
+        first, second, *rest = self.shape
+        grouped = mask.reshape(self.groups, second, first // self.groups, *rest)
+        return np.swapaxes(grouped, 1, 2).reshape(self.shape)
+
+    def mask(self, parameter: np.ndarray) -> np.ndarray:
+        """What is laid out as the parameter, as a mask; the inverse of `parameter`."""
+        if not self.turned:
+            return parameter.reshape(self.mask_shape)
+        if self.stacked:
+            return parameter.transpose(0, 2, 1).reshape(self.mask_shape)
+        first, second, *rest = self.shape
+        grouped = parameter.reshape(self.groups, first // self.groups, second, *rest)
+        return np.swapaxes(grouped, 1, 2).reshape(self.mask_shape)
+
+
+def storage(
+    name: str, mask_shape: Sequence[int], shape: Sequence[int], module: nn.Module, wiring: Wiring | None = None
+) -> Storage:
+    """How the parameter `name` of `module` holds a mask of `mask_shape`.
+
+    The wiring says whether a layer is stored input-first, else the module's type, else the shapes.
+
+    WiringError if the mask fits in no way, or in two ways and nothing says which.
+    """
+    mask_shape, shape = tuple(mask_shape), tuple(shape)
+    stacked = len(shape) == 3 and len(mask_shape) == 2
+    groups = module.groups if isinstance(module, _ConvTransposeNd) else 1
+    ways = (Storage(shape, turned, stacked, groups) for turned in (False, True))
+    fits = {way.turned: way for way in ways if len(shape) > 1 and way.mask_shape == mask_shape}
+    if not fits:
+        raise WiringError(f"mask '{name}' has shape {mask_shape} but the model's parameter has {shape}")
+    if len(fits) == 1:
+        return next(iter(fits.values()))
+    told = wiring.layer(name).transposed if wiring is not None and name in wiring.shapes else _input_first(module)
+    if told is None:
+        raise WiringError(
+            f"mask '{name}' {mask_shape} fits the parameter {shape} both output-first and input-first; "
+            "give the model's wiring (topo.trace), which tells"
+        )
+    return fits[told]
+
+
+def natural(shape: Sequence[int], module: nn.Module) -> Storage:
+    """How a module of a known type holds the mask of its weight."""
+    groups = module.groups if isinstance(module, _ConvTransposeNd) else 1
+    return Storage(tuple(shape), bool(_input_first(module)), groups=groups)
+
+
+def _input_first(module: nn.Module) -> bool | None:
+    """Whether this type of module stores its weight (in, out); None if it is not known."""
+    if isinstance(module, _ConvTransposeNd | nn.Embedding):
+        return True
+    if isinstance(module, nn.Linear | _ConvNd):
+        return False
+    kind = type(module)
+    return True if kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.") else None
