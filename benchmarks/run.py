@@ -374,6 +374,115 @@ def memory(quick: bool) -> list[Row]:
     return [row]
 
 
+def released_synflow(model, shape: tuple[int, ...], density: float, rounds: int) -> Callable[[], object]:
+    """SynFlow as its released code does it, in float64: all signs off and on, masks multiplied in every layer of every
+    pass, gradients for everything, and a k-th value over all scores, in each round."""
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    def run() -> dict[str, object]:
+        net = copy.deepcopy(model).double().eval()
+        layers = {f"{n}.weight": m for n, m in net.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+        masks = {name: torch.ones_like(layer.weight) for name, layer in layers.items()}
+        for name, layer in layers.items():
+            if isinstance(layer, nn.Linear):
+                layer.forward = lambda x, a=layer, m=masks[name]: F.linear(x, m * a.weight, a.bias)
+            else:
+                layer.forward = lambda x, a=layer, m=masks[name]: F.conv2d(x, m * a.weight, a.bias, a.stride, a.padding)
+        size = sum(mask.numel() for mask in masks.values())
+        for done in range(1, rounds + 1):
+            signs = {name: torch.sign(values) for name, values in net.state_dict().items()}
+            for values in net.state_dict().values():
+                values.abs_()
+            net(torch.ones(1, *shape, dtype=torch.float64)).sum().backward()
+            scores = {}
+            for name, layer in layers.items():
+                scores[name] = torch.clone(layer.weight.grad * layer.weight).detach().abs_()
+                layer.weight.grad.data.zero_()
+            for name, values in net.state_dict().items():
+                values.mul_(signs[name])
+            flat = torch.cat([torch.flatten(score) for score in scores.values()])
+            keep = round(size * (round(density * size) / size) ** (done / rounds))
+            threshold = torch.kthvalue(flat, size - keep).values
+            for name, score in scores.items():
+                masks[name].copy_(torch.where(score <= threshold, 0.0, 1.0))
+        return {name: mask.numpy() for name, mask in masks.items()}
+
+    return run
+
+
+def one_walk_at_a_time(model, density: float) -> Callable[[], object]:
+    """PHEW through a plain stack: a walk after the other, forwards and backwards in turn, a draw for each step."""
+    import numpy as np
+
+    weights = [p.detach().abs().double().flatten(2).numpy() for p in model.parameters() if p.ndim == 4]
+    weights += [p.detach().abs().double()[:, :, None].numpy() for p in model.parameters() if p.ndim == 2]
+
+    def run() -> int:
+        rng = np.random.default_rng(0)
+        kernels = [w.sum(axis=2) for w in weights]
+        forth, back = [k / k.sum(axis=0) for k in kernels], [k / k.sum(axis=1, keepdims=True) for k in kernels]
+        kept = [np.zeros(w.shape, bool) for w in weights]
+        left, turn = round(density * sum(w.size for w in weights)), 0
+        while left > 0:
+            backwards = turn % 2
+            unit = turn // 2 % (len(kernels[-1]) if backwards else kernels[0].shape[1])
+            for level in reversed(range(len(weights))) if backwards else range(len(weights)):
+                chances = back[level][unit] if backwards else forth[level][:, unit]
+                other = rng.choice(len(chances), p=chances)
+                place = (unit, other) if backwards else (other, unit)
+                taps = weights[level][place]
+                tap = rng.choice(len(taps), p=taps / taps.sum())
+                left -= not kept[level][(*place, tap)]
+                kept[level][(*place, tap)] = True
+                unit = other
+            turn += 1
+        return turn
+
+    return run
+
+
+def pruners(quick: bool) -> list[Row]:
+    """SynFlow and PHEW, against loops like the released ones."""
+    import topo
+    from topo.masks import MaskSet
+    from topo.pruners import prune
+
+    found = []
+    rounds = 5 if quick else 100
+    for name, shape in (("resnet18:stem=tiny", (3, 64, 64)), ("vgg16:classes=100", (3, 32, 32))):
+        model = topo.models.build(name)
+        ours = plain = None
+
+        def mine(model=model, shape=shape) -> None:
+            nonlocal ours
+            ours = prune("synflow", model, density=0.01, rounds=rounds, input_shape=shape, threads=1)
+
+        def theirs(model=model, shape=shape) -> None:
+            nonlocal plain
+            plain = released_synflow(model, shape, 0.01, rounds)()
+
+        seconds_ = min(timed(mine) for _ in range(2))
+        row = Row("pruners", f"{name}: SynFlow, {rounds} rounds, 99 %", seconds_, "", timed(theirs), goal=">= 2x")
+        same = MaskSet(plain) == ours
+        row.rival = f"plain loop in float64 ({'equal' if same else 'other'} masks)"
+        found.append(row)
+    density = 0.01 if quick else 0.1
+    seconds_ = min(timed(lambda: prune("phew", model, density=density, input_shape=shape)) for _ in range(3))
+    rival = timed(one_walk_at_a_time(model, density))
+    task = f"{name}: PHEW, {1 - density:.0%}"
+    found.append(Row("pruners", task, seconds_, "one walk at a time", rival, goal=">= 20x"))
+    return found
+
+
+def timed(function: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
 GROUPS = {
     "packing": packing,
     "paths": paths,
@@ -382,6 +491,7 @@ GROUPS = {
     "command": command,
     "scale": scale,
     "memory": memory,
+    "pruners": pruners,
 }
 
 

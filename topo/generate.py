@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from topo._version import __version__
 from topo.errors import TopoError
 from topo.generators import Generator, generators
 from topo.masks import MaskSet, as_mask_set
+from topo.models import input_shape as named_shape
+from topo.models import names
 from topo.networks import find_wiring
 from topo.quotas import budgets as quota_budgets
 from topo.registry import Registry
@@ -34,12 +36,13 @@ def generate(
     quota: str | None = None,
     budgets: Mapping[str, int] | str | None = None,
     source: MaskSet | Mapping[str, Any] | None = None,
+    batches: Iterable[Any] | None = None,
     input_shape: Sequence[int] | None = None,
     rng: int | np.random.Generator = 0,
     progress: Callable[[int, int, str], None] | None = None,
     **options: Any,
 ) -> MaskSet:
-    """Masks for a network, made by a named method from its shapes alone.
+    """Masks for a network, made by a named method: from its shapes, or by the scores that a pruner gives its weights.
 
     wiring: of the network; also a torch module (with input_shape), a model's name, or a wiring's JSON file. Every
     linear layer and convolution is masked, first and last included; an embedding only where `budgets` names it.
@@ -47,6 +50,8 @@ def generate(
     quota: how they are shared among layers (`topo.quotas`), the method's own choice by default. budgets: parameters to
     keep by layer name instead of all these (for the optimizer also the name of a rule). source: masks that the methods
     `configuration` and `shuffle` start from; their kept counts are the budget. options: the method's own.
+    Pruners take a torch module in place of the wiring, which is left as it was, or a model's name, whose weights are
+    then drawn from the seed as `topo train` draws them; and (x, y) batches where they need data (`topo.pruners.prune`).
     progress: called as (layers done, layers in all, layer).
 
     The same seed gives the same masks. The provenance holds method, options, seed, density, model and input shape, and
@@ -57,9 +62,13 @@ def generate(
 
     Raises TopoError for an unknown method, option or quota, and for a budget that cannot be met.
     """
-    entry, net = methods()[method], find_wiring(wiring, input_shape)
+    entry = find_method(method)
     asked = {"density": density, "sparsity": sparsity, "quota": quota, "budgets": budgets, "source": source}
-    given = {name: value for name, value in asked.items() if value is not None}
+    given = {name: value for name, value in {**asked, "batches": batches}.items() if value is not None}
+    if is_pruner(entry):
+        return _scored(entry, wiring, given, options, {"rng": rng, "progress": progress, "input_shape": input_shape})
+    _refuse(entry, given, "batches", "it looks at no data")
+    net = find_wiring(wiring, input_shape)
     make = _generated if method in generators else _optimized
     masks = make(entry, net, given, options, {"rng": rng, "progress": progress})
     seed = int(rng) if isinstance(rng, int | np.integer) else None
@@ -69,14 +78,29 @@ def generate(
 
 
 def methods() -> Registry:
-    """All methods by name: generators first, then those of the optimizer.
+    """All methods by name: generators first, then those of the optimizer, then pruners.
 
-    Each has name, description, source, options and `needs`, what it must be given besides shapes.
+    Each has name, description, source, options and `needs`, what it must be given besides shapes; pruners have `cost`.
+    The pruner `random` stands behind the generator of that name, which draws the same masks.
     """
+    from topo.pruners import pruners
+
     every = Registry("method")
-    for name, entry in [*generators.items(), *_optimizer().items()]:
-        every.add(name)(entry)
+    for name, entry in [*generators.items(), *_optimizer().items(), *pruners.items()]:
+        if name not in every:
+            every.add(name)(entry)
     return every
+
+
+def find_method(name: str) -> Any:
+    """The method of this name; torch is loaded for none but a pruner, or to say what there is."""
+    found = [registry[name] for registry in (generators, _optimizer()) if name in registry]
+    return found[0] if found else methods()[name]
+
+
+def is_pruner(entry: Any) -> bool:
+    """Whether the method scores the weights of a model."""
+    return hasattr(entry, "score")
 
 
 def _optimizer() -> Mapping[str, Any]:
@@ -141,17 +165,21 @@ def _wanted(wiring: Wiring, given: Given, quota: str) -> dict[str, int]:
     if "budgets" not in given:
         budget = {name: given.get(name) for name in ("density", "sparsity")}
         return quota_budgets(given.get("quota", quota), maskable(wiring), **budget)  # type: ignore[arg-type]
-    others = [name for name in given if name != "budgets"]
-    if others:
-        raise TopoError(f"budgets say what each layer keeps; {others[0]} cannot be given too")
-    if not isinstance(given["budgets"], Mapping):
-        raise TopoError(f"budgets are counts by layer name, not {given['budgets']!r}; a rule is named by quota")
+    _wanted_alone(given)
     wanted = {name: int(count) for name, count in given["budgets"].items()}
     for name, count in wanted.items():
         size = wiring.layer(name).size
         if not 0 <= count <= size:
             raise TopoError(f"the budget of layer '{name}' is {count}; it is a number from 0 to its size, {size}")
     return wanted
+
+
+def _wanted_alone(given: Given) -> None:
+    others = [name for name in given if name not in ("budgets", "batches")]
+    if others:
+        raise TopoError(f"budgets say what each layer keeps; {others[0]} cannot be given too")
+    if not isinstance(given["budgets"], Mapping):
+        raise TopoError(f"budgets are counts by layer name, not {given['budgets']!r}; a rule is named by quota")
 
 
 def _optimized(entry: Any, wiring: Wiring, given: Given, options: Given, run: Given) -> MaskSet:
@@ -167,3 +195,29 @@ def _optimized(entry: Any, wiring: Wiring, given: Given, options: Given, run: Gi
         budget = {"total": sum(_wanted(wiring, density, "uniform").values())}
     masks: MaskSet = entry(wiring, **{**chosen, **budget}, **run).masks
     return masks.with_provenance(options=chosen)
+
+
+def _scored(entry: Any, model: Any, given: Given, options: Given, run: Given) -> MaskSet:
+    """What a pruner makes of a module, or of a named model with weights from the seed."""
+    from topo.pruners import prune
+    from topo.train.run import built
+
+    _refuse(entry, given, "source", "it scores weights")
+    if isinstance(model, Wiring) or str(model).endswith(".json"):
+        raise TopoError(f"method '{entry.name}' scores weights, which a wiring has not: give a model")
+    rng = run["rng"]
+    seed = int(rng) if isinstance(rng, int | np.integer) else int(rng.integers(2**63))
+    module, name = built(str(model) if isinstance(model, Path) else model, seed)
+    shape = run["input_shape"]
+    if shape is None and isinstance(model, str) and name.partition(":")[0].strip() in names():
+        shape = named_shape(name)
+    budget = {key: given[key] for key in ("density", "sparsity") if key in given}
+    if "budgets" in given:
+        _wanted_alone(given)
+        budget = {"quota": dict(given["budgets"])}
+    elif "quota" in given:
+        budget["quota"] = given["quota"]
+    masks = prune(
+        entry.name, module, batches=given.get("batches"), **{**run, "input_shape": shape}, **budget, **options
+    )
+    return masks.with_provenance(model=name, created_by=f"topo {__version__}", density=masks.density)

@@ -1,19 +1,22 @@
-"""`topo compare`: what two mask files share."""
+"""`topo compare`: what two mask files share, or what several have in common."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from topo._version import __version__
 from topo.cli import inputs
 from topo.cli.options import check_outputs, command, network_options
 from topo.cli.output import Progress, deliver, quiet
 from topo.cli.tables import Page, Table
-from topo.compare import compare
-from topo.numerals import decimal, shown
+from topo.compare import Comparison, compare
+from topo.masks import MaskSet
+from topo.numerals import decimal, finite, shown
 from topo.report import Report, note_lines
 
 _NETWORK = (
@@ -29,11 +32,13 @@ _NETWORK = (
 def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     made = command(
         commands, parents, run, "compare",
-        "what two masks of one network share: overlap and Hamming distance, layer by layer",
-        "topo compare before.pt after.pt --model resnet20",
+        "what two masks of one network share, layer by layer; of several: densities, nodes, paths, overlaps",
+        "topo compare before.pt after.pt --model resnet20\n"
+        "  topo compare synflow.safetensors snip.safetensors balance.safetensors --model resnet20",
     )  # fmt: skip
     made.add_argument("a", metavar="A", help="a mask file or folder")
     made.add_argument("b", metavar="B", help="another")
+    made.add_argument("more", metavar="C", nargs="*", help="and others")
     network_options(made)
     made.add_argument(
         "--json", metavar="OUT", help="write the numbers as JSON; - for standard output, and nothing else there"
@@ -43,21 +48,30 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     from topo.analyze import analyze
 
-    check_outputs([args.a, args.b], {"--json": args.json})
+    paths = [args.a, args.b, *args.more]
+    check_outputs(paths, {"--json": args.json})
     wiring = inputs.wiring_of(args)
-    names = inputs.names_of([args.a, args.b])
-    a, b = (inputs.read(path, args, wiring) for path in (args.a, args.b))
-    found = compare(a, b)
+    names = inputs.names_of(paths)
+    held = [inputs.read(path, args, wiring) for path in paths]
+    found = [[compare(a, b) for b in held] for a in held] if args.more else [[compare(*held)]]
     reports = []
-    for masks, name in zip((a, b), names):
+    for masks, name in zip(held, names):
         wired, notes = inputs.network(masks, wiring, args)
         threads = getattr(args, "threads", None)
         with Progress(not quiet(args), f"{name}, ") as progress:
             report = analyze(masks, wired, metrics=_NETWORK, threads=threads, mask_name=name, progress=progress)
         reports.append(report.with_notes(notes))
+    if args.more:
+        _several(args, names, held, reports, found)
+    else:
+        _two(args, names, reports, found[0][0])
+    return 0
+
+
+def _two(args: argparse.Namespace, names: Sequence[str], reports: list[Report], found: Comparison) -> None:
     remarks = [{"metric": None, "layer": None, "note": line} for line in _remarks(reports)]
     found = replace(found, notes=(*remarks, *found.notes))
-    wired_both = not any(math.isnan(report.network["effective_paths"]) for report in reports)
+    wired_both = all(finite(report.network["effective_paths"]) for report in reports)
     network = {side: _numbers(report) for side, report in zip("ab", reports)} if wired_both else {}
     if args.json:
         deliver(found.to_json(a=names[0], b=names[1], network=network), args.json, args)
@@ -65,35 +79,84 @@ def run(args: argparse.Namespace) -> int:
         page = Page()
         page.heading(f"A = {names[0]}, B = {names[1]}")
         if wired_both:
-            page.table(_network_table(*reports))
+            page.table(_network_table(reports))
         page.table(_layer_table(found.total, found.layers))
         page.notes(note_lines(found.notes))
-    return 0
+
+
+def _several(
+    args: argparse.Namespace,
+    names: Sequence[str],
+    held: Sequence[MaskSet],
+    reports: list[Report],
+    found: Sequence[Sequence[Comparison]],
+) -> None:
+    """Network numbers, the density of every layer and the overlap of every pair, a column for each mask set."""
+    sides = _sides(len(names))
+    layers = {name: shape for masks in held for name, shape in masks.shapes.items()}
+    density = {
+        name: [masks.rows(name).kept() / masks.rows(name).size if name in masks else math.nan for masks in held]
+        for name in layers
+    }
+    overlap = [[float(pair.total["overlap"]) for pair in row] for row in found]
+    notes = _remarks(reports)
+    if args.json:
+        document = {
+            "schema": "topo-compare-several/1",
+            "version": __version__,
+            "masks": list(names),
+            "network": [_numbers(report) for report in reports],
+            "layers": [
+                {"layer": name, "shape": list(shape), "density": [_finite(d) for d in density[name]]}
+                for name, shape in layers.items()
+            ],
+            "overlap": [[_finite(value) for value in row] for row in overlap],
+            "notes": notes,
+        }
+        deliver(json.dumps(document, allow_nan=False, indent=1) + "\n", args.json, args)
+    if args.json != "-":
+        page = Page()
+        page.heading(", ".join(f"{side} = {name}" for side, name in zip(sides, names)))
+        page.table(_network_table(reports))
+        lines = [[n, "x".join(map(str, shape)), *map(shown, density[n])] for n, shape in layers.items()]
+        page.table(Table(["density of layer", "shape", *sides], lines, keys=2))
+        page.table(Table(["overlap", *sides], [[side, *map(shown, row)] for side, row in zip(sides, overlap)]))
+        page.notes(notes)
+
+
+def _sides(count: int) -> list[str]:
+    """A, B, ..., Z, then numbers."""
+    return [chr(ord("A") + k) if k < 26 else str(k + 1) for k in range(count)]
+
+
+def _finite(value: float) -> float | None:
+    return value if finite(value) else None
 
 
 def _remarks(reports: list[Report]) -> list[str]:
-    """What is to be said of the masks as a whole; what holds for both, once."""
+    """What is to be said of the masks as a whole; what holds for all, once."""
     lines = [note_lines(note for note in report.notes if note["metric"] is None) for report in reports]
-    sides = [(side, line) for side, said in zip("AB", lines) for line in said]
-    shared = set(lines[0]) & set(lines[1])
+    sides = [(side, line) for side, said in zip(_sides(len(lines)), lines) for line in said]
+    shared = set(lines[0]).intersection(*lines[1:])
     return list(dict.fromkeys(line if line in shared else f"{side}: {line}" for side, line in sides))
 
 
 def _numbers(report: Report) -> dict[str, Any]:
     exact = {
-        name: decimal(int(n)) for name, n in report.network.items() if name == "effective_paths" and math.isfinite(n)
+        name: decimal(int(n)) for name, n in report.network.items() if name == "effective_paths" and finite(n)
     }
-    return {name: number if math.isfinite(number) else None for name, number in report.network.items()} | exact
+    return {name: number if finite(number) else None for name, number in report.network.items()} | exact
 
 
-def _network_table(a: Report, b: Report) -> Table:
-    units = {row.metric: (row.unit, row.view) for row in a.rows if row.layer is None}
+def _network_table(reports: list[Report]) -> Table:
+    units = {row.metric: (row.unit, row.view) for row in reports[0].rows if row.layer is None}
     lines = [
-        [name, shown(a.network[name], unit), shown(b.network[name], unit), unit, view]
+        [name, *(shown(report.network[name], unit) for report in reports), unit, view]
         for name, (unit, view) in units.items()
-        if name in b.network
+        if all(name in report.network for report in reports)
     ]
-    return Table(["network", "A", "B", "unit", "view"], lines, left=frozenset({3, 4}))
+    sides = _sides(len(reports))
+    return Table(["network", *sides, "unit", "view"], lines, left=frozenset({len(sides) + 1, len(sides) + 2}))
 
 
 def _layer_table(total: Mapping[str, Any], layers: tuple[Mapping[str, Any], ...]) -> Table:

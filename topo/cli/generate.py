@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from topo.cli import inputs
-from topo.cli.options import UsageError, check_outputs, command, density, network_options
+from topo.cli.options import UsageError, at_least, check_outputs, command, density, network_options
 from topo.cli.output import Progress, printable, quiet, say, wrote
 from topo.errors import TopoError
 from topo.files import write_masks
@@ -31,6 +31,10 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         "-O", dest="options", action="append", default=[], type=_option, metavar="KEY=VALUE",
         help="an option of the method, again for another",
     )  # fmt: skip
+    made.add_argument("--data", metavar="D", help="what pruners look at: digits, or a folder or .npz file of images")
+    made.add_argument(
+        "--examples", type=at_least(1), metavar="N", help="images of each class for a pruner (default 10)"
+    )
     made.add_argument("--from", dest="source", metavar="FILE", help="masks to start from (configuration, shuffle)")
     network_options(made)
     made.add_argument(
@@ -40,12 +44,12 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from topo.generate import generate, methods
+    from topo.generate import find_method, generate, is_pruner
     from topo.networks import find_wiring
 
     if args.model is None:
         raise UsageError("--model says for which network the masks are made; it is needed")
-    entry = methods()[args.method]
+    entry = find_method(args.method)
     rewires = getattr(entry, "rewires", False)
     if rewires and args.source is None:
         raise UsageError(f"method '{args.method}' starts from masks: give --from FILE")
@@ -53,18 +57,37 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("how much to keep? give --density or --sparsity")
     options = _once(args.options, set(inspect.signature(generate).parameters) - {"budgets", "options"})
     check_outputs([args.source] if args.source else [], {"-o": args.out})
-    wiring = find_wiring(args.model, args.input)
-    source = inputs.read(args.source, args, wiring) if args.source else None
-    with Progress(not quiet(args), f"{args.method}, layer ") as progress:
+    needs = getattr(entry, "needs", "nothing") == "data"
+    if needs != (args.data is not None):
+        raise UsageError(f"method '{args.method}' " + ("needs --data" if needs else "looks at no data"))
+    given = _seen(args) if needs else {"input_shape": args.input}
+    source = None
+    wiring = args.model if is_pruner(entry) else find_wiring(args.model, args.input)
+    if args.source:
+        source = inputs.read(args.source, args, find_wiring(args.model, args.input))
+    if scores := is_pruner(entry):
+        given["threads"] = getattr(args, "threads", None)
+    with Progress(not quiet(args), f"{args.method}, {'round' if scores else 'layer'} ") as progress:
         masks = generate(
             args.method, wiring, density=args.density, sparsity=args.sparsity, quota=args.quota, source=source,
-            rng=getattr(args, "seed", 0), progress=progress, **options,
+            rng=getattr(args, "seed", 0), progress=progress, **given, **options,
         )  # fmt: skip
     out = Path(args.out) if args.out else _free(_file_name(args.method, args.model, masks))
     write_masks(masks, out)
     say(_summary(masks) + "\n")
     wrote(out, args)
     return 0
+
+
+def _seen(args: argparse.Namespace) -> dict[str, Any]:
+    """The examples that a pruner sees: as many of every class, in batches of about 256."""
+    from topo.data import batches, load
+
+    found, each = load(args.data), args.examples or 10
+    classes = len(found.classes)
+    share = max(n for n in range(1, each + 1) if each % n == 0 and (n == 1 or n * classes <= 256))
+    seen = batches(found, share * classes, getattr(args, "seed", 0), per_class=each, count=each // share)
+    return {"batches": list(seen), "input_shape": args.input}
 
 
 def _option(text: str) -> tuple[str, str]:

@@ -1,0 +1,192 @@
+"""prune: a method's scores, round after round, into masks of an exact budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from topo.errors import TopoError
+from topo.masks import MaskSet
+from topo.pruners import Pruner, pruners
+from topo.pruners.network import Batches, Network, output_first, read_batches, set_mode, working_copy
+from topo.pruners.selection import layer_budgets, top, totals
+from topo.quotas import budgets
+
+Progress = Callable[[int, int, str], Any]
+Generator = np.random.Generator
+_SHARED = frozenset("rounds schedule invert mode precision".split())
+# Passes of one example through fewer parameters than this take one thread: two waited for each other ten times as long
+# as one worked (ResNet-20 on two busy cores: 57 s against 5 s for a hundred rounds).
+_ALONE = 4_000_000
+
+
+def prune(
+    method: str,
+    model: nn.Module,
+    *,
+    density: float | None = None,
+    sparsity: float | None = None,
+    batches: Iterable[Any] | None = None,
+    quota: str | Mapping[str, int] = "global",
+    rounds: int | None = None,
+    input_shape: Sequence[int] | None = None,
+    rng: int | Generator = 0,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> MaskSet:
+    """Masks of every linear layer and convolution of `model`, by the scores of a method; the model is left as it was.
+
+    density or sparsity: exactly round(density * N) of the N parameters are kept. batches: an iterable of (x, y), for
+    methods that need data; the loss is the mean cross-entropy over all of them. quota: "global" ranks all parameters
+    together; a name of `topo.quotas`, or counts by layer, ranks each layer by itself. rounds: scores are taken anew
+    after each. input_shape: of one example, for methods that send ones or walks; that of the batches by default.
+    rng: seed or generator; draws of torch's own are seeded from it and leave torch's state as it was. threads: for
+    torch, its own number by default, or one for single examples through small networks. progress: called as (done,
+    total, what). options, shared by the methods, and their own:
+
+    * schedule: "exponential", d**(t/T) is kept after round t of T, or "linear", 1 - (1 - d) t/T;
+    * mode: batch norm by its running statistics, "eval"; by those of each batch, "train"; or "statistics": the running
+      statistics are first set from the batches;
+    * precision: "model" (its own), "float32", "float64";
+    * invert: keep the lowest scores (Frankle et al. 2021, section 5).
+
+    Raises TopoError for an unknown method, option or value, for missing data, and for scores that are not finite,
+    naming the layer.
+    """
+    how = pruners[method]
+    values = how.read(options if rounds is None else {**options, "rounds": rounds})
+    if not how.shared_ranking and quota != "global":
+        raise TopoError(f"pruner '{method}' shares the budget out by itself; it takes no quota")
+    seed = int(rng) if isinstance(rng, int | np.integer) else None
+    own = np.random.default_rng(rng)
+    ties, torch_seed = own.spawn(2)  # a method's own draws are the first of rng, whatever else is drawn
+    net = working_copy(model, values["precision"], input_shape)
+    data = read_batches(batches, net, method) if how.data == "batches" else ()
+    kept = _kept(net, density, sparsity, quota)
+    with torch.random.fork_rng(sorted({w.device.index for w in net.weights.values() if w.is_cuda})):
+        torch.manual_seed(int(torch_seed.integers(2**63)))
+        if how.prepare:
+            how.prepare(net.module, rng=own)
+        set_mode(net.module, values.get("mode", how.modes[0]), data)
+        net.dense = {name: weight.detach().clone() for name, weight in net.weights.items()}
+        with _threads(threads or _fitting(how, net)):
+            places = _run(how, net, data, kept, quota, values, own, ties, progress)
+    masks = {name: _flags(alive, tuple(net.weights[name].shape)) for name, alive in places.items()}
+    provenance = {
+        "method": method,
+        "model": type(model).__name__,
+        "options": {**values, "quota": quota if isinstance(quota, str) else dict(quota)},
+        "seed": seed,
+        "input_shape": list(net.input_shape) if net.input_shape else None,
+    }
+    return MaskSet(output_first(net.module, masks), provenance=provenance)
+
+
+def _fitting(how: Pruner, net: Network) -> int:
+    small = how.data == "none" and sum(weight.numel() for weight in net.weights.values()) < _ALONE
+    return 1 if small else torch.get_num_threads()
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _kept(net: Network, density: float | None, sparsity: float | None, quota: str | Mapping[str, int]) -> int:
+    """round(density * N), with the checks of `topo.quotas`; or the sum of given counts."""
+    shapes = {name: tuple(weight.shape) for name, weight in net.weights.items()}
+    if density is None and sparsity is None and not isinstance(quota, str):
+        return sum(budgets("given", shapes, counts=quota).values())
+    if density is None and sparsity is None:
+        raise TopoError("a budget is needed: give density or sparsity")
+    return sum(budgets("uniform", shapes, density=density, sparsity=sparsity).values())
+
+
+def _run(
+    how: Pruner,
+    net: Network,
+    data: Batches,
+    kept: int,
+    quota: str | Mapping[str, int],
+    values: Mapping[str, Any],
+    own: Generator,
+    ties: Generator,
+    progress: Progress | None,
+) -> dict[str, np.ndarray]:
+    """The rounds; the flat places that are kept after the last, layer by layer."""
+    options = {name: value for name, value in values.items() if name not in _SHARED}
+    rounds, invert = values.get("rounds", 1), values.get("invert", False)
+    shapes = {name: tuple(weight.shape) for name, weight in net.weights.items()}
+    everywhere = {name: np.arange(weight.numel()) for name, weight in net.weights.items()}
+    schedule = totals(sum(map(len, everywhere.values())), kept, rounds, values.get("schedule", how.schedule))
+    ranked = isinstance(quota, str) and quota == "global"
+    quotas = [None] * rounds if ranked else layer_budgets(quota, shapes, schedule)
+    alive = everywhere
+    for done, (net.keep, shares) in enumerate(zip(schedule, quotas)):
+        if progress:
+            progress(done, rounds, f"{net.keep:,} parameters")
+        scores = how.score(net, data, rng=own, **options)
+        candidates = everywhere if how.regrow else alive
+        found = {name: _at(how, scores, name, places, invert) for name, places in candidates.items()}
+        flags = _chosen(found, net.keep, shares, ties) if how.shared_ranking else _nonzero(found)
+        alive = {name: places[flags[name]] for name, places in candidates.items()}
+        if done + 1 < rounds:
+            for name, places in candidates.items():
+                _zero(net, name, places, flags[name], how.regrow)
+    if progress:
+        progress(rounds, rounds, "done")
+    return alive
+
+
+def _at(how: Pruner, scores: Mapping[str, Any], name: str, places: np.ndarray, invert: bool) -> np.ndarray:
+    """Float64 scores of one layer at these places; TopoError if one of the layer is not finite."""
+    values = scores[name].detach().reshape(-1)
+    # One sum finds every inf and nan; that it overflowed by itself is looked at only then.
+    if not bool(torch.isfinite(values.sum())) and not bool((finite := torch.isfinite(values)).all()):
+        bad = values[~finite]
+        raise TopoError(
+            f"pruner '{how.name}': {len(bad)} of {len(values)} scores of '{name}' are not finite "
+            f"(the first is {float(bad[0])}); masks need finite scores"
+        )
+    array = values.cpu().numpy()
+    array = (array if len(places) == len(array) else array[places]).astype(np.float64, copy=False)
+    return -array if invert else array
+
+
+def _chosen(
+    scores: Mapping[str, np.ndarray], total: int, quota: Mapping[str, int] | None, ties: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Flags of the highest scores: `total` of all layers together, or quota[name] of each."""
+    if quota is not None:
+        return {name: top(values, quota[name], ties) for name, values in scores.items()}
+    flags = top(np.concatenate(list(scores.values())), total, ties)
+    return dict(zip(scores, np.split(flags, np.cumsum([len(values) for values in scores.values()])[:-1])))
+
+
+def _nonzero(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: values > 0 for name, values in scores.items()}
+
+
+def _zero(net: Network, name: str, places: np.ndarray, keep: np.ndarray, regrow: bool) -> None:
+    """Set pruned weights to 0 in the working copy, and weights that came back to their dense values."""
+    weight = net.weights[name].data.view(-1)
+    if regrow:
+        weight.copy_(net.dense[name].view(-1))
+    weight[torch.from_numpy(places[~keep]).to(weight.device)] = 0
+
+
+def _flags(places: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    flags = np.zeros(int(np.prod(shape)), bool)
+    flags[places] = True
+    return flags.reshape(shape)
