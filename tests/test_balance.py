@@ -1,0 +1,419 @@
+"""The optimizer's methods on networks: exact budgets, everything effective, certificates, constraints, figures."""
+
+from __future__ import annotations
+
+import json
+import math
+import tracemalloc
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import toys
+from topo.check import over_n_m
+from topo.errors import TopoError
+from topo.files import read_masks
+from topo.graph import build_graph
+from topo.masks import MaskSet
+from topo.metrics import metrics
+from topo.networks import find_wiring
+from topo.optimize import Balanced, Frontier, frontier, hypervolume, methods, repair
+from topo.optimize.differentiable import _slopes
+from topo.optimize.front import efficient
+from topo.optimize.mend import mend
+from topo.optimize.problem import Problem, prunable
+from topo.optimize.regular import solve_balanced
+from topo.wiring import Layer, Wiring, chain
+
+MASK = Path(__file__).parents[1] / "notebooks" / "masks" / "synflow_resnet20_d0.02.safetensors"
+EVERYTHING_EFFECTIVE = [
+    ("balance", {}),
+    ("balance", {"mode": "paths"}),
+    ("npb", {}),
+    ("dpai", {"repaired": True, "steps": 5}),
+]
+
+
+def dense_net(width: int = 6, growth: int = 4, layers: int = 3) -> Wiring:
+    """Every layer reads the concatenation of all before it."""
+    steps, units, start = [], np.arange(3), 3
+    for k in range(layers):
+        out = width if k == 0 else growth
+        steps.append(Layer(f"conv{k}", (out, len(units), 3, 3), units, start, "conv", positions=16))
+        units, start = np.concatenate([units, np.arange(start, start + out)]), start + out
+    steps.append(Layer("fc", (5, len(units)), units, start, positions=1))
+    return Wiring(np.arange(3), tuple(steps), np.arange(start, start + 5))
+
+
+def mlp(*widths: int) -> Wiring:
+    return toys.complete(*widths)[1]
+
+
+NETS = {
+    "mlp": mlp(20, 30, 16, 10),
+    "residual": toys.residual(8, 3),
+    "branching": toys.branching(),
+    "gated": toys.gated(2, 3),
+    "embedded": toys.embedded(),
+    "concatenated": dense_net(),
+}
+
+
+def size(wiring: Wiring) -> int:
+    return sum(wiring.layer(name).size for name in prunable(wiring))
+
+
+def value(masks: MaskSet, wiring: Wiring, name: str) -> float:
+    return metrics[f"network:{name}"](build_graph(masks, wiring)).number
+
+
+def macs(masks: MaskSet, wiring: Wiring) -> int:
+    return sum(masks.rows(layer.name).kept() * layer.positions for layer in wiring.layers)
+
+
+# -- every method, every kind of network
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize(
+    "name, options", EVERYTHING_EFFECTIVE, ids=lambda v: v if isinstance(v, str) else "".join(map(str, v))
+)
+def test_exact_budget_and_everything_effective(name: str, options: dict, net: str) -> None:
+    wiring = NETS[net]
+    before = wiring.to_json()
+    for density in (0.8, 0.4):
+        total = max(round(density * size(wiring)), 4)
+        found = methods[name](wiring, total=total, rng=1, **options)
+        certificate = found.certificate
+        assert list(found.masks) == list(prunable(wiring))
+        assert certificate.kept == certificate.effective == total
+        assert certificate.entropy <= certificate.log_budgets + 1e-9
+        assert certificate.log10_paths <= certificate.bound.log10_paths + 1e-9 or not certificate.bound.certified
+        again = methods[name](wiring, total=total, rng=1, **options)
+        assert again.masks == found.masks
+        other = methods[name](wiring, total=total, rng=2, **options)
+        assert other.masks != found.masks or size(wiring) < 30 or net == "gated"
+    assert wiring.to_json() == before
+
+
+@pytest.mark.small
+@pytest.mark.parametrize("name", ["balance", "npb", "dpai"])
+def test_budgets_of_layers_are_kept(name: str) -> None:
+    wiring = NETS["mlp"]
+    budgets = {"fc1": 100, "fc2": 77, "fc3": 60}
+    options = {"steps": 3} if name == "dpai" else {}
+    found = methods[name](wiring, budgets=budgets, **options)
+    assert {key: found.masks.rows(key).kept() for key in found.masks} == budgets
+    if name != "dpai":
+        assert found.certificate.effective == 237
+
+
+@pytest.mark.parametrize("model, density", [("resnet50", 0.02), ("mobilenetv2:stem=cifar", 0.05), ("vgg19", 0.01)])
+@pytest.mark.parametrize("name", ["balance", "npb"])
+def test_large_networks(name: str, model: str, density: float) -> None:
+    """Bottlenecks, depthwise convolutions and deep stacks: exact, effective, U close to its bound."""
+    wiring = find_wiring(model)
+    total = round(density * size(wiring))
+    certificate = methods[name](wiring, total=total).certificate
+    assert certificate.kept == certificate.effective == total
+    if name == "balance":
+        assert certificate.ratio > 0.995
+
+
+# -- figures
+
+
+@pytest.mark.parametrize("density, nodes", [(0.1, 701), (0.05, 701), (0.02, 485), (0.01, 298), (0.005, 152)])
+def test_balanced_mode_comes_within_three_thousandths_of_its_bound(density: float, nodes: int) -> None:
+    wiring = find_wiring("resnet20")
+    for seed in range(3):
+        certificate = methods["balance"](wiring, total=round(density * 270896), rng=seed).certificate
+        assert certificate.ratio >= 0.997
+        assert certificate.nodes == nodes
+        assert certificate.kept == certificate.effective == round(density * 270896)
+
+
+# Of the released NPB code on the same network and counter: density -> (nodes, log10 paths).
+RELEASED = {0.1: (701, 32.6), 0.05: (614, 27.2), 0.02: (428, 21.3), 0.01: (584, 15.6), 0.005: (302, 15.5)}
+
+
+@pytest.mark.parametrize("density, least", [(0.1, 40.0), (0.05, 37.0), (0.02, 32.9), (0.01, 29.4), (0.005, 24.6)])
+def test_paths_mode_keeps_all_nodes_and_beats_the_released_npb(density: float, least: float) -> None:
+    wiring = find_wiring("resnet20")
+    certificate = methods["balance"](wiring, total=round(density * 270896), mode="paths").certificate
+    assert certificate.kept == certificate.effective == round(density * 270896)
+    assert certificate.nodes == certificate.all_nodes == 701
+    assert certificate.log10_paths >= least > RELEASED[density][1]
+    assert certificate.log10_paths <= certificate.bound.log10_paths
+
+
+@pytest.mark.small
+def test_paths_mode_never_loses_paths_on_the_way() -> None:
+    found = methods["balance"](NETS["residual"], total=700, mode="paths")
+    values = [log_paths for stage, log_paths in found.trace if stage.startswith("sweep")]
+    assert all(b >= a - 1e-9 for a, b in pairwise(values))
+    with pytest.raises(TopoError, match="no constraints"):
+        methods["balance"](NETS["residual"], total=700, mode="paths", nm="2:4")
+
+
+# -- constraints
+
+
+@pytest.mark.parametrize("name", ["balance", "npb"])
+@pytest.mark.parametrize("pattern, density", [("2:4", 0.5), ("2:4", 0.1), ("4:8", 0.3), ("1:4", 0.02)])
+def test_n_m(name: str, pattern: str, density: float) -> None:
+    wiring = find_wiring("resnet20")
+    total = round(density * size(wiring))
+    found = methods[name](wiring, total=total, nm=pattern)
+    n, m = map(int, pattern.split(":"))
+    assert [over_n_m(key, found.masks.rows(key), n, m) for key in found.masks] == [None] * len(found.masks)
+    assert found.certificate.kept == found.certificate.effective == total
+
+
+@pytest.mark.small
+def test_n_m_at_capacity_fills_every_group() -> None:
+    """2:4 at its full budget: exactly two of every four."""
+    wiring = mlp(16, 12, 8)
+    problem = Problem(wiring, total=(16 * 12 + 12 * 8) // 2, n_m=(2, 4))
+    masks = solve_balanced(problem, np.random.default_rng(0)).masks
+    for mask in masks.values():
+        assert (mask.reshape(len(mask), -1, 4).sum(axis=2) == 2).all()
+
+
+@pytest.mark.parametrize("name", ["balance", "npb"])
+@pytest.mark.parametrize("density", [0.1, 0.02])
+def test_minimum_fan_in(name: str, density: float) -> None:
+    wiring = find_wiring("resnet20")
+    found = methods[name](wiring, total=round(density * size(wiring)), min_fan_in=4)
+    sums = [np.bitwise_count(found.masks.rows(key).words).sum(axis=1) for key in found.masks]
+    assert all(((fan_in == 0) | (fan_in >= 4)).all() for fan_in in sums)
+    assert found.certificate.kept == found.certificate.effective == round(density * size(wiring))
+
+
+@pytest.mark.parametrize("name", ["balance", "npb"])
+@pytest.mark.parametrize("density", [0.1, 0.02])
+def test_layers_kept_dense(name: str, density: float) -> None:
+    wiring = find_wiring("resnet20")
+    found = methods[name](wiring, total=round(density * size(wiring)), dense="fc.weight, conv.weight")
+    assert found.masks["fc.weight"].all() and found.masks["conv.weight"].all()
+    assert found.certificate.kept == found.certificate.effective == round(density * size(wiring))
+
+
+@pytest.mark.parametrize("name", ["balance", "npb"])
+@pytest.mark.parametrize("density, flops", [(0.1, 0.06), (0.02, 0.012)])
+def test_flops(name: str, density: float, flops: float) -> None:
+    wiring = find_wiring("resnet20")
+    limit = flops * sum(layer.size * layer.positions for layer in wiring.layers)
+    free = methods[name](wiring, total=round(density * size(wiring)))
+    found = methods[name](wiring, total=round(density * size(wiring)), flops=flops)
+    assert macs(found.masks, wiring) <= limit < macs(free.masks, wiring)
+    assert found.certificate.kept == found.certificate.effective == round(density * size(wiring))
+    absolute = methods[name](wiring, total=round(density * size(wiring)), flops=2 * limit)
+    assert absolute.masks == found.masks
+
+
+@pytest.mark.parametrize("name", ["balance", "npb"])
+def test_blocks(name: str) -> None:
+    """Whole 4 x 4 blocks at each kernel position where both sides divide; one-sided at inputs and classes."""
+    wiring = find_wiring("resnet20")
+    total = 27088
+    found = methods[name](wiring, total=total, block="4x4")
+    for key, mask in found.masks.items():
+        o, i = (1 if key == "fc.weight" else 4), (1 if key == "conv.weight" else 4)
+        blocks = mask.reshape(mask.shape[0] // o, o, mask.shape[1] // i, i, -1).sum(axis=(1, 3))
+        assert set(np.unique(blocks).tolist()) <= {0, o * i}
+    assert found.certificate.kept == found.certificate.effective == total
+    assert any("conv.weight" in note for note in found.notes)
+    with pytest.raises(TopoError, match="whole number of blocks"):
+        methods[name](wiring, total=27089, block="4")
+    with pytest.raises(TopoError, match="exclude"):
+        methods[name](wiring, total=total, block="4", nm="2:4")
+    with pytest.raises(TopoError, match="no layer"):
+        methods[name](mlp(3, 5, 7), total=20, block="4")
+
+
+@pytest.mark.small
+def test_blocks_of_a_depthwise_network() -> None:
+    steps = (
+        Layer("up", (8, 4, 1, 1), np.arange(4), 4, "conv", positions=4),
+        Layer("depthwise", (8, 1, 3, 3), np.arange(4, 12), 12, "conv", groups=8, positions=4),
+        Layer("down", (4, 8, 1, 1), np.arange(12, 20), 20, "conv", positions=4),
+    )
+    wiring = Wiring(np.arange(4), steps, np.arange(20, 24))
+    found = methods["balance"](wiring, total=60, block="4", degree_floor=1)
+    depthwise = found.masks["depthwise"].reshape(2, 4, 9)
+    assert (depthwise == depthwise[:, :1]).all()
+    assert found.certificate.kept == found.certificate.effective == 60
+
+
+def test_all_constraints_together() -> None:
+    wiring = find_wiring("resnet20")
+    found = methods["balance"](wiring, total=27090, flops=0.07, nm="2:4", min_fan_in=3, dense="fc.*")
+    assert found.certificate.kept == found.certificate.effective == 27090
+    assert macs(found.masks, wiring) <= 0.07 * sum(layer.size * layer.positions for layer in wiring.layers)
+    assert found.masks["fc.weight"].all()
+    assert all(over_n_m(key, found.masks.rows(key), 2, 4) is None for key in found.masks if key != "fc.weight")
+
+
+@pytest.mark.small
+def test_options_are_read_and_refused() -> None:
+    wiring = NETS["mlp"]
+    text = methods["balance"](wiring, total=300, degree_floor="4", min_fan_in="2")
+    assert text.masks == methods["balance"](wiring, total=300, degree_floor=4.0, min_fan_in=2).masks
+    for options, said in (
+        ({"spam": 1}, "no option 'spam'; it takes mode=balanced, degree_floor"),
+        ({"degree_floor": "eggs"}, "of type float"),
+        ({"mode": "spam"}, "balanced, paths"),
+        ({"nm": "4:2"}, "no N:M pattern"),
+        ({"budgets": "spam"}, "no quota is called"),
+        ({"degree_floor": 0.5}, "at least 1"),
+        ({"total": 1}, "hold"),
+    ):
+        with pytest.raises(TopoError, match=said):
+            methods["balance"](wiring, **{"total": 300, **options})
+    assert all(entry.description and entry.source for entry in methods.values())
+    assert methods["npb"].options["alpha"] == 0.01
+
+
+# -- repair
+
+
+@pytest.mark.small
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.02, 0.9), st.floats(0.1, 0.8))
+def test_repair_of_any_mask(seed: int, given_density: float, wanted: float) -> None:
+    for wiring in (NETS["mlp"], NETS["residual"], NETS["branching"], NETS["gated"]):
+        masks = toys.sparse(wiring, given_density, seed)
+        total = round(wanted * size(wiring))
+        found = repair(masks, wiring, total=total, rng=seed)
+        assert found.kept == value(found, wiring, "effective_params") == total
+        assert found == repair(masks, wiring, total=total, rng=seed)
+
+
+@pytest.mark.small
+def test_repair_leaves_what_is_well_and_keeps_layers() -> None:
+    wiring = NETS["mlp"]
+    whole = methods["balance"](wiring, total=300).masks
+    assert repair(whole, wiring) == whole
+    budgets = {"fc1": 90, "fc2": 70, "fc3": 40}
+    found = repair(toys.sparse(wiring, 0.05, 3), wiring, budgets=budgets)
+    assert {name: found.rows(name).kept() for name in found} == budgets
+    assert value(found, wiring, "effective_params") == 200
+
+
+@pytest.mark.small
+def test_repair_adds_where_most_paths_are() -> None:
+    """A unit between i and j adds F_i B_j: the one missing goes to the best free kernel."""
+    masks = MaskSet({"a": [[1, 1], [1, 0], [0, 0]], "b": [[1, 1, 0], [1, 0, 0]]})
+    wiring = chain(masks)
+    found = repair(masks, wiring, total=7)
+    # F = 2, 1 and B = 2, 1 of the hidden units that live; hidden 1 <- input 1 and class 1 <- hidden 1 add one path each
+    assert found.kept == 7 and value(found, wiring, "effective_paths") == 6
+    assert not found["a"][2].any()
+
+
+@pytest.mark.small
+def test_repair_of_a_collapsed_network_and_of_impossible_budgets() -> None:
+    wiring = NETS["residual"]
+    empty = MaskSet({name: np.zeros(shape, bool) for name, shape in wiring.shapes.items()})
+    found = repair(empty, wiring, total=40)
+    assert found.kept == value(found, wiring, "effective_params") == 40
+    with pytest.raises(TopoError):
+        repair(empty, NETS["residual"], total=1)
+    with pytest.raises(TopoError, match="find no place"):
+        mend(toys.sparse(mlp(4, 4), 0.5), Problem(mlp(4, 4), total=16, min_fan_in=4), None, np.random.default_rng(0))
+
+
+@pytest.mark.skipif(not MASK.exists(), reason=f"there is no {MASK.name}")
+def test_repair_of_a_real_mask() -> None:
+    """SynFlow's mask at 2 %: ineffective parameters go, nodes stay as they are or grow."""
+    wiring, masks = find_wiring("resnet20"), read_masks(MASK, model="resnet20")
+    found = repair(masks, wiring)
+    assert found.kept == value(found, wiring, "effective_params") == masks.kept
+    assert value(found, wiring, "effective_nodes") >= value(masks, wiring, "effective_nodes")
+    assert value(found, wiring, "log10_effective_paths") >= value(masks, wiring, "log10_effective_paths")
+
+
+# -- npb and dpai
+
+
+def test_npb_raw_layers_keep_their_budgets_and_options_act() -> None:
+    wiring = find_wiring("resnet20")
+    raw = methods["npb"](wiring, total=27090, repaired=False)
+    assert raw.masks.kept == 27090
+    single = methods["npb"](wiring, total=27090, repaired=False, beta=100.0)
+    kernels = [mask.reshape(*mask.shape[:2], -1).sum(axis=2) for mask in (single.masks["blocks.6.conv2.weight"],)]
+    assert kernels[0].max() == 1  # beta forbids a second unit while a kernel is empty
+    thin = methods["npb"](wiring, total=27090, repaired=False, beta=0.0, alpha=0.0, max_p=2)
+    assert thin.masks["blocks.6.conv2.weight"].reshape(64, 64, -1).sum(axis=2).max() == 2
+    released = methods["npb"](wiring, total=5418, released=True).certificate
+    assert released.kept == released.effective == 5418
+
+
+@pytest.mark.small
+def test_slopes_of_dpai_are_what_one_more_unit_adds() -> None:
+    """P is linear in each kernel: F_i B_j is the difference that one more unit makes, and P its divisor."""
+    wiring = toys.residual(3, 2, kernel=3, inputs=2, classes=2)
+    masks = toys.sparse(wiring, 0.3, 4)
+    graph = build_graph(masks, wiring)
+    paths = value(masks, wiring, "effective_paths")
+    assert paths > 0
+    slopes = _slopes(graph, Problem(wiring, total=masks.kept), (0.0, 0.0))
+    for name, mask in masks.items():
+        for place in zip(*np.nonzero(~mask)):
+            more = mask.copy()
+            more[place] = True
+            gained = value(MaskSet({**masks, name: more}), wiring, "effective_paths") - paths
+            assert slopes[name][place[:2]] == pytest.approx(gained / paths, rel=1e-12)
+
+
+def test_dpai_climbs() -> None:
+    found = methods["dpai"](find_wiring("resnet20"), total=1354, steps=60)
+    assert found.trace[-1][1] > found.trace[0][1] + 5
+
+
+# -- frontier
+
+
+@pytest.mark.small
+def test_hypervolume_and_efficient_points() -> None:
+    assert hypervolume([(1.0, 0.5), (0.5, 1.0)]) == 0.75
+    assert hypervolume([(1.0, 0.5), (0.5, 0.4), (0.5, 1.0)]) == 0.75
+    assert hypervolume([]) == 0.0
+    assert efficient([(1, 2), (2, 1), (1, 1), (2, 1)]) == [True, True, False, True]
+
+
+def test_frontier_of_both_modes() -> None:
+    wiring = find_wiring("resnet20")
+    balanced = frontier(wiring, total=2709, points=4)
+    assert [point.kept for point in balanced.points] == [2709] * 4
+    nodes = [point.nodes for point in balanced.points]
+    assert nodes == sorted(nodes, reverse=True) and 0 < balanced.hypervolume < 1
+    paths = frontier(wiring, total=2709, values=[1.0, 0.5, 0.0], mode="paths")
+    assert paths.hypervolume > 0.95 and paths.points[0].nodes == 701
+    assert Frontier.from_json(paths.to_json()) == paths
+    assert json.loads(paths.to_json())["schema"] == "topo-frontier/1"
+    assert len(paths.to_csv().splitlines()) == 4
+    with pytest.raises(TopoError, match="no frontier"):
+        Frontier.from_json("{}")
+
+
+# -- memory
+
+
+def test_no_dense_matrix_of_whole_numbers() -> None:
+    """Two layers of 4096 x 4096 at 0.5 %: 4 MB of bits; an int16 matrix would be 32 MB each."""
+    wiring = mlp(4096, 4096, 4096)
+    for name, options in (("balance", {}), ("npb", {}), ("balance", {"mode": "paths", "active": 1.0})):
+        methods[name](mlp(32, 32, 32), total=500, **options)  # kernels compiled
+        tracemalloc.start()
+        found: Balanced = methods[name](wiring, total=160_000, **options)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert found.masks.kept == 160_000
+        assert peak < 32e6, (name, options, peak)
+    assert math.isfinite(found.trace[-1][1])

@@ -1,0 +1,41 @@
+"""Options that all methods share, read into a problem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from topo.n_m import parse_n_m
+from topo.optimize.problem import Balanced, Problem, as_names
+from topo.optimize.quotient import quotient
+from topo.wiring import Wiring
+
+
+def asked(
+    wiring: Wiring,
+    total: int | None,
+    budgets: str | Mapping[str, int],
+    *,
+    nm: str | tuple[int, int] | None = None,
+    block: str | int | None = None,
+    min_fan_in: int | Mapping[str, int] = 1,
+    dense: str | tuple[str, ...] = (),
+    flops: float | None = None,
+    terms: Mapping[str, float] | None = None,
+) -> tuple[Problem, Callable[[Balanced], Balanced]]:
+    """(the problem to solve, what makes its solution one of the network that was asked about).
+
+    They differ only under a block constraint, which is solved on the network of blocks (see `quotient`).
+    """
+    problem = Problem(
+        wiring,
+        total=None if isinstance(budgets, Mapping) else total,
+        budgets=budgets if isinstance(budgets, Mapping) else None,
+        n_m=parse_n_m(nm) if isinstance(nm, str) else nm,
+        min_fan_in=min_fan_in,
+        dense=as_names(dense),
+        flops=flops,
+        **({} if terms is None else {"terms": terms}),  # type: ignore[arg-type]
+    )
+    if block is None:
+        return problem, lambda found: found
+    return quotient(problem, block, budgets if isinstance(budgets, str) else "water")

@@ -1,0 +1,247 @@
+"""Problem: what is asked of a mask. Balanced: what was found, with its certificate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from topo.errors import TopoError
+from topo.graph import Block, LayeredGraph, build_graph
+from topo.masks import MaskSet
+from topo.metrics import metrics
+from topo.optimize.bounds import Bound, upper_bound
+from topo.optimize.water import water_fill
+from topo.quotas import budgets as quota_budgets
+from topo.wiring import Layer, Wiring
+
+
+def prunable(wiring: Wiring) -> tuple[str, ...]:
+    """The parameters that a method masks: all of the wiring but embeddings, in running order."""
+    return tuple(name for name in wiring.names if wiring.layer(name).kind != "embedding")
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Masks for a network with exactly `total` parameters, or with exactly budgets[name] in each layer.
+
+    terms: what is maximised, name -> weight: "balance" (path entropy U), "paths" (log P) or "nodes" (units on a path);
+    methods say which they solve. Constraints:
+    n_m: (N, M), at most N of M consecutive inputs at each output and kernel position; an incomplete last group obeys
+    the same N. min_fan_in: an output unit that keeps any weight keeps at least so many; one number or by layer.
+    dense: names or patterns (`fc.*`) of layers that keep every weight; the other constraints pass them by.
+    flops: at most so many FLOPs (2 x multiply-accumulates of the kept weights on one example); up to 1 it is the share
+    of the dense network's.
+
+    Raises TopoError for a constraint that contradicts itself or the budget.
+    """
+
+    wiring: Wiring
+    total: int | None = None
+    budgets: Mapping[str, int] | None = None
+    terms: Mapping[str, float] = field(default_factory=lambda: {"balance": 1.0})
+    n_m: tuple[int, int] | None = None
+    min_fan_in: int | Mapping[str, int] = 1
+    dense: tuple[str, ...] = ()
+    flops: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.total is None) == (self.budgets is None):
+            raise TopoError("a problem has either a total or a budget for each layer")
+        for pattern in self.dense:
+            if not any(fnmatchcase(name, pattern) for name in self.names):
+                raise TopoError(f"no layer matches '{pattern}'; there are: {', '.join(self.names)}")
+        if self.budgets is not None:
+            odd = sorted(set(self.budgets) ^ set(self.names))
+            if odd:
+                raise TopoError(f"budgets name every layer and no other; they differ in {', '.join(odd[:6])}")
+        for name in self.names:
+            fan_in, most = self.fan_in(name), math.prod(self.layer(name).shape[1:])
+            if not 1 <= fan_in <= most:
+                raise TopoError(
+                    f"layer '{name}' has a minimum fan-in of {fan_in}; a unit of it reads 1 to {most} weights"
+                )
+        if self.total is not None and not 0 < self.total <= sum(self.capacity.values()):
+            raise TopoError(
+                f"{self.total} parameters are asked for; these layers hold 1 to {sum(self.capacity.values())}"
+                + (f" under {self.n_m[0]}:{self.n_m[1]}" if self.n_m else "")
+            )
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return prunable(self.wiring)
+
+    @cached_property
+    def whole(self) -> frozenset[str]:
+        """Layers kept dense."""
+        return frozenset(n for n in self.names if any(fnmatchcase(n, pattern) for pattern in self.dense))
+
+    def layer(self, name: str) -> Layer:
+        return self.wiring.layer(name)
+
+    def fan_in(self, name: str) -> int:
+        """Least number of kept weights of an output unit that keeps any."""
+        if name in self.whole:
+            return 1
+        return self.min_fan_in if isinstance(self.min_fan_in, int) else self.min_fan_in.get(name, 1)
+
+    def pattern(self, name: str) -> tuple[int, int] | None:
+        """(N, M) of a layer; None if it has none."""
+        return None if name in self.whole else self.n_m
+
+    @cached_property
+    def capacity(self) -> dict[str, int]:
+        """Layer -> most parameters that it may keep."""
+        found = {}
+        for name in self.names:
+            layer, pattern = self.layer(name), self.pattern(name)
+            inputs = layer.shape[1]
+            if pattern is not None:
+                n, m = pattern
+                inputs = inputs // m * n + min(inputs % m, n)
+            found[name] = layer.outputs * inputs * layer.taps
+        return found
+
+    @cached_property
+    def costs(self) -> dict[str, int]:
+        """Layer -> multiply-accumulates of one weight on one example, over all uses of the parameter."""
+        found = dict.fromkeys(self.names, 0)
+        for layer in self.wiring.layers:
+            if layer.name in found:
+                if layer.positions is None:
+                    raise TopoError(f"FLOPs of '{layer.name}' are unknown: give the model and its input shape")
+                found[layer.name] += layer.positions
+        return found
+
+    @cached_property
+    def macs(self) -> float | None:
+        """Limit of multiply-accumulates; None without a FLOPs budget."""
+        if self.flops is None:
+            return None
+        if self.flops <= 0:
+            raise TopoError(
+                f"flops is {self.flops}; it is a positive number, or a share of the dense network's up to 1"
+            )
+        if self.flops <= 1:
+            return self.flops * sum(self.costs[name] * self.layer(name).size for name in self.names)
+        return self.flops / 2
+
+    def split(self, rule: str = "water") -> dict[str, int]:
+        """Parameters of each layer by a rule: "water" (equal shares, capped) or a quota (erk, uniform, igq, ...).
+
+        Every layer gets at least its minimum fan-in. The problem's own budgets come first, and are only checked.
+        """
+        if self.budgets is not None:
+            return self._checked(self.budgets)
+        assert self.total is not None
+        fixed = {name: self.capacity[name] for name in self.whole}
+        names = [name for name in self.names if name not in fixed]
+        rest = self.total - sum(fixed.values())
+        if rest < 0 or (not names and rest):
+            raise TopoError(f"layers kept dense hold {sum(fixed.values())} parameters; the total is {self.total}")
+        if names:
+            caps = [self.capacity[name] for name in names]
+            least = [self.fan_in(name) for name in names]
+            weights = None
+            if rule != "water":
+                shapes = {name: self.layer(name).shape for name in names}
+                weights = list(quota_budgets(rule, shapes, total=rest).values())
+            limit = self.macs
+            if limit is not None:
+                limit -= sum(self.costs[name] * size for name, size in fixed.items())
+            costs = [self.costs[name] for name in names] if limit is not None else None
+            fixed |= dict(
+                zip(names, water_fill(caps, rest, least=least, weights=weights, costs=costs, limit=limit).tolist())
+            )
+        return {name: fixed[name] for name in self.names}
+
+    def _checked(self, budgets: Mapping[str, int]) -> dict[str, int]:
+        for name in self.names:
+            asked = budgets[name]
+            low = self.capacity[name] if name in self.whole else self.fan_in(name)
+            if not low <= asked <= self.capacity[name]:
+                raise TopoError(f"'{name}' has a budget of {asked}; it may keep {low} to {self.capacity[name]}")
+        spent = sum(self.costs[name] * budgets[name] for name in self.names) if self.macs is not None else 0
+        if self.macs is not None and spent > self.macs:
+            raise TopoError(f"the budgets take {2 * spent} FLOPs; the limit is {2 * self.macs:.0f}")
+        return {name: int(budgets[name]) for name in self.names}
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How good a mask is against what no mask can pass.
+
+    entropy: U, nats, sum over layers of the entropy of the parameter on a random path. log_budgets: sum over layers of
+    log n_e, its upper bound for these budgets. ratio: U / that, 1 iff every parameter of a layer is on equally many
+    paths. bound: on log10 paths of any mask with as many parameters.
+    """
+
+    kept: int
+    effective: int
+    nodes: int
+    all_nodes: int
+    width: float
+    log10_paths: float
+    entropy: float
+    log_budgets: float
+    bound: Bound
+
+    @property
+    def ratio(self) -> float:
+        return self.entropy / self.log_budgets if self.log_budgets else math.nan
+
+
+@dataclass(frozen=True, eq=False)
+class Balanced:
+    """Masks that solve a problem, and how they were found.
+
+    trace: (stage, log10 of the paths) in order. notes: what was given up, a line each.
+    """
+
+    masks: MaskSet
+    problem: Problem
+    trace: tuple[tuple[str, float], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def graph(self) -> LayeredGraph:
+        return build_graph(self.masks, self.problem.wiring)
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """Counts, U against its bound, and the bound on paths; computed when first asked for."""
+
+        def value(name: str) -> Any:
+            return metrics[f"network:{name}"](self.graph).number
+
+        uses = [step for step in self.graph.steps if isinstance(step, Block) and not step.source and step.kept]
+        return Certificate(
+            kept=value("kept"),
+            effective=value("effective_params"),
+            nodes=value("effective_nodes"),
+            all_nodes=value("nodes"),
+            width=value("path_entropy_width"),
+            log10_paths=value("log10_effective_paths"),
+            entropy=value("path_entropy"),
+            log_budgets=sum(math.log(step.kept) for step in uses),
+            bound=upper_bound(self.problem.wiring, total=self.masks.kept),
+        )
+
+
+def log10_paths(masks: MaskSet, wiring: Wiring) -> float:
+    """log10 of the number of paths."""
+    return metrics["network:log10_effective_paths"](build_graph(masks, wiring)).number
+
+
+def as_names(text: str | Iterable[str]) -> tuple[str, ...]:
+    """Layer names or patterns, from a list or from one text with commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else tuple(text)
+
+
+def as_rng(rng: int | np.random.Generator) -> np.random.Generator:
+    return np.random.default_rng(rng)

@@ -1,0 +1,139 @@
+"""G2, mode "balanced": as few nodes as a degree floor allows, joined as regularly as can be, at random."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from topo.masks import BitRows, MaskSet
+from topo.optimize import Progress
+from topo.optimize.layers import solve_layer_npb
+from topo.optimize.mend import mend
+from topo.optimize.problem import Balanced, Problem
+from topo.optimize.streams import Streams
+from topo.wiring import Layer
+
+
+def solve_balanced(
+    problem: Problem,
+    rng: np.random.Generator,
+    *,
+    degree_floor: float = 8,
+    rule: str = "water",
+    progress: Progress | None = None,
+) -> Balanced:
+    """Near-biregular masks: U close to its bound sum_e log n_e, whatever the seed.
+
+    1. budgets n_e of the layers by `rule`, with the exact total;
+    2. of each stream so many strands are active that every active node has `degree_floor` parameters of a layer on
+       average, in and out (inputs and outputs of the network: as many as can be);
+    3. a random deal of each layer: rows within one unit, columns within one unit, kernels as even as possible;
+    4. repair.
+    """
+    budgets = problem.split(rule)
+    streams = Streams(problem.wiring)
+    active = active_strands(problem, streams, budgets, degree_floor)
+    flags = streams.first(active, streams.turns(rng))
+    masks = {}
+    for k, name in enumerate(problem.names):
+        if progress is not None:
+            progress(k, len(problem.names), name)
+        masks[name] = _deal(problem, name, budgets[name], flags, rng)
+    mended, trace = mend(MaskSet(masks), problem, problem.budgets, rng)
+    return Balanced(mended, problem, tuple(trace))
+
+
+def active_strands(problem: Problem, streams: Streams, budgets: Mapping[str, int], degree_floor: float) -> np.ndarray:
+    """int64 (streams,): how many strands of each stream are active."""
+    sizes = streams.sizes
+    active = sizes.astype(np.float64)
+    steps = [
+        (index, step)
+        for index, step in enumerate(problem.wiring.steps)
+        if isinstance(step, Layer) and step.name in budgets
+    ]
+    sides: list[tuple[Layer, np.ndarray, np.ndarray]] = []  # layer, places of its inputs and outputs by stream
+    for index, layer in steps:
+        rows_needed, columns_needed = streams.needs[index]
+        made = np.arange(layer.start, layer.stop)
+        sides.append((layer, streams.places(layer.reads), streams.places(made)))
+        for needed, units in ((rows_needed, layer.reads), (columns_needed.any(), made)):
+            if needed:
+                places = streams.places(units) * sizes
+                for floor, mine in ((degree_floor, ~streams.terminal), (1, streams.terminal)):
+                    share = (budgets[layer.name] // max(floor, 1)) / places.sum()
+                    active = np.where(mine & (places > 0), np.minimum(active, share * sizes), active)
+    active = np.maximum(np.floor(active + 1e-9), 1).astype(np.int64)
+    for layer, ins, outs in sides:  # a dense layer's ends are all active
+        if layer.name in problem.whole:
+            active = np.where((ins > 0) | (outs > 0), sizes, active)
+    while True:
+        before = active.copy()
+        for layer, ins, outs in sides:
+            _make_room(active, sizes, ins, outs, budgets[layer.name], _density(problem, layer))
+        if np.array_equal(before, active):
+            return active
+
+
+def _density(problem: Problem, layer: Layer) -> float:
+    """Units per (active input, active output) that surely fit."""
+    pattern = problem.pattern(layer.name)
+    share = 1.0
+    if pattern is not None:
+        n, m = pattern
+        inputs = layer.shape[1]
+        share = (inputs // m * n + min(inputs % m, n)) / inputs
+    return share * layer.taps / layer.groups
+
+
+def _make_room(
+    active: np.ndarray, sizes: np.ndarray, ins: np.ndarray, outs: np.ndarray, budget: int, density: float
+) -> None:
+    """Activate strands, on the emptier side first, until the budget fits between the active ones."""
+    touched = np.flatnonzero((ins > 0) | (outs > 0))
+    while (ins @ active) * (outs @ active) * density < budget:
+        free = touched[active[touched] < sizes[touched]]
+        if len(free) == 0:
+            return
+        stream = free[np.argmin(active[free] / sizes[free])]
+        active[stream] += 1
+
+
+def _deal(problem: Problem, name: str, budget: int, flags: np.ndarray, rng: np.random.Generator) -> BitRows:
+    """A random near-biregular layer between its active inputs and outputs."""
+    layer = problem.layer(name)
+    if name in problem.whole:
+        usable, open_ = np.ones(len(layer.reads), bool), np.ones(layer.outputs, bool)
+    else:
+        usable, open_ = flags[layer.reads], flags[layer.start : layer.stop]
+    rows = solve_layer_npb(
+        np.ones(len(usable)),
+        layer.outputs,
+        layer.taps,
+        budget,
+        alpha=0.0,
+        beta=0.0,
+        groups=layer.groups,
+        n_m=problem.pattern(name),
+        min_fan_in=problem.fan_in(name),
+        usable=usable,
+        open_=open_,
+        rng=rng,
+    )
+    return deal_rows(layer, rows.units, rows.open_, problem.pattern(name), rng)
+
+
+def deal_rows(
+    layer: Layer, units: np.ndarray, open_: np.ndarray, pattern: tuple[int, int] | None, rng: np.random.Generator
+) -> BitRows:
+    """Bit rows of a layer whose input i keeps units[i] weights, dealt evenly over the open outputs, at random."""
+    from topo.kernels.balance import deal, deal_n_m
+
+    words = np.zeros((layer.outputs, -(-math.prod(layer.shape[1:]) // 64)), np.uint64)
+    if pattern is None:
+        deal(words, units, open_, layer.taps, layer.groups, rng)
+    else:
+        deal_n_m(words, units, open_, layer.taps, layer.groups, pattern[1], rng)
+    return BitRows(layer.shape, words)
