@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from topo.cli import inputs
+from topo.cli import frontier, inputs
 from topo.cli.options import UsageError, at_least, check_outputs, command, density, network_options
 from topo.cli.output import Progress, printable, quiet, say, wrote
 from topo.errors import TopoError
@@ -30,6 +30,10 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     made.add_argument(
         "-O", dest="options", action="append", default=[], type=_option, metavar="KEY=VALUE",
         help="an option of the method, again for another",
+    )  # fmt: skip
+    made.add_argument(
+        "--frontier", type=at_least(2), metavar="N",
+        help="with balance: N points from most nodes to most paths instead of masks; -o .json, .csv or a figure",
     )  # fmt: skip
     made.add_argument("--data", metavar="D", help="what pruners look at: digits, or a folder or .npz file of images")
     made.add_argument(
@@ -57,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("how much to keep? give --density or --sparsity")
     options = _once(args.options, set(inspect.signature(generate).parameters) - {"budgets", "options"})
     check_outputs([args.source] if args.source else [], {"-o": args.out})
+    if args.frontier is not None:
+        return frontier.run(args, options)
     needs = getattr(entry, "needs", "nothing") == "data"
     if needs != (args.data is not None):
         raise UsageError(f"method '{args.method}' " + ("needs --data" if needs else "looks at no data"))

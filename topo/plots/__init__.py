@@ -1,25 +1,71 @@
 """Figures: every one is `plot(data, ax=None, **style) -> ax`; the caller saves.
 
-A figure is a function under `@plots.add()` in a file of this folder, called as `topo.plots.<its name>`. A file is
-not named like its figure, or it would hide the figure. matplotlib loads when the first figure is asked for.
+A figure is a function under `@plot(...)` in a file of this folder, called as `topo.plots.<its name>`. A file is
+not named like its figure, or it would hide the figure. matplotlib loads when the first figure is asked for. Figures of
+several panels take `fig=None` and return the figure.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from topo.registry import Registry
 
 if TYPE_CHECKING:
-    from topo.plots.profiles import density_profile, layer_profile
+    from topo.plots.accuracies import accuracy_sparsity, metric_accuracy
+    from topo.plots.balance import nodes_paths
+    from topo.plots.flows import path_flow
+    from topo.plots.fronts import frontier
+    from topo.plots.network import layered_graph
+    from topo.plots.overlaps import mask_dynamics, mask_overlap
+    from topo.plots.profiles import density_profile, layer_profile, ramanujan_profile
+    from topo.plots.spectra import degree_distribution, mask_matrix, spectrum
     from topo.plots.style import VENUES, figure, paper, save
 
 plots = Registry("plot", __name__)
+# What the command line makes of each INPUT: "reports", "masks", "graphs" (with the wiring) or "rows" (of a table); and
+# the metrics that the reports hold.
+takes: dict[str, tuple[str, str]] = {}
+
+
+def plot(of: str, metrics: str = "") -> Callable[[Callable], Callable]:
+    """Decorator: register a figure. of, metrics: see `takes`."""
+
+    def enter(function: Callable) -> Callable:
+        takes[function.__name__] = (of, metrics)
+        plots.add()(function)
+        return function
+
+    return enter
+
 
 _STYLE = ("VENUES", "figure", "paper", "save")
 
-__all__ = ["VENUES", "density_profile", "figure", "layer_profile", "paper", "plots", "save"]
+__all__ = [
+    "VENUES",
+    "accuracy_sparsity",
+    "degree_distribution",
+    "density_profile",
+    "figure",
+    "frontier",
+    "layer_profile",
+    "layered_graph",
+    "mask_dynamics",
+    "mask_matrix",
+    "mask_overlap",
+    "metric_accuracy",
+    "nodes_paths",
+    "paper",
+    "path_flow",
+    "plot",
+    "plots",
+    "ramanujan_profile",
+    "save",
+    "spectrum",
+    "takes",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -31,4 +77,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*_STYLE, "plots", *plots})
+    return sorted({*_STYLE, "plot", "plots", "takes", *plots})

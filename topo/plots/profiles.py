@@ -10,29 +10,24 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.font_manager import FontProperties
-from matplotlib.ticker import MaxNLocator
 
 from topo.errors import TopoError
 from topo.masks import MaskSet
-from topo.plots import plots
+from topo.plots import plot
+from topo.plots.furniture import GREY, MARKERS, PALE, RED, STYLES, axes, legend, mark, name_layers, size_of, turn
+from topo.plots.given import labelled, one
 from topo.report import Report
 
 Profiled = Report | MaskSet
 Data = Profiled | Sequence[Profiled] | Mapping[str, Profiled]
 
-_MARKERS = "osD^vP*h"
-_STYLES = ("-", "--", ":", "-.")
 # A logarithmic scale pays when the largest value is this many times the smallest.
 _DECADES = 20.0
-# Points; smaller type is not read on paper.
-_SMALLEST_TYPE = 5.0
-# Share of the figure's height that upright names may take.
-_TALLEST_NAMES = 0.36
+# Counts of weights are the same in every view.
+_WITHOUT_VIEW = ("kept", "density", "sparsity", "effective_params")
 # Small hollow marks inside the full ones of the density, where all that is kept is effective.
 _EFFECTIVE: dict[str, Any] = {"markerfacecolor": "white", "linestyle": "--"}
 _INSIDE = 0.6
-_RED, _GREY = "#b00020", "#777777"
 
 
 @dataclass(frozen=True)
@@ -50,41 +45,63 @@ class _Profile:
 Line = tuple[_Profile, dict[str, Any]]
 
 
-@plots.add()
-def layer_profile(data: Data, metric: str = "density", ax: Axes | None = None, **style: Any) -> Axes:
+@plot("reports")
+def layer_profile(
+    data: Data,
+    metric: str = "density",
+    ax: Axes | None = None,
+    *,
+    null: Sequence[Profiled] | None = None,
+    **style: Any,
+) -> Axes:
     """A number of each layer, in network order: one line for each mask.
 
     data: a Report or a MaskSet, several of them, or label -> one of them. metric: a metric of layers that the reports
     hold, or "effective_density" (effective_params / size); masks alone have kept, density and sparsity. The scale is
     logarithmic where values span decades. A layer without (effective) parameters has a red cross at the bottom, one
-    where the metric is undefined a gap in the line and a grey circle at the bottom. style: of the lines.
+    where the metric is undefined a gap in the line and a grey circle at the bottom. null: masks (or their
+    reports) drawn from a null model, shown as a grey band from their 5 % to their 95 % quantile. style: of the lines.
 
     Raises TopoError if a report lacks the metric.
     """
-    profiles = [_profile(label, item, metric) for label, item in _labelled(data).items()]
+    given = labelled(data, Profiled, "a profile")
+    profiles = [_profile(label, item, metric) for label, item in given.items()]
     several = len(profiles) > 1
     lines = [
         (
             profile,
-            {"label": profile.label if several else None, "marker": _turn(_MARKERS, i), "linestyle": _turn(_STYLES, i)},
+            {"label": profile.label if several else None, "marker": turn(MARKERS, i), "linestyle": turn(STYLES, i)},
         )
         for i, profile in enumerate(profiles)
     ]
-    return _draw(lines, metric, _axes(ax), style)
+    ax = _draw(lines, metric, axes(ax), style)
+    views = {
+        row.view
+        for p in given.values()
+        if isinstance(p, Report)
+        for row in p.rows
+        if row.metric == metric and row.layer and row.view
+    }
+    if len(views) == 1 and metric not in _WITHOUT_VIEW:
+        ax.set_ylabel(f"{ax.get_ylabel()} ({views.pop()} view)")
+    if null is not None:
+        _band(ax, [_profile(label, item, metric) for label, item in labelled(null, Profiled, "a band").items()], lines)
+        legend(ax)
+    return ax
 
 
-@plots.add()
+@plot("reports", "kept,density,effective_params")
 def density_profile(data: Data, ax: Axes | None = None, **style: Any) -> Axes:
     """Density and effective density of each layer, in network order.
 
     The effective density, the share of parameters that lie on a path, is drawn where a report knows it.
     As `layer_profile`; the effective density is the dashed line with hollow marks.
     """
-    given = _labelled(data)
+    given = labelled(data, Profiled, "a profile")
     several = len(given) > 1
     lines: list[Line] = []
     for i, (label, item) in enumerate(given.items()):
-        look = {"color": f"C{i}", "marker": _turn(_MARKERS, i)}
+        look = {"color": f"C{i}", "marker": turn(MARKERS, i)}
         effective = _has_effective(item)
         name = label if several else "density" if effective else None
         lines.append((_profile(label, item, "density"), {**look, "label": name, "linestyle": "-"}))
@@ -95,35 +112,63 @@ def density_profile(data: Data, ax: Axes | None = None, **style: Any) -> Axes:
                 else {"label": "effective density", "color": "C1", **_EFFECTIVE}
             )
             lines.append((_profile(label, item, "effective_density"), look))
-    ax = _draw(lines, "density", _axes(ax), style)
+    ax = _draw(lines, "density", axes(ax), style)
     if several and len(lines) > len(given):  # once for all masks
-        ax.plot([], [], color=_GREY, marker="o", label="effective density", **_EFFECTIVE)
-        _legend(ax)
+        ax.plot([], [], color=GREY, marker="o", label="effective density", **_EFFECTIVE)
+        legend(ax)
     return ax
 
 
-def _axes(ax: Axes | None) -> Axes:
-    if ax is not None:
-        return ax
-    from matplotlib import pyplot
+@plot("reports", "kept,ramanujan_gap,imdb")
+def ramanujan_profile(data: Report, ax: Axes | None = None, **style: Any) -> Axes:
+    """Ramanujan gap and IMDB of each layer, above 0 where a layer is as good an expander as a Ramanujan graph.
 
-    return pyplot.figure(layout="constrained").add_subplot()
+    data: one Report with the metrics ramanujan_gap and, if it is to be drawn, imdb. Where one is undefined (too few
+    edges, or no class of units with equal degrees) its hollow mark stands at the bottom; a layer without parameters
+    has a red cross there. As `layer_profile`.
+    """
+    report = one(data, Report, "a Ramanujan profile")
+    asked = {"ramanujan_gap": "gap $\\Delta_r$ = bound $-\\,\\sigma_2$"}
+    if any("imdb" in entry for entry in report.layers):
+        asked["imdb"] = "IMDB: mean gap of degree classes"
+    looks = ({"color": "C0", "marker": "o"}, {"color": "C1", "marker": "s", **_EFFECTIVE})
+    lines: list[Line] = [
+        (_profile(report.mask, report, metric), {**look, "label": label})
+        for (metric, label), look in zip(asked.items(), looks)
+    ]
+    ax = _draw(lines, "", axes(ax), style, gaps=True)
+    ax.set_ylabel(f"singular value{_view(report)}")
+    ax.axhline(0, color=GREY, linewidth=0.8, zorder=1)
+    low, high = ax.get_ylim()
+    ax.axhspan(0, max(high, 0.1), color="C0", alpha=0.07, linewidth=0, zorder=0)
+    ax.set_ylim(low - 0.16 * (high - low), max(high, 0.1))
+    layers = list(lines[0][0].values)
+    for height, ((profile, look), name) in enumerate(zip(lines, ("gap", "IMDB"))):
+        missing = profile.undefined(layers)
+        places = [x for x, layer in enumerate(layers) if layer in missing]
+        mark(ax, places, f"{name} undefined", 0.07 * height, marker=look["marker"], color=GREY)
+    legend(ax)
+    return ax
 
 
-def _labelled(data: Data) -> dict[str, Profiled]:
-    """Label -> item. A Report is called by its mask, a MaskSet by its file; a name that comes twice is numbered."""
-    if isinstance(data, Mapping) and not isinstance(data, MaskSet):
-        return dict(data)
-    items = [data] if isinstance(data, Profiled) else list(data)
-    labelled: dict[str, Profiled] = {}
-    for number, item in enumerate(items, 1):
-        if not isinstance(item, Profiled):
-            raise TopoError(f"a profile is drawn of a Report or a MaskSet, not of {type(item).__name__}")
-        name = item.mask if isinstance(item, Report) else str(item.provenance.get("file", f"mask {number}"))
-        labelled[f"{name} ({number})" if name in labelled else name] = item
-    if not labelled:
-        raise TopoError("a profile is drawn of one mask or more; none was given")
-    return labelled
+def _view(report: Report) -> str:
+    views = {row.view for row in report.rows if row.metric == "ramanujan_gap" and row.layer and row.view}
+    return f" ({views.pop()} view)" if len(views) == 1 else ""
+
+
+def _band(ax: Axes, nulls: Sequence[_Profile], lines: Sequence[Line]) -> None:
+    """The quantiles of the null profiles, layer by layer, behind the lines."""
+    layers = list(dict.fromkeys(name for profile, _ in lines for name in profile.values))
+    drawn = np.array([[profile.values.get(name, math.nan) for name in layers] for profile in nulls])
+    drawn[~np.isfinite(drawn)] = math.nan
+    known = np.isfinite(drawn).any(axis=0)
+    low, high = np.full((2, len(layers)), math.nan)
+    low[known], high[known] = np.nanquantile(drawn[:, known], (0.05, 0.95), axis=0)
+    label = f"null model, 5 to 95 % of {len(nulls)}"
+    if len(layers) == 1:
+        ax.fill_between([-0.2, 0.2], low[[0, 0]], high[[0, 0]], color=PALE, linewidth=0, zorder=0, label=label)
+    else:
+        ax.fill_between(range(len(layers)), low, high, color=PALE, linewidth=0, zorder=0, label=label)
 
 
 def _has_effective(item: Profiled) -> bool:
@@ -166,32 +211,29 @@ def _float(number: float) -> float:
         return math.inf
 
 
-def _turn(sequence: Sequence[Any], number: int) -> Any:
-    return sequence[number % len(sequence)]
-
-
-def _draw(lines: Sequence[Line], metric: str, ax: Axes, style: Mapping[str, Any]) -> Axes:
+def _draw(lines: Sequence[Line], metric: str, ax: Axes, style: Mapping[str, Any], gaps: bool = False) -> Axes:
     profiles = [profile for profile, _ in lines]
     layers = list(dict.fromkeys(name for profile in profiles for name in profile.values))
-    log = _spans_decades(profiles)
+    log = not gaps and _spans_decades(profiles)
     if log:
         ax.set_yscale("log")
     for profile, look in lines:
         heights = np.array([profile.values.get(name, math.nan) for name in layers])
-        size = min(mpl.rcParams["lines.markersize"], _size(ax)[0] / len(layers))
+        size = min(mpl.rcParams["lines.markersize"], size_of(ax)[0] / len(layers))
         look = {"markersize": size * (_INSIDE if "markerfacecolor" in look else 1), **look}
         drawable = np.isfinite(heights) & ((heights > 0) | (not log))
         ax.plot(range(len(layers)), np.where(drawable, heights, math.nan), **{**look, **style})
     collapsed = set().union(*(profile.collapsed for profile in profiles))
-    undefined = set().union(*(profile.undefined(layers) for profile in profiles)) - collapsed
-    _mark(ax, [x for x, name in enumerate(layers) if name in collapsed], "collapsed", marker="x", color=_RED)
-    _mark(ax, [x for x, name in enumerate(layers) if name in undefined], "undefined", marker="o", color=_GREY)
+    missing = set().union(*(profile.undefined(layers) for profile in profiles)) - collapsed
+    mark(ax, [x for x, name in enumerate(layers) if name in collapsed], "collapsed", marker="x", color=RED)
+    if not gaps:  # gaps have marks of their own
+        mark(ax, [x for x, name in enumerate(layers) if name in missing], "undefined", marker="o", color=GREY)
     ax.set_ylabel(metric.replace("_", " "))
     ax.set_xlim(-0.5, len(layers) - 0.5)
-    _name_layers(ax, layers)
+    name_layers(ax, layers)
     ax.grid(axis="y")
     ax.set_axisbelow(True)
-    _legend(ax)
+    legend(ax)
     return ax
 
 
@@ -200,59 +242,3 @@ def _spans_decades(profiles: Iterable[_Profile]) -> bool:
     values = np.array([v for p in profiles for name, v in p.values.items() if name not in p.collapsed])
     values = values[np.isfinite(values)]
     return bool(values.size and values.min() > 0 and values.max() > _DECADES * values.min())
-
-
-def _mark(ax: Axes, places: Sequence[int], label: str, **look: Any) -> None:
-    """Marks on the lower edge of the axes."""
-    if places:
-        look |= {"linestyle": "none", "markerfacecolor": "white", "markeredgewidth": 1.3, "zorder": 5, "clip_on": False}
-        ax.plot(places, [0.0] * len(places), transform=ax.get_xaxis_transform(), label=label, **look)
-
-
-def _size(ax: Axes) -> tuple[float, float]:
-    """Width of the axes and height of the figure, in points; roughly, for the layout is only known once it is drawn."""
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    return 72 * figure.get_figwidth() * ax.get_position().width, 72 * figure.get_figheight()
-
-
-def _points(size: Any) -> float:
-    return FontProperties(size=size).get_size_in_points()
-
-
-def _name_layers(ax: Axes, layers: Sequence[str]) -> None:
-    """Names under the axis, without a last part that all share; upright where they would touch, else numbers."""
-    ends = {name.rpartition(".")[2] for name in layers}
-    names = [name.rpartition(".")[0] or name for name in layers] if len(ends) == 1 else list(layers)
-    longest = 0.6 * max(map(len, names))  # times the size of the type
-    width, height = _size(ax)
-    room = width / len(names)
-    upright = longest * _points(mpl.rcParams["xtick.labelsize"]) > room
-    size = _points(mpl.rcParams["xtick.labelsize"])
-    if upright:
-        size = min(size, room / 1.15, _TALLEST_NAMES * height / longest)
-    if size < _SMALLEST_TYPE:
-        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        ax.set_xlabel("layer, by number from 0")
-        return
-    ax.set_xticks(range(len(names)), names, fontsize=size)
-    if upright:
-        ax.tick_params(axis="x", labelrotation=90)
-    ax.set_xlabel("layer")
-
-
-def _legend(ax: Axes) -> None:
-    """Above the axes, where it hides nothing, in as many columns as fit."""
-    labels = ax.get_legend_handles_labels()[1]
-    if labels:
-        widths = [_points(mpl.rcParams["legend.fontsize"]) * (0.55 * len(label) + 4.5) for label in labels]
-        room = _size(ax)[0]
-        columns = len(labels) if sum(widths) < room else max(1, int(room / max(widths)))
-        ax.legend(
-            loc="lower left",
-            bbox_to_anchor=(0.0, 1.0),
-            ncols=columns,
-            borderaxespad=0.2,
-            columnspacing=1.5,
-            labelspacing=0.3,
-        )

@@ -1,0 +1,57 @@
+"""`topo generate balance --frontier N`: the trade between nodes and paths at one budget."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from topo.cli.options import PLOT_ENDINGS, UsageError
+from topo.cli.output import Progress, deliver, quiet, say, wrote
+
+_DATA = (".json", ".csv")
+
+
+def run(args: argparse.Namespace, options: dict[str, Any]) -> int:
+    """Write the front as .json or .csv (JSON to standard output by default); of a figure, also the data beside it."""
+    from topo.generate import maskable
+    from topo.networks import find_wiring
+    from topo.optimize import Frontier, frontier, methods
+    from topo.quotas import budgets
+
+    if args.method != "balance" or args.source is not None or args.quota is not None or args.data is not None:
+        raise UsageError("--frontier goes with the method balance, and with no --from, --quota or --data")
+    ending = Path(args.out).suffix.lower() if args.out else ".json"
+    if ending not in (*_DATA, *PLOT_ENDINGS):
+        raise UsageError(f"a frontier is written as {', '.join((*_DATA, *PLOT_ENDINGS))}, not as '{args.out}'")
+    wiring = find_wiring(args.model, args.input)
+    total = sum(budgets("uniform", maskable(wiring), density=args.density, sparsity=args.sparsity).values())
+    chosen = methods["balance"].read(options)
+    with Progress(not quiet(args), "frontier, point ") as progress:
+        found: Frontier = frontier(
+            wiring, total=total, points=args.frontier, rng=getattr(args, "seed", 0), progress=progress, **chosen
+        )
+    if not args.out:
+        say(found.to_json())
+        return 0
+    out = Path(args.out)
+    if ending in PLOT_ENDINGS:
+        _draw(found, out)
+        wrote(out, args)
+        for data in _DATA:
+            deliver(found.to_json() if data == ".json" else found.to_csv(), out.with_suffix(data), args)
+    else:
+        deliver(found.to_json() if ending == ".json" else found.to_csv(), out, args)
+    best = f"hypervolume {found.hypervolume:.4f} of nodes x log paths"
+    say(f"{len(found.pareto)} of {len(found.points)} points are efficient; {best}, {found.total:,} parameters\n")
+    return 0
+
+
+def _draw(found: Any, out: Path) -> None:
+    from topo.plots import plots
+    from topo.plots.style import figure, paper, save
+
+    with paper():
+        drawn = figure()
+        plots["frontier"](found, drawn.add_subplot())
+        save(drawn, out)

@@ -1,0 +1,135 @@
+"""Nodes against paths: where methods stand in the trade between wide and deep connectivity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+
+from topo.errors import TopoError
+from topo.plots import plot
+from topo.plots.furniture import GREY, MARKERS, RED, axes, legend, name_points, percent, turn
+from topo.plots.given import labelled, number, rows_of, short
+from topo.report import Report
+
+_METRICS = "density,nodes,effective_nodes,log10_effective_paths"
+Data = Report | Sequence[Report] | Mapping[str, Report | Sequence[Report]] | Sequence[Mapping[str, Any]]
+
+
+@plot("reports", _METRICS)
+def nodes_paths(
+    data: Data,
+    ax: Axes | None = None,
+    *,
+    group: str = "method",
+    lines: bool = True,
+    front: bool = True,
+    names: bool = True,
+    **style: Any,
+) -> Axes:
+    """Effective nodes against log10 of the effective paths, a point for each mask, with lines of equal balance.
+
+    data: reports with effective_nodes, log10_effective_paths and density; by label, one or several each (a method at
+    several densities); or rows of a table with these columns and `group`. Points of one group are joined by density,
+    and each is called by its density. lines: grey lines of equal log P + L log N, the budget that the balance law
+    log P + sum of log widths <= sum of log parameters splits where the nodes of L + 1 layers are spread evenly (drawn
+    where L is known; exact for chains).
+    front: join the points that no other has more nodes and more paths than. A mask without paths is a cross below.
+    style: of the points.
+    """
+    groups, layers = _groups(data, group)
+    ax = axes(ax)
+    every = [point for found in groups.values() for point in found]
+    alive = [p for p in every if math.isfinite(p[0]) and math.isfinite(p[1])]
+    single = all(len(found) == 1 for found in groups.values())
+    for i, (label, found) in enumerate(groups.items()):
+        drawn = sorted((p for p in found if p in alive), key=lambda p: p[2])
+        look: dict[str, Any] = {"color": f"C{i}", "marker": turn(MARKERS, i), "linewidth": 0.7, "alpha": 0.9}
+        look |= {"markersize": mpl.rcParams["lines.markersize"] + 0.8, "linestyle": "-" if len(drawn) > 1 else "none"}
+        ax.plot([p[0] for p in drawn], [p[1] for p in drawn], zorder=3, **{**look, "label": label, **style})
+    if front and len(alive) > 1:
+        _front(ax, alive)
+    if dead := [p[0] for p in every if p not in alive and math.isfinite(p[0])]:
+        look = {"color": RED, "transform": ax.get_xaxis_transform(), "zorder": 5}
+        ax.plot(dead, [0.03] * len(dead), "x", label="no path left", **look)
+    ax.margins(0.09)
+    ax.autoscale_view()
+    if lines and layers and len(alive) > 1:
+        _iso(ax, layers)
+    ax.set_xlabel("effective nodes (channel view)")
+    ax.set_ylabel("log$_{10}$ effective paths")
+    legend(ax)
+    densities = {percent(p[2]) for p in alive if math.isfinite(p[2])}
+    if names and alive and not (single and len(densities) == 1):
+        known = [p for p in alive if math.isfinite(p[2])]
+        name_points(ax, [p[0] for p in known], [p[1] for p in known], [percent(p[2]) for p in known])
+    return ax
+
+
+Point = tuple[float, float, float]  # nodes, log10 paths, density
+
+
+def _groups(data: Any, group: str) -> tuple[dict[str, list[Point]], int | None]:
+    """Points by label, and how many layers the networks have, where all have equally many."""
+    if isinstance(data, Report) or _holds(data, Report):
+        reports: dict[str, list[Report]] = {}
+        if isinstance(data, Mapping):
+            for label, item in data.items():
+                reports[str(label)] = [item] if isinstance(item, Report) else list(item)
+        else:
+            given = labelled(data, Report, "a scatter")
+            for label, item in zip(short(list(given)), given.values()):
+                reports[label] = [item]
+        if not any(reports.values()):
+            raise TopoError("a scatter is drawn of one mask or more; none was given")
+        depths = {len(report.shapes) for found in reports.values() for report in found}
+        points = {label: [_point(report) for report in found] for label, found in reports.items()}
+        return points, depths.pop() if len(depths) == 1 else None
+    rows = rows_of(data, ("effective_nodes", "log10_effective_paths"))
+    found: dict[str, list[Point]] = {}
+    for row in rows:
+        density = number(row["density"]) if "density" in row else 1 - number(row.get("sparsity"))
+        place = (number(row["effective_nodes"]), number(row["log10_effective_paths"]), density)
+        found.setdefault(str(row.get(group, "masks")), []).append(place)
+    return found, None
+
+
+def _holds(data: Any, kind: type) -> bool:
+    items = list(data.values()) if isinstance(data, Mapping) else list(data) if isinstance(data, Sequence) else []
+    items = [part for item in items for part in (item if isinstance(item, list | tuple) else [item])]
+    return bool(items) and all(isinstance(item, kind) for item in items)
+
+
+def _point(report: Report) -> Point:
+    for name in ("effective_nodes", "log10_effective_paths"):
+        if name not in report.network:
+            raise TopoError(f"the report of '{report.mask}' holds no '{name}'; analyze with metrics='paths'")
+    found = report.network
+    return number(found["effective_nodes"]), number(found["log10_effective_paths"]), number(found.get("density"))
+
+
+def _front(ax: Axes, alive: Sequence[Point]) -> None:
+    """The points that no other beats in both, joined by steps."""
+    best: list[Point] = []
+    for p in sorted(alive, key=lambda p: (-p[0], -p[1])):
+        if not best or p[1] > best[-1][1]:
+            best.append(p)
+    x, y = [p[0] for p in best], [p[1] for p in best]
+    ax.step(x, y, where="pre", color="black", linewidth=0.7, linestyle=(0, (1, 1.2)), zorder=2, label="not dominated")
+
+
+def _iso(ax: Axes, layers: int) -> None:
+    """Lines of equal log10 P + (layers - 1) log10 N, within the present limits."""
+    (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
+    x = np.linspace(max(x0, 1e-9 + 0.001 * x1), x1, 100)
+    slope = max(layers - 1, 1)
+    low, high = y0 + slope * math.log10(x[0]), y1 + slope * math.log10(x1)
+    for level in np.linspace(low, high, 9)[1:-1]:
+        ax.plot(x, level - slope * np.log10(x), color=GREY, alpha=0.45, linewidth=0.5, zorder=0)
+    ax.plot([], [], color=GREY, alpha=0.6, linewidth=0.5, label=f"equal log P + {slope} log N")
+    ax.set_xlim(x0, x1)
+    ax.set_ylim(y0, y1)

@@ -1,0 +1,96 @@
+"""Frontiers: what a budget allows in nodes and in paths."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from topo.errors import TopoError
+from topo.optimize import Frontier
+from topo.optimize.front import efficient
+from topo.plots import plot
+from topo.plots.furniture import GREY, MARKERS, STYLES, axes, legend, turn
+from topo.plots.given import Row, number, rows_of
+
+Front = Frontier | Sequence[Row]
+
+
+@plot("rows")
+def frontier(data: Front | Mapping[str, Front], ax: Axes | None = None, **style: Any) -> Axes:
+    """Effective nodes against log10 paths of masks of one budget; the staircase is what they dominate.
+
+    data: a Frontier (of `topo.optimize.frontier`), several by label, or a table with the columns nodes and log10_paths
+    (and mode, a front each). Points that another beats in both are small and hollow. Grey lines: all nodes there are,
+    and the bound on paths that no mask of this budget passes (dashed where it is not certified). style: of the lines.
+
+    Raises TopoError if there is no point, or a column is missing.
+    """
+    ax = axes(ax)
+    fronts = _fronts(data)
+    for i, (label, (_, points)) in enumerate(fronts.items()):
+        x, y = np.array(points).T
+        best = np.array(efficient(points))
+        color, marker = f"C{i}", turn(MARKERS, i)
+        order = np.argsort(x[best], kind="stable")
+        right, top = x[best][order], y[best][order]
+        look = {"color": color, "linestyle": turn(STYLES, i), "linewidth": 1.0, **style}
+        ax.step([0, *right], [top[0], *top], where="pre", **look)
+        ax.plot(right, top, color=color, marker=marker, linestyle="none", label=label, zorder=4)
+        if not best.all():
+            ax.plot(
+                x[~best], y[~best], color=color, marker=marker, markerfacecolor="white", linestyle="none",
+                alpha=0.7, markersize=2.5, zorder=3,
+            )  # fmt: skip
+    for nodes, bound, certified in dict.fromkeys(_limits(front) for front, _ in fronts.values() if front is not None):
+        ax.axvline(nodes, color=GREY, linewidth=0.8, linestyle=":", label="all nodes")
+        dashes = "-" if certified else (0, (3, 2))
+        ax.axhline(
+            bound, color=GREY, linewidth=0.8, linestyle=dashes, label="bound" if certified else "bound, not certified"
+        )
+    _unique_legend(ax)
+    ax.set_xlim(left=0)
+    ax.set_xlabel("effective nodes (channel view)")
+    ax.set_ylabel(r"$\log_{10}$ effective paths")
+    return ax
+
+
+def _limits(front: Frontier) -> tuple[int, float, bool]:
+    return front.all_nodes, front.bound, front.certified
+
+
+def _fronts(data: Any) -> dict[str, tuple[Frontier | None, list[tuple[float, float]]]]:
+    """Label -> (the Frontier, if it is one, points (nodes, log10 paths))."""
+    if isinstance(data, Frontier):
+        data = {f"mode {data.points[0].mode}": data}
+    elif not isinstance(data, Mapping) or not all(isinstance(item, Frontier | Sequence) for item in data.values()):
+        rows = rows_of(data, ("nodes", "log10_paths"))
+        modes = dict.fromkeys(str(row.get("mode", "masks")) for row in rows)
+        data = {mode: [row for row in rows if str(row.get("mode", "masks")) == mode] for mode in modes}
+    found: dict[str, tuple[Frontier | None, list[tuple[float, float]]]] = {}
+    for label, item in data.items():
+        if isinstance(item, Frontier):
+            points = [(float(point.nodes), point.log10_paths) for point in item.points]
+        else:
+            points = [
+                (number(row["nodes"]), number(row["log10_paths"])) for row in rows_of(item, ("nodes", "log10_paths"))
+            ]
+        points = [point for point in points if all(map(math.isfinite, point))]
+        if not points:
+            raise TopoError(f"the frontier '{label}' has no point with finite nodes and paths")
+        found[str(label)] = (item if isinstance(item, Frontier) else None, points)
+    return found
+
+
+def _unique_legend(ax: Axes) -> None:
+    """One entry for each name: the limits of two fronts of one network are drawn once in it."""
+    seen: set[str] = set()
+    for line in ax.get_lines():
+        label = str(line.get_label())
+        if label in seen:
+            line.set_label(f"_{label}")
+        seen.add(label)
+    legend(ax)

@@ -1,0 +1,167 @@
+"""What figures are given: reports, masks, graphs and tables, one of them, several, or by label."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from topo.analyze import analyze
+from topo.errors import TopoError, WiringError
+from topo.graph import LayeredGraph, build_graph
+from topo.masks import MaskSet
+from topo.networks import find_wiring
+from topo.report import Report
+from topo.wiring import Wiring, chain
+
+Masked = MaskSet | LayeredGraph
+Row = Mapping[str, Any]
+
+
+def labelled(data: Any, kinds: Any, what: str) -> dict[str, Any]:
+    """Label -> item. A Report is called by its mask, a MaskSet by its file; a name that comes twice is numbered."""
+    if isinstance(data, Mapping) and not isinstance(data, MaskSet):
+        given = {str(label): item for label, item in data.items()}
+    else:
+        given = {}
+        for number, item in enumerate([data] if isinstance(data, kinds) else _listed(data, what), 1):
+            name = _name(item, f"mask {number}")
+            given[f"{name} ({number})" if name in given else name] = item
+    for item in given.values():
+        if not isinstance(item, kinds):
+            raise TopoError(f"{what} is drawn of {_kinds(kinds)}, not of {type(item).__name__}")
+    if not given:
+        raise TopoError(f"{what} is drawn of one mask or more; none was given")
+    return given
+
+
+def _listed(data: Any, what: str) -> list[Any]:
+    if isinstance(data, Iterable) and not isinstance(data, str | bytes):
+        return list(data)
+    raise TopoError(f"{what} cannot be drawn of {type(data).__name__}")
+
+
+def _kinds(kinds: Any) -> str:
+    names = [kind.__name__ for kind in getattr(kinds, "__args__", (kinds,))]
+    return " or ".join(f"a {name}" for name in names)
+
+
+def _name(item: Any, otherwise: str) -> str:
+    if isinstance(item, Report):
+        return item.mask
+    masks = item.masks if isinstance(item, LayeredGraph) else item
+    return str(masks.provenance.get("file", otherwise)) if isinstance(masks, MaskSet) else otherwise
+
+
+def one(data: Any, kinds: Any, what: str) -> Any:
+    """The only item; TopoError if there are several."""
+    given = labelled(data, kinds, what)
+    if len(given) > 1:
+        raise TopoError(f"{what} is drawn of one mask; {len(given)} were given")
+    return next(iter(given.values()))
+
+
+def graph_of(item: Masked, wiring: Wiring | str | Any | None = None, view: str | None = None) -> LayeredGraph:
+    """A graph as it is; of masks, that on the wiring, which is a Wiring, a model's name or a torch module."""
+    if isinstance(item, LayeredGraph):
+        return item
+    return build_graph(item, None if wiring is None else find_wiring(wiring), view)
+
+
+def wired(item: Masked, wiring: Wiring | str | Any | None, what: str) -> LayeredGraph:
+    """As `graph_of`, always with a wiring: masks without one are chained if they fit; WiringError otherwise."""
+    if isinstance(item, MaskSet) and wiring is None:
+        try:
+            wiring = chain(item)
+        except WiringError as error:
+            raise WiringError(f"{what} needs the network's wiring (wiring=, --model): {error}") from None
+    graph = graph_of(item, wiring)
+    if graph.wiring is None:
+        raise WiringError(f"{what} needs a graph with the network's wiring; this one has none")
+    return graph
+
+
+def report_of(item: Report | Masked, metrics: str, wiring: Any = None) -> Report:
+    """A report as it is; of masks, these metrics."""
+    if isinstance(item, Report):
+        return item
+    if isinstance(item, LayeredGraph):
+        return analyze(item.masks, item.wiring, metrics=metrics)
+    return analyze(item, None if wiring is None else find_wiring(wiring), metrics=metrics)
+
+
+def rows_of(data: Any, needed: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """A table as rows: a list of mappings, columns by name, a pandas table; TopoError if a needed column is missing."""
+    if hasattr(data, "to_dict") and hasattr(data, "columns"):
+        rows = [dict(row) for row in data.to_dict("records")]
+    elif isinstance(data, Mapping):
+        lengths = {len(column) for column in data.values()}
+        if len(lengths) > 1:
+            raise TopoError(f"the columns of a table have equal lengths; these have {sorted(lengths)}")
+        rows = [dict(zip(data, values)) for values in zip(*data.values())]
+    else:
+        rows = [dict(row) for row in _listed(data, "a table")]
+    if not rows:
+        raise TopoError("the table holds no row")
+    known = dict.fromkeys(key for row in rows for key in row)
+    for name in needed:
+        if name not in known:
+            raise TopoError(f"the table has no column '{name}'; it has: {', '.join(map(str, known))}")
+    return rows
+
+
+def number(value: Any) -> float:
+    """A cell as a number; NaN where it is empty or none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def density_of(row: Row) -> float:
+    """The density of a row, from its column density or sparsity."""
+    if "density" in row:
+        return number(row["density"])
+    return 1.0 - number(row.get("sparsity"))
+
+
+def layer_called(graph: LayeredGraph, layer: str | None) -> Any:
+    """The block of a layer; by default the one that keeps most. The end ".weight" may be left out."""
+    blocks = {block.name: block for block in graph.masked_blocks}
+    if layer is None:
+        return max(blocks.values(), key=lambda block: block.kept)
+    for name in (layer, f"{layer}.weight"):
+        if name in blocks:
+            return blocks[name]
+    raise TopoError(f"no layer is called '{layer}'; there are: {', '.join(blocks)}")
+
+
+def choice(name: str, value: str, allowed: Sequence[str]) -> str:
+    """`value`; TopoError unless it is allowed."""
+    if value not in allowed:
+        raise TopoError(f"{name} is '{value}'; it is one of {', '.join(allowed)}")
+    return value
+
+
+def short(names: Sequence[str]) -> list[str]:
+    """Names without what all of them begin or end with, cut at dots and underscores.
+
+    >>> short(["synflow_d0.02.pt", "erk_d0.02.pt"])
+    ['synflow', 'erk']
+    """
+    if len(names) < 2:
+        return list(names)
+    start, end = 0, 0
+    least = min(map(len, names))
+    while start < least and len({name[: start + 1] for name in names}) == 1:
+        start += 1
+    while end < least - start and len({name[len(name) - end - 1 :] for name in names}) == 1:
+        end += 1
+    while start and names[0][start - 1] not in "._-/ ":
+        start -= 1
+    while end and names[0][len(names[0]) - end] not in "._-/ ":
+        end -= 1
+    cut = [name[start : len(name) - end] for name in names]
+    return cut if all(cut) and len(set(cut)) == len(set(names)) else list(names)

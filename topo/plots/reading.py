@@ -1,0 +1,169 @@
+"""Files that figures are drawn from, besides masks: reports of `topo analyze --json`, tables, runs, frontiers."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from topo.errors import TopoError
+from topo.report import SCHEMA, Report, Row
+
+TABLES = (".csv", ".jsonl")
+# Given in Python only, or by options of the command of their own.
+_NOT_OPTIONS = frozenset({"data", "ax", "fig", "null", "wiring", "rng", "steps", "style"})
+_WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def options_of(draw: Callable) -> dict[str, inspect.Parameter]:
+    """Options of a figure that can be written as text, by name."""
+    return {name: p for name, p in inspect.signature(draw).parameters.items() if name not in _NOT_OPTIONS}
+
+
+def read_options(name: str, draw: Callable, given: Mapping[str, str]) -> dict[str, Any]:
+    """Options as values of their type; TopoError for one that the figure does not take, or that cannot be read."""
+    known = options_of(draw)
+    for key in given:
+        if key not in known:
+            takes = ", ".join(str(p).partition(":")[0] for p in known.values()) or "none"
+            raise TopoError(f"plot '{name}' has no option '{key}'; it takes: {takes}")
+    missing = [key for key, p in known.items() if p.default is p.empty and key not in given]
+    if missing:
+        raise TopoError(f"plot '{name}' needs the option '{missing[0]}': -O {missing[0]}=...")
+    return {key: _value(name, key, str(known[key].annotation), text) for key, text in given.items()}
+
+
+def _value(name: str, key: str, annotation: str, text: str) -> Any:
+    kind = annotation.partition(" ")[0]
+    try:
+        if kind == "bool":
+            return _WORDS[text.lower()]
+        return int(text) if kind == "int" else _finite(text) if kind == "float" else text
+    except (KeyError, ValueError):
+        raise TopoError(f"option '{key}' of plot '{name}' is '{text}'; it is of type {kind}") from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def read_reports(path: str | Path) -> list[Report]:
+    """The reports of a file that `topo analyze --json` wrote; TopoError if it is none.
+
+    The view of single layers is not in that file: their rows have none.
+    """
+    document = _json(path)
+    try:
+        if document["schema"] != SCHEMA:
+            raise KeyError("schema")
+        return [_report(entry) for entry in document["reports"]]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise TopoError(f"'{path}' is no report of topo analyze: {type(error).__name__} {error}") from None
+
+
+def _report(entry: Mapping[str, Any]) -> Report:
+    notes = {(note["metric"], note["layer"]): note["note"] for note in entry["notes"]}
+    rows = [
+        Row(entry["mask"], key, None, entry["view"], _number(value), note=notes.get((key, None)))
+        for key, value in entry["network"].items()
+    ]
+    rows += [
+        Row(entry["mask"], key, layer["layer"], "", _number(value), note=notes.get((key, layer["layer"])))
+        for layer in entry["layers"]
+        for key, value in layer.items()
+        if key not in ("layer", "shape")
+    ]
+    shapes = {layer["layer"]: tuple(layer["shape"]) for layer in entry["layers"]}
+    about = (entry["mask"], entry["format"], entry["model"], entry["view"])
+    return Report(*about, shapes, rows, entry["notes"])
+
+
+def _number(value: Any) -> int | float:
+    if isinstance(value, str):  # exact integers; beyond float64 their logarithm has a row of its own
+        return int(value) if len(value) < 4000 else math.inf
+    return math.nan if value is None else value
+
+
+def is_reports(path: str | Path) -> bool:
+    """Whether a path names a JSON file (a mask file never does)."""
+    return Path(path).suffix.lower() == ".json"
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether a path is the folder of a training run."""
+    return (Path(path) / "metrics.jsonl").is_file()
+
+
+def read_rows(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a .csv or .jsonl table, or one row for a run folder: its final accuracy, density, method and seed."""
+    if is_run(path):
+        return [_run(Path(path))]
+    ending = Path(path).suffix.lower()
+    if ending not in TABLES:
+        raise TopoError(f"'{path}' is no table; a table ends in {', '.join(TABLES)}, or is the folder of a run")
+    text = _text(path)
+    if ending == ".csv":
+        rows: list[dict[str, Any]] = [dict(row) for row in csv.DictReader(text.splitlines())]
+    else:
+        rows = [_line(path, number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not rows:
+        raise TopoError(f"the table '{path}' holds no row")
+    return rows
+
+
+def _line(path: str | Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise TopoError(f"line {number} of '{path}' is no JSON object")
+    return row
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    summary = _json(folder / "summary.json")
+    row = {key: value for key, value in summary.items() if not isinstance(value, dict | list)}
+    row["accuracy"] = summary.get("final_test_accuracy")
+    row["density"] = 1.0 if summary.get("density") is None else summary["density"]
+    masks = folder / "masks.safetensors"
+    if masks.is_file():
+        from topo.files import read_masks
+
+        row["method"] = read_masks(masks).provenance.get("method", "masked")
+    else:
+        row["method"] = "dense"
+    return row
+
+
+def read_frontier(path: str | Path) -> Any:
+    """The Frontier of a JSON file."""
+    from topo.optimize import Frontier
+
+    return Frontier.from_json(_text(path))
+
+
+def _text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise TopoError(f"cannot read '{path}': {error.strerror}") from None
+    except ValueError:
+        raise TopoError(f"'{path}' is no text") from None
+
+
+def _json(path: str | Path) -> dict[str, Any]:
+    try:
+        document = json.loads(_text(path))
+    except (ValueError, RecursionError):
+        raise TopoError(f"'{path}' is no JSON") from None
+    if not isinstance(document, dict):
+        raise TopoError(f"'{path}' holds a {type(document).__name__} of JSON; it should hold an object")
+    return document

@@ -1,0 +1,280 @@
+"""Singular values and degrees of layers, as bipartite graphs of their view."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from topo.errors import TopoError
+from topo.graph import Block, LayeredGraph
+from topo.masks import BitRows
+from topo.metrics import degrees
+from topo.metrics.bipartite import Bipartite, of_block
+from topo.metrics.singular import gram
+from topo.metrics.spectral import ramanujan
+from topo.plots import plot
+from topo.plots.furniture import GREY, MARKERS, PALE, STYLES, axes, legend, turn
+from topo.plots.given import Masked, choice, graph_of, labelled, layer_called
+
+Data = Masked | Sequence[Masked] | Mapping[str, Masked]
+# All singular values by a dense method, n^3: half a minute.
+_LARGEST = 4096
+# Degrees over their layer's mean are drawn on a logarithmic axis where the largest is this many medians.
+_DECADE = 6.0
+
+
+@plot("masks")
+def spectrum(
+    data: Data,
+    ax: Axes | None = None,
+    *,
+    layer: str | None = None,
+    view: str = "kernel",
+    samples: int = 20,
+    rng: int | np.random.Generator = 0,
+    **style: Any,
+) -> Axes:
+    """All singular values of a layer, largest first, against its Ramanujan bound and random layers of its density.
+
+    data: masks or graphs, several of them, or by label. layer: its name, by default the one that keeps most. view: of
+    the layer as a bipartite graph (a graph comes with its own); units without an edge are left out. samples: how many
+    masks with as many weights are drawn at random for the grey band (5 to 95 %) around the first layer; 0 for no band.
+    style: of the lines.
+
+    Raises TopoError for a layer that keeps nothing, or whose smaller side has over 4096 units.
+    """
+    ax = axes(ax)
+    given = labelled(data, Masked, "a spectrum")
+    blocks = {label: layer_called(graph_of(item, view=view), layer) for label, item in given.items()}
+    first = next(iter(blocks.values()))
+    if samples:
+        _random_band(ax, first, samples, np.random.default_rng(rng))
+    for i, (label, block) in enumerate(blocks.items()):
+        made = of_block(block)
+        values = _singular(made, block.name)
+        look = {"marker": turn(MARKERS, i), "linestyle": turn(STYLES, i), "color": f"C{i}", "linewidth": 0.7}
+        size = mpl.rcParams["lines.markersize"] * (0.6 if len(values) > 40 else 1)
+        name = label if len(blocks) > 1 else "singular values"
+        ax.plot(
+            range(1, len(values) + 1), values, **{**look, "markersize": size, "label": name, **style},
+            rasterized=len(values) > 2000,
+        )  # fmt: skip
+        bound = _bound(made)
+        if math.isfinite(bound):
+            text = "Ramanujan bound" + (f", {label}" if len(blocks) > 1 else r" $\sqrt{d_l-1}+\sqrt{d_r-1}$")
+            ax.axhline(bound, color=f"C{i}", linestyle=(0, (4, 2)), linewidth=1, label=text)
+    ax.set_xlabel(f"rank ({first.name.removesuffix('.weight')}, {first.layer_view} view)")
+    ax.set_ylabel("singular value")
+    ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend(ax)
+    return ax
+
+
+def _singular(made: Bipartite, name: str) -> np.ndarray:
+    """All singular values of the graph without its isolated units, falling."""
+    if made.right > made.left:
+        made = made.turned
+    kept = np.flatnonzero(made.right_degrees)
+    least = min(len(kept), int(np.count_nonzero(made.left_degrees)))
+    if least == 0:
+        raise TopoError(f"layer '{name}' keeps nothing: it has no singular values")
+    if len(kept) > _LARGEST:
+        raise TopoError(f"layer '{name}' has {len(kept)} units on its smaller side; spectra are drawn up to {_LARGEST}")
+    products, _ = gram(made.only_right(kept))
+    squares = np.linalg.eigvalsh(products.astype(np.float64))
+    return np.sqrt(np.maximum(squares, 0))[::-1][:least]
+
+
+def _bound(made: Bipartite) -> float:
+    left, right = np.count_nonzero(made.left_degrees), np.count_nonzero(made.right_degrees)
+    edges = int(made.right_degrees.sum())
+    return ramanujan(edges / left, edges / right) if edges >= max(left, right) > 0 else math.nan
+
+
+def _random_band(ax: Axes, block: Block, samples: int, rng: np.random.Generator) -> None:
+    mask = block.rows.unpack().reshape(-1)
+    drawn = []
+    for _ in range(samples):
+        rows = BitRows.of_mask(rng.permutation(mask).reshape(block.shape))
+        made = of_block(Block(block.name, rows, block.view, block.layer_view, block.layer))
+        drawn.append(_singular(made, block.name))
+    longest = max(map(len, drawn))
+    padded = np.array([np.pad(values, (0, longest - len(values))) for values in drawn])
+    low, high = np.quantile(padded, (0.05, 0.95), axis=0)
+    label = f"random, same density: 5 to 95 % of {samples}"
+    look: dict[str, Any] = {"color": PALE, "linewidth": 1.5, "label": label, "zorder": 0}
+    ax.fill_between(range(1, longest + 1), low, high, **look)
+
+
+@plot("masks")
+def degree_distribution(
+    data: Data,
+    ax: Axes | None = None,
+    *,
+    layer: str | None = None,
+    side: str = "in",
+    view: str = "kernel",
+    relative: bool = True,
+    **style: Any,
+) -> Axes:
+    """How fan-ins (or fan-outs) are spread: the share of units with at least so many edges (ccdf).
+
+    data: masks or graphs, several of them, or by label. layer: of one layer, beside the ccdf of a random layer with the
+    same density (grey); by default of all layers, one line each for one mask set, pooled for several. side: "in",
+    "out". relative: degrees over the mean of their layer, so that layers can be compared. style: of the lines.
+    """
+    ax = axes(ax)
+    choice("side", side, ("in", "out"))
+    given = labelled(data, Masked, "a distribution of degrees")
+    graphs = {label: graph_of(item, view=view) for label, item in given.items()}
+    empty = ""
+    if layer is None and len(graphs) == 1:
+        empty = _each_layer(ax, next(iter(graphs.values())), side, relative, style)
+    else:
+        for i, (label, graph) in enumerate(graphs.items()):
+            blocks = graph.masked_blocks if layer is None else [layer_called(graph, layer)]
+            found = np.concatenate([_degrees(graph, block, side, relative or layer is None) for block in blocks])
+            look = {"color": f"C{i}", "linestyle": turn(STYLES, i), "label": label if len(graphs) > 1 else "mask"}
+            _ccdf(ax, found, {**look, **style})
+        if layer is not None:
+            label, graph = next(iter(graphs.items()))
+            like = f", density of {label}" if len(graphs) > 1 else ", same density"
+            _random_degrees(ax, layer_called(graph, layer), side, relative, f"random{like}")
+        legend(ax)
+    first = next(iter(graphs.values()))
+    what = {"in": "fan-in", "out": "fan-out"}[side]
+    over = " / mean of the layer" if relative or (layer is None and len(graphs) > 1) else ""
+    name = "" if layer is None else f"{layer_called(first, layer).name.removesuffix('.weight')}, "
+    ax.set_xlabel(f"{what}{over} ({name}{first.layer_view} view{empty})")
+    ax.set_ylabel("share of units with at least as many")
+    ax.set_ylim(0, 1.02)
+    drawn = np.concatenate([line.get_xdata() for line in ax.lines] or [np.ones(1)])
+    positive = drawn[drawn > 0]
+    if positive.size and positive.max() > _DECADE * np.median(positive) and relative:
+        ax.set_xscale("log")
+        ax.set_xlim(max(positive.min(), positive.max() / 1e3) / 1.3, positive.max() * 1.3)
+    else:
+        ax.set_xlim(left=0)
+    ax.grid(True)
+    ax.set_axisbelow(True)
+    return ax
+
+
+def _degrees(graph: LayeredGraph, block: Block, side: str, relative: bool) -> np.ndarray:
+    found = (degrees.fan_in if side == "in" else degrees.fan_out)(graph, block).astype(float)
+    return found / found.mean() if relative and found.any() else found
+
+
+def _ccdf(ax: Axes, found: np.ndarray, look: dict[str, Any]) -> None:
+    """Share of values >= x, as steps that are right at each value."""
+    values, counts = np.unique(found, return_counts=True)
+    above = np.append(np.cumsum(counts[::-1])[::-1], 0) / len(found)
+    x = np.concatenate([[0.0], values])
+    ax.step(np.append(x, values[-1]), np.concatenate([[1.0], above[:-1], [0.0]]), where="pre", **look)
+
+
+def _each_layer(ax: Axes, graph: LayeredGraph, side: str, relative: bool, style: Mapping[str, Any]) -> str:
+    """Draw a line for each layer; what is to be said of those that keep nothing."""
+    blocks = graph.masked_blocks
+    alive = [block for block in blocks if block.kept]
+    colours = mpl.colormaps["viridis"].resampled(256)
+    for place, block in enumerate(blocks):
+        if block.kept:
+            look = {"color": colours(0.92 * place / max(len(blocks) - 1, 1)), "linewidth": 0.8}
+            label = None if len(blocks) > 6 else block.name.removesuffix(".weight")
+            _ccdf(ax, _degrees(graph, block, side, relative), {**look, "label": label, **style})
+    if len(blocks) > 6:
+        scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, (len(blocks) - 1) / 0.92), colours)
+        bar = ax.figure.colorbar(scale, ax=ax, label="layer, by number from 0", pad=0.02, aspect=25)
+        bar.ax.set_ylim(0, len(blocks) - 1)
+        bar.ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    else:
+        legend(ax)
+    if len(alive) == len(blocks):
+        return ""
+    return f"; empty layers left out: {len(blocks) - len(alive)}"
+
+
+def _random_degrees(ax: Axes, block: Block, side: str, relative: bool, label: str) -> None:
+    """The binomial ccdf of a layer whose weights are kept independently with the same density (kernel view)."""
+    if block.layer_view != "kernel" or not block.kept:
+        return
+    from scipy.stats import binom
+
+    trials = block.rows.columns if side == "in" else block.shape[0] // block.groups
+    mean = trials * block.kept / block.size
+    reach = np.arange(0, min(trials, int(mean + 6 * math.sqrt(mean) + 6)) + 1)
+    scale = mean if relative else 1.0
+    ax.step(
+        reach / scale, binom.sf(reach - 1, trials, block.kept / block.size), where="pre", color=GREY, linewidth=0.8,
+        linestyle="--", label=label, zorder=1,
+    )  # fmt: skip
+
+
+@plot("masks")
+def mask_matrix(
+    data: Masked,
+    ax: Axes | None = None,
+    *,
+    layer: str | None = None,
+    view: str = "kernel",
+    order: str = "degree",
+    grid: int = 160,
+    **style: Any,
+) -> Axes:
+    """The mask of a layer as a matrix, outputs against inputs; above `grid` units the density of blocks of units.
+
+    layer: its name, by default the one that keeps most. view: "kernel" has a column for each (input channel, kernel
+    position), "channel" one for each input channel. order: "degree" sorts both sides, most edges first (the empirical
+    graphon); "none" leaves units where they are. grid: most rows and columns that are drawn. style: of the image.
+    """
+    from topo.plots.given import one
+
+    choice("order", order, ("degree", "none"))
+    choice("view", view, ("kernel", "channel"))
+    if grid < 1:
+        raise TopoError(f"grid is {grid}; it is a number of cells, 1 or more")
+    ax = axes(ax)
+    item = one(data, Masked, "a matrix")
+    block = layer_called(graph_of(item, view=view), layer)
+    dense = block.rows.unpack().reshape(block.shape[0], block.shape[1], -1)
+    matrix = dense.reshape(len(dense), -1).astype(np.float32) if view == "kernel" else dense.mean(axis=2)
+    if order == "degree":
+        matrix = matrix[np.argsort(-matrix.sum(axis=1), kind="stable")]
+        matrix = matrix[:, np.argsort(-matrix.sum(axis=0), kind="stable")]
+    cells = _averaged(_averaged(matrix, grid).T, grid).T
+    binary = cells.shape == matrix.shape and view == "kernel"
+    if not binary:
+        cells = np.where(cells > 0, cells, math.nan)
+    palette = mpl.colormaps["Greys" if binary else "viridis"].with_extremes(bad="white")
+    look: dict[str, Any] = {"cmap": palette, "vmin": 0, "interpolation": "nearest"}
+    look |= {"aspect": "auto", "rasterized": True, "extent": (0, matrix.shape[1], matrix.shape[0], 0)}
+    image = ax.imshow(cells, **{**look, **({"vmax": 1} if binary else {}), **style})
+    if not binary:
+        bar = ax.figure.colorbar(image, ax=ax, pad=0.02, aspect=25)
+        rows, columns = (math.ceil(n / c) for n, c in zip(matrix.shape, cells.shape))
+        bar.set_label(f"density of {rows} x {columns} entries" if (rows, columns) != (1, 1) else "share of taps kept")
+    sort = ", by degree" if order == "degree" else ""
+    ax.set_xlabel(f"{'input channel and tap' if view == 'kernel' and block.taps > 1 else 'input unit'}{sort}")
+    ax.set_ylabel(f"output unit{sort}")
+    name = block.name.removesuffix(".weight")
+    text = f"{name}: {block.kept:,} of {block.size:,} kept, {view} view" + ("" if binary else "; white: empty")
+    ax.set_title(text, fontsize=mpl.rcParams["legend.fontsize"], loc="left")
+    for spine in ax.spines.values():
+        spine.set_visible(True)
+    return ax
+
+
+def _averaged(matrix: np.ndarray, most: int) -> np.ndarray:
+    """Rows averaged in at most `most` groups of equal size (the last may be smaller)."""
+    size = math.ceil(len(matrix) / most)
+    starts = np.arange(0, len(matrix), size)
+    sizes = np.diff(np.append(starts, len(matrix)))
+    return np.add.reduceat(matrix, starts, axis=0) / sizes[:, None]
