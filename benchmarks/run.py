@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -486,6 +487,69 @@ def timed(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def optimizer(quick: bool) -> list[Row]:
+    """Whole networks from a budget to masks, warm, in one thread; the rival is the time that was asked for."""
+    from topo.networks import find_wiring
+    from topo.optimize import methods
+
+    tasks: list[tuple[str, str, float, dict[str, object], float]] = [
+        ("npb", "resnet50", 0.1, {}, 0.3),
+        ("npb", "vgg19", 0.1, {}, 0.3),
+        ("balance", "resnet50", 0.1, {}, 1.0),
+        ("balance", "resnet18:classes=200,stem=tiny", 0.1, {"mode": "paths"}, 2.0),
+        ("balance", "resnet18:classes=200,stem=tiny", 0.02, {"mode": "paths"}, 2.0),
+        ("balance", "resnet20", 0.02, {}, 1.0),
+        ("balance", "resnet20", 0.02, {"mode": "paths"}, 2.0),
+    ]
+    found = []
+    for name, model, density, options, goal in tasks[-2:] if quick else tasks:
+        wiring = find_wiring(model)
+        total = round(density * sum(layer.size for layer in wiring.layers))
+        ours, first = best(partial(methods[name], wiring, total=total, **options), 3)
+        mode = ", ".join(f"{key} {value}" for key, value in options.items())
+        task = f"{name} {mode} {model.partition(':')[0]} at {1 - density:.0%}: budget to masks".replace("  ", " ")
+        found.append(Row("optimizer", task, ours, "the time asked for", goal, first - ours, "> 1x"))
+    return found
+
+
+def layers(quick: bool) -> list[Row]:
+    """One layer of Node-Path Balancing: the closed form against the integer program, built beforehand."""
+    import numpy as np
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import bmat, csr_matrix, eye, kron
+
+    from topo.optimize import solve_layer_npb
+
+    found = []
+    for a, b, taps in ((16, 16, 9),) if quick else ((16, 16, 9), (32, 64, 9), (64, 32, 9)):
+        budget, alpha, beta = a * b * taps // 10, 0.01, 1.0
+        paths = np.random.default_rng(0).integers(1, 100, a).astype(float)
+        ours, first = best(partial(solve_layer_npb, paths, b, taps, budget, alpha=alpha, beta=beta), 9)
+        cells, rows, columns = a * b, kron(eye(a), np.ones((1, b))), kron(np.ones((1, a)), eye(b))
+        largest = np.sort(paths)[::-1].repeat(b * taps)[:budget].sum()
+        gains = np.r_[
+            np.repeat((1 - alpha) * paths / largest, b), np.full(cells, beta / budget), np.full(a + b, alpha / (a + b))
+        ]
+        zero = csr_matrix
+        matrix = bmat(
+            [
+                [-eye(cells), eye(cells), zero((cells, a)), zero((cells, b))],
+                [-rows, zero((a, cells)), eye(a), zero((a, b))],
+                [-columns, zero((b, cells)), zero((b, a)), eye(b)],
+                [np.ones((1, cells)), zero((1, cells)), zero((1, a)), zero((1, b))],
+            ]
+        )
+        upper = np.r_[np.zeros(cells + a + b), budget]
+        bounds = Bounds(0, np.r_[np.full(cells, taps), np.ones(cells + a + b)])
+        whole = np.r_[np.ones(cells), np.zeros(cells + a + b)]
+        constraint = LinearConstraint(matrix, -np.inf, upper)
+        program = partial(milp, -gains, constraints=constraint, bounds=bounds, integrality=whole)
+        theirs = best(program, 1, 0.0)[0]
+        task = f"NPB layer {a} x {b} x {taps}: optimal rows"
+        found.append(Row("layers", task, ours, "MILP (HiGHS)", theirs, first - ours))
+    return found
+
+
 GROUPS = {
     "packing": packing,
     "paths": paths,
@@ -495,6 +559,8 @@ GROUPS = {
     "scale": scale,
     "memory": memory,
     "pruners": pruners,
+    "optimizer": optimizer,
+    "layers": layers,
 }
 
 

@@ -15,18 +15,21 @@ from hypothesis import strategies as st
 
 import toys
 from topo.check import over_n_m
+from topo.cli import main
 from topo.errors import TopoError
 from topo.files import read_masks
+from topo.generate import generate
 from topo.graph import build_graph
 from topo.masks import MaskSet
 from topo.metrics import metrics
 from topo.networks import find_wiring
-from topo.optimize import Balanced, Frontier, frontier, hypervolume, methods, repair
+from topo.optimize import Balanced, Frontier, frontier, hypervolume, methods, repair, solve
 from topo.optimize.differentiable import _slopes
 from topo.optimize.front import efficient
-from topo.optimize.mend import mend
 from topo.optimize.problem import Problem, prunable
 from topo.optimize.regular import solve_balanced
+from topo.plots import plots
+from topo.plots.style import figure
 from topo.wiring import Layer, Wiring, chain
 
 MASK = Path(__file__).parents[1] / "notebooks" / "masks" / "synflow_resnet20_d0.02.safetensors"
@@ -279,6 +282,23 @@ def test_options_are_read_and_refused() -> None:
     assert methods["npb"].options["alpha"] == 0.01
 
 
+@pytest.mark.small
+def test_terms_say_which_algorithm_solves_a_problem() -> None:
+    wiring = NETS["mlp"]
+    alone = {
+        "balance": methods["balance"](wiring, total=300),
+        "paths": methods["balance"](wiring, total=300, mode="paths"),
+    }
+    for term, found in alone.items():
+        assert solve(Problem(wiring, total=300, terms={term: 2.0})).masks == found.masks
+    weighed = Problem(wiring, total=300, terms={"nodes": 0.5, "paths": 0.5, "kernels": 1.0})
+    assert solve(weighed, rule="erk").masks == methods["npb"](wiring, total=300, alpha=0.5).masks
+    with pytest.raises(TopoError, match="a term of its own"):
+        solve(Problem(wiring, total=300, terms={"balance": 1.0, "nodes": 1.0}))
+    with pytest.raises(TopoError, match="terms are"):
+        Problem(wiring, total=300, terms={"spam": 1.0})
+
+
 # -- repair
 
 
@@ -322,10 +342,9 @@ def test_repair_of_a_collapsed_network_and_of_impossible_budgets() -> None:
     empty = MaskSet({name: np.zeros(shape, bool) for name, shape in wiring.shapes.items()})
     found = repair(empty, wiring, total=40)
     assert found.kept == value(found, wiring, "effective_params") == 40
-    with pytest.raises(TopoError):
-        repair(empty, NETS["residual"], total=1)
-    with pytest.raises(TopoError, match="find no place"):
-        mend(toys.sparse(mlp(4, 4), 0.5), Problem(mlp(4, 4), total=16, min_fan_in=4), None, np.random.default_rng(0))
+    with pytest.raises(TopoError, match="no masks of 1 parameters"):
+        repair(empty, wiring, total=1)
+    assert all(mask.all() for mask in repair(empty, wiring, total=size(wiring)).values())
 
 
 @pytest.mark.skipif(not MASK.exists(), reason=f"there is no {MASK.name}")
@@ -398,6 +417,8 @@ def test_frontier_of_both_modes() -> None:
     assert Frontier.from_json(paths.to_json()) == paths
     assert json.loads(paths.to_json())["schema"] == "topo-frontier/1"
     assert len(paths.to_csv().splitlines()) == 4
+    with pytest.raises(TopoError, match="runs along"):
+        frontier(wiring, total=2709, degree_floor=4)
     with pytest.raises(TopoError, match="no frontier"):
         Frontier.from_json("{}")
 
@@ -417,3 +438,40 @@ def test_no_dense_matrix_of_whole_numbers() -> None:
         assert found.masks.kept == 160_000
         assert peak < 32e6, (name, options, peak)
     assert math.isfinite(found.trace[-1][1])
+
+
+@pytest.mark.small
+def test_figure_of_frontiers() -> None:
+    """A staircase for each front, marks of efficient points, the limits once."""
+    points = [{"nodes": n, "log10_paths": p} for n, p in ((700, 14.0), (300, 20.0), (250, 19.0), (150, 28.0))]
+    ax = plots["frontier"](points, figure().add_subplot())
+    drawn = {line.get_label(): line.get_xdata().tolist() for line in ax.get_lines()}
+    assert drawn["masks"] == [150.0, 300.0, 700.0]
+    both = frontier(NETS["mlp"], total=300, points=3)
+    ax = plots["frontier"]({"one": both, "two": both}, figure().add_subplot())
+    assert [line.get_label() for line in ax.get_lines()].count("all nodes") == 1
+    with pytest.raises(TopoError, match="log10_paths"):
+        plots["frontier"]([{"nodes": 3}])
+
+
+def test_generate_comes_here() -> None:
+    """topo.generate: exact budget, provenance, the seed and rules as text."""
+    wiring = find_wiring("resnet20")
+    masks = generate("balance", wiring, sparsity=0.98, rng=0)
+    assert masks.kept == 5418 and masks == methods["balance"](wiring, total=5418, rng=0).masks
+    assert masks.provenance["method"] == "balance" and masks.provenance["seed"] == 0
+    assert generate("balance", wiring, density=0.1, budgets="erk", nm="2:4").kept == 27090
+    assert generate("npb", "mlp:20-30-10", density=0.2, alpha="0.5").kept == 180
+
+
+def test_frontier_on_the_command_line(tmp_path, capsys) -> None:
+    line = ["generate", "balance", "--model", "resnet20", "--density", "0.01", "--frontier", "3", "--quiet"]
+    assert main([*line, "-o", str(tmp_path / "front.pdf")]) == 0
+    assert "efficient" in capsys.readouterr().out
+    assert (tmp_path / "front.pdf").read_bytes().startswith(b"%PDF")
+    front = Frontier.from_json((tmp_path / "front.json").read_text())
+    assert len(front.points) == len((tmp_path / "front.csv").read_text().splitlines()) - 1 == 3
+    assert main(line) == 0
+    assert Frontier.from_json(capsys.readouterr().out) == front
+    assert main([*line, "-o", str(tmp_path / "front.txt")]) == 2
+    assert main(["generate", "npb", *line[2:]]) == 2

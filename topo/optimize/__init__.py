@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from topo.optimize.layers import solve_layer_npb, solve_layer_rank1
     from topo.optimize.mend import repair
     from topo.optimize.problem import Balanced, Certificate, Problem
+    from topo.optimize.terms import solve
     from topo.optimize.water import water_fill
     from topo.wiring import Wiring
 
@@ -41,6 +42,7 @@ _HOME = {
     "frontier": "front",
     "hypervolume": "front",
     "repair": "mend",
+    "solve": "terms",
     "solve_layer_npb": "layers",
     "solve_layer_rank1": "layers",
     "upper_bound": "bounds",
@@ -58,6 +60,7 @@ __all__ = [
     "method",
     "methods",
     "repair",
+    "solve",
     "solve_layer_npb",
     "solve_layer_rank1",
     "upper_bound",

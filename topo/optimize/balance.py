@@ -9,6 +9,7 @@ import numpy as np
 from topo.errors import TopoError
 from topo.optimize import Progress, method
 from topo.optimize.options import asked
+from topo.optimize.polish import solve_paths
 from topo.optimize.problem import Balanced, as_rng
 from topo.optimize.regular import solve_balanced
 from topo.wiring import Wiring
@@ -62,8 +63,6 @@ def balance(
         terms={"balance": 1.0} if mode == "balanced" else {"paths": 1.0},
     )  # fmt: skip
     if mode == "paths":
-        from topo.optimize.polish import solve_paths
-
         return restore(solve_paths(problem, as_rng(rng), active=active, progress=progress))
     rule = budgets if isinstance(budgets, str) else "water"
     return restore(solve_balanced(problem, as_rng(rng), degree_floor=degree_floor, rule=rule, progress=progress))

@@ -60,14 +60,14 @@ def upper_bound(wiring: Wiring, *, total: int | None = None, budgets: Mapping[st
     if budgets is not None:
         counts = np.array([float(budgets.get(name, macro.sizes[name])) for name in names])
         value, exponent = min((macro.at(counts, xi)[0], xi) for xi in _EXPONENTS)
-        return Bound(value / math.log(10), True, None, float(exponent), dict(zip(names, counts.tolist())))
+        return Bound(float(value) / math.log(10), True, None, float(exponent), dict(zip(names, counts.tolist())))
     sizes = np.array([macro.sizes[name] for name in names], float)
     if total is None or not 0 < total <= sizes.sum():
         raise TopoError(f"the total is {total}; the layers hold 1 to {sizes.sum():.0f}")
     proved = [float(xi) for xi in _EXPONENTS if macro.concave(xi)]
     value, reached, exponent = min((*_largest(macro, sizes, total, xi), xi) for xi in proved or [0.5])
     note = None if proved else _NOT_CERTIFIED
-    return Bound(value / math.log(10), bool(proved), note, exponent, dict(zip(names, reached)))
+    return Bound(float(value) / math.log(10), bool(proved), note, exponent, dict(zip(names, reached)))
 
 
 def _largest(macro: _Macro, sizes: np.ndarray, total: float, xi: float) -> tuple[float, tuple[float, ...]]:

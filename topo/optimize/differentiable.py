@@ -42,8 +42,9 @@ def dpai(
     here carry one power of two for each tensor, and branches are brought to the same before they are added.
 
     Adam moves all scores alike while their slopes stand still: it takes dead nodes or empty kernels to set things off,
-    and small networks where everything is alive stay as they are drawn. Layers keep exactly their budgets; not every parameter is effective unless `repaired`. A baseline: masks of method
-    `balance` have the same nodes and paths in a ten-thousandth of the time.
+    and small networks where everything is alive stay as they are drawn. Layers keep exactly their budgets; not every
+    parameter is effective unless `repaired`. A baseline: masks of method `balance` have as many nodes and paths in a
+    thousandth of the time.
     """
     if not (0 <= alpha <= 1 and 0 <= beta <= 1 and steps >= 1 and lr > 0):
         raise TopoError(f"alpha {alpha} and beta {beta} are from 0 to 1, steps {steps} at least 1, lr {lr} positive")

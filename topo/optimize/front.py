@@ -101,6 +101,8 @@ def frontier(
     """
     if mode not in KNOBS:
         raise TopoError(f"mode is '{mode}'; it is one of {', '.join(KNOBS)}")
+    if KNOBS[mode] in options:
+        raise TopoError(f"{KNOBS[mode]} runs along the frontier of mode {mode}; it cannot be an option too")
     if values is None:
         if points < 2:
             raise TopoError(f"a frontier of {points} points is asked for; it has 2 or more")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from topo.errors import TopoError
 from topo.graph import Block, build_graph, dense_rows
 from topo.masks import BitRows, MaskSet
 from topo.metrics.arithmetic import Scaled
@@ -60,14 +61,38 @@ def npb(
     (see method `balance`), and one-unit peripheries collect nodes at no use. It is here for comparison.
     """
     problem, restore = asked(
-        wiring, total, budgets, nm=nm, block=block, min_fan_in=min_fan_in, dense=dense, flops=flops
+        wiring, total, budgets, nm=nm, block=block, min_fan_in=min_fan_in, dense=dense, flops=flops,
+        terms={"nodes": alpha, "paths": 1 - alpha, "kernels": beta},
+    )  # fmt: skip
+    rule = budgets if isinstance(budgets, str) else "water"
+    return restore(
+        solve_node_path(
+            problem, as_rng(rng), rule=rule, max_p=max_p, released=released, repaired=repaired, progress=progress
+        )
     )
-    split = problem.split(budgets if isinstance(budgets, str) else "water")
-    draw = as_rng(rng)
+
+
+def solve_node_path(
+    problem: Problem,
+    rng: np.random.Generator,
+    *,
+    rule: str = "erk",
+    max_p: int = 9,
+    released: bool = False,
+    repaired: bool = True,
+    progress: Progress | None = None,
+) -> Balanced:
+    """Layers solved one after the other for the problem's terms nodes, paths and kernels; see `npb`."""
+    terms = {name: problem.terms.get(name, 0.0) for name in ("nodes", "paths", "kernels")}
+    whole = terms["nodes"] + terms["paths"]
+    if whole <= 0:
+        raise TopoError("one of the terms nodes and paths has a positive weight")
+    alpha, beta = terms["nodes"] / whole, terms["kernels"] / whole
+    split = problem.split(rule)
     masks: dict[str, BitRows] = {}
     first = problem.names[0]
-    whole = MaskSet({first: dense_rows(problem.layer(first).shape)})
-    walk = Walk(build_graph(whole, problem.wiring), Scaled).start()
+    dense = MaskSet({first: dense_rows(problem.layer(first).shape)})
+    walk = Walk(build_graph(dense, problem.wiring), Scaled).start()
     for index, step in enumerate(walk.graph.steps):
         if isinstance(step, Block) and step.name in split:
             layer = step.layer
@@ -76,14 +101,14 @@ def npb(
                 if progress is not None:
                     progress(len(masks), len(split), layer.name)
                 paths = walk.gather(layer.reads).mantissa
-                masks[layer.name] = _layer(problem, index, paths, split[layer.name], alpha, beta, max_p, released, draw)
+                masks[layer.name] = _layer(problem, index, paths, split[layer.name], alpha, beta, max_p, released, rng)
             step = Block(layer.name, masks[layer.name], layer=layer)
         walk.advance(index, step)
     solved = MaskSet({name: masks[name] for name in problem.names})
     if not repaired:
-        return restore(Balanced(solved, problem, (("solved", log10_paths(solved, problem.wiring)),)))
-    mended, trace = mend(solved, problem, problem.budgets, draw)
-    return restore(Balanced(mended, problem, tuple(trace)))
+        return Balanced(solved, problem, (("solved", log10_paths(solved, problem.wiring)),))
+    mended, trace = mend(solved, problem, problem.budgets, rng)
+    return Balanced(mended, problem, tuple(trace))
 
 
 def _layer(

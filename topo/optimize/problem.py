@@ -20,6 +20,8 @@ from topo.optimize.water import water_fill
 from topo.quotas import budgets as quota_budgets
 from topo.wiring import Layer, Wiring
 
+TERMS = ("balance", "paths", "nodes", "kernels")
+
 
 def prunable(wiring: Wiring) -> tuple[str, ...]:
     """The parameters that a method masks: all of the wiring but embeddings, in running order."""
@@ -30,8 +32,9 @@ def prunable(wiring: Wiring) -> tuple[str, ...]:
 class Problem:
     """Masks for a network with exactly `total` parameters, or with exactly budgets[name] in each layer.
 
-    terms: what is maximised, name -> weight: "balance" (path entropy U), "paths" (log P) or "nodes" (units on a path);
-    methods say which they solve. Constraints:
+    terms: what is maximised, name -> weight. {"balance": 1}: U, how evenly parameters share the paths. {"paths": 1}:
+    log P. {"nodes": alpha, "paths": 1 - alpha, "kernels": beta}: the objective of Node-Path Balancing, layer by layer.
+    See `solve`. Constraints:
     n_m: (N, M), at most N of M consecutive inputs at each output and kernel position; an incomplete last group obeys
     the same N. min_fan_in: an output unit that keeps any weight keeps at least so many; one number or by layer.
     dense: names or patterns (`fc.*`) of layers that keep every weight; the other constraints pass them by.
@@ -51,6 +54,9 @@ class Problem:
     flops: float | None = None
 
     def __post_init__(self) -> None:
+        odd_terms = [name for name, weight in self.terms.items() if name not in TERMS or not weight >= 0]
+        if odd_terms or not any(self.terms.values()):
+            raise TopoError(f"terms are {', '.join(TERMS)} with weights of 0 or more; given are {dict(self.terms)}")
         if (self.total is None) == (self.budgets is None):
             raise TopoError("a problem has either a total or a budget for each layer")
         for pattern in self.dense:

@@ -16,6 +16,9 @@ from topo.optimize.problem import Problem
 from topo.optimize.streams import Streams
 from topo.wiring import Layer
 
+# Logs of path counts below this stand for none: units that are live, but only open a gate.
+_NO_PATHS = -1e9
+
 
 @dataclass(frozen=True, eq=False)
 class Cells:
@@ -75,7 +78,9 @@ class Round:
         for counts, flags in zip((ahead, behind), alive):
             with np.errstate(divide="ignore"):
                 logs = np.log(counts.mantissa) + counts.exponent * math.log(2.0)
-            found.append(np.where(flags, np.maximum(logs, -1e9), -np.inf))  # alive, though its count underflows
+            found.append(
+                np.where(flags, np.maximum(logs, 2 * _NO_PATHS), -np.inf)
+            )  # alive, though its count underflows
         return found[0], found[1]
 
     # -- exact budgets
@@ -184,6 +189,7 @@ class Round:
             free |= (self.problem.fan_in(name) == 1) & ~required[made][targets]
             free &= (fan_out[sources] > 1) | ~required[layer.reads][sources]
             worth = ahead[sources] + behind[targets] + 1e-6 * self.rng.random(len(sources))
+            free &= (worth > _NO_PATHS) | (fan_in[targets] > 1)  # what only opens a gate carries no path, and is needed
             order = np.argsort(worth, kind="stable")
             order = order[free[order]]
             if self.problem.fan_in(name) > 1 or required.any():

@@ -1,4 +1,4 @@
-"""Waking dead units: where live ones are full, one parameter alone finds no place, but a way through dead units does."""
+"""Waking dead units: where live ones are full, no parameter finds a place alone, but a way through dead ones does."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def sprout(work: Round, missing: list[Share]) -> bool:
     owner = {name: k for k, (names, _) in enumerate(missing) for name in names}
     left = [units for _, units in missing]
     wanted = max(1, sum(units for units in left if units > 0) // _EACH)
-    ways, strand, woken = Ways(work), Streams(work.problem.wiring).strand, set()
+    ways, strand = Ways(work), Streams(work.problem.wiring).strand
+    woken: set[int] = set()
     dead = np.flatnonzero(~(work.live.forward & work.live.backward)[:-1])
     for unit in work.rng.permutation(dead).tolist():
         if strand[unit] in woken or not np.isfinite(ways.ahead[unit] + ways.behind[unit]):
@@ -54,7 +55,7 @@ def sprout(work: Round, missing: list[Share]) -> bool:
         _put(work, kernels)
         for k, many in cost.items():
             left[k] -= many
-        woken.add(strand[unit])
+        woken.add(int(strand[unit]))
         if len(woken) == wanted:
             break
     return bool(woken)
@@ -66,10 +67,10 @@ def _put(work: Round, kernels: list[Kernel]) -> None:
 
 
 class Ways:
-    """Fewest new parameters that connect a unit: ahead (units + 1,) from the inputs to it, behind from it to the outputs.
+    """Fewest new parameters that connect a unit: ahead (units + 1,) from the inputs, behind to the outputs.
 
-    A shortest way through the steps: a layer adds one parameter (its least fan-in, where it opens an output), an addition
-    the cheapest of its operands, a gate all of them, a score its cheapest pair. 0 where a path leads already.
+    A shortest way through the steps: a layer adds one parameter (its least fan-in, where it opens an output), an
+    addition the cheapest of its operands, a gate all of them, a score its cheapest pair. 0 where a path leads already.
     """
 
     def __init__(self, work: Round) -> None:
