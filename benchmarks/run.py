@@ -118,6 +118,15 @@ def count(masks, wiring) -> None:
     metrics["network:effective_nodes"](graph)
 
 
+def forward_total(masks, wiring) -> object:
+    """Float masks -> bits -> the number of paths, which is all that the networkx route gives."""
+    import topo
+    from topo.metrics.arithmetic import Scaled
+    from topo.metrics.flow import Walk
+
+    return Walk(topo.build_graph(topo.MaskSet(masks), wiring), Scaled).go_forward().forward_total()
+
+
 def released_counter(model, masks, shape: tuple[int, ...]) -> Callable[[], object]:
     """Counting as the released NPB code does it: copy the network, float64 ones through it, and back."""
     import torch
@@ -158,11 +167,10 @@ def paths(quick: bool) -> list[Row]:
             Row("paths", task, ours, "float64 ones through a copy and back", best(counter, 3)[0], None, ">= 20x")
         )
     masks, wiring = network("resnet18", 0.1)
-    ours, _ = best(lambda: count(masks, wiring), 15)
+    ours, _ = best(lambda: forward_total(masks, wiring), 15)
     rival = best(lambda: networkx_paths(masks, wiring), 1, 0.0)[0]
-    found.append(
-        Row("paths", "resnet18 at 90 %: as above", ours, "networkx: edge by edge, then count", rival, None, ">= 500x")
-    )
+    task = "resnet18 at 90 %: floats -> bits -> number of paths"
+    found.append(Row("paths", task, ours, "networkx: edge by edge, then count", rival, None, ">= 500x"))
     return found
 
 
@@ -369,6 +377,7 @@ def memory(quick: bool) -> list[Row]:
                 path,
             )
         size = width * width * depth
+        peak(small)  # fills the kernel cache: compiling takes memory of its own
         each = (peak(large) - peak(small)) / size
     row = Row("memory", f"topo analyze, {size:.1e} float32 parameters: peak bytes a parameter, file included", 0, "", 0)
     row.ours, row.rival, row.theirs, row.goal = each, "the file alone", 4.0, "<= 4 + 1.5"

@@ -63,7 +63,8 @@ def made(name, wiring, density=0.3, rng=0, **options):
     if name == "ramanujan":
         options = {"otherwise": "biregular", **options}
     if generators[name].rewires:
-        options["source"] = topo.generate("erk", wiring, density=density, rng=7)
+        spread = "uniform" if name == "invert" else "erk"  # ERK keeps most of a small layer, whose inverse is smaller
+        options["source"] = topo.generate(spread, wiring, density=density, rng=7)
     else:
         options["density"] = density
     return topo.generate(name, wiring, rng=rng, **options)
@@ -400,6 +401,17 @@ def test_configuration_keeps_every_degree() -> None:
             assert (before.sum(axis=1) == after.sum(axis=1)).all() and (before.sum(axis=2) == after.sum(axis=2)).all()
             moved += int((before != after).sum())
         assert moved > 0.1 * source.kept
+
+
+def test_inverted_masks_keep_as_many_and_none_of_the_same() -> None:
+    wiring = find_wiring("resnet20")
+    source = topo.generate("erk", wiring, density=0.1, rng=3)
+    source = MaskSet({name: mask for name, mask in source.items() if mask.mean() <= 0.5})
+    other = topo.generate("invert", wiring, source=source)
+    assert not any((source[name] & other[name]).any() for name in source)
+    assert [other.rows(n).kept() for n in source] == [source.rows(n).kept() for n in source]
+    with pytest.raises(TopoError, match="layer 'fc1' keeps 3 of 4"):
+        topo.generate("invert", toys.complete(4, 1)[1], source={"fc1": np.array([[1, 1, 1, 0]])})
 
 
 def test_shuffle_keeps_counts_and_nothing_else() -> None:

@@ -22,7 +22,7 @@ from topo.models import build, prunable
 
 torch = pytest.importorskip("torch")
 
-from topo.pruners import invert, prune, pruners, reinitialise, rescale, scale_branches  # noqa: E402
+from topo.pruners import prune, pruners, reinitialise, rescale, scale_branches  # noqa: E402
 from topo.pruners.network import Network, read_batches, working_copy  # noqa: E402
 from topo.pruners.selection import layer_budgets, top, totals  # noqa: E402
 from topo.pruners.signal import Signal  # noqa: E402
@@ -613,15 +613,6 @@ def test_stable_branches() -> None:
     for bad in (None, ["nowhere"]):
         with pytest.raises(TopoError, match=r"residual branch|no module"):
             scale_branches(small(), bad)
-
-
-def test_inverted_masks_keep_none_of_the_same() -> None:
-    masks = prune("random", small(), density=0.2)
-    other = invert(masks, rng=0)
-    assert not any((masks[name] & other[name]).any() for name in masks)
-    assert {n: masks.rows(n).kept() for n in masks} == {n: other.rows(n).kept() for n in masks}
-    with pytest.raises(MaskError, match="keeps 3 of 4"):
-        invert({"fc": np.array([[1, 1, 1, 0]])})
 
 
 # -- through topo.generate and the command line

@@ -119,7 +119,6 @@ def pruner(*, data: str, cost: str, source: str, **how: Any) -> Callable[[Callab
 
 
 _HOME = {
-    "invert": "topo.pruners.ablations",
     "prune": "topo.pruners.rounds",
     "reinitialise": "topo.pruners.initial",
     "rescale": "topo.pruners.initial",
