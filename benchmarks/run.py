@@ -359,9 +359,11 @@ def memory(quick: bool) -> list[Row]:
     from safetensors.numpy import save_file
 
     def peak(path: Path) -> int:
+        # VmHWM, not ru_maxrss: the latter starts from what this process held when it forked.
         code = (
-            "import sys, resource; from topo.cli import main; main(sys.argv[1:]); "
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+            "import sys; from pathlib import Path; from topo.cli import main; main(sys.argv[1:]); "
+            "lines = Path('/proc/self/status').read_text().splitlines(); "
+            "print(next(line.split()[1] for line in lines if line.startswith('VmHWM')), file=sys.stderr)"
         )
         line = [sys.executable, "-c", code, "analyze", str(path), "--json", os.devnull, "--quiet"]
         done = subprocess.run(line, check=True, capture_output=True, text=True)
