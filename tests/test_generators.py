@@ -667,5 +667,5 @@ def test_list_methods(run) -> None:
         assert entry.description.endswith(".") and len(entry.description) < 120
     assert json.dumps(sorted(generators)) == json.dumps(sorted(
         "random uniform er erk erk_plus igq biregular configuration xnet radix nm block expander band smallworld "
-        "shuffle ramanujan".split()
+        "shuffle invert ramanujan".split()
     ))  # fmt: skip
