@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import re
+import weakref
 from itertools import pairwise
 
 import networkx as nx
@@ -131,6 +133,21 @@ def test_one_more_edge_never_lowers_anything(case, pick: int) -> None:
 def big_residual(width: int = 64, blocks: int = 6) -> tuple[MaskSet, Wiring]:
     wiring = toys.residual(width=width, blocks=blocks, kernel=3, inputs=3, classes=10)
     return toys.sparse(wiring, 0.1, 1), wiring
+
+
+def test_a_graph_dies_with_its_last_name() -> None:
+    """Metrics memoised on a graph make no cycle through it: bits and counts are freed at once, not by a collection."""
+    graph = build_graph(*toys.complete(4, 3, 2))
+    for metric in metrics.values():
+        if metric.scope == "network" and not metric.weighted:
+            metric(graph)
+    gone = weakref.ref(graph)
+    gc.disable()
+    try:
+        del graph, metric
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_threads_change_nothing() -> None:

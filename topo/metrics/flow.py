@@ -127,7 +127,7 @@ class Walk:
 
     forward[g], backward[g]: counts of the units of group g. read[i]: what step i reads, pushed[i]: what it gives back
     to each of its inputs (layers only). routes: "value" follows the value branch of a gate, "all" every branch. alive:
-    units that an input reaches, which close gates; by default they are looked up. only: count paths through these units
+    units that an input reaches, which close gates; looked up if there are gates. only: count paths through these units
     alone.
     """
 
@@ -142,14 +142,20 @@ class Walk:
         if routes not in ROUTES:
             raise TopoError(f"routes is '{routes}'; it is one of {', '.join(ROUTES)}")
         assert graph.wiring is not None
-        self.graph, self.arithmetic, self.routes = graph, arithmetic, routes
-        self.groups = graph.wiring.groups
-        self.alive = live(graph).forward if alive is None else alive
-        self.only = only
+        # Parts of the graph, not the graph: its memo holds walks, and a cycle would keep all bits until a collection.
+        self.steps, self.wiring, self.groups = graph.steps, graph.wiring, graph.wiring.groups
+        self.arithmetic, self.routes, self.only = arithmetic, routes, only
+        if alive is None and any(isinstance(step, Join) and step.kind != "add" for step in graph.steps):
+            alive = live(graph).forward
+        self.alive = alive
         self.forward: list[Any] = []
         self.backward: list[Any] = []
         self.read: dict[int, Any] = {}
         self.pushed: dict[int, Any] = {}
+
+    def _open(self, step: Join) -> np.ndarray:
+        assert self.alive is not None
+        return self.alive[_made(step)]
 
     def gather(self, units: np.ndarray) -> Any:
         """Forward counts of `units`."""
@@ -190,13 +196,13 @@ class Walk:
                 if step.kind == "score":
                     made = made.fold(step.width)
             if step.kind != "add":
-                made = made.times(self.alive[_made(step)])
+                made = made.times(self._open(step))
         self.forward.append(made if self.only is None else made.times(self.only[_made(step)]))
 
     def go_forward(self) -> Walk:
         """Fill `forward`."""
         self.start()
-        for index, step in enumerate(self.graph.steps):
+        for index, step in enumerate(self.steps):
             self.advance(index, step)
         return self
 
@@ -208,12 +214,10 @@ class Walk:
 
     def go_backward(self) -> Walk:
         """Fill `backward` and `pushed`."""
-        wiring = self.graph.wiring
-        assert wiring is not None
         self.backward = [None] * len(self.groups.sizes)
-        self._give(wiring.outputs, self.arithmetic.ones(len(wiring.outputs)))
-        for index in range(len(self.graph.steps) - 1, -1, -1):
-            step, made = self.graph.steps[index], self.backward[index + 1]
+        self._give(self.wiring.outputs, self.arithmetic.ones(len(self.wiring.outputs)))
+        for index in range(len(self.steps) - 1, -1, -1):
+            step, made = self.steps[index], self.backward[index + 1]
             if made is None:
                 made = self.backward[index + 1] = self.arithmetic.zeros(self.groups.sizes[index + 1])
             elif self.only is not None:
@@ -226,7 +230,7 @@ class Walk:
             if step.kind == "score" and self.routes == "value":
                 continue
             if step.kind != "add":
-                made = made.times(self.alive[_made(step)])
+                made = made.times(self._open(step))
             if step.kind == "score":
                 made = made.take(np.repeat(np.arange(step.outputs), step.width))
             for operand in step.operands if step.kind == "add" or self.routes == "all" else step.operands[:1]:
@@ -237,12 +241,11 @@ class Walk:
 
     def forward_total(self) -> Any:
         """The number of paths, summed at the outputs: (mantissa, exponent) or an integer."""
-        assert self.graph.wiring is not None
-        return self.gather(self.graph.wiring.outputs).total()
+        return self.gather(self.wiring.outputs).total()
 
     def backward_total(self) -> Any:
         """The number of paths, summed where they start: at the inputs and at embeddings that are not masked."""
-        starts = [0, *(i + 1 for i, step in enumerate(self.graph.steps) if isinstance(step, Block) and step.source)]
+        starts = [0, *(i + 1 for i, step in enumerate(self.steps) if isinstance(step, Block) and step.source)]
         total = self.arithmetic.zeros(1)
         for group in starts:
             total = total.plus(self.backward[group].fold(self.groups.sizes[group]))

@@ -93,7 +93,7 @@ def solve_node_path(
     first = problem.names[0]
     dense = MaskSet({first: dense_rows(problem.layer(first).shape)})
     walk = Walk(build_graph(dense, problem.wiring), Scaled).start()
-    for index, step in enumerate(walk.graph.steps):
+    for index, step in enumerate(walk.steps):
         if isinstance(step, Block) and step.name in split:
             layer = step.layer
             assert layer is not None
