@@ -459,6 +459,7 @@ def pruners(quick: bool) -> list[Row]:
     """SynFlow and PHEW, against loops like the released ones."""
     import topo
     from topo.masks import MaskSet
+    from topo.networks import find_wiring
     from topo.pruners import prune
 
     found = []
@@ -480,10 +481,11 @@ def pruners(quick: bool) -> list[Row]:
         same = MaskSet(plain) == ours
         row.rival = f"plain loop in float64 ({'equal' if same else 'other'} masks)"
         found.append(row)
+    wiring = find_wiring(name, shape)  # the one-walk loop knows its plain stack as well
     for density in (0.01,) if quick else (0.01, 0.1):
 
         def walks(density=density) -> None:
-            prune("phew", model, density=density, input_shape=shape)
+            prune("phew", model, density=density, input_shape=shape, wiring=wiring)
 
         seconds_, rival = min(timed(walks) for _ in range(3)), timed(one_walk_at_a_time(model, density))
         task = f"{name}: PHEW, {1 - density:.0%}"

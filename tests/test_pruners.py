@@ -22,6 +22,8 @@ from topo.models import build, prunable
 
 torch = pytest.importorskip("torch")
 
+from topo.kernels.walks import draw_columns, draw_taps, kernel_sums, running_shares  # noqa: E402
+from topo.networks import find_wiring  # noqa: E402
 from topo.pruners import prune, pruners, reinitialise, rescale, scale_branches  # noqa: E402
 from topo.pruners.network import Network, read_batches, working_copy  # noqa: E402
 from topo.pruners.selection import layer_budgets, top, totals  # noqa: E402
@@ -527,7 +529,7 @@ def test_phew_steps_in_proportion_to_weights() -> None:
     from topo.wiring import Layer
 
     weights = np.array([[[1.0, 2.0], [0.0, 1.0], [3.0, 0.0]], [[3.0, 0.0], [5.0, 2.0], [1.0, 1.0]]])
-    table = _Table.of(Layer("l", (2, 3, 1, 2), np.arange(3), 3, "conv"), weights)
+    table = _Table.of(Layer("l", (2, 3, 1, 2), np.arange(3), 3, "conv"), weights.reshape(2, 3, 1, 2))
     rng, draws = np.random.default_rng(0), 20_000
     for backwards, rows in ((False, 3), (True, 2)):
         for row in range(rows):
@@ -540,6 +542,43 @@ def test_phew_steps_in_proportion_to_weights() -> None:
             chi = ((counts - draws * expected)[expected > 0] ** 2 / (draws * expected[expected > 0])).sum()
             assert chi < 25  # 4 or 5 degrees of freedom: one in ten thousand
             assert np.array_equal(there, places // 2 % 3 if backwards else places // 6)
+
+
+@pytest.mark.small
+def test_draws_of_walks_by_hand() -> None:
+    """Shares of rows, draws on both sides of every boundary, weights of 0 never, against numpy's running sums."""
+    weights = np.array([[1.0, -2.0, 0.0], [0.0, 0.0, 0.0], [0.5, 0.0, -0.5], [4.0, 0.0, 1.0]], np.float32)
+    sums = np.empty(6)
+    kernel_sums(np.concatenate([weights, weights[2:]]), sums)
+    assert sums.tolist() == [3, 0, 1, 5, 1, 5]
+    kernel_sums(np.array([[np.nan, 1.0, 1.0]] * 5, np.float32), nans := np.empty(5))
+    assert np.isnan(nans).all()
+    shares = np.empty((2, 2))
+    running_shares(np.array([[1.0, 3.0], [0.0, 0.0]]), shares)
+    assert shares.tolist() == [[0.25, 1], [1, 1]]
+    chances = np.array([0.0, 0.24999, 0.25, 0.99999, 0.5])
+    columns = np.empty(5, np.int64)
+    draw_columns(shares, np.array([0, 0, 0, 0, 1]), chances, columns)
+    assert columns.tolist() == [0, 0, 1, 1, 0]
+    kernels = np.repeat([0, 2, 3], 1000)
+    chances, taps = np.tile((np.arange(1000) + 0.5) / 1000, 3), np.empty(3000, np.int64)
+    draw_taps(weights, kernels, chances, taps)
+    totals = np.cumsum(np.abs(weights[kernels]), axis=1)
+    assert np.array_equal(taps, (totals <= chances[:, None] * totals[:, -1:]).sum(axis=1))
+
+
+def test_phew_takes_a_wiring_that_fits() -> None:
+    """A wiring given gives the masks of the traced one; that of another network is refused, and so is a NaN."""
+    torch.manual_seed(0)
+    model, wiring = build("resnet20"), find_wiring("resnet20")
+    traced = prune("phew", model, density=0.02, input_shape=(3, 32, 32))
+    assert prune("phew", model, density=0.02, input_shape=(3, 32, 32), wiring=wiring) == traced
+    with pytest.raises(TopoError, match=r"has shape .* but the wiring's layer has"):
+        prune("phew", build("resnet20:classes=100"), density=0.1, input_shape=(3, 32, 32), wiring=wiring)
+    with torch.no_grad():
+        model.conv.weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(TopoError, match=r"'conv\.weight' holds weights that are not finite"):
+        prune("phew", model, density=0.1, input_shape=(3, 32, 32))
 
 
 def test_phew_does_not_walk_through_products() -> None:

@@ -300,6 +300,30 @@ def test_seeds():
     assert same(weights(np.random.default_rng(7)), weights(np.random.default_rng(7)))
 
 
+def test_ablations_of_the_start_from_the_command_line(tmp_path):
+    """A saved mask under its own weights, under weights drawn anew (reinitialise), and rescaled (SBP-SR)."""
+    from topo.cli import main
+
+    masks = random_masks({"fc1.weight": (32, 64), "fc2.weight": (10, 32)}, 0.2)
+    topo.write_masks(masks, tmp_path / "mask.safetensors")
+    start = {}
+    for kind in ("as_built", "kaiming_normal", "rescaled"):
+        still = ["-O", "lr=1e-30", "-O", "weight_decay=0.0", "-O", f"init={kind}", "--epochs", "1", "--seed", "4"]
+        words = ["train", str(tmp_path / "mask.safetensors"), "--model", "mlp:64-32-10", "--data", "digits", *still]
+        assert main([*words, "-o", str(tmp_path / kind)]) == 0
+        assert topo.read_masks(tmp_path / kind / "masks.safetensors") == masks
+        start[kind] = torch.load(tmp_path / kind / "checkpoint.pt", weights_only=True)["model"]["fc1.weight"]
+    torch.manual_seed(4)
+    model = topo.models.build("mlp:64-32-10")
+    mask = torch.from_numpy(masks["fc1.weight"].copy())
+    torch.testing.assert_close(start["as_built"], model.fc1.weight.detach() * mask)
+    assert torch.equal(start["kaiming_normal"] != 0, mask)
+    assert not torch.isclose(start["kaiming_normal"], start["as_built"])[mask].any()
+    rho = topo.pruners.rescale(model, masks)["fc1.weight"]
+    torch.testing.assert_close(start["rescaled"], start["as_built"] * rho)
+    assert rho > 1.5
+
+
 def test_sparse_he_keeps_the_variance_that_plain_he_loses():
     masks = {f"{i}.weight": torch.from_numpy(np.random.default_rng(i).random((400, 400)) < 0.1) for i in range(3)}
     stds = {}

@@ -20,7 +20,7 @@ from typing import Any
 from topo.errors import TopoError
 from topo.registry import Registry
 
-__all__ = ["Pruner", "invert", "prune", "pruner", "pruners", "reinitialise", "rescale", "scale_branches"]
+__all__ = ["Pruner", "prune", "pruner", "pruners", "reinitialise", "rescale", "scale_branches"]
 
 SCHEDULES = ("exponential", "linear")
 MODES = ("eval", "train", "statistics")

@@ -30,7 +30,8 @@ class Network:
 
     module: in the mode and precision asked for; of its parameters only the prunable weights require gradients.
     weights: prunable parameters by name, in network order; what earlier rounds pruned is 0 in them. dense: their values
-    before any pruning. input_shape: of one example, None if unknown. keep: parameters that this round keeps.
+    before any pruning (the same memory, if there is one round). input_shape: of one example, None if unknown. keep:
+    parameters that this round keeps. known_wiring: None if the module is to be traced.
     """
 
     module: nn.Module
@@ -38,6 +39,7 @@ class Network:
     dense: dict[str, Tensor]
     input_shape: tuple[int, ...] | None
     keep: int
+    known_wiring: Wiring | None = None
 
     def ones(self) -> Tensor:
         """One example of ones, of the model's precision; TopoError if the input shape is not known."""
@@ -77,7 +79,9 @@ class Network:
 
     @cached_property
     def wiring(self) -> Wiring:
-        """Traced from the module."""
+        """As given, or traced from the module."""
+        if self.known_wiring is not None:
+            return self.known_wiring
         from topo.trace import trace
 
         return trace(self.module, self.known_shape())
@@ -91,7 +95,9 @@ def logits(output: Any) -> Tensor:
     return found if isinstance(found, Tensor) else found[0]
 
 
-def working_copy(model: nn.Module, precision: str, input_shape: Sequence[int] | None) -> Network:
+def working_copy(
+    model: nn.Module, precision: str, input_shape: Sequence[int] | None, wiring: Wiring | None = None
+) -> Network:
     """A deep copy of the model without gradients; TopoError for a meta model or one without prunable layers.
 
     A weight that two layers share is held once, under its first name.
@@ -112,7 +118,7 @@ def working_copy(model: nn.Module, precision: str, input_shape: Sequence[int] | 
     for name in names:
         parameters[name].requires_grad_(True)
     weights = {name: parameters[name] for name in names}
-    return Network(module, weights, {}, tuple(input_shape) if input_shape is not None else None, 0)
+    return Network(module, weights, {}, tuple(input_shape) if input_shape is not None else None, 0, wiring)
 
 
 def read_batches(batches: Iterable[Any] | None, net: Network, method: str) -> Batches:

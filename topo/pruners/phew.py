@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from topo.errors import TopoError
+from topo.kernels.walks import draw_columns, draw_taps, kernel_sums, running_shares
 from topo.pruners import pruner
 from topo.pruners.network import Batches, Network, Scores, input_first, output_first
 from topo.wiring import Join, Layer, Wiring
@@ -17,7 +18,7 @@ _FEWEST_NEW = 0.1  # below this share of new weights among those visited, walkin
 
 
 @pruner(
-    data="none", cost="walks: seconds for a million weights kept", double=True, modes=("eval",),
+    data="none", cost="walks: seconds for a million weights kept", modes=("eval",),
     shared_ranking=False, source="Patil & Dovrolis 2021, section 4",
 )  # fmt: skip
 def phew(net: Network, batches: Batches, *, rng: np.random.Generator) -> Scores:
@@ -31,7 +32,8 @@ def phew(net: Network, batches: Batches, *, rng: np.random.Generator) -> Scores:
 
     TopoError if the budget is smaller than one walk, or the network multiplies branches.
     """
-    weights = output_first(net.module, {name: w.detach().abs().double().cpu().numpy() for name, w in net.dense.items()})
+    arrays = {name: (w.float() if w.itemsize < 4 else w).cpu().numpy() for name, w in net.dense.items()}
+    weights = output_first(net.module, arrays)
     kept = _Collected(weights, net.keep)
     if net.keep:
         _collect(_Walker(net.wiring, weights, rng), kept, rng)
@@ -123,9 +125,8 @@ def _fill(walker: _Walker, kept: _Collected, crossed: np.ndarray, rng: np.random
 class _Table:
     """One use of a layer, ready for draws: first a kernel by the sum of its |w|, then one of its weights.
 
-    weights (out, in / groups, taps) |w|. forwards (in, out / groups) and backwards (out, in / groups) hold the kernels'
-    sums cumulated: row r goes from r to r + 1, so that all rows together ascend and one search serves every walk.
-    sums (groups, in / groups): the whole |w| at each input.
+    weights (out * in / groups, taps). forwards (in, out / groups) and backwards (out, in / groups) hold the running
+    shares of the kernels' sums at each input and each output. sums (groups, in / groups): the whole |w| at each input.
     """
 
     layer: Layer
@@ -136,58 +137,58 @@ class _Table:
 
     @classmethod
     def of(cls, layer: Layer, weights: np.ndarray) -> _Table:
-        values = weights.reshape(*layer.shape[:2], -1)
-        kernels = values @ np.ones(values.shape[2])
+        """TopoError for weights of another shape than the layer's and for weights that are not finite."""
+        if weights.shape != layer.shape:
+            raise TopoError(f"'{layer.name}' has shape {weights.shape} but the wiring's layer has {layer.shape}")
+        values = np.ascontiguousarray(weights).reshape(layer.shape[0] * layer.shape[1], -1)
+        kernels = np.empty(len(values))
+        kernel_sums(values, kernels)
+        if not np.isfinite(kernels.sum()):
+            raise TopoError(f"pruner 'phew': '{layer.name}' holds weights that are not finite; walks need finite ones")
         split = kernels.reshape(layer.groups, -1, layer.shape[1])
-        split = split * (layer.reads.reshape(layer.groups, 1, -1) >= 0)  # zero padding is no unit
-        forwards = split.transpose(0, 2, 1).reshape(len(layer.reads), -1)
-        return cls(layer, values, _cumulated(forwards), _cumulated(split.reshape(kernels.shape)), split.sum(axis=1))
+        if (layer.reads < 0).any():
+            split *= layer.reads.reshape(layer.groups, 1, -1) >= 0  # zero padding is no unit
+        from_inputs = np.ascontiguousarray(split.transpose(0, 2, 1)).reshape(len(layer.reads), -1)
+        from_outputs = split.reshape(layer.shape[0], -1)
+        forwards, backwards = np.empty_like(from_inputs), np.empty_like(from_outputs)
+        running_shares(from_inputs, forwards)
+        running_shares(from_outputs, backwards)
+        return cls(layer, values, forwards, backwards, split.sum(axis=1))
 
     def step(self, rows: np.ndarray, rng: np.random.Generator, backwards: bool) -> tuple[np.ndarray, np.ndarray]:
         """Walks at these inputs (or outputs) -> the outputs (or inputs) they go to, and the weights they go along."""
-        table = self.backwards if backwards else self.forwards
-        found = np.searchsorted(table.reshape(-1), rows + rng.random(len(rows)), "right")
-        other = np.minimum(found - rows * table.shape[1], table.shape[1] - 1)
-        per_group, inputs = self.weights.shape[0] // self.layer.groups, self.layer.shape[1]
+        other, tap = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+        draw_columns(self.backwards if backwards else self.forwards, rows, rng.random(len(rows)), other)
+        per_group, inputs = self.layer.shape[0] // self.layer.groups, self.layer.shape[1]
         if backwards:
             output, within = rows, other
             there = rows // per_group * inputs + other
         else:
             group, within = np.divmod(rows, inputs)
             there = output = group * per_group + other
-        taps = np.cumsum(self.weights[output, within], axis=1)
-        tap = (taps <= rng.random(len(rows))[:, None] * taps[:, -1:]).sum(axis=1)
-        return there, (output * inputs + within) * taps.shape[1] + np.minimum(tap, taps.shape[1] - 1)
+        kernel = output * inputs + within
+        draw_taps(self.weights, kernel, rng.random(len(rows)), tap)
+        return there, kernel * self.weights.shape[1] + tap
 
     def ends(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The units that these flat places join."""
-        outputs, inputs, taps = self.weights.shape
-        output, within = np.divmod(places // taps, inputs)
+        outputs, inputs = self.layer.shape[:2]
+        output, within = np.divmod(places // self.weights.shape[1], inputs)
         read = output // (outputs // self.layer.groups) * inputs + within
         return self.layer.reads[read], self.layer.start + output
 
     def by_output(self, flags: np.ndarray) -> np.ndarray:
         """Flags of the inputs (in,) -> (out, in / groups * taps) by the weight that reads them."""
-        outputs, inputs, taps = self.weights.shape
-        spread = np.repeat(flags.reshape(self.layer.groups, inputs), taps, axis=1)
+        outputs, inputs = self.layer.shape[:2]
+        spread = np.repeat(flags.reshape(self.layer.groups, inputs), self.weights.shape[1], axis=1)
         return np.repeat(spread, outputs // self.layer.groups, axis=0)
 
     def rates(self, places: np.ndarray) -> np.ndarray:
         """|w| over the sum of all |w| at the same input, of these flat places."""
-        outputs, inputs, taps = self.weights.shape
-        output, within = np.divmod(places // taps, inputs)
+        outputs, inputs = self.layer.shape[:2]
+        output, within = np.divmod(places // self.weights.shape[1], inputs)
         total = self.sums[output // (outputs // self.layer.groups), within]
-        return self.weights.reshape(-1)[places] / np.where(total > 0, total, 1.0)
-
-
-def _cumulated(weights: np.ndarray) -> np.ndarray:
-    """Running sums of each row over the row's sum, plus the row's number; a row of zeros stays at its number + 1."""
-    sums = np.cumsum(weights, axis=1)
-    totals = sums[:, -1:].copy()
-    np.divide(sums, totals, out=sums, where=totals > 0)
-    sums[totals[:, 0] == 0] = 1.0
-    sums += np.arange(len(sums))[:, None]
-    return sums
+        return np.abs(self.weights.reshape(-1)[places]) / np.where(total > 0, total, 1.0)
 
 
 class _Walker:

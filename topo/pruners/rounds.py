@@ -16,6 +16,7 @@ from topo.pruners import Pruner, pruners
 from topo.pruners.network import Batches, Network, output_first, read_batches, set_mode, working_copy
 from topo.pruners.selection import layer_budgets, top, totals
 from topo.quotas import budgets
+from topo.wiring import Wiring
 
 Progress = Callable[[int, int, str], Any]
 Generator = np.random.Generator
@@ -38,6 +39,7 @@ def prune(
     rng: int | Generator = 0,
     threads: int | None = None,
     progress: Progress | None = None,
+    wiring: Wiring | None = None,
     **options: Any,
 ) -> MaskSet:
     """Masks of every linear layer and convolution of `model`, by the scores of a method; the model is left as it was.
@@ -48,7 +50,8 @@ def prune(
     after each. input_shape: of one example, for methods that send ones or walks; that of the batches by default.
     rng: seed or generator; draws of torch's own are seeded from it and leave torch's state as it was. threads: for
     torch, its own number by default, or one for single examples through small networks. progress: called as (done,
-    total, what). options, shared by the methods, and their own:
+    total, what). wiring: of the model, for methods that walk through it; traced by default. options, shared by the
+    methods, and their own:
 
     * schedule: "exponential", d**(t/T) is kept after round t of T, or "linear", 1 - (1 - d) t/T;
     * mode: batch norm by its running statistics, "eval"; by those of each batch, "train"; or "statistics": the running
@@ -66,7 +69,7 @@ def prune(
     seed = int(rng) if isinstance(rng, int | np.integer) else None
     own = np.random.default_rng(rng)
     ties, torch_seed = own.spawn(2)  # a method's own draws are the first of rng, whatever else is drawn
-    net = working_copy(model, values["precision"], input_shape)
+    net = working_copy(model, values["precision"], input_shape, wiring)
     data = read_batches(batches, net, method) if how.data == "batches" else ()
     kept = _kept(net, density, sparsity, quota)
     with torch.random.fork_rng(sorted({w.device.index for w in net.weights.values() if w.is_cuda})):
@@ -74,10 +77,15 @@ def prune(
         if how.prepare:
             how.prepare(net.module, rng=own)
         set_mode(net.module, values.get("mode", how.modes[0]), data)
-        net.dense = {name: weight.detach().clone() for name, weight in net.weights.items()}
+        once = values.get("rounds", 1) == 1  # then nothing is pruned before the last scores are taken
+        net.dense = {name: w.detach() if once else w.detach().clone() for name, w in net.weights.items()}
         with _threads(threads or _fitting(how, net)):
-            places = _run(how, net, data, kept, quota, values, own, ties, progress)
-    masks = {name: _flags(alive, tuple(net.weights[name].shape)) for name, alive in places.items()}
+            if how.shared_ranking:
+                masks = _ranked(how, net, data, kept, quota, values, own, ties, progress)
+            else:
+                net.keep = kept
+                chosen = how.score(net, data, rng=own, **_own_options(values))
+                masks = {name: flags.cpu().numpy() for name, flags in chosen.items()}
     provenance = {
         "method": method,
         "model": type(model).__name__,
@@ -113,7 +121,11 @@ def _kept(net: Network, density: float | None, sparsity: float | None, quota: st
     return sum(budgets("uniform", shapes, density=density, sparsity=sparsity).values())
 
 
-def _run(
+def _own_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in _SHARED}
+
+
+def _ranked(
     how: Pruner,
     net: Network,
     data: Batches,
@@ -124,12 +136,11 @@ def _run(
     ties: Generator,
     progress: Progress | None,
 ) -> dict[str, np.ndarray]:
-    """The rounds; the flat places that are kept after the last, layer by layer."""
-    options = {name: value for name, value in values.items() if name not in _SHARED}
-    rounds, invert = values.get("rounds", 1), values.get("invert", False)
+    """The rounds; bool masks of the parameters kept after the last, layer by layer."""
+    options, rounds, invert = _own_options(values), values["rounds"], values["invert"]
     shapes = {name: tuple(weight.shape) for name, weight in net.weights.items()}
     everywhere = {name: np.arange(weight.numel()) for name, weight in net.weights.items()}
-    schedule = totals(sum(map(len, everywhere.values())), kept, rounds, values.get("schedule", how.schedule))
+    schedule = totals(sum(map(len, everywhere.values())), kept, rounds, values["schedule"])
     ranked = isinstance(quota, str) and quota == "global"
     quotas = [None] * rounds if ranked else layer_budgets(quota, shapes, schedule)
     alive = everywhere
@@ -139,14 +150,14 @@ def _run(
         scores = how.score(net, data, rng=own, **options)
         candidates = everywhere if how.regrow else alive
         found = {name: _at(how, scores, name, places, invert) for name, places in candidates.items()}
-        flags = _chosen(found, net.keep, shares, ties) if how.shared_ranking else _nonzero(found)
+        flags = _chosen(found, net.keep, shares, ties)
         alive = {name: places[flags[name]] for name, places in candidates.items()}
         if done + 1 < rounds:
             for name, places in candidates.items():
                 _zero(net, name, places, flags[name], how.regrow)
     if progress:
         progress(rounds, rounds, "done")
-    return alive
+    return {name: _flags(places, shapes[name]) for name, places in alive.items()}
 
 
 def _at(how: Pruner, scores: Mapping[str, Any], name: str, places: np.ndarray, invert: bool) -> np.ndarray:
@@ -172,10 +183,6 @@ def _chosen(
         return {name: top(values, quota[name], ties) for name, values in scores.items()}
     flags = top(np.concatenate(list(scores.values())), total, ties)
     return dict(zip(scores, np.split(flags, np.cumsum([len(values) for values in scores.values()])[:-1])))
-
-
-def _nonzero(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: values > 0 for name, values in scores.items()}
 
 
 def _zero(net: Network, name: str, places: np.ndarray, keep: np.ndarray, regrow: bool) -> None:

@@ -62,6 +62,7 @@ class Folder:
 
     @property
     def started(self) -> bool:
+        """Whether a run was begun here."""
         return (self / "checkpoint.pt").exists() or (self / "config.toml").exists()
 
     def check(self, config: Mapping[str, Mapping[str, Any]]) -> None:
@@ -82,9 +83,11 @@ class Folder:
                     )
 
     def write_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
+        """config.toml: what was asked for."""
         write_text(self / "config.toml", toml(config))
 
     def write_json(self, name: str, document: Mapping[str, Any]) -> None:
+        """A JSON document under this name."""
         write_text(self / name, json.dumps(document, indent=2) + "\n")
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
@@ -94,6 +97,7 @@ class Folder:
         write_text(self / "curves.csv", "\n".join(lines) + "\n")
 
     def write_checkpoint(self, state: Mapping[str, Any], name: str = "checkpoint.pt") -> None:
+        """Tensors, numbers and texts, whole or not at all."""
         with replacing(self / name) as temporary:
             torch.save(dict(state), temporary)
 

@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 
 def initialise(model: nn.Module, kind: str, masks: Mapping[str, Tensor], generator: torch.Generator) -> None:
-    """Redraw the weights of linear layers and convolutions in place; as_built leaves them.
+    """Redraw the weights of linear layers and convolutions in place; as_built and rescaled leave them.
 
     kaiming_normal: N(0, 2 / fan_in), zero biases, batch norms 1 and 0 (He et al. 2015, eq. 10). open_lth: the same with
     batch-norm scales from U[0, 1] (Frankle et al.). sparse_he: as kaiming_normal, but every output unit with the fan-in
@@ -20,7 +20,7 @@ def initialise(model: nn.Module, kind: str, masks: Mapping[str, Tensor], generat
     masks: name -> bool tensor in the parameter's layout; a layer without one is dense.
     generator: on the CPU, so that every device starts from the same weights.
     """
-    if kind == "as_built":
+    if kind in ("as_built", "rescaled"):
         return
     with torch.no_grad():
         for path, part in model.named_modules():

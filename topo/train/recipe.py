@@ -15,7 +15,7 @@ from topo.registry import Registry
 _CHOICES = {
     "optimizer": ("sgd", "adam", "adamw"),
     "schedule": ("multistep", "cosine", "one_cycle", "constant"),
-    "init": ("as_built", "kaiming_normal", "open_lth", "sparse_he"),
+    "init": ("as_built", "kaiming_normal", "open_lth", "sparse_he", "rescaled"),
     "amp": ("auto", "bf16", "off"),
     "channels_last": ("auto", "on", "off"),
     "compile": ("auto", "off", "default", "reduce-overhead"),
@@ -46,8 +46,9 @@ class Recipe:
     rise. label_smoothing. ema: decay per step of a moving average of the weights, which is then what is tested and
     kept; 0 is off. padding: random crops out of images padded so; flip: random mirror images, where the data set says
     that they keep their class.
-    init: as_built, kaiming_normal, open_lth (Kaiming normal, batch-norm scales from U[0, 1]) or sparse_he (see
-    topo.train.initial).
+    init: as_built, the weights that the model has; kaiming_normal, drawn anew (the `reinitialise` ablation of a mask:
+    Frankle et al. 2021); open_lth (Kaiming normal, batch-norm scales from U[0, 1]); sparse_he (see topo.train.initial);
+    rescaled, as built but each masked layer back at the edge of chaos (topo.pruners.rescale).
     amp: bf16 autocast; channels_last: memory layout; compile: torch.compile and its mode; "auto" uses them on a GPU
     that gains from it. deterministic: the same bits on every run on the same device. placement: the images on the
     device, or streamed to it; "auto" streams what is a memory map or larger than half of the device's free memory.

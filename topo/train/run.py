@@ -18,6 +18,7 @@ from topo.data import Dataset, load
 from topo.errors import TopoError, TrainingError
 from topo.files import write_masks
 from topo.masks import MaskSet, as_mask_set
+from topo.pruners.initial import rescale
 from topo.train.feed import mixed
 from topo.train.fit import Fit, Progress
 from topo.train.folder import SCHEMA, Folder, environment
@@ -151,6 +152,8 @@ def prepared(
         held = fitted(network, masks, wiring)
         laid = {name: tensor_of(masks[name], held[name], here.device) for name in masks}
     initialise(network, recipe.init, laid, torch.Generator().manual_seed(mixed(seed, 1)))
+    if recipe.init == "rescaled" and masks is not None:
+        rescale(network, masks)
     _check(network, data, here.device)
     return Fit(network, data, recipe, laid, here, seed, first)
 

@@ -34,6 +34,7 @@ class Storage:
 
     @property
     def mask_shape(self) -> tuple[int, ...]:
+        """Shape of the mask, output-first."""
         if self.stacked:
             experts, first, second = self.shape
             return (experts * second, first) if self.turned else (experts * first, second)
