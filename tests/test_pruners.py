@@ -265,10 +265,11 @@ def test_batch_norm_modes() -> None:
     assert found["train"].provenance["options"]["mode"] == "train"
 
 
-def test_magnitude_keeps_what_normal_tails_say() -> None:
+@pytest.mark.parametrize("spec", ["resnet20", "vgg16"])
+def test_magnitude_keeps_what_normal_tails_say(spec: str) -> None:
     """P(|N(0, 2 / fan_in)| > t) in every layer, t the common threshold."""
     torch.manual_seed(0)
-    model = build("resnet20")
+    model = build(spec)
     masks = prune("magnitude", model, density=0.1)
     weights = dict(model.named_parameters())
     threshold = min(float(weights[n].detach().abs().numpy()[masks[n]].min()) for n in masks if masks[n].any())
@@ -494,6 +495,22 @@ def test_global_magnitude_collapses_from_torchs_own_start() -> None:
     uniform = prune("magnitude", model, density=10**-1.5)
     assert sum(not uniform.rows(name).kept() for name in uniform) == 7
     assert all(not uniform.rows(name).kept() for name in uniform if name.startswith("layer4") and "conv2" in name)
+
+
+def test_critical_compression_of_vgg16_as_published() -> None:
+    """The last compression without an empty layer, in steps of 10**0.25: magnitude 10**2.75, random 10**3.25.
+
+    Published for VGG-16 with 100 classes by Tanaka et al. 2020 (their notebook); a step to either side for the seed.
+    """
+    torch.manual_seed(0)
+    model = build("vgg16:classes=100")
+    for method, last in (("magnitude", 2.75), ("random", 3.25)):
+        whole = {}
+        for exponent in np.arange(last - 0.5, last + 0.75, 0.25):
+            masks = prune(method, model, density=10**-exponent)
+            whole[exponent] = min(masks.rows(name).kept() for name in masks) > 0
+        critical = max(exponent for exponent in whole if whole[exponent])
+        assert abs(critical - last) <= 0.25 and not whole[last + 0.5]
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the shared reference masks are not beside this checkout")
