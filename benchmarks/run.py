@@ -28,7 +28,23 @@ from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).parent
-BEGIN, END = "<!-- table: written by benchmarks/run.py -->", "<!-- end of table -->"
+TABLE = ("<!-- table: written by benchmarks/run.py -->", "<!-- end of table -->")
+HEADLINES = ("<!-- headlines: written by benchmarks/run.py -->", "<!-- end of headlines -->")
+# The rows that the project's README repeats: (start of the task, start of the rival), strong and weak ones.
+CHOSEN = (
+    ("pack 4096 x 11008 float32, 90%", "scipy"),
+    ("resnet18:stem=tiny at 90 %: floats", "float64 ones"),
+    ("resnet50:stem=tiny at 90 %: floats", "float64 ones"),
+    ("resnet18 at 90 %: floats", "networkx"),
+    ("resnet20 at 90 %: exact", "Python"),
+    ("resnet50 at 90 %: exact", "Python"),
+    ("vgg16 at 50%", "scipy svds"),
+    ("vgg16 at 98%", "scipy svds"),
+    ("resnet34 at 95 %", "networkx"),
+    ("resnet18:stem=tiny: SynFlow", "plain loop"),
+    ("vgg16:classes=100: PHEW, 99%", "one walk"),
+    ("NPB layer 32 x 64 x 9", "MILP"),
+)
 MASK = HERE.parent / "notebooks" / "masks" / "synflow_resnet20_d0.02.safetensors"
 
 
@@ -585,17 +601,36 @@ def seconds(value: float | None) -> str:
     return f"{1e3 * value:.1f} ms" if value < 1 else f"{value:.2f} s"
 
 
+def cells(row: Row) -> list[str]:
+    """Task, ours, against, theirs, ratio, goal, first call, as text."""
+    if row.group == "memory":
+        ours, theirs, ratio = f"{row.ours:.2f}", f"{row.theirs:.2f}", ""
+    else:
+        digits = 2 if row.ratio < 1 else 1 if row.ratio < 20 else 0
+        ours, theirs, ratio = seconds(row.ours), seconds(row.theirs), f"{row.ratio:.{digits}f}x"
+    first = seconds(max(row.first, 0.0)) if row.first is not None and row.first > 0.02 else ""
+    return [row.task, ours, row.rival, theirs, ratio, row.goal, first]
+
+
 def table(rows: list[Row]) -> str:
     lines = ["| task | ours | against | theirs | ratio | goal | first call |", "|---|---:|---|---:|---:|---|---:|"]
-    for row in rows:
-        if row.group == "memory":
-            ours, theirs, ratio = f"{row.ours:.2f}", f"{row.theirs:.2f}", ""
-        else:
-            digits = 2 if row.ratio < 1 else 1 if row.ratio < 20 else 0
-            ours, theirs, ratio = seconds(row.ours), seconds(row.theirs), f"{row.ratio:.{digits}f}x"
-        first = seconds(max(row.first, 0.0)) if row.first is not None and row.first > 0.02 else ""
-        lines.append(f"| {row.task} | {ours} | {row.rival} | {theirs} | {ratio} | {row.goal} | {first} |")
+    return "\n".join(lines + [f"| {' | '.join(cells(row))} |" for row in rows])
+
+
+def headlines(rows: list[Row]) -> str:
+    """The chosen rows, without goals."""
+    lines = ["| task | ours | against | theirs | ratio |", "|---|---:|---|---:|---:|"]
+    for task, rival in CHOSEN:
+        row = next(row for row in rows if row.task.startswith(task) and row.rival.startswith(rival))
+        lines.append(f"| {' | '.join(cells(row)[:5])} |")
     return "\n".join(lines)
+
+
+def rewrite(page: Path, marks: tuple[str, str], text: str) -> None:
+    """Put `text` between the two marks of a page."""
+    before, _, rest = page.read_text().partition(marks[0])
+    after = rest.partition(marks[1])[2]
+    page.write_text(f"{before}{marks[0]}\n{text}\n{marks[1]}{after}")
 
 
 def machine() -> str:
@@ -625,10 +660,8 @@ def main() -> None:
     print(text)
     if options.quick or options.only:
         return
-    readme = HERE / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    readme.write_text(f"{before}{BEGIN}\n{machine()}\n\n{text}\n{END}{after}")
+    rewrite(HERE / "README.md", TABLE, f"{machine()}\n\n{text}")
+    rewrite(HERE.parent / "README.md", HEADLINES, headlines(rows))
 
 
 if __name__ == "__main__":

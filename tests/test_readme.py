@@ -1,0 +1,94 @@
+"""The README: its three uses run as they stand, and its figures are those of the benchmark table."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+
+from topo.cli import main
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def section(title: str) -> str:
+    """What stands under a heading of the second order."""
+    return TEXT.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+USES = dict(
+    zip(
+        ("analyse", "generate and train", "plot"),
+        [re.findall(r"```(\w+)\n(.*?)```", part, re.S) for part in section("Three uses").split("\n**")[1:]],
+        strict=True,
+    )
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with the repository's own mask where the README looks for it."""
+    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_shell(text: str) -> None:
+    for line in text.splitlines():
+        words = shlex.split(line, comments=True)
+        assert words[0] == "topo" and main(words[1:]) == 0, line
+
+
+@pytest.mark.parametrize("use", USES)
+def test_each_use_stands_in_the_shell_and_in_python_under_six_lines(use: str) -> None:
+    assert [language for language, _ in USES[use]] == ["sh", "python"]
+    assert all(len(text.splitlines()) < 6 for _, text in USES[use])
+
+
+@pytest.mark.parametrize("use", USES)
+def test_each_use_runs(use: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = dict(USES[use])
+    if use == "plot":  # what the use before it made
+        run_shell(
+            "\n".join(line for line in dict(USES["generate and train"])["sh"].splitlines() if " generate " in line)
+        )
+    run_shell(texts["sh"])
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(texts["python"], f"README.md: {use}", "exec"), {})
+    plt.close("all")
+    made = {
+        "analyse": ["report.json", "layers.pdf"],
+        "generate and train": ["balance.safetensors", "erk.safetensors", "runs/balance/summary.json"],
+        "plot": ["layers.pdf", "nodes_paths.svg", "overlap.pdf"],
+    }[use]
+    assert all((folder / name).stat().st_size for name in made)
+    if use == "analyse":
+        assert printed.getvalue().startswith("3117655989491274312148247039780 206 ")
+        assert "5,418 of 270,896 parameters kept" in capsys.readouterr().out
+    if use == "generate and train":
+        accuracy, rest = printed.getvalue().split(maxsplit=1)
+        assert float(accuracy) > 0.5 and rest.strip() == "()"
+
+
+def test_the_speed_table_repeats_rows_of_the_benchmarks() -> None:
+    rows = [line for line in section("Speed").splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 8
+    measured = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    for row in rows:
+        assert f"\n{row.rstrip(' |')} |" in measured, row
+
+
+def test_links_lead_somewhere() -> None:
+    for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", TEXT):
+        assert link.startswith("https://") or (ROOT / link).exists(), link
+    listed = re.search(r"topo list ([\w| ]+)`", TEXT)
+    assert listed is not None
+    for what in listed[1].split("|"):
+        assert main(["list", what.strip()]) == 0
