@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import topo
 import toys
 from topo.check import over_n_m
 from topo.cli import main
@@ -462,6 +463,23 @@ def test_generate_comes_here() -> None:
     assert masks.provenance["method"] == "balance" and masks.provenance["seed"] == 0
     assert generate("balance", wiring, density=0.1, budgets="erk", nm="2:4").kept == 27090
     assert generate("npb", "mlp:20-30-10", density=0.2, alpha="0.5").kept == 180
+
+
+def test_the_certificate_is_printed_and_kept_with_the_masks(tmp_path, capsys) -> None:
+    """What `topo generate balance` says, and its file holds, is what an analysis of the file finds."""
+    file = tmp_path / "masks.safetensors"
+    assert main(["generate", "balance", "--model", "resnet20", "--density", "0.02", "-o", str(file), "--quiet"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    masks = read_masks(file)
+    report, kept = topo.analyze(masks, find_wiring("resnet20")).network, masks.provenance["certificate"]
+    assert first.startswith("5,418 of 270,896 parameters kept")
+    ratio = report["path_entropy"] / sum(math.log(masks.rows(name).kept()) for name in masks)
+    assert second == (
+        f"{report['effective_nodes']} of 701 nodes, 10^{report['log10_effective_paths']:.2f} paths "
+        f"(bound 10^{kept['log10_paths_bound']:.2f}); path entropy at {ratio:.4f} of its bound, the log of the budgets"
+    )
+    assert kept["kept"] == kept["effective"] == 5418 and kept["ratio"] == pytest.approx(ratio, rel=1e-12)
+    assert report["log10_effective_paths"] <= kept["log10_paths_bound"] and kept["bound_certified"]
 
 
 def test_frontier_on_the_command_line(tmp_path, capsys) -> None:

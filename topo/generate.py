@@ -183,7 +183,10 @@ def _wanted_alone(given: Given) -> None:
 
 
 def _optimized(entry: Any, wiring: Wiring, given: Given, options: Given, run: Given) -> MaskSet:
-    """What a method of `topo.optimize` makes of budgets, or of a total and, where named, a rule for the layers."""
+    """What a method of `topo.optimize` makes of budgets, or of a total and, where named, a rule for the layers.
+
+    Its certificate goes into the provenance.
+    """
     for name in ("source", "quota"):
         _refuse(entry, given, name, "it starts from the shapes and a budget")
     rule = given.get("budgets")
@@ -193,8 +196,9 @@ def _optimized(entry: Any, wiring: Wiring, given: Given, options: Given, run: Gi
     else:
         density = {name: given[name] for name in given if name != "budgets"}
         budget = {"total": sum(_wanted(wiring, density, "uniform").values())}
-    masks: MaskSet = entry(wiring, **{**chosen, **budget}, **run).masks
-    return masks.with_provenance(options=chosen)
+    found = entry(wiring, **{**chosen, **budget}, **run)
+    said = {"notes": list(found.notes)} if found.notes else {}
+    return found.masks.with_provenance(options=chosen, certificate=found.certificate.summary() | said)
 
 
 def _scored(entry: Any, model: Any, given: Given, options: Given, run: Given) -> MaskSet:

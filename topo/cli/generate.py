@@ -39,7 +39,7 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     made.add_argument(
         "--examples", type=at_least(1), metavar="N", help="images of each class for a pruner (default 10)"
     )
-    made.add_argument("--from", dest="source", metavar="FILE", help="masks to start from (configuration, shuffle)")
+    made.add_argument("--from", dest="source", metavar="FILE", help="masks to start from (configuration, invert, shuffle)")
     network_options(made)
     made.add_argument(
         "-o", dest="out", metavar="OUT",
@@ -128,4 +128,18 @@ def _free(name: str) -> Path:
 def _summary(masks: MaskSet) -> str:
     line = f"{masks.kept:,} of {masks.size:,} parameters kept, density {masks.density:.4g}, {len(masks)} layers"
     asked = masks.provenance.get("asked")
-    return printable(line if asked is None else f"{line}; asked were {asked:,}")
+    line = line if asked is None else f"{line}; asked were {asked:,}"
+    return "\n".join(map(printable, [line, *_certified(masks.provenance.get("certificate"))]))
+
+
+def _certified(found: dict[str, Any] | None) -> list[str]:
+    """What an optimizer found against its bounds, and what it gave up."""
+    if found is None:
+        return []
+    paths, bound, ratio = (found[name] for name in ("log10_paths", "log10_paths_bound", "ratio"))
+    counts = f"{found['nodes']:,} of {found['all_nodes']:,} nodes, "
+    counts += "no path" if paths is None else f"10^{paths:.2f} paths"
+    if paths is not None and bound is not None:
+        counts += f" (bound 10^{bound:.2f}{'' if found['bound_certified'] else ', not certified'})"
+    even = [] if ratio is None else [f"path entropy at {ratio:.4f} of its bound, the log of the budgets"]
+    return ["; ".join([counts, *even]), *(f"note: {note}" for note in found.get("notes", ()))]

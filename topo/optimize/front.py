@@ -58,6 +58,7 @@ class Frontier:
         return tuple(sorted((p for p in self.points if p.efficient), key=lambda p: (p.nodes, -p.log10_paths)))
 
     def to_json(self) -> str:
+        """JSON text that `from_json` reads back."""
         return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n"
 
     @classmethod

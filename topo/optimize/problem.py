@@ -80,6 +80,7 @@ class Problem:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
+        """The parameters that are masked, in running order."""
         return prunable(self.wiring)
 
     @cached_property
@@ -88,6 +89,7 @@ class Problem:
         return frozenset(n for n in self.names if any(fnmatchcase(n, pattern) for pattern in self.dense))
 
     def layer(self, name: str) -> Layer:
+        """The first use of a parameter."""
         return self.wiring.layer(name)
 
     def fan_in(self, name: str) -> int:
@@ -199,7 +201,15 @@ class Certificate:
 
     @property
     def ratio(self) -> float:
+        """entropy / log_budgets; NaN where every layer keeps a single parameter."""
         return self.entropy / self.log_budgets if self.log_budgets else math.nan
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers by name, as JSON holds them: what is not finite is None."""
+        names = ("kept", "effective", "nodes", "all_nodes", "width", "log10_paths", "entropy", "log_budgets", "ratio")
+        found = {name: getattr(self, name) for name in names}
+        found |= {"log10_paths_bound": self.bound.log10_paths, "bound_certified": self.bound.certified}
+        return {name: number if math.isfinite(number) else None for name, number in found.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,6 +226,7 @@ class Balanced:
 
     @cached_property
     def graph(self) -> LayeredGraph:
+        """The masks on the problem's wiring."""
         return build_graph(self.masks, self.problem.wiring)
 
     @cached_property
@@ -250,4 +261,5 @@ def as_names(text: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def as_rng(rng: int | np.random.Generator) -> np.random.Generator:
+    """A numpy Generator from a seed; a Generator as it is."""
     return np.random.default_rng(rng)
