@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := notebooks/masks/synflow_resnet20_d0.02.safetensors
 
-.PHONY: demo test lint types suite interpreted boundscheck benchmarks clean
+.PHONY: demo test lint types suite interpreted boundscheck benchmarks docs clean
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -42,6 +42,11 @@ boundscheck: $(READY)
 
 benchmarks: $(READY)
 	$(BIN)/python benchmarks/run.py
+
+# The documentation, from pages, docstrings, registries and parsers; warnings are errors, no network is needed.
+docs: $(READY)
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet --builder html docs docs/_build/html
+	@echo "wrote docs/_build/html/index.html"
 
 clean:
 	rm -rf $(VENV) demo-out

@@ -85,6 +85,7 @@ def chosen(masks: MaskSet, pattern: str | None) -> list[str]:
 
 
 def matches(name: str, pattern: str | None) -> bool:
+    """Whether a layer's name fits a pattern (`layer1.*`); all do for None."""
     return pattern is None or fnmatchcase(name, pattern)
 
 

@@ -37,22 +37,27 @@ class Block:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """(out, in / groups, *kernel)."""
         return self.rows.shape
 
     @property
     def size(self) -> int:
+        """Number of parameters, kept or not."""
         return self.rows.size
 
     @property
     def groups(self) -> int:
+        """Groups of the convolution; 1 without wiring."""
         return self.layer.groups if self.layer else 1
 
     @property
     def taps(self) -> int:
+        """Weights per kernel: height * width, 1 of a linear layer."""
         return self.size // (self.shape[0] * self.shape[1])
 
     @cached_property
     def kept(self) -> int:
+        """Number of kept parameters."""
         return self.rows.kept()
 
     @cached_property
@@ -121,6 +126,7 @@ class LayeredGraph:
 
     @cached_property
     def masked_blocks(self) -> tuple[Block, ...]:
+        """The blocks that have a mask, in network order."""
         return tuple(block for block in self.blocks if block.masked)
 
 

@@ -106,10 +106,12 @@ class Layer:
 
     @property
     def outputs(self) -> int:
+        """How many units it makes."""
         return self.shape[0]
 
     @property
     def stop(self) -> int:
+        """One more than the last unit it makes."""
         return self.start + self.shape[0]
 
     @property
@@ -119,6 +121,7 @@ class Layer:
 
     @property
     def size(self) -> int:
+        """Number of weights."""
         return int(np.prod(self.shape, dtype=np.int64))
 
 
@@ -160,10 +163,12 @@ class Join:
 
     @property
     def outputs(self) -> int:
+        """How many units it makes."""
         return len(self.operands[0]) // self.width
 
     @property
     def stop(self) -> int:
+        """One more than the last unit it makes."""
         return self.start + self.outputs
 
 

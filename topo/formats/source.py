@@ -37,6 +37,7 @@ class Source:
 
     @property
     def content(self) -> Any:
+        """What the file holds, as its container was opened."""
         return self.container.content
 
     @cached_property
@@ -55,10 +56,12 @@ class Source:
 
     @property
     def trail(self) -> tuple[str, ...]:
+        """The keys that led to the innermost state dict."""
         return self._descended[0]
 
     @property
     def state(self) -> dict[str, Tensor]:
+        """The tensors of the innermost state dict by name; empty where the file is no such thing."""
         return self._descended[1]
 
     @cached_property
@@ -88,6 +91,7 @@ def some(names: Iterable[str], most: int = 3) -> str:
 
 
 def plural(count: int, what: str) -> str:
+    """'1 layer', '2 layers'."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 

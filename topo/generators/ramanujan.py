@@ -37,14 +37,17 @@ class Plane(NamedTuple):
 
     @property
     def edges(self) -> int:
+        """q**2 b l a: q**2 b points on l a lines each."""
         return self.q**2 * self.b * self.slopes * self.a
 
     @property
     def sigma2(self) -> float:
+        """sqrt(q a b)."""
         return math.sqrt(self.q * self.a * self.b)
 
     @property
     def bound(self) -> float:
+        """sqrt(l a - 1) + sqrt(q b - 1)."""
         return math.sqrt(self.slopes * self.a - 1) + math.sqrt(self.q * self.b - 1)
 
 

@@ -38,6 +38,7 @@ class Bipartite:
 
     @property
     def right(self) -> int:
+        """How many right units there are, isolated ones too."""
         return len(self.words)
 
     @cached_property

@@ -48,18 +48,22 @@ class Spectrum:
 
     @property
     def d_l(self) -> float:
+        """Mean degree on the left, E / n_l."""
         return self.edges / self.n_l
 
     @property
     def d_r(self) -> float:
+        """Mean degree on the right, E / n_r."""
         return self.edges / self.n_r
 
     @property
     def bound(self) -> float:
+        """sqrt(d_l - 1) + sqrt(d_r - 1)."""
         return ramanujan(self.d_l, self.d_r)
 
     @property
     def gated(self) -> bool:
+        """Whether the papers leave the layer out: no edge, d_l < 3 or d_r < 3."""
         return self.edges == 0 or self.d_l < 3 or self.d_r < 3
 
 
@@ -76,6 +80,7 @@ def ramanujan(d_l: float, d_r: float) -> float:
 
 
 def over_layers(graph: LayeredGraph, function: Callable[[Block], Any]) -> dict[str, Any]:
+    """Layer -> function of its block, side by side on the graph's threads where there is much to do."""
     workers = graph.threads if graph.masks.size > 1 << 20 else 1
     return dict(zip((b.name for b in graph.masked_blocks), threads.over(function, graph.masked_blocks, workers)))
 

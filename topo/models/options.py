@@ -23,6 +23,7 @@ class Count:
 
     @property
     def usage(self) -> str:
+        """How the option is written: 'COUNT'."""
         return "COUNT"
 
 
@@ -38,14 +39,17 @@ class Choice:
 
     @property
     def default(self) -> str:
+        """The first of the choices."""
         return self.words[0]
 
     @property
     def allowed(self) -> str:
+        """What it may hold, in words."""
         return f"one of {', '.join(self.words)}"
 
     @property
     def usage(self) -> str:
+        """How the option is written: its words with bars between."""
         return "|".join(self.words)
 
 
@@ -62,10 +66,12 @@ class Sizes:
 
     @property
     def allowed(self) -> str:
+        """What it may hold, in words."""
         return f"two whole numbers or more, each at least 1, as in {self.usage}"
 
     @property
     def usage(self) -> str:
+        """How the option is written."""
         return "-".join(map(str, self.default))
 
 

@@ -1,0 +1,255 @@
+"""The documentation: it builds without a warning, says all there is, says it unmangled, and its examples run."""
+
+from __future__ import annotations
+
+import ast
+import html
+import importlib.util
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import topo
+from topo.metrics.paths import unit_centrality
+from topo.wiring import Join, Layer, Wiring
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+TOOLS = ("sphinx", "myst_parser", "furo", "latex2mathml")
+PAGES = sorted(page for page in DOCS.glob("*.md"))
+FENCE = re.compile(r"^```(python|pycon)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"</?(?:a|code|span|strong|em|b)(?:\s[^>]*)?>")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Page (as in "api/masks.html") -> its HTML."""
+    missing = [name for name in TOOLS if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"the documentation's tools are not installed: {', '.join(missing)} (pip install '.[docs]')")
+    out = tmp_path_factory.mktemp("docs")
+    command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "--builder", "html"]
+    done = subprocess.run([*command, str(DOCS), str(out)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {str(path.relative_to(out)): path.read_text("utf-8") for path in out.rglob("*.html")}
+
+
+def words(page: str) -> str:
+    """The text of a page, blanks made one."""
+    text = re.sub(r"<[^>]*>", " ", INLINE.sub("", re.sub(r"<(script|style|svg)\b.*?</\1>", " ", page, flags=re.DOTALL)))
+    return " ".join(html.unescape(text).replace("¶", " ").split())
+
+
+def test_links_inside_the_site_resolve(site: dict[str, str]) -> None:
+    ids = {name: set(re.findall(r'\bid="([^"]+)"', page)) for name, page in site.items()}
+    found = 0
+    for name, page in site.items():
+        for target in re.findall(r'<a\b[^>]*\bhref="([^"]+)"', page):
+            if re.match(r"[a-z]+:", target):
+                continue
+            path, _, anchor = html.unescape(target).partition("#")
+            there = os.path.normpath(os.path.join(os.path.dirname(name), path)) if path else name
+            assert there in site, f"{name} links to {target}"
+            assert not anchor or anchor in ids[there] or there != name, f"{name} links to {target}"
+            found += bool(anchor)
+    assert found > 100
+
+
+def test_the_site_needs_no_network(site: dict[str, str]) -> None:
+    for name, page in site.items():
+        fetched = re.findall(r'<(?:script|img|iframe)\b[^>]*\bsrc="([^"]+)"', page)
+        fetched += re.findall(r'<link\b[^>]*\brel="stylesheet"[^>]*\bhref="([^"]+)"', page)
+        assert not [target for target in fetched if re.match(r"(https?:)?//", target)], name
+
+
+def test_formulas_are_formulas(site: dict[str, str]) -> None:
+    source = re.sub(r"```.*?```|`[^`]*`", "", (DOCS / "theory.md").read_text("utf-8"), flags=re.DOTALL)
+    written = len(re.findall(r"\$\$.*?\$\$|\$[^$]+\$", source, re.DOTALL))
+    assert site["theory.html"].count("<math ") == written > 100
+    for name in ("theory.html", "limits.html", "differences.html"):
+        assert "$" not in words(re.sub(r"<div class=\"highlight.*?</pre>", "", site[name], flags=re.DOTALL)), name
+        assert "\\" not in re.sub(r"<[^>]*>", "", "".join(re.findall(r"<math .*?</math>", site[name], re.DOTALL))), name
+
+
+def test_every_registry_is_shown(site: dict[str, str]) -> None:
+    from topo.data import data
+    from topo.formats import formats
+    from topo.generate import methods
+    from topo.metrics import metrics
+    from topo.models import models
+    from topo.plots import plots
+    from topo.quotas import quotas
+    from topo.train import recipes
+
+    shown = {
+        "metrics.html": {entry.name for entry in metrics.values()},
+        "methods.html": {*methods(), *quotas},
+        "formats.html": formats,
+        "models.html": models,
+        "plots.html": plots,
+        "training.html": {*recipes, *data},
+    }
+    for name, entries in shown.items():
+        marked = set(re.findall(r'<span class="pre">([^<]+)</span>', site[name]))
+        marked |= set(re.findall(r"<h[234]>([^<]+)<a", site[name]))
+        assert set(entries) <= marked, f"{name} lacks {sorted(set(entries) - marked)}"
+    text = words(site["metrics.html"])
+    for key, entry in metrics.items():
+        of_layers = f"layer:{entry.name.removesuffix('_layers')}" in metrics
+        if key.startswith("layer:") or not of_layers:  # means and counts over layers stand in the row of the layer's
+            assert " ".join(entry.doc.replace("`", "").split()) in text, entry.name
+
+
+def test_every_command_and_option_is_shown(site: dict[str, str]) -> None:
+    from topo.cli import parser
+
+    page = site["command_line.html"]
+    commands = next(action.choices for action in parser()._actions if isinstance(action.choices, dict))
+    assert len(commands) >= 9
+    for name, command in commands.items():
+        part = re.search(rf"<h2>topo {name}<a.*?(?=<h2>|</article>)", page, re.DOTALL)
+        assert part, name
+        marked = words(part[0])
+        for action in command._actions:
+            if action.dest in ("help", "seed", "threads", "quiet", "debug"):
+                continue
+            for option in action.option_strings or [str(action.metavar or action.dest)]:
+                assert f"{option}" in marked, f"topo {name} {option}"
+            assert " ".join((action.help or "").replace("`", "").split()) in marked, f"topo {name} {action.dest}"
+
+
+def documented() -> list[tuple[str, Path]]:
+    """The modules of the API reference whose members are shown, kernels among them."""
+    found = [(f"topo.kernels.{path.stem}", path) for path in sorted((ROOT / "kernels").glob("[a-z]*.py"))]
+    for page in sorted((DOCS / "api").glob("*.md")):
+        for name, options in re.findall(r"^\.\. automodule:: (\S+)\n((?:   :.*\n)*)", page.read_text("utf-8"), re.M):
+            if ":no-members:" not in options:
+                path = ROOT / name.replace(".", "/")
+                found.append((name, path / "__init__.py" if path.is_dir() else path.with_suffix(".py")))
+    assert len(found) > 50
+    return found
+
+
+def public(path: Path) -> list[tuple[str, ast.FunctionDef | ast.ClassDef, bool]]:
+    """(name, definition, in a class?) of what a module defines: what its __all__ names, or what has no underscore."""
+    found: list[tuple[str, ast.FunctionDef | ast.ClassDef, bool]] = []
+    body = ast.parse(path.read_text("utf-8")).body
+    listed = [ast.literal_eval(line.value) for line in body
+              if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "__all__"]  # fmt: skip
+    for thing in body:
+        if not isinstance(thing, ast.FunctionDef | ast.ClassDef):
+            continue
+        if thing.name in listed[0] if listed else not thing.name.startswith("_"):
+            found.append((thing.name, thing, False))
+            for inner in thing.body if isinstance(thing, ast.ClassDef) else ():
+                if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_"):
+                    found.append((f"{thing.name}.{inner.name}", inner, True))
+    return found
+
+
+def test_every_public_docstring_exists() -> None:
+    for name, path in documented():
+        assert ast.get_docstring(ast.parse(path.read_text("utf-8"))), name
+        for what, thing, inside in public(path):
+            short = inside and len(thing.body) <= 2  # it says itself what it is
+            assert short or ast.get_docstring(thing), f"{name}.{what} has no docstring"
+
+
+def test_docstrings_are_shown_word_for_word(site: dict[str, str]) -> None:
+    """Formulas hold stars, bars and underscores, which markup eats: every line must come out as it was written."""
+    text = " ".join(words(page) for page in site.values())
+    lines = 0
+    for name, path in documented():
+        for what, thing, inside in public(path):
+            for line in (ast.get_docstring(thing) or "").splitlines() if not inside else ():
+                line = re.sub(r"^\s*(\*|\d\.) |`|# doctest:.*", "", line)
+                line = " ".join(line.split())
+                assert line in text, f"{name}.{what}: {line}"
+                lines += 1
+    assert lines > 1000
+
+
+def test_names_of_the_package_are_in_the_reference(site: dict[str, str]) -> None:
+    ids = {found for page in site.values() for found in re.findall(r'\bid="(topo\.[^"]+)"', page)}
+    names = {f"topo.{name}" for name in topo.__all__ if name not in ("__version__", "TopoError")}
+    assert names <= ids, sorted(names - ids)
+    assert {"topo.errors.TopoError", "topo.wiring.Layer", "topo.wiring.Join", "topo.graph.LayeredGraph"} <= ids
+    assert {"topo.optimize.Problem", "topo.optimize.Balanced", "topo.train.Run", "topo.data.Dataset"} <= ids
+
+
+# Examples and figures.
+
+RUN = """
+import doctest, re, sys
+failed = 0
+for path in sys.argv[1:]:
+    text, names = open(path, encoding="utf-8").read(), {"__name__": "page"}
+    for found in re.finditer(r"^```(python|pycon)\\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        line = text.count("\\n", 0, found.start(2))
+        if found[1] == "python":
+            exec(compile("\\n" * line + found[2], path, "exec"), names)
+        else:
+            part = doctest.DocTestParser().get_doctest(found[2], names, path, path, line)
+            failed += doctest.DocTestRunner().run(part, clear_globs=False).failed
+            names = part.globs
+sys.exit(failed > 0)
+"""
+
+
+def test_examples_of_the_pages_run(tmp_path: Path) -> None:
+    """In a process of their own: they add to the registries."""
+    pages = [page for page in PAGES if FENCE.search(page.read_text("utf-8"))]
+    assert {"quickstart.md", "theory.md", "extending.md"} <= {page.name for page in pages}
+    done = subprocess.run([sys.executable, "-c", RUN, *map(str, pages)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def entropy(shares: np.ndarray) -> float:
+    return -math.fsum(share * math.log(share) for share in shares.ravel() if share > 0)
+
+
+@pytest.mark.small
+@pytest.mark.parametrize("seed", range(4))
+def test_balance_law_of_residual_blocks(seed: int) -> None:
+    """log P + H(stream) = sum over blocks of H(route), a route being a parameter of the branch or the identity."""
+    n, rng = 4, np.random.default_rng(seed)
+    first, second = (rng.random((n, n)) < 0.6 for _ in range(2))
+    start, stream, end = np.arange(n), np.arange(2 * n, 3 * n), np.arange(4 * n, 5 * n)
+    steps = (
+        Layer("a", (n, n), start, n), Join("add", (start, start + n), 2 * n),
+        Layer("b", (n, n), stream, 3 * n), Join("add", (stream, stream + n), 4 * n),
+    )  # fmt: skip
+    wiring = Wiring(start, steps, end)
+    masks = topo.MaskSet({"a": first, "b": second})
+    before, after = first.astype(int) + np.eye(n, dtype=int), second.astype(int) + np.eye(n, dtype=int)
+    paths = int((after @ before).sum())
+    report = topo.analyze(masks, wiring, metrics="paths")
+    assert report.network["effective_paths"] == paths
+
+    visits = unit_centrality(topo.build_graph(masks, wiring))[stream]
+    routes = [
+        [share for j in range(n) for i in range(n) for share in [behind[j] * ahead[i] / paths] * many[j, i]]
+        for many, ahead, behind in ((before, np.ones(n), after.sum(0)), (after, before.sum(1), np.ones(n)))
+    ]
+    total = sum(entropy(np.array(route)) for route in routes)
+    assert math.log(paths) + entropy(visits) == pytest.approx(total, rel=1e-13)
+    assert report.network["path_entropy"] <= math.log(first.sum()) + math.log(second.sum())
+
+
+@pytest.mark.parametrize("density, floor", [(0.01, 8), (0.03, 8), (0.02, 3)])
+def test_the_degree_floor_of_the_theory_page(density: float, floor: int) -> None:
+    """Live hidden units: min(C, min over the two layers beside them of n_e // d); fan-ins within one."""
+    wiring = topo.chain(topo.MaskSet({"a": np.ones((300, 64)), "b": np.ones((100, 300)), "c": np.ones((10, 100))}))
+    masks = topo.generate("balance", wiring, density=density, degree_floor=floor, rng=0)
+    kept = [int(mask.sum()) for mask in masks.values()]
+    live = [int(mask.any(axis=1).sum()) for mask in masks.values()]
+    assert live == [min(300, min(kept[:2]) // floor), min(100, min(kept[1:]) // floor), 10]
+    for mask in masks.values():
+        fan_in = mask.sum(axis=1)[mask.any(axis=1)]
+        assert fan_in.max() - fan_in.min() <= 1
