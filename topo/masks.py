@@ -113,6 +113,7 @@ class BitRows:
 
     @property
     def columns(self) -> int:
+        """Weights of one row: in * height * width of a convolution."""
         return self.size // self.shape[0]
 
     def kept(self) -> int:
@@ -127,6 +128,7 @@ class BitRows:
         return mask
 
     def same_as(self, other: BitRows) -> bool:
+        """Whether shape and bits are equal."""
         return self.shape == other.shape and np.array_equal(self.words, other.words)
 
 
@@ -185,10 +187,12 @@ class MaskSet(Mapping[str, np.ndarray]):
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape, in network order."""
         return {name: rows.shape for name, rows in self._rows.items()}
 
     @property
     def provenance(self) -> Mapping[str, Any]:
+        """Where the masks come from: file and format, or method, model, seed and options."""
         return self._provenance
 
     @property

@@ -39,7 +39,9 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     made.add_argument(
         "--examples", type=at_least(1), metavar="N", help="images of each class for a pruner (default 10)"
     )
-    made.add_argument("--from", dest="source", metavar="FILE", help="masks to start from (configuration, invert, shuffle)")
+    made.add_argument(
+        "--from", dest="source", metavar="FILE", help="masks to start from (configuration, invert, shuffle)"
+    )
     network_options(made)
     made.add_argument(
         "-o", dest="out", metavar="OUT",

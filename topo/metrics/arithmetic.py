@@ -33,10 +33,12 @@ class Scaled:
 
     @classmethod
     def ones(cls, n: int) -> Scaled:
+        """n ones."""
         return cls(np.ones(n))
 
     @classmethod
     def zeros(cls, n: int) -> Scaled:
+        """n zeros."""
         return cls(np.zeros(n))
 
     def _at(self, exponent: int) -> np.ndarray:
@@ -57,6 +59,7 @@ class Scaled:
         return Scaled(self.mantissa * flags, self.exponent)
 
     def take(self, index: Any) -> Scaled:
+        """The entries at these places, or in this slice."""
         return (
             self if isinstance(index, slice) and index == slice(None) else Scaled(self.mantissa[index], self.exponent)
         )
@@ -96,10 +99,12 @@ class Limbs:
 
     @classmethod
     def ones(cls, n: int) -> Limbs:
+        """n ones."""
         return cls(np.ones((1, n)))
 
     @classmethod
     def zeros(cls, n: int) -> Limbs:
+        """n zeros."""
         return cls(np.zeros((1, n)))
 
     @classmethod
@@ -120,6 +125,7 @@ class Limbs:
         return cls(np.stack(rows))
 
     def plus(self, other: Limbs) -> Limbs:
+        """The sum, carried."""
         long, short = (self, other) if len(self.limbs) >= len(other.limbs) else (other, self)
         limbs = long.limbs.copy()
         limbs[: len(short.limbs)] += short.limbs
@@ -138,12 +144,15 @@ class Limbs:
         return low_part.plus(high_part)
 
     def times(self, flags: np.ndarray) -> Limbs:
+        """Entries whose flag is False become 0."""
         return Limbs(self.limbs * flags)
 
     def take(self, index: Any) -> Limbs:
+        """The entries at these places, or in this slice."""
         return self if isinstance(index, slice) and index == slice(None) else Limbs(self.limbs[:, index])
 
     def spread(self, index: Any, n: int) -> Limbs:
+        """A vector of n entries with entry i added at index[i]."""
         if isinstance(index, slice):
             limbs = np.zeros((len(self.limbs), n))
             limbs[:, index] = self.limbs
@@ -156,6 +165,7 @@ class Limbs:
         return total
 
     def fold(self, width: int) -> Limbs:
+        """Sums of `width` consecutive entries."""
         total = Limbs.zeros(self.limbs.shape[1] // width)
         entries = self.limbs.reshape(len(self.limbs), -1, width)
         for first in range(0, width, self.MOST):

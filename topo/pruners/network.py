@@ -47,6 +47,7 @@ class Network:
         return torch.ones(1, *self.known_shape(), dtype=first.dtype, device=first.device)
 
     def known_shape(self) -> tuple[int, ...]:
+        """`input_shape`; TopoError if it is not known."""
         if self.input_shape is None:
             raise TopoError("this pruner needs the shape of one input without the batch, such as (3, 32, 32)")
         return self.input_shape
