@@ -1,0 +1,83 @@
+"""The notebooks: pairs in step, without outputs, and every cell runs; their assertions are tests of known answers.
+
+On one core: generate_and_train 25 s, the others under 10 s each, the .ipynb 15 s.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "notebooks"
+NAMES = ("analyze_saved_masks", "figures_for_a_paper", "generate_and_train")
+
+
+def cells(path: Path) -> list[tuple[str, str]]:
+    """(kind, text) of every cell."""
+    return [(cell.cell_type, cell.source) for cell in jupytext.read(path).cells]
+
+
+def test_every_notebook_is_a_pair() -> None:
+    assert {path.stem for path in FOLDER.glob("*.py")} == set(NAMES)
+    assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pairs_are_in_step(name: str) -> None:
+    """If not: jupytext --sync notebooks/*.ipynb"""
+    assert cells(FOLDER / f"{name}.py") == cells(FOLDER / f"{name}.ipynb")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebooks_hold_no_output(name: str) -> None:
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    assert {cell.cell_type for cell in notebook.cells} == {"code", "markdown"}
+    for cell in notebook.cells:
+        assert cell.metadata == {}, cell.source
+        if cell.cell_type == "code":
+            assert cell.outputs == [] and cell.execution_count is None, cell.source
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_notebooks_run_as_scripts(name: str, tmp_path: Path) -> None:
+    """From top to bottom, beside a folder `masks`; what they write goes to the temporary folder."""
+    here, temporary = tmp_path / "here", tmp_path / "temporary"
+    here.mkdir()
+    temporary.mkdir()
+    (here / "masks").symlink_to(FOLDER / "masks")
+    quiet = {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)}
+    ran = subprocess.run(
+        [sys.executable, FOLDER / f"{name}.py"],
+        cwd=here,
+        env={**os.environ, **quiet},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert [path.name for path in here.iterdir()] == ["masks"]
+
+
+@pytest.mark.slow
+def test_a_notebook_runs_in_jupyter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the root of the repository, with the figures shown in the notebook."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    notebook = nbformat.read(FOLDER / "figures_for_a_paper.ipynb", as_version=4)
+    drawing = [number for number, cell in enumerate(notebook.cells) if "plt.show()" in cell.source]
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(ROOT)}}).execute()
+    for number in drawing:
+        shown = [output for output in notebook.cells[number].outputs if "image/png" in output.get("data", {})]
+        assert len(shown) == 1, notebook.cells[number].source
