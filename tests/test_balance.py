@@ -461,6 +461,8 @@ def test_generate_comes_here() -> None:
     masks = generate("balance", wiring, sparsity=0.98, rng=0)
     assert masks.kept == 5418 and masks == methods["balance"](wiring, total=5418, rng=0).masks
     assert masks.provenance["method"] == "balance" and masks.provenance["seed"] == 0
+    given = generate("balance", wiring, sparsity=0.98, rng=0, degree_floor="6").provenance["options"]
+    assert given["degree_floor"] == 6.0 and given["mode"] == masks.provenance["options"]["mode"] == "balanced"
     assert generate("balance", wiring, density=0.1, budgets="erk", nm="2:4").kept == 27090
     assert generate("npb", "mlp:20-30-10", density=0.2, alpha="0.5").kept == 180
 

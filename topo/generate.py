@@ -198,7 +198,9 @@ def _optimized(entry: Any, wiring: Wiring, given: Given, options: Given, run: Gi
         budget = {"total": sum(_wanted(wiring, density, "uniform").values())}
     found = entry(wiring, **{**chosen, **budget}, **run)
     said = {"notes": list(found.notes)} if found.notes else {}
-    return found.masks.with_provenance(options=chosen, certificate=found.certificate.summary() | said)
+    return found.masks.with_provenance(
+        options=entry.options | entry.read(chosen), certificate=found.certificate.summary() | said
+    )
 
 
 def _scored(entry: Any, model: Any, given: Given, options: Given, run: Given) -> MaskSet:
