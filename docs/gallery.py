@@ -72,8 +72,6 @@ def course() -> dict[str, topo.MaskSet]:
 def figures(m: Material) -> dict[str, tuple[Callable[[], tuple[Any, dict[str, Any]]], str]]:
     """Kind -> (what it is drawn of, and with which options; what is seen)."""
     both = {"SynFlow": m.synflow, "ERK": m.erk, "biregular": m.biregular}
-    shuffled = [topo.generate("shuffle", m.resnet20, source=m.synflow, rng=seed) for seed in range(10)]
-    gaps = "kept,ramanujan_gap"
     return {
         "layered_graph": (lambda: (m.synflow, {"wiring": m.resnet20}), "SynFlow's ResNet-20 at 2 %: what is alive"),
         "nodes_paths": (
@@ -87,29 +85,32 @@ def figures(m: Material) -> dict[str, tuple[Callable[[], tuple[Any, dict[str, An
                 | {"SynFlow": [m.report(m.synflow, "paths")]},
                 {},
             ),
-            "ResNet-20, four ways to spend a budget",
+            "ResNet-20: four random methods at four densities, and SynFlow at 2 %",
         ),
         "density_profile": (
             lambda: ({k: m.report(v, "paths") for k, v in both.items() if k != "biregular"}, {}),
             "where two methods spend 2 % of ResNet-20",
         ),
         "layer_profile": (
-            lambda: (
-                m.report(m.synflow, gaps),
-                {"metric": "ramanujan_gap", "null": [m.report(masks, gaps) for masks in shuffled]},
-            ),
-            "a metric of each layer against shuffled layers of the same densities",
+            lambda: (m.synflow, {"metric": "ramanujan_gap", "null": "shuffle:20", "wiring": m.resnet20}),
+            "a metric of each layer against twenty masks with the same layer densities, in one call",
         ),
         "ramanujan_profile": (
             lambda: (m.report(m.synflow, "kept,ramanujan_gap,imdb"), {}),
             "which layers are as good expanders as Ramanujan graphs",
         ),
-        "spectrum": (lambda: (m.synflow, {"layer": "blocks.8.conv2"}), "all singular values of a layer"),
+        "spectrum": (
+            lambda: (m.synflow, {"layer": "blocks.8.conv2"}),
+            "all singular values of a layer, and those of twenty shuffled layers",
+        ),
         "degree_distribution": (
             lambda: (m.lenets, {"layer": "fc1", "relative": False}),
-            "fan-ins of LeNet-300-100's first layer",
+            "fan-ins of LeNet-300-100's first layer, three methods at 5 % in all",
         ),
-        "mask_matrix": (lambda: (m.synflow, {"layer": "blocks.0.conv1"}), "one mask, sorted by degree"),
+        "mask_matrix": (
+            lambda: (m.synflow, {"layer": "blocks.0.conv1"}),
+            "one layer of SynFlow's mask, sorted by degree",
+        ),
         "path_flow": (
             lambda: (topo.generate("uniform", m.lenet, density=0.03), {"wiring": m.lenet}),
             "which units carry the paths of LeNet-300-100 at 3 %",
@@ -117,14 +118,17 @@ def figures(m: Material) -> dict[str, tuple[Callable[[], tuple[Any, dict[str, An
         "mask_overlap": (lambda: (both, {}), "what three masks of one density share"),
         "mask_dynamics": (
             lambda: (course(), {"wiring": find_wiring("digits_conv"), "metric": "log10_effective_paths"}),
-            "SynFlow at falling densities: rounds, survivors and paths",
+            "SynFlow's masks of a small network at six falling densities",
         ),
-        "accuracy_sparsity": (lambda: (m.runs, {}), "a small MLP on digits, three seeds"),
+        "accuracy_sparsity": (lambda: (m.runs, {}), "a small MLP on digits, ten epochs, three seeds"),
         "metric_accuracy": (
             lambda: ([row for row in m.runs if row["method"] != "dense"], {"metric": "effective_density"}),
-            "the same runs: does a metric say more than densities?",
+            "the same runs, means over seeds: does a metric say more than densities?",
         ),
-        "frontier": (lambda: (frontier(m.lenet, total=8000, points=9), {}), "nodes against paths at one budget"),
+        "frontier": (
+            lambda: (frontier(m.lenet, total=8000, points=9), {}),
+            "LeNet-300-100 with 8,000 parameters: nodes against paths",
+        ),
     }
 
 

@@ -21,7 +21,7 @@ from topo.cli import main
 from topo.errors import TopoError
 from topo.graph import build_graph
 from topo.optimize import Frontier
-from topo.optimize.front import Point
+from topo.optimize.front import Point, hypervolume
 from toys import branching, complete, disjoint, embedded, gated, residual, sparse
 
 matplotlib.use("agg")
@@ -103,7 +103,8 @@ def _front():
     """Points on a quarter of a circle, one of them dominated."""
     places = [(round(60 * math.cos(a)), 4 * math.sin(a)) for a in (0.2, 0.6, 1.0, 1.4)] + [(30, 2.0)]
     points = tuple(Point("balanced", 1.0, n, p, n, 0.9, 300, efficient=k < 4) for k, (n, p) in enumerate(places))
-    return Frontier(points, total=300, all_nodes=70, bound=4.5, certified=True, hypervolume=0.5)
+    volume = hypervolume([(n / 70, p / 4.5) for n, p in places])
+    return Frontier(points, total=300, all_nodes=70, bound=4.5, certified=True, hypervolume=volume)
 
 
 # Kind -> what it is drawn of, and options.
@@ -111,7 +112,7 @@ CASES = {
     "layer_profile": _layer_profile,
     "density_profile": _density_profile,
     "ramanujan_profile": lambda: (_report(*_dead()), {}),
-    "spectrum": lambda: (_masks()[0], {"layer": "1.conv2", "samples": 5}),
+    "spectrum": lambda: (_masks()[0], {"layer": "1.conv2", "null": "shuffle:5"}),
     "degree_distribution": lambda: (_dead()[0], {"side": "out"}),
     "mask_matrix": lambda: (_masks()[0], {"layer": "0.conv1"}),
     "layered_graph": lambda: (_dead()[0], {"wiring": _dead()[1]}),
@@ -186,13 +187,14 @@ def test_the_comparison_tells_figures_apart():
     assert _difference(_picture(figure), _stored("spectrum"))[1] > WORST
 
 
-@pytest.mark.parametrize("ending", ["pdf", "svg", "png"])
-@pytest.mark.parametrize("kind", ["layered_graph", "nodes_paths", "mask_dynamics"])
-def test_drawn_twice_it_has_the_same_bytes(tmp_path, kind, ending):
+@pytest.mark.parametrize("kind", CASES)
+def test_drawn_twice_it_has_the_same_bytes(tmp_path, kind):
     for name in "ab":
-        with plots.paper():
-            plots.save(_draw(kind)[0], tmp_path / f"{name}.{ending}")
-    assert (tmp_path / f"a.{ending}").read_bytes() == (tmp_path / f"b.{ending}").read_bytes()
+        figure = _draw(kind)[0]
+        for ending in ("pdf", "svg", "png"):
+            plots.save(figure, tmp_path / f"{name}.{ending}", dpi=100)
+    for ending in ("pdf", "svg", "png"):
+        assert (tmp_path / f"a.{ending}").read_bytes() == (tmp_path / f"b.{ending}").read_bytes(), ending
 
 
 @pytest.mark.parametrize("layers", [1, 50])
@@ -259,7 +261,7 @@ def test_every_column_of_a_flow_holds_all_paths(masks, wiring):
 
 def test_spectrum_draws_all_singular_values_and_the_bound():
     masks = topo.MaskSet({"fc": np.random.default_rng(0).random((12, 20)) < 0.6})
-    ax = plots.spectrum(masks, ax=Figure().add_subplot(), samples=0)
+    ax = plots.spectrum(masks, ax=Figure().add_subplot(), null=None)
     np.testing.assert_allclose(
         ax.lines[0].get_ydata(), np.linalg.svd(masks["fc"].astype(float), compute_uv=False), atol=1e-6
     )
@@ -287,7 +289,7 @@ def test_partial_correlation_of_a_copy_of_the_baseline_says_nothing_new():
     figure = plots.metric_accuracy(rows, fig=Figure(layout="constrained"), metric="m")
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert titles[1].startswith("$\\rho$ = 1.00\n")
-    assert titles[0].endswith("given the baseline undefined")
+    assert titles[0].endswith("given the baseline: undefined")
 
 
 def test_intervals_of_accuracies():
@@ -371,13 +373,22 @@ def test_a_report_read_from_its_file_holds_the_same_numbers(folder):
     "arguments, code, said",
     [
         (["nope", "erk_0.3.safetensors"], 1, "no plot is called 'nope'"),
-        (["spectrum", "erk_0.3.safetensors", "-O", "samples=few"], 1, "is 'few'; it is of type int"),
+        (["mask_matrix", "erk_0.3.safetensors", "-O", "grid=few"], 1, "is 'few'; it is of type int"),
         (
             ["spectrum", "erk_0.3.safetensors", "-O", "colour=red"],
             1,
-            "has no option 'colour'; it takes: layer, view, samples",
+            "has no option 'colour'; it takes: layer, view, null",
         ),
-        (["spectrum", "erk_0.3.safetensors", "--null", "erk_0.6.safetensors"], 2, "has no band"),
+        (["mask_matrix", "erk_0.3.safetensors", "--null", "erk_0.6.safetensors"], 2, "has no band"),
+        (["layer_profile", "erk_0.3.safetensors", "-O", "null=erk:3"], 1, "null is 'erk:3'; it is METHOD:N"),
+        (["spectrum", "erk_0.3.safetensors", "-O", "null=shuffle:0"], 1, "null is 'shuffle:0'; it is METHOD:N"),
+        (["spectrum", "erk_0.3.safetensors", "-O", "null=shuffle:2", "--null", "erk_0.6.safetensors"], 2, "both given"),
+        (["layer_profile", "erk_0.3.safetensors", "-O", "metric=spam"], 1, "no metric or group is called 'spam'"),
+        (["metric_accuracy", "t.jsonl", "-O", "metric=gap", "-O", "cell=spam"], 1, "no column 'spam' for cells"),
+        (["frontier", "t.jsonl"], 1, "the table has no column 'nodes'"),
+        (["mask_matrix", "erk_0.3.safetensors", "-O", "layer=spam"], 1, "no layer is called 'spam'"),
+        (["mask_dynamics", "erk_0.3.safetensors"], 1, "two masks or more"),
+        (["mask_matrix", "t.jsonl"], 1, "is drawn of masks"),
         (["layered_graph", "erk_0.3.safetensors", "erk_0.6.safetensors"], 2, "drawn of one mask; 2 were given"),
         (["metric_accuracy", "t.csv"], 1, "needs the option 'metric'"),
         (["accuracy_sparsity", "t.csv"], 1, "cannot read 't.csv'"),
@@ -387,6 +398,7 @@ def test_a_report_read_from_its_file_holds_the_same_numbers(folder):
     ],
 )
 def test_command_refuses_in_one_line_and_leaves_no_file(folder, capsys, arguments, code, said):
+    Path("t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in _table()))
     assert main(["plot", *arguments, "-o", "x.pdf", "--quiet"]) == code
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1

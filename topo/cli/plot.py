@@ -20,6 +20,7 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         "draw a figure for a paper; every kind is in `topo list plots`",
         "topo plot layered_graph mask.pt --model resnet20 -o network.pdf\n"
         "  topo plot spectrum mask.pt --model resnet20 -O layer=blocks.0.conv1 -o spectrum.svg\n"
+        "  topo plot layer_profile mask.pt --model resnet20 -O metric=ramanujan_gap -O null=shuffle:20 -o gap.pdf\n"
         "  topo plot accuracy_sparsity runs/* -o accuracy.pdf --venue icml",
     )  # fmt: skip
     made.add_argument("kind", metavar="KIND", help="which figure (topo list plots)")
@@ -33,7 +34,11 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         help="an option of the figure, again for another",
     )  # fmt: skip
     made.add_argument(
-        "--null", action="append", default=[], metavar="FILE", help="masks of a null model, for a band (layer_profile)"
+        "--null",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="masks of a null model, for a band (layer_profile, spectrum); -O null=shuffle:20 draws them",
     )
     made.add_argument("--venue", default="neurips", metavar="V", help="width and type of a venue (default neurips)")
     made.add_argument("--wide", action="store_true", help="as wide as the page's text, not a column")
@@ -51,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
     options = read_options(args.kind, draw, _once(args.options))
     if args.null and "null" not in parameters:
         raise UsageError(f"plot '{args.kind}' has no band for --null")
+    if args.null and "null" in options:
+        raise UsageError("--null and -O null are both given; a band is of one of them")
     check_outputs([*args.files, *args.null], {"-o": args.out})
     data, more = _given(args, options, parameters)
     if "rng" in parameters:
@@ -97,7 +104,8 @@ def _given(args: argparse.Namespace, options: dict[str, Any], parameters: Any) -
     if "metric" in parameters and of == "reports":
         metric = options.get("metric", parameters["metric"].default)
         metrics = f"kept,density,effective_params,{'density' if metric == 'effective_density' else metric}"
-    if of == "reports":
+    rewired = isinstance(options.get("null"), str) and not any(map(is_reports, args.files))
+    if of == "reports" and not rewired:  # a null is drawn from masks, which the figure then analyses itself
         data = _reports(args, args.files, metrics, grouped=args.kind == "nodes_paths")
         null = _reports(args, args.null, metrics)
         return data if args.kind != "ramanujan_profile" else _only(data, args), {"null": null} if null else {}
@@ -105,6 +113,8 @@ def _given(args: argparse.Namespace, options: dict[str, Any], parameters: Any) -
     wiring = next(iter(read.values()))[1]
     more = {"wiring": wiring} if "wiring" in parameters else {}
     drawn = {name: _seen(*item, options, parameters) for name, item in read.items()}
+    if args.null:
+        more["null"] = {name: _seen(*item, options, parameters) for name, item in _masks(args, args.null).items()}
     if of == "graphs" or ("fig" not in parameters and len(read) == 1):
         return _only(drawn, args), more
     return drawn, more

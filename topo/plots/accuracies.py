@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -14,19 +16,22 @@ from matplotlib.ticker import NullLocator
 
 from topo.errors import TopoError
 from topo.plots import plot
+from topo.plots.cells import cells_of, centred_ranks, correlations, partial
 from topo.plots.furniture import (
     GREY,
-    MARKERS,
-    STYLES,
     axes,
-    columns_of,
+    figure_legend,
+    fitted,
+    headline,
     legend,
     log_ticks,
+    name_x,
+    name_y,
     new_figure,
     points,
+    series,
     size_of,
     small,
-    turn,
 )
 from topo.plots.given import choice, density_of, number, rows_of
 
@@ -48,7 +53,8 @@ def accuracy_sparsity(
 
     data: rows with density or sparsity, the column `y` (a fraction) and the column `group`; a row for each run. Runs of
     density 1 are the dense baseline, a dashed line. interval: "t95" (95 % of the mean, Student), "sd", "range" (least
-    to largest) or "none"; a single run has none. Runs without an accuracy are left out. style: of the curves.
+    to largest) or "none"; a single run has none. Runs without an accuracy or a density are left out, and counted below.
+    style: of the curves.
     """
     choice("interval", interval, INTERVALS)
     rows = rows_of(data, (y,))
@@ -56,9 +62,11 @@ def accuracy_sparsity(
         raise TopoError("the table has neither a column 'density' nor 'sparsity'")
     curves: dict[str, dict[float, list[float]]] = {}
     dense: list[float] = []
+    left_out = 0
     for row in rows:
         density, value = density_of(row), number(row.get(y))
         if not (math.isfinite(density) and math.isfinite(value)) or not 0 < density <= 1:
+            left_out += 1
             continue
         if density == 1.0:
             dense.append(value)
@@ -75,7 +83,7 @@ def accuracy_sparsity(
         low, high = np.array([_interval(curve[d], interval) for d in x]).T * scale
         if scale == 100:
             low, high = np.clip(low, 0, 100), np.clip(high, 0, 100)
-        look: dict[str, Any] = {"color": f"C{i}", "marker": turn(MARKERS, i), "linestyle": turn(STYLES, i)}
+        look = series(i)
         ax.plot(x, mean, **{**look, "label": label, **style})
         if interval != "none" and len(x) > 1:
             ax.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
@@ -84,14 +92,15 @@ def accuracy_sparsity(
     if dense:
         ax.axhline(scale * float(np.mean(dense)), color=GREY, linestyle="--", linewidth=0.8, label="dense")
     _sparsity_axis(ax, [d for curve in curves.values() for d in curve])
-    ax.set_ylabel(named)
+    name_y(ax, named)
     ax.grid(axis="y")
     ax.set_axisbelow(True)
     legend(ax)
     most = max(len(values) for curve in curves.values() for values in curve.values())
-    said = {"t95": "95 % of the mean", "sd": "standard deviation", "range": "least to largest"}.get(interval)
-    if said and most > 1:
-        ax.set_xlabel(f"sparsity (bands: {said}, up to {most} runs)")
+    said = {"t95": "95 % interval of the mean", "sd": "standard deviation", "range": "least to largest"}.get(interval)
+    told = [f"bands: {said}, up to {most} runs"] if said and most > 1 else []
+    told += [f"{left_out} run{'s' * (left_out > 1)} without numbers left out"] if left_out else []
+    name_x(ax, f"sparsity ({'; '.join(told)})" if told else "sparsity")
     return ax
 
 
@@ -135,7 +144,6 @@ def _sparsity_axis(ax: Axes, densities: Sequence[float]) -> None:
         chosen = sorted(log_ticks(low, high), reverse=True)
     ax.set_xticks(chosen, [f"{100 - 100 * float(f'{d:.2g}'):.4g} %" for d in chosen])
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlabel("sparsity")
 
 
 @plot("rows")
@@ -147,81 +155,105 @@ def metric_accuracy(
     y: str = "accuracy",
     baseline: str = "mean_log_density",
     group: str = "method",
-    cell: str = "sparsity",
+    cell: str = "sparsity,family",
+    means: bool = True,
     **style: Any,
 ) -> Figure | SubFigure:
-    """A metric against accuracy, beside the density baseline that it must beat, with rank correlations.
+    """A metric against accuracy, beside the density baseline that it must beat; ranks within cells.
 
-    data: rows with the columns `metric`, `y`, `baseline` and `group`, one for each run or mask. Correlations are
-    Spearman's within cells, rows of one value in the column `cell` (where there is one), and pooled over cells: ranks
-    are taken within a cell and centred. The partial correlation is that of metric and accuracy given the baseline.
-    Rows without a number are left out, and counted below. style: of the points.
+    data: rows with the columns `metric`, `y`, `baseline` and `group`, one for each run or mask. cell: columns with
+    commas between; rows that agree in all of them are a cell, and only they are compared: ranks are taken within cells,
+    centred, and correlated (Spearman) over all cells of two points or more. "family" is a column of the table, or
+    follows from the method: `topo.plots.cells`. The partial correlation is that of metric and accuracy given the
+    baseline, of the same ranks. means: a point is the mean of the rows of a group in a cell, so that seeds are no
+    evidence of their own; otherwise a row. Grey lines join the points of a cell; a point alone in its cell is hollow
+    and not counted. Rows without a number are left out; how many points, cells and rows there are is said below, and
+    above, why a correlation is undefined. style: of the points.
     """
     rows = rows_of(data, (metric, y, baseline))
     numbers = np.array([[number(row.get(name)) for name in (metric, baseline, y)] for row in rows])
     known = np.isfinite(numbers).all(axis=1)
-    if known.sum() < 3:
-        raise TopoError(
-            f"{int(known.sum())} rows have numbers in '{metric}', '{baseline}' and '{y}'; 3 or more are needed"
-        )
-    cells = np.array([str(row.get(cell, "")) for row in rows])[known]
-    groups = [str(row.get(group, "masks")) for row, keep in zip(rows, known) if keep]
-    numbers = numbers[known]
-    ranks = _centred_ranks(numbers, cells)
-    rho = _correlations(ranks)
-    scale, named = _scale(y, numbers[:, 2].tolist())
+    if not known.any():
+        raise TopoError(f"no row has numbers in '{metric}', '{baseline}' and '{y}'")
+    cells, used, unknown = cells_of(rows, cell, group)
+    groups = [str(row.get(group, "masks")) for row in rows]
+    own = [groups[k] if means and group in rows[k] else k for k in range(len(rows))]
+    found: dict[Any, list[int]] = {}
+    for k in np.flatnonzero(known).tolist():
+        found.setdefault((cells[k], own[k]), []).append(k)
+    points = [_Point(groups[mine[0]], cells[mine[0]], numbers[mine].mean(axis=0), len(mine)) for mine in found.values()]
     fig = new_figure(fig)
     panels = fig.subplots(1, 2, sharey=True)
-    for column, (ax, name) in enumerate(zip(panels, (metric, baseline))):
-        for i, label in enumerate(dict.fromkeys(groups)):
-            mine = [k for k, g in enumerate(groups) if g == label]
-            look: dict[str, Any] = {"color": f"C{i}", "marker": turn(MARKERS, i), "linestyle": "none", "alpha": 0.75}
-            look |= {"markersize": mpl.rcParams["lines.markersize"], "rasterized": len(groups) > 2000}
-            ax.plot(numbers[mine, column], scale * numbers[mine, 2], **{**look, "label": label, **style})
-        ax.set_xlabel(name.replace("_", " "))
-    panels[0].set_ylabel(named)
-    texts = (
-        f"$\\rho$ = {_shown(rho[0, 2])}\ngiven the baseline {_shown(_partial(rho))}",
-        f"$\\rho$ = {_shown(rho[1, 2])}\nthe baseline itself",
-    )
-    for ax, text in zip(panels, texts):
-        ax.set_title(text, fontsize=mpl.rcParams["legend.fontsize"], loc="left")
-    count = len(set(cells.tolist()))
-    within = f" within {count} cells of one {cell}" if count > 1 else ""
-    left_out = f"; {int((~known).sum())} rows without a number left out" if not known.all() else ""
-    fig.supxlabel(f"Spearman's $\\rho$ of {len(numbers)} rows{within}{left_out}", fontsize=small(), color=GREY)
-    handles, labels = panels[0].get_legend_handles_labels()
-    if len(labels) > 1:
-        columns = columns_of(labels, 72 * fig.bbox.width / fig.dpi)
-        fig.legend(handles, labels, loc="outside upper left", ncols=columns)
+    named = _scatter(panels, points, y, style)
+    texts, said = _told(points, used, (metric, baseline, y))
+    for ax, name, text in zip(panels, (metric, baseline), texts):
+        headline(ax, text, 0.38 * 72 * fig.bbox.width / fig.dpi)
+        name_x(ax, name.replace("_", " "))
+    name_y(panels[0], named)
+    if unknown:
+        said += f"; the table does not tell {unknown}"
+    if not known.all():
+        missing = int((~known).sum())
+        said += f"; {missing} row{'s' * (missing > 1)} without a number left out"
+    room = 72 * fig.bbox.width / fig.dpi
+    fig.supxlabel(fitted(said, 0.95 * room, small()), fontsize=small(), color=GREY)
+    figure_legend(fig, panels[0])
     return fig
 
 
-def _centred_ranks(numbers: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """Ranks within each cell, ties shared, less their mean, over the size of the cell."""
-    from scipy.stats import rankdata
+@dataclass(frozen=True)
+class _Point:
+    """The mean of `rows` rows of a group in a cell. place: metric, baseline, accuracy."""
 
-    ranks = np.zeros_like(numbers)
-    for cell in np.unique(cells):
-        mine = cells == cell
-        ranks[mine] = (rankdata(numbers[mine], axis=0) - (mine.sum() + 1) / 2) / mine.sum()
-    return ranks
-
-
-def _correlations(ranks: np.ndarray) -> np.ndarray:
-    """Matrix of correlations of columns that have mean 0; NaN where a column is constant."""
-    products = ranks.T @ ranks
-    scale = np.sqrt(np.diag(products))
-    scale[scale < 1e-12] = math.nan
-    return np.asarray(products / np.outer(scale, scale))
+    group: str
+    cell: tuple[str, ...]
+    place: np.ndarray
+    rows: int
 
 
-def _partial(rho: np.ndarray) -> float:
-    """Correlation of metric and accuracy given the baseline: (r_my - r_mb r_by) / sqrt((1 - r_mb^2)(1 - r_by^2))."""
-    my, mb, by = rho[0, 2], rho[0, 1], rho[1, 2]
-    rest = (1 - mb**2) * (1 - by**2)
-    return float((my - mb * by) / math.sqrt(rest)) if rest > 1e-12 else math.nan
+def _scatter(panels: Sequence[Axes], points: Sequence[_Point], y: str, style: Mapping[str, Any]) -> str:
+    """Draw the points in both panels; the name of the y axis."""
+    scale, named = _scale(y, [float(point.place[2]) for point in points])
+    sizes = Counter(point.cell for point in points)
+    many = len(points) > 2000
+    for column, ax in enumerate(panels):
+        for cell in [c for c, size in sizes.items() if size > 1] if len(sizes) > 1 and not many else []:
+            mine = sorted((p.place[column], scale * p.place[2]) for p in points if p.cell == cell)
+            ax.plot(*zip(*mine), "-", marker="none", color=GREY, alpha=0.35, linewidth=0.5, zorder=1)
+        for i, group in enumerate(dict.fromkeys(point.group for point in points)):
+            counted = [p.place for p in points if p.group == group and sizes[p.cell] > 1]
+            alone = [p.place for p in points if p.group == group and sizes[p.cell] == 1]
+            look = {**series(i), "linestyle": "none", "alpha": 0.8, "rasterized": many}
+            for places, more in ((counted, {"label": group}), (alone, {"markerfacecolor": "none"})):
+                if not counted and places is alone:
+                    more |= {"label": group}
+                if places:
+                    ax.plot([p[column] for p in places], [scale * p[2] for p in places], **{**look, **more, **style})
+    return named
 
 
-def _shown(value: float) -> str:
-    return "undefined" if math.isnan(value) else f"{value:.2f}"
+def _told(points: Sequence[_Point], cell: str, names: tuple[str, str, str]) -> tuple[tuple[str, str], str]:
+    """What is said above the two panels, and below both."""
+    sizes = Counter(point.cell for point in points)
+    counted = [point for point in points if sizes[point.cell] > 1]
+    used = len({point.cell for point in counted})
+    said = f"Spearman's $\\rho$ of {len(counted)} points"
+    if any(point.rows > 1 for point in points):
+        said += ", means of up to " + str(max(point.rows for point in points)) + " runs,"
+    of = f" of one {cell}" if len(sizes) > 1 else ""
+    said += f" within {used} cell{'s' * (used != 1)}{of}"
+    if len(points) > len(counted):
+        said += f"; {len(points) - len(counted)} alone in their cell (hollow) not counted"
+    if len(counted) < 3:
+        why = "undefined, fewer than 3 points share a cell"
+        return (f"$\\rho$ {why}", f"$\\rho$ {why}"), said
+    places = {c: k for k, c in enumerate(sizes)}
+    ranks = centred_ranks(np.array([p.place for p in counted]), np.array([places[p.cell] for p in counted]))
+    rho, constant = correlations(ranks), (ranks == 0).all(axis=0)
+    shown = []
+    for column in (0, 1):
+        odd = next((names[c] for c in (column, 2) if constant[c]), None)
+        shown.append(f"undefined, {odd.replace('_', ' ')} is constant in cells" if odd else f"= {rho[column, 2]:.2f}")
+    rest = partial(rho)
+    given = "undefined" if math.isnan(rest) else f"{rest:.2f}"
+    return (f"$\\rho$ {shown[0]}\ngiven the baseline: {given}", f"$\\rho$ {shown[1]}\nthe baseline itself"), said

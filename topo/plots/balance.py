@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from topo.errors import TopoError
 from topo.plots import plot
-from topo.plots.furniture import GREY, MARKERS, RED, axes, legend, name_points, percent, turn
+from topo.plots.furniture import GREY, RED, axes, key, legend, name_points, name_x, name_y, percent, series
 from topo.plots.given import labelled, number, rows_of, short
 from topo.report import Report
 
@@ -31,7 +31,7 @@ def nodes_paths(
     names: bool = True,
     **style: Any,
 ) -> Axes:
-    """Effective nodes against log10 of the effective paths, a point for each mask, with lines of equal balance.
+    """Effective nodes against log10 effective paths, a point for each mask; lines of equal balance.
 
     data: reports with effective_nodes, log10_effective_paths and density; by label, one or several each (a method at
     several densities); or rows of a table with these columns and `group`. Points of one group are joined by density,
@@ -48,7 +48,7 @@ def nodes_paths(
     single = all(len(found) == 1 for found in groups.values())
     for i, (label, found) in enumerate(groups.items()):
         drawn = sorted((p for p in found if p in alive), key=lambda p: p[2])
-        look: dict[str, Any] = {"color": f"C{i}", "marker": turn(MARKERS, i), "linewidth": 0.7, "alpha": 0.9}
+        look = {**series(i), "linewidth": 0.7, "alpha": 0.9}
         look |= {"markersize": mpl.rcParams["lines.markersize"] + 0.8, "linestyle": "-" if len(drawn) > 1 else "none"}
         ax.plot([p[0] for p in drawn], [p[1] for p in drawn], zorder=3, **{**look, "label": label, **style})
     if front and len(alive) > 1:
@@ -60,8 +60,8 @@ def nodes_paths(
     ax.autoscale_view()
     if lines and layers and len(alive) > 1:
         _iso(ax, layers)
-    ax.set_xlabel("effective nodes (channel view)")
-    ax.set_ylabel("log$_{10}$ effective paths")
+    name_x(ax, "effective nodes (channel view)")
+    name_y(ax, "log$_{10}$ effective paths")
     legend(ax)
     densities = {percent(p[2]) for p in alive if math.isfinite(p[2])}
     if names and alive and not (single and len(densities) == 1):
@@ -119,7 +119,8 @@ def _front(ax: Axes, alive: Sequence[Point]) -> None:
         if not best or p[1] > best[-1][1]:
             best.append(p)
     x, y = [p[0] for p in best], [p[1] for p in best]
-    ax.step(x, y, where="pre", color="black", linewidth=0.7, linestyle=(0, (1, 1.2)), zorder=2, label="not dominated")
+    look: dict[str, Any] = {"color": "black", "linewidth": 0.7, "linestyle": (0, (1, 1.2)), "marker": "none"}
+    ax.step(x, y, where="pre", **look, zorder=2, label="not dominated")
 
 
 def _iso(ax: Axes, layers: int) -> None:
@@ -129,7 +130,7 @@ def _iso(ax: Axes, layers: int) -> None:
     slope = max(layers - 1, 1)
     low, high = y0 + slope * math.log10(x[0]), y1 + slope * math.log10(x1)
     for level in np.linspace(low, high, 9)[1:-1]:
-        ax.plot(x, level - slope * np.log10(x), color=GREY, alpha=0.45, linewidth=0.5, zorder=0)
-    ax.plot([], [], color=GREY, alpha=0.6, linewidth=0.5, label=f"equal log P + {slope} log N")
+        ax.plot(x, level - slope * np.log10(x), "-", marker="none", color=GREY, alpha=0.45, linewidth=0.5, zorder=0)
+    key(ax, f"equal log P + {slope} log N", color=GREY, alpha=0.6, linewidth=0.5)
     ax.set_xlim(x0, x1)
     ax.set_ylim(y0, y1)

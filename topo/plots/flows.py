@@ -17,13 +17,13 @@ from topo.metrics import flow
 from topo.metrics.paths import unit_centrality
 from topo.plots import plot
 from topo.plots.columns import Columns, Link
-from topo.plots.furniture import GREY, axes, legend, name_layers, size_of, small
+from topo.plots.furniture import GREY, axes, key, legend, name_layers, remark, size_of, small, width_of
 from topo.plots.given import Masked, one, wired
 from topo.wiring import Wiring
 
 _CORE, _REST, _SKIP = "#0072B2", "#9ecae1", "#E69F00"
-# Columns of so few points have no room to say how many units their core has, with all live units and without.
-_TEXTS, _NUMBERS = 44.0, 14.0
+# Columns of fewer points are drawn without gaps between their bars.
+_GAPS = 14.0
 _DEEP = 9  # columns; more are drawn with fewer bars
 _BAR = 0.07  # half the width of a column
 
@@ -49,7 +49,7 @@ def path_flow(
     most_units: int | None = None,
     **style: Any,
 ) -> Axes:
-    """The share of all paths through each unit, column by column, with the core of units that carry most of them.
+    """The share of all paths through each unit, layer by layer, and the core of units that carry most.
 
     Every column of the picture adds up to all paths from inputs to outputs. Dark are the fewest units of a column that
     carry the share `tau` of its paths, light the others; the `most_units` largest (5 in deep networks, 12 in others,
@@ -195,7 +195,7 @@ def _draw(
         if ribbons[colour]:
             look = {"facecolors": colour, "linewidths": 0, "alpha": 0.3, "zorder": 1, "rasterized": many, **style}
             ax.add_collection(PolyCollection(ribbons[colour], label=label, **look))
-    wide = size_of(ax)[0] / (max(columns.depth.values()) + 1) >= _NUMBERS
+    wide = size_of(ax)[0] / (max(columns.depth.values()) + 1) >= _GAPS
     for column in columns.order:
         x = columns.depth[column] - _BAR
         for low, height, core in zip(bars[column].low, bars[column].shares, bars[column].core):
@@ -215,29 +215,33 @@ def _ribbon(x0: float, y0: float, x1: float, y1: float, height: float) -> np.nda
 
 def _frame(ax: Axes, columns: Columns, bars: dict[int, _Bars], tau: float) -> None:
     depths = sorted(set(columns.depth.values()))
-    names, room = [], size_of(ax)[0] / len(depths)
+    names: list[str] = []
     for depth in depths:
         together = [c for c in columns.order if columns.depth[c] == depth]
         names.append(columns.names[together[0]] + (f" +{len(together) - 1}" if len(together) > 1 else ""))
-        if room >= _NUMBERS:
-            for column in together:
-                of = f" of {bars[column].units:,}" if room >= _TEXTS else ""
-                text = f"{bars[column].core_units:,}{of}"
-                place = (depth, float(bars[column].low[0] + bars[column].shares.sum()))
-                ax.annotate(
-                    text, place, (0, 2), textcoords="offset points", ha="center", va="bottom", fontsize=small() - 0.5,
-                    color=GREY,
-                )  # fmt: skip
     ax.set_xlim(-0.5, len(depths) - 0.5)
     ax.set_ylim(0, max(float(b.low[-1] + b.shares[-1]) for b in bars.values()) + 0.08)
     ax.set_ylim(top=max(1.06, ax.get_ylim()[1]))
     ax.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
     ax.set_ylabel("share of all paths")
-    ax.plot([], [], "s", color=_CORE, label=f"core: the fewest with {100 * tau:g} % of the paths")
-    ax.plot([], [], "s", color=_REST, label="other units")
+    key(ax, f"core: the fewest with {100 * tau:g} % of the paths", marker="s", linestyle="none", color=_CORE)
+    key(ax, "other units", marker="s", linestyle="none", color=_REST)
     name_layers(ax, names)
     ax.tick_params(axis="x", length=0)
-    said = "; above: units in the core, of all live ones" if room >= _TEXTS else ""
-    said = "; above: units in the core" if _NUMBERS <= room < _TEXTS else said
-    ax.set_xlabel(f"{columns.graph.view} view{said}", fontsize=small(), color=GREY)
+    said = _counts(ax, columns, bars, size_of(ax)[0] / len(depths))
+    remark(ax, "; ".join(filter(None, (f"{columns.graph.view} view", said, name_layers(ax, names)))))
     legend(ax)
+
+
+def _counts(ax: Axes, columns: Columns, bars: dict[int, _Bars], room: float) -> str:
+    """Over each column the units of its core, of how many if `room` points hold it; in words, what it is."""
+    long = {c: f"{bars[c].core_units:,} of {bars[c].units:,}" for c in columns.order}
+    brief = {c: f"{bars[c].core_units:,}" for c in columns.order}
+    for texts, said in ((long, "above: units in the core, of all live ones"), (brief, "above: units in the core")):
+        if max(width_of(text, small()) for text in texts.values()) + 0.5 * small() <= room:
+            for column, text in texts.items():
+                place = (columns.depth[column], float(bars[column].low[0] + bars[column].shares.sum()))
+                look: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": small(), "color": GREY}
+                ax.annotate(text, place, (0, 2), textcoords="offset points", **look)
+            return said
+    return ""

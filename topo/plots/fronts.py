@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 
 from topo.errors import TopoError
 from topo.optimize import Frontier
-from topo.optimize.front import efficient
+from topo.optimize.front import efficient, hypervolume
 from topo.plots import plot
-from topo.plots.furniture import GREY, MARKERS, STYLES, axes, legend, turn
+from topo.plots.furniture import GREY, axes, legend, name_x, name_y, series
 from topo.plots.given import Row, number, rows_of
 
 Front = Frontier | Sequence[Row]
@@ -25,26 +25,26 @@ def frontier(data: Front | Mapping[str, Front], ax: Axes | None = None, **style:
 
     data: a Frontier (of `topo.optimize.frontier`), several by label, or a table with the columns nodes and log10_paths
     (and mode, a front each). Points that another beats in both are small and hollow. Grey lines: all nodes there are,
-    and the bound on paths that no mask of this budget passes (dashed where it is not certified). style: of the lines.
+    and the bound on paths that no mask of this budget passes (dashed where it is not certified). The legend gives the
+    hypervolume, what the staircase covers above (0, 0): of a Frontier the share of the rectangle up to both limits, of
+    a table, which knows none, nodes times decades of paths. style: of the lines.
 
     Raises TopoError if there is no point, or a column is missing.
     """
     ax = axes(ax)
     fronts = _fronts(data)
-    for i, (label, (_, points)) in enumerate(fronts.items()):
+    for i, (label, (front, points)) in enumerate(fronts.items()):
         x, y = np.array(points).T
         best = np.array(efficient(points))
-        color, marker = f"C{i}", turn(MARKERS, i)
+        look = series(i)
         order = np.argsort(x[best], kind="stable")
         right, top = x[best][order], y[best][order]
-        look = {"color": color, "linestyle": turn(STYLES, i), "linewidth": 1.0, **style}
-        ax.step([0, *right], [top[0], *top], where="pre", **look)
-        ax.plot(right, top, color=color, marker=marker, linestyle="none", label=label, zorder=4)
+        stairs = {**look, "marker": "none", **style}
+        ax.step([0, *right], [top[0], *top], where="pre", **stairs)
+        ax.plot(right, top, **{**look, "linestyle": "none"}, label=f"{label}: {covered(front, points)}", zorder=4)
         if not best.all():
-            ax.plot(
-                x[~best], y[~best], color=color, marker=marker, markerfacecolor="white", linestyle="none",
-                alpha=0.7, markersize=2.5, zorder=3,
-            )  # fmt: skip
+            look |= {"markerfacecolor": "white", "linestyle": "none", "alpha": 0.7, "markersize": 2.5}
+            ax.plot(x[~best], y[~best], **look, zorder=3)
     for nodes, bound, certified in dict.fromkeys(_limits(front) for front, _ in fronts.values() if front is not None):
         ax.axvline(nodes, color=GREY, linewidth=0.8, linestyle=":", label="all nodes")
         dashes = "-" if certified else (0, (3, 2))
@@ -53,9 +53,24 @@ def frontier(data: Front | Mapping[str, Front], ax: Axes | None = None, **style:
         )
     _unique_legend(ax)
     ax.set_xlim(left=0)
-    ax.set_xlabel("effective nodes (channel view)")
-    ax.set_ylabel(r"$\log_{10}$ effective paths")
+    units = dict.fromkeys(_UNITS[front is not None] for front, _ in fronts.values())
+    name_x(ax, f"effective nodes (channel view)\nhypervolume: {'; '.join(units)}")
+    name_y(ax, r"$\log_{10}$ effective paths")
     return ax
+
+
+# What a hypervolume is measured in: of points alone, of a Frontier.
+_UNITS = (
+    "nodes times decades of paths, above (0,\N{NO-BREAK SPACE}0)",
+    "share of the rectangle from (0,\N{NO-BREAK SPACE}0) to (all nodes, bound)",
+)
+
+
+def covered(front: Frontier | None, points: Sequence[tuple[float, float]]) -> str:
+    """The hypervolume of points, in words; with a Frontier, in units of its limits."""
+    if front is None:
+        return f"hypervolume {hypervolume(points):.4g}"
+    return f"hypervolume {hypervolume([(x / front.all_nodes, y / front.bound) for x, y in points]):.3f}"
 
 
 def _limits(front: Frontier) -> tuple[int, float, bool]:

@@ -10,19 +10,29 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patheffects import AbstractPathEffect, withStroke
-from matplotlib.ticker import MaxNLocator
+from matplotlib.textpath import TextToPath
+from matplotlib.ticker import MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-MARKERS = "osD^vP*h"
-STYLES = ("-", "--", ":", "-.")
+from topo.plots.style import LINES, MARKERS
+
 RED, GREY, PALE = "#b00020", "#777777", "#d9d9d9"
-# Points; smaller type is not read on paper.
-_SMALLEST_TYPE = 5.0
 # Share of the figure's height that upright names may take.
-_TALLEST_NAMES = 0.36
+_TALLEST_NAMES = 0.34
+# Of layers: where more than every fourth would have to be left out, they are numbered instead.
+_MOST_SKIPPED = 4
+# Handle of an entry of a legend, the gaps beside it and the gap to the next column, times the size of the type.
+_HANDLE = 4.5
+_LEGEND: dict[str, Any] = {"columnspacing": 1.5, "labelspacing": 0.3}
+# Share of the page that axes take before they are laid out; points that a name and numbers beside them take, twice.
+_SHARE, _BESIDE = 0.775, 56.0
+_MOST_ROWS = 4  # of a legend, if shorter labels can help it
+# Letters that the words of a name are cut to, until it fits.
+_CUTS = (99, 6, 5, 4, 3, 2, 1)
 # Where a label is tried, in points from its mark: (x, y, horizontal, vertical alignment).
 _PLACES = (
     (4, 0, "left", "center"), (-4, 0, "right", "center"), (0, 4, "center", "bottom"), (0, -4, "center", "top"),
@@ -38,8 +48,21 @@ def axes(ax: Axes | None) -> Axes:
     return pyplot.figure(layout="constrained").add_subplot()
 
 
-def turn(sequence: Sequence[Any], number: int) -> Any:
-    return sequence[number % len(sequence)]
+def colour(number: int) -> str:
+    """Of a series, from the style in force; as a value, for names like "C0" would be looked up again when saving."""
+    return mpl.colors.to_hex(f"C{number}")
+
+
+def series(number: int) -> dict[str, Any]:
+    """Colour, mark and line of a series: of eight colours the first 64 differ, the first 8 in colour and in mark."""
+    place, round_ = number % len(MARKERS), number // len(MARKERS)
+    marker = MARKERS[(place + round_) % len(MARKERS)]
+    return {"color": colour(number), "marker": marker, "linestyle": LINES[(place + round_) % len(LINES)]}
+
+
+def key(ax: Axes, label: str, **look: Any) -> None:
+    """An entry of the legend without a line in the axes."""
+    ax.plot([], [], label=label, **{"marker": "none", "linestyle": "-", **look})
 
 
 def mark(ax: Axes, places: Sequence[int], label: str, height: float = 0.0, **look: Any) -> None:
@@ -60,49 +83,147 @@ def points(size: Any) -> float:
     return FontProperties(size=size).get_size_in_points()
 
 
-def name_layers(ax: Axes, layers: Sequence[str]) -> None:
-    """Names under the axis, without a last part that all share; upright where they would touch, else numbers."""
+def width_of(text: str, size: float) -> float:
+    """Points that a line of text takes; roughly, of mathematics."""
+    if "$" in text:
+        text = re.sub(r"[\\${}_^,]", "", re.sub(r"\\[A-Za-z]+", "x", text))
+    return float(TextToPath().get_text_width_height_descent(text, _font(size), False)[0])
+
+
+def _font(size: float) -> FontProperties:
+    return FontProperties(family=mpl.rcParams["font.family"], size=size)
+
+
+def fitted(text: str, room: float, size: float) -> str:
+    """Text in as few lines as fit into `room` points, broken at blanks; lines that it has already stay apart."""
+    if "\n" in text:
+        return "\n".join(fitted(line, room, size) for line in text.split("\n"))
+    lines: list[str] = []
+    for word in text.split(" "):
+        if lines and width_of(f"{lines[-1]} {word}", size) <= room:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return "\n".join(lines)
+
+
+def name_x(ax: Axes, text: str) -> None:
+    """What stands under the axes, in as many lines as it takes."""
+    ax.set_xlabel(fitted(text, _room(ax), points(mpl.rcParams["axes.labelsize"])))
+
+
+def name_y(ax: Axes, text: str) -> None:
+    """What stands beside the axes, in as many lines as it takes."""
+    ax.set_ylabel(fitted(text, 0.62 * size_of(ax)[1], points(mpl.rcParams["axes.labelsize"])))
+
+
+def remark(ax: Axes, text: str) -> None:
+    """What has to be known to read the figure, in small grey type in place of the name of the x axis."""
+    ax.set_xlabel(fitted(text, _room(ax), small()), fontsize=small(), color=GREY)
+
+
+def headline(ax: Axes, text: str, room: float | None = None) -> None:
+    """What is seen, above the axes at the left, `room` points wide."""
+    ax.set_title(fitted(text, room or _room(ax), small()), fontsize=small(), loc="left")
+
+
+def _room(ax: Axes) -> float:
+    """Points across that text under axes may take: it is centred on them, not on the page."""
+    return size_of(ax)[0] / _SHARE - _BESIDE
+
+
+def name_layers(ax: Axes, layers: Sequence[str]) -> str:
+    """Names under the axis, which says what was left of them; that is returned, too, for figures that say more.
+
+    A last part that all share is left out. Names stand upright where they would touch; where they still would, every
+    2nd, 3rd or 4th layer is named, with the words of names cut to so many letters as fit and tell layers apart. With
+    more layers or longer names than that, layers are numbered.
+    """
     ends = {name.rpartition(".")[2] for name in layers}
     names = [name.rpartition(".")[0] or name for name in layers] if len(ends) == 1 else list(layers)
-    longest = 0.6 * max(map(len, names))  # times the size of the type
     width, height = size_of(ax)
-    room = width / len(names)
-    upright = longest * points(mpl.rcParams["xtick.labelsize"]) > room
-    size = points(mpl.rcParams["xtick.labelsize"])
-    if upright:
-        size = min(size, room / 1.15, _TALLEST_NAMES * height / longest)
-    if size < _SMALLEST_TYPE:
-        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        ax.set_xlabel("layer, by number from 0")
-        return
-    ax.set_xticks(range(len(names)), names, fontsize=size)
-    if upright:
+    room, size = width / len(names), points(mpl.rcParams["xtick.labelsize"])
+    every, rules = 1, []
+    if max(width_of(name, size) for name in names) + 0.5 * size > room:
+        every = math.ceil(1.2 * size / room)
+        cut = _cut(names, _TALLEST_NAMES * height, size)
+        if cut is None or every > _MOST_SKIPPED:
+            ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+            name_x(ax, "layer, by number from 0")
+            return "layers by number from 0"
+        names, letters = cut
+        rules += [("", "", "every 2nd named", "every 3rd named", "every 4th named")[every]] if every > 1 else []
+        rules += [f"words cut to {letters} letter{'s' * (letters > 1)}"] if letters < _CUTS[0] else []
         ax.tick_params(axis="x", labelrotation=90)
-    ax.set_xlabel("layer")
+    ax.set_xticks(range(0, len(names), every), names[::every], fontsize=size)
+    name_x(ax, f"layer ({', '.join(rules)})" if rules else "layer")
+    return f"layers: {', '.join(rules)}" if rules else ""
+
+
+def _cut(names: Sequence[str], room: float, size: float) -> tuple[list[str], int] | None:
+    """Names whose words have so many letters that the longest fits into `room` points, and how many these are.
+
+    None if they do not fit, or names of different layers would be equal.
+    """
+    for letters in _CUTS:
+        cut = [re.sub("[A-Za-z]+", lambda word, k=letters: word[0][:k], name) for name in names]  # type: ignore[misc]
+        if len(set(cut)) < len(set(names)):
+            return None
+        if max(width_of(name, size) for name in cut) <= room:
+            return cut, letters
+    return None
+
+
+def clipped(names: Sequence[str], room: float, size: float) -> list[str]:
+    """Names that take more than `room` points with dots in their middle, of as many letters as tell them apart."""
+    for least in range(6, max(map(len, names)) + 1):
+        cut = [_clip(name, room, size, least) for name in names]
+        if len(set(cut)) == len(set(names)):
+            return cut
+    return list(names)
+
+
+def _clip(name: str, room: float, size: float, least: int) -> str:
+    """As much of both ends of a name as fits, at least so many letters."""
+    cut, kept = name, len(name) - 1
+    while kept >= least and width_of(cut, size) > room:
+        cut = f"{name[: (kept + 1) // 2]}…{name[len(name) - kept // 2 :]}"
+        kept -= 1
+    return cut
 
 
 def legend(ax: Axes) -> None:
-    """Above the axes, where it hides nothing, in as many columns as fit."""
-    labels = ax.get_legend_handles_labels()[1]
+    """Above the axes, where it hides nothing, in as many columns as fit; long labels are cut if it grew too high."""
+    handles, labels = ax.get_legend_handles_labels()
     if labels:
-        columns = columns_of(labels, size_of(ax)[0])
-        ax.legend(
-            loc="lower left",
-            bbox_to_anchor=(0.0, 1.0),
-            ncols=columns,
-            borderaxespad=0.2,
-            columnspacing=1.5,
-            labelspacing=0.3,
-        )
+        size = points(mpl.rcParams["legend.fontsize"])
+        room = max(size_of(ax)[0], size_of(ax)[0] / _SHARE - 0.85 * _BESIDE)
+        labels = [fitted(label, room - _HANDLE * size, size) for label in labels]
+        columns = columns_of(labels, room)
+        if columns == 1 and len(labels) > _MOST_ROWS:
+            plain = [label for label in labels if "$" not in label]
+            cut = dict(zip(plain, clipped(plain, room / 2 - (_HANDLE - 0.7) * size, size)))
+            labels = [cut.get(label, label) for label in labels]
+            columns = columns_of(labels, room)
+        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
+        ax.legend(handles, labels, ncols=columns, **place, **_LEGEND)
+
+
+def figure_legend(fig: Figure | SubFigure, ax: Axes) -> None:
+    """Above all panels of a figure, if there are several things to tell apart; they are those of one panel."""
+    handles, labels = ax.get_legend_handles_labels()
+    if len(labels) > 1:
+        columns = columns_of(labels, 72 * fig.bbox.width / fig.dpi - points(mpl.rcParams["legend.fontsize"]))
+        fig.legend(handles, labels, loc="outside upper left", ncols=columns, **_LEGEND)
 
 
 def columns_of(labels: Sequence[str], room: float) -> int:
     """The most columns of a legend, filled column by column, that fit into `room` points."""
-    plain = [re.sub(r"\\[a-z]+|[\\${}_^,]", "", label) for label in labels]
-    widths = [points(mpl.rcParams["legend.fontsize"]) * (0.55 * len(label) + 4.5) for label in plain]
+    size = points(mpl.rcParams["legend.fontsize"])
+    widths = [max(width_of(line, size) for line in label.split("\n")) + _HANDLE * size for label in labels]
     for columns in range(len(labels), 1, -1):
         tall = np.array_split(widths, columns)
-        if sum(part.max() for part in tall) <= room:
+        if sum(part.max() for part in tall) - 1.5 * size <= room:
             return columns
     return 1
 
@@ -118,8 +239,8 @@ def new_figure(fig: Figure | SubFigure | None, *, wide: float = 1.0) -> Figure |
 
 
 def small() -> float:
-    """Points of the type of remarks inside the axes: that of tick labels, at most 7."""
-    return min(7.0, points(mpl.rcParams["xtick.labelsize"]))
+    """Points of the type of remarks inside the axes: that of tick labels."""
+    return points(mpl.rcParams["xtick.labelsize"])
 
 
 def name_points(ax: Axes, x: Sequence[float], y: Sequence[float], names: Sequence[str], color: str = GREY) -> None:
@@ -131,7 +252,7 @@ def name_points(ax: Axes, x: Sequence[float], y: Sequence[float], names: Sequenc
     assert figure is not None
     figure.draw_without_rendering()
     scale = figure.dpi / 72
-    size = small() - 1
+    size = small()
     spots = ax.transData.transform(np.column_stack([x, y]))
     taken = [Bbox.from_bounds(px - 2 * scale, py - 2 * scale, 4 * scale, 4 * scale) for px, py in spots]
     frame = ax.get_window_extent()
@@ -142,7 +263,7 @@ def name_points(ax: Axes, x: Sequence[float], y: Sequence[float], names: Sequenc
         if key in done:
             continue
         done.add(key)
-        width, height = 0.6 * size * len(name) * scale, 1.1 * size * scale
+        width, height = width_of(name, size) * scale, 1.1 * size * scale
         for dx, dy, across, up in _PLACES:
             left = px + dx * scale - {"left": 0.0, "center": width / 2, "right": width}[across]
             low = py + dy * scale - {"bottom": 0.0, "center": height / 2, "top": height}[up]
@@ -167,6 +288,15 @@ def log_ticks(low: float, high: float) -> list[float]:
         if len(ticks) <= 8:
             return ticks
     return ticks[:: math.ceil(len(ticks) / 8)]
+
+
+def log_labels(axis: Axis) -> None:
+    """Ticks of a logarithmic axis as plain numbers where these are short: exponents are too small for print."""
+    low, high = sorted(axis.get_view_interval())
+    if 1e-4 <= low and high <= 1e5:
+        ticks = log_ticks(low, high)
+        axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.set_minor_formatter(NullFormatter())
 
 
 def percent(share: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib as mpl
@@ -16,12 +17,11 @@ from topo.graph import Block
 from topo.metrics import flow
 from topo.plots import plot
 from topo.plots.columns import Columns, Link
-from topo.plots.furniture import GREY, RED, axes, legend, name_layers, size_of, small
+from topo.plots.furniture import GREY, RED, axes, key, legend, name_layers, remark, size_of, small, width_of
 from topo.plots.given import Masked, one, wired
 from topo.wiring import Wiring
 
 _BLUE, _ORANGE = "#0072B2", "#D55E00"
-_TEXTS = 40.0  # points; narrower columns do not say how many of their units are live
 
 
 @plot("graphs")
@@ -35,7 +35,7 @@ def layered_graph(
     useless: bool = True,
     **style: Any,
 ) -> Axes:
-    """The network as a graph: units as dots, a column for each layer, effective edges between, dead units hollow.
+    """The network as a graph: units as dots, a column for each layer, effective edges, dead units hollow.
 
     data: masks or a graph. wiring: of masks that are no plain chain; a Wiring, a model's name or a torch module.
     An edge joins two units by a kernel with a kept weight; it is effective if it lies on a path from an input to an
@@ -160,7 +160,7 @@ def _draw_edges(
             look = {"linewidths": 0.25 + 0.5 * ink, "alpha": np.clip(crowd * (0.25 + 0.75 * ink), 0.05, 1), "zorder": 1}
             look |= {"colors": colour, "rasterized": len(ends) > 500, **(style if kind else {})}
             ax.add_collection(LineCollection(list(points[ends]), **look))
-            ax.plot([], [], color=colour, linewidth=1, label=label)
+            key(ax, label, color=colour, linewidth=1)
     return (
         [f"{lines_drawn:,} of {lines_all:,} lines drawn, the heaviest of each layer"] if lines_drawn < lines_all else []
     )
@@ -191,7 +191,7 @@ def _draw_arcs(ax: Axes, columns: Columns, placed: _Placed, alive: np.ndarray) -
         placed.peak = max(placed.peak, 0.75 * high + 0.125 * (placed.top[a] + placed.top[b] + 0.04))
         label = f"{kind}, dead" if dead else kind
         if label not in ax.get_legend_handles_labels()[1]:
-            ax.plot([], [], color=colour, linewidth=1, linestyle=dashes, label=label)
+            key(ax, label, color=colour, linewidth=1, linestyle=dashes)
         seen.add((a, b, kind))
 
 
@@ -199,7 +199,7 @@ def _draw_dots(ax: Axes, columns: Columns, placed: _Placed) -> None:
     width, height = size_of(ax)
     room = min(
         width / (len(set(columns.depth.values())) + 1),
-        0.7 * height / max(np.bincount(np.array(placed.x, int)).max(), 1),
+        0.5 * height / max(np.bincount(np.array(placed.x, int)).max(), 1),
     )
     size = float(np.clip(0.62 * room, 1.0, 6.0))
     shades = mpl.colors.LinearSegmentedColormap.from_list("live", ["white", _BLUE])
@@ -215,9 +215,9 @@ def _draw_dots(ax: Axes, columns: Columns, placed: _Placed) -> None:
         zorder=3,
     )
     look: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 4}
-    ax.plot([], [], **look, color=_BLUE, label="live")
+    key(ax, "live", **look, color=_BLUE)
     if (share == 0).any() or ((share < 1) & (share > 0)).any():
-        ax.plot([], [], **look, markerfacecolor="white", markeredgecolor="#999999", label="dead")
+        key(ax, "dead", **look, markerfacecolor="white", markeredgecolor="#999999")
 
 
 def _frame(ax: Axes, columns: Columns, placed: _Placed, said: str) -> None:
@@ -227,21 +227,25 @@ def _frame(ax: Axes, columns: Columns, placed: _Placed, said: str) -> None:
         together = [columns.names[c] for c in columns.order if columns.depth[c] == depth]
         names.append(together[0] if len(together) == 1 else f"{together[0]} +{len(together) - 1}")
     ax.set_xlim(-0.5, len(depths) - 0.5)
-    told = size_of(ax)[0] / len(depths) >= _TEXTS and len(depths) == len(columns.order)
+    counts = {c: f"{a:,}" if a == b else f"{a:,} of {b:,}" for c, (a, b) in placed.counts.items()}
+    room = size_of(ax)[0] / len(depths)
+    told = len(depths) == len(columns.order) and _fits(counts.values(), room)
     if told:
-        for column in columns.order:
-            some, every = placed.counts[column]
+        for column, text in counts.items():
+            look: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": small(), "color": GREY}
             ax.annotate(
-                f"{some:,}" if some == every else f"{some:,} of {every:,}",
-                (columns.depth[column], placed.bottom[column]), (0, -6), textcoords="offset points", ha="center",
-                va="top", fontsize=small() - 0.5, color=GREY,
-            )  # fmt: skip
-    least = min(placed.bottom.values()) - (0.1 if told else 0.04)
+                text, (columns.depth[column], placed.bottom[column]), (0, -6), textcoords="offset points", **look
+            )
+    least = min(placed.bottom.values()) - (14 if told else 4) / (0.5 * size_of(ax)[1])
     ax.set_ylim(least, max(placed.peak, *placed.top.values()) + 0.03)
     ax.set_yticks([])
     for side in ("left", "right", "top", "bottom"):
         ax.spines[side].set_visible(False)
-    name_layers(ax, names)
+    rules = name_layers(ax, names)
     ax.tick_params(axis="x", length=0)
-    ax.set_xlabel(f"{columns.graph.view} view" + (f"; {said}" if said else ""), fontsize=small(), color=GREY)
+    remark(ax, "; ".join(filter(None, (f"{columns.graph.view} view", said, rules))))
     legend(ax)
+
+
+def _fits(texts: Iterable[str], room: float) -> bool:
+    return max(width_of(text, small()) for text in texts) + 0.5 * small() <= room

@@ -11,32 +11,49 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from topo.compare import compare
 from topo.errors import TopoError
 from topo.masks import MaskSet
 from topo.plots import plot
-from topo.plots.furniture import GREY, axes, legend, log_ticks, new_figure, small
-from topo.plots.given import labelled, report_of, short
+from topo.plots.furniture import (
+    GREY,
+    axes,
+    clipped,
+    colour,
+    key,
+    legend,
+    log_labels,
+    name_x,
+    name_y,
+    new_figure,
+    series,
+    small,
+    width_of,
+)
+from topo.plots.given import labelled, number, report_of, short
 from topo.report import Report
 
 Data = Sequence[MaskSet] | Mapping[str, MaskSet]
-# More masks than this have no room for numbers in their cells.
-_NUMBERS = 12
+# Names beside an overlap: most that they take of the figure's shorter side. Points of the colour bar and its labels.
+_NAMES, _BAR = 0.3, 62.0
 
 
 @plot("masks")
 def mask_overlap(data: Data, ax: Axes | None = None, *, layer: str | None = None, **style: Any) -> Axes:
-    """How much each pair of masks shares: intersection over union, and how many times what chance would share.
+    """What each pair of masks shares: intersection over union, and how many times what chance would.
 
     data: two masks of one network or more, or by label. layer: of one layer; by default of all. Chance: masks that keep
-    as many weights in every layer, at random places. Pairs that are both empty are crossed out. style: of the image.
+    as many weights in every layer, at random places. Pairs that are both empty are crossed out; numbers stand in cells
+    that have room for them. style: of the image.
     """
     given = labelled(data, MaskSet, "an overlap")
     if len(given) < 2:
         raise TopoError("an overlap is drawn of two masks or more; one was given")
     ax = axes(ax)
+    figure = ax.get_figure(root=True)
+    assert figure is not None
     masks, names, n = list(given.values()), list(given) if isinstance(data, Mapping) else short(list(given)), len(given)
     overlap, lift = np.full((2, n, n), math.nan)
     for i in range(n):
@@ -47,22 +64,34 @@ def mask_overlap(data: Data, ax: Axes | None = None, *, layer: str | None = None
     image = ax.imshow(overlap, **{**look, **style})
     for i, j in np.argwhere(np.isnan(overlap)).tolist():
         ax.plot([j], [i], "x", color=GREY)
-    if n <= _NUMBERS:
-        size = min(small(), 60 / n)
-        for i, j in np.argwhere(~np.isnan(overlap)).tolist():
-            text = f"{overlap[i, j]:.2f}" + (f"\n{_times(lift[i, j])}" if i != j and n <= 8 else "")
-            ax.text(j, i, text, ha="center", va="center", fontsize=size, color="black" if overlap[i, j] > 0.5 else "w")
-    longest = max(map(len, names))
-    ax.set_yticks(range(n), names)
-    upright = longest * n > 36
-    ax.set_xticks(range(n), names, rotation=90 if upright else 0)
+    room = _NAMES * 72 * min(figure.get_size_inches())
+    if max(width_of(name, small()) for name in names) > room:
+        names = clipped(short(names), room, small())
+    longest = max(width_of(name, small()) for name in names)
+    cell, upright = _cell((72 * figure.get_figwidth(), 72 * figure.get_figheight()), n, longest)
+    numbers = width_of("0.00", small()) + 2 <= cell[0] and 1.3 * small() <= cell[1]
+    lifts = numbers and 2.6 * small() <= cell[1]
+    for i, j in np.argwhere(~np.isnan(overlap)).tolist() if numbers else []:
+        text = f"{overlap[i, j]:.2f}" + (f"\n{_times(lift[i, j])}" if i != j and lifts else "")
+        ax.text(j, i, text, ha="center", va="center", fontsize=small(), color="black" if overlap[i, j] > 0.5 else "w")
+    every = max(math.ceil(1.2 * small() / min(cell)), 1)
+    ax.set_yticks(range(0, n, every), names[::every])
+    ax.set_xticks(range(0, n, every), names[::every], rotation=90 if upright else 0)
     ax.tick_params(length=0)
     for spine in ax.spines.values():
         spine.set_visible(False)
     where = "all layers" if layer is None else layer
     bar = ax.figure.colorbar(image, ax=ax, pad=0.02, aspect=25)
-    bar.set_label(f"overlap (IoU), {where}" + ("\nbelow it: times chance" if n <= 8 else ""))
+    bar.set_label(f"overlap (IoU), {where}" + ("\nbelow it: times chance" if lifts else ""))
     return ax
+
+
+def _cell(page: tuple[float, float], n: int, longest: float) -> tuple[tuple[float, float], bool]:
+    """Width and height of a cell in points, roughly, and whether names that are `longest` points stand upright."""
+    across = (page[0] - longest - _BAR) / n
+    upright = longest + small() > min(across, (page[1] - 3 * small()) / n if n > 2 else across)
+    up = (page[1] - small() - (longest if upright else 2 * small())) / n
+    return (min(across, up), min(across, up)) if n > 2 else (across, up), upright
 
 
 def _times(lift: float) -> str:
@@ -96,7 +125,7 @@ def mask_dynamics(
     steps: Sequence[float] | None = None,
     **style: Any,
 ) -> Figure | SubFigure:
-    """How masks change over rounds or epochs: weights born and pruned at each step, what is left, and a metric.
+    """How masks change over rounds or epochs: weights born and pruned, what is left, and a metric.
 
     data: two masks of one network or more, in order; labels that are numbers are the steps. metric: of the network, on
     the right; it is NaN, with the reason below, where it needs a wiring and there is none. wiring: a Wiring, a model's
@@ -115,42 +144,42 @@ def mask_dynamics(
     size = masks[0].size
     born, died = (np.array([entry[key] for entry in found]) / size for key in ("only_b", "only_a"))
     width = 0.6 * float(np.diff(x).min())
-    left.bar(x[1:], born, width, color="C2", label="born")
-    left.bar(x[1:], -died, width, color="C1", hatch="///", edgecolor="white", linewidth=0, label="pruned")
+    left.bar(x[1:], born, width, color=colour(2), label="born")
+    left.bar(x[1:], -died, width, color=colour(1), hatch="///", edgecolor="white", linewidth=0, label="pruned")
     left.axhline(0, color=GREY, linewidth=0.6)
-    left.set_ylabel("share of weights, per step")
+    name_y(left, "share of weights, per step")
     left.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.3g}")
     legend(left)
     survivors = [compare(masks[0], m).total["both"] / size for m in masks]
     reports: list[Report] = [report_of(m, f"density,{metric}", wiring) for m in masks]
-    values = np.array([float(r.network.get(metric, math.nan)) for r in reports])
-    right.plot(x, [m.density for m in masks], **{"marker": "o", "color": "C0", "label": "kept", **style})
-    look = {"marker": "s", "color": "C4", "linestyle": "--", "markerfacecolor": "white"}
-    right.plot(x, survivors, **{**look, "label": "from the first mask", **style})
-    right.set_ylabel("share of weights")
-    if "density" in metric:
+    values = np.array([number(r.network.get(metric)) for r in reports])
+    values[~np.isfinite(values)] = math.nan
+    drawn = metric != "density" and not np.isnan(values).all()
+    look: dict[str, Any] = {**series(0), "label": "kept"}
+    right.plot(x, [m.density for m in masks], **{**look, **style})
+    look = {"marker": "s", "color": colour(4), "linestyle": "--", "markerfacecolor": "white"}
+    right.plot(x, survivors, **{**look, "label": "of the first", **style})
+    name_y(right, "share of weights")
+    look = {"marker": "^", "color": colour(3), "linestyle": ":", "markersize": mpl.rcParams["lines.markersize"] + 0.5}
+    if drawn:
         extra = right
-    else:
-        extra = right.twinx()
-        extra.spines["right"].set_visible(True)
-        extra.set_ylabel(metric.replace("_", " "))
-    look = {"marker": "^", "color": "C3", "linestyle": ":", "markersize": mpl.rcParams["lines.markersize"] + 0.5}
-    if np.isfinite(values).any() and metric != "density":
-        extra.plot(x, np.where(np.isfinite(values), values, math.nan), **{**look, **style})
-        right.plot([], [], **look, label=metric.replace("_", " "))
+        if "density" not in metric:
+            extra = right.twinx()
+            extra.spines["right"].set_visible(True)
+            name_y(extra, metric.replace("_", " "))
+        extra.plot(x, values, **{**look, **style})
+        key(right, metric.replace("_", " "), **look)
     positive = [v for v in (*survivors, *(m.density for m in masks)) if v > 0]
     if max(positive) > 20 * min(positive):
         right.set_yscale("log")
-        ticks = log_ticks(min(positive), max(positive))
-        right.set_yticks(ticks, [f"{tick:.3g}" for tick in ticks])
-        right.yaxis.set_minor_formatter(NullFormatter())
+        log_labels(right.yaxis)
     else:
         right.set_ylim(bottom=0)
     legend(right)
     for ax in (left, right):
         ax.set_xlim(x[0] - 0.7 * width, x[-1] + 0.7 * width)
-        missing = not np.isfinite(values).any() and metric != "density" and ax is right
-        ax.set_xlabel("step" + (f" ({metric.replace('_', ' ')}: undefined)" if missing else ""))
+        missing = ax is right and np.isnan(values).all()
+        name_x(ax, "step" + (f" ({metric.replace('_', ' ')}: undefined)" if missing else ""))
         ax.xaxis.set_major_locator(MaxNLocator(7, integer=bool((x == np.round(x)).all())))
     return fig
 

@@ -13,16 +13,35 @@ from matplotlib.axes import Axes
 
 from topo.errors import TopoError
 from topo.masks import MaskSet
+from topo.metrics import metrics
+from topo.networks import find_wiring
 from topo.plots import plot
-from topo.plots.furniture import GREY, MARKERS, PALE, RED, STYLES, axes, legend, mark, name_layers, size_of, turn
-from topo.plots.given import labelled, one
+from topo.plots.furniture import (
+    GREY,
+    RED,
+    axes,
+    colour,
+    key,
+    legend,
+    log_labels,
+    mark,
+    name_layers,
+    name_y,
+    series,
+    size_of,
+)
+from topo.plots.given import labelled, one, report_of
+from topo.plots.nulls import Null, band, named, sampled, wanted
 from topo.report import Report
+from topo.wiring import Wiring
 
 Profiled = Report | MaskSet
 Data = Profiled | Sequence[Profiled] | Mapping[str, Profiled]
 
 # A logarithmic scale pays when the largest value is this many times the smallest.
 _DECADES = 20.0
+# Metrics of layers that masks alone have.
+_COUNTED = ("kept", "density", "sparsity")
 # Counts of weights are the same in every view.
 _WITHOUT_VIEW = ("kept", "density", "sparsity", "effective_params")
 # Small hollow marks inside the full ones of the density, where all that is kept is effective.
@@ -51,43 +70,80 @@ def layer_profile(
     metric: str = "density",
     ax: Axes | None = None,
     *,
-    null: Sequence[Profiled] | None = None,
+    null: str | Sequence[Profiled] | Mapping[str, Profiled] | None = None,
+    wiring: Wiring | str | Any | None = None,
+    rng: int | np.random.Generator = 0,
     **style: Any,
 ) -> Axes:
     """A number of each layer, in network order: one line for each mask.
 
     data: a Report or a MaskSet, several of them, or label -> one of them. metric: a metric of layers that the reports
-    hold, or "effective_density" (effective_params / size); masks alone have kept, density and sparsity. The scale is
-    logarithmic where values span decades. A layer without (effective) parameters has a red cross at the bottom, one
-    where the metric is undefined a gap in the line and a grey circle at the bottom. null: masks (or their
-    reports) drawn from a null model, shown as a grey band from their 5 % to their 95 % quantile. style: of the lines.
+    hold, or "effective_density" (effective_params / size); of masks it is computed, with the wiring where it needs one.
+    The scale is logarithmic where values span decades. A layer without (effective) parameters has a red cross at the
+    bottom, one where the metric is undefined a gap in the line and a grey circle at the bottom. null: a grey band of
+    what the metric is by chance: "METHOD:N", N masks that a method which rewires masks (shuffle, configuration, invert)
+    makes of the first ones given; or masks or their reports, drawn already. It goes from the 5 % to the 95 % quantile,
+    of fewer than 20 samples from the least to the largest. wiring: of masks that are no plain chain; a Wiring, a
+    model's name or a torch module. rng: of the null. style: of the lines.
 
-    Raises TopoError if a report lacks the metric.
+    Raises TopoError if a report lacks the metric, or a null is to be drawn from a report, which holds no masks.
     """
     given = labelled(data, Profiled, "a profile")
-    profiles = [_profile(label, item, metric) for label, item in given.items()]
+    net = None if wiring is None else find_wiring(wiring)
+    given = {label: _seen(item, metric, net) for label, item in given.items()}
+    nulls = _nulls(wanted(null), next(iter(given.values())), metric, net, rng)
+    profiles = [_profile(label, item, metric) for label, (_, item) in given.items()]
     several = len(profiles) > 1
-    lines = [
-        (
-            profile,
-            {"label": profile.label if several else None, "marker": turn(MARKERS, i), "linestyle": turn(STYLES, i)},
-        )
-        for i, profile in enumerate(profiles)
+    lines: list[Line] = [
+        (profile, {"label": profile.label if several else None, **series(i)}) for i, profile in enumerate(profiles)
     ]
-    ax = _draw(lines, metric, axes(ax), style)
+    ax = _draw(lines, metric, axes(ax), style, beside=nulls[1] if nulls else ())
     views = {
         row.view
-        for p in given.values()
+        for _, p in given.values()
         if isinstance(p, Report)
         for row in p.rows
         if row.metric == metric and row.layer and row.view
     }
     if len(views) == 1 and metric not in _WITHOUT_VIEW:
-        ax.set_ylabel(f"{ax.get_ylabel()} ({views.pop()} view)")
-    if null is not None:
-        _band(ax, [_profile(label, item, metric) for label, item in labelled(null, Profiled, "a band").items()], lines)
+        name_y(ax, f"{_title(metric)} ({views.pop()}\N{NO-BREAK SPACE}view)")
+    if nulls is not None:
+        layers = list(dict.fromkeys(name for profile in profiles for name in profile.values))
+        values = [[profile.values.get(name, math.nan) for name in layers] for profile in nulls[1]]
+        band(ax, range(len(layers)), np.array(values), nulls[0])
         legend(ax)
     return ax
+
+
+def _seen(
+    item: Profiled, metric: str, wiring: Wiring | None, besides: str = "kept,density,effective_params,"
+) -> tuple[MaskSet | None, Profiled]:
+    """The masks, if they are given, and what is drawn: a report of them if the metric takes more than counting.
+
+    besides: metrics that tell collapsed layers; a null does without.
+    """
+    if isinstance(item, Report):
+        return None, item
+    source = "effective_params" if metric == "effective_density" else metric
+    if source in _COUNTED or f"layer:{source}" not in metrics:
+        return item, item
+    return item, report_of(item, f"{besides}{source}", wiring)
+
+
+def _nulls(
+    null: Null, first: tuple[MaskSet | None, Profiled], metric: str, wiring: Wiring | None, rng: Any
+) -> tuple[str, list[_Profile]] | None:
+    """What drew the samples, and their profiles."""
+    if null is None:
+        return None
+    if isinstance(null, str):
+        if first[0] is None:
+            raise TopoError(f"null '{null}' is drawn from masks; a report holds none: give the masks themselves")
+        drawn: Mapping[str, Any] = labelled(sampled(null, first[0], wiring, rng), MaskSet, "a band")
+    else:
+        drawn = labelled(null, Profiled, "a band")
+    found = {label: _seen(item, metric, wiring, "")[1] for label, item in drawn.items()}
+    return named(drawn.values()), [_profile(label, item, metric) for label, item in found.items()]
 
 
 @plot("reports", "kept,density,effective_params")
@@ -101,28 +157,29 @@ def density_profile(data: Data, ax: Axes | None = None, **style: Any) -> Axes:
     several = len(given) > 1
     lines: list[Line] = []
     for i, (label, item) in enumerate(given.items()):
-        look = {"color": f"C{i}", "marker": turn(MARKERS, i)}
+        look = {**series(i), "linestyle": "-"}
         effective = _has_effective(item)
         name = label if several else "density" if effective else None
-        lines.append((_profile(label, item, "density"), {**look, "label": name, "linestyle": "-"}))
+        lines.append((_profile(label, item, "density"), {**look, "label": name}))
         if effective:
             look |= (
                 {"label": None, **_EFFECTIVE}
                 if several
-                else {"label": "effective density", "color": "C1", **_EFFECTIVE}
+                else {"label": "effective density", "color": colour(1), **_EFFECTIVE}
             )
             lines.append((_profile(label, item, "effective_density"), look))
     ax = _draw(lines, "density", axes(ax), style)
     if several and len(lines) > len(given):  # once for all masks
-        ax.plot([], [], color=GREY, marker="o", label="effective density", **_EFFECTIVE)
+        key(ax, "effective density", color=GREY, marker="o", **_EFFECTIVE)
         legend(ax)
     return ax
 
 
 @plot("reports", "kept,ramanujan_gap,imdb")
 def ramanujan_profile(data: Report, ax: Axes | None = None, **style: Any) -> Axes:
-    """Ramanujan gap and IMDB of each layer, above 0 where a layer is as good an expander as a Ramanujan graph.
+    """Ramanujan gap and IMDB of each layer; above 0 it expands as well as a Ramanujan graph.
 
+    The IMDB is the mean gap of classes of units with equal degrees.
     data: one Report with the metrics ramanujan_gap and, if it is to be drawn, imdb. Where one is undefined (too few
     edges, or no class of units with equal degrees) its hollow mark stands at the bottom; a layer without parameters
     has a red cross there. As `layer_profile`.
@@ -130,17 +187,17 @@ def ramanujan_profile(data: Report, ax: Axes | None = None, **style: Any) -> Axe
     report = one(data, Report, "a Ramanujan profile")
     asked = {"ramanujan_gap": "gap $\\Delta_r$ = bound $-\\,\\sigma_2$"}
     if any("imdb" in entry for entry in report.layers):
-        asked["imdb"] = "IMDB: mean gap of degree classes"
-    looks = ({"color": "C0", "marker": "o"}, {"color": "C1", "marker": "s", **_EFFECTIVE})
+        asked["imdb"] = "IMDB"
+    looks = (series(0), {**series(1), **_EFFECTIVE})
     lines: list[Line] = [
         (_profile(report.mask, report, metric), {**look, "label": label})
         for (metric, label), look in zip(asked.items(), looks)
     ]
     ax = _draw(lines, "", axes(ax), style, gaps=True)
-    ax.set_ylabel(f"singular value{_view(report)}")
+    name_y(ax, f"singular value{_view(report)}")
     ax.axhline(0, color=GREY, linewidth=0.8, zorder=1)
     low, high = ax.get_ylim()
-    ax.axhspan(0, max(high, 0.1), color="C0", alpha=0.07, linewidth=0, zorder=0)
+    ax.axhspan(0, max(high, 0.1), color=colour(0), alpha=0.07, linewidth=0, zorder=0)
     ax.set_ylim(low - 0.16 * (high - low), max(high, 0.1))
     layers = list(lines[0][0].values)
     for height, ((profile, look), name) in enumerate(zip(lines, ("gap", "IMDB"))):
@@ -153,22 +210,7 @@ def ramanujan_profile(data: Report, ax: Axes | None = None, **style: Any) -> Axe
 
 def _view(report: Report) -> str:
     views = {row.view for row in report.rows if row.metric == "ramanujan_gap" and row.layer and row.view}
-    return f" ({views.pop()} view)" if len(views) == 1 else ""
-
-
-def _band(ax: Axes, nulls: Sequence[_Profile], lines: Sequence[Line]) -> None:
-    """The quantiles of the null profiles, layer by layer, behind the lines."""
-    layers = list(dict.fromkeys(name for profile, _ in lines for name in profile.values))
-    drawn = np.array([[profile.values.get(name, math.nan) for name in layers] for profile in nulls])
-    drawn[~np.isfinite(drawn)] = math.nan
-    known = np.isfinite(drawn).any(axis=0)
-    low, high = np.full((2, len(layers)), math.nan)
-    low[known], high[known] = np.nanquantile(drawn[:, known], (0.05, 0.95), axis=0)
-    label = f"null model, 5 to 95 % of {len(nulls)}"
-    if len(layers) == 1:
-        ax.fill_between([-0.2, 0.2], low[[0, 0]], high[[0, 0]], color=PALE, linewidth=0, zorder=0, label=label)
-    else:
-        ax.fill_between(range(len(layers)), low, high, color=PALE, linewidth=0, zorder=0, label=label)
+    return f" ({views.pop()}\N{NO-BREAK SPACE}view)" if len(views) == 1 else ""
 
 
 def _has_effective(item: Profiled) -> bool:
@@ -187,7 +229,7 @@ def _profile(label: str, item: Profiled, metric: str) -> _Profile:
             "sparsity": {name: 1.0 - kept / size for name, (kept, size) in counts.items()},
         }
         if metric not in numbers:
-            raise TopoError(f"masks alone have {', '.join(numbers)} of a layer; '{metric}' needs a report from analyze")
+            raise TopoError(f"no metric of masks is called '{metric}' (topo list metrics): '{metric}' needs a report")
         return _Profile(label, numbers[metric], frozenset(name for name, (kept, _) in counts.items() if kept == 0))
     source = "effective_params" if metric == "effective_density" else metric
     entries = item.layers
@@ -204,6 +246,10 @@ def _profile(label: str, item: Profiled, metric: str) -> _Profile:
     return _Profile(label, values, frozenset(collapsed))
 
 
+def _title(metric: str) -> str:
+    return metric.replace("_", " ").replace("ramanujan", "Ramanujan")
+
+
 def _float(number: float) -> float:
     try:
         return float(number)
@@ -211,10 +257,18 @@ def _float(number: float) -> float:
         return math.inf
 
 
-def _draw(lines: Sequence[Line], metric: str, ax: Axes, style: Mapping[str, Any], gaps: bool = False) -> Axes:
+def _draw(
+    lines: Sequence[Line],
+    metric: str,
+    ax: Axes,
+    style: Mapping[str, Any],
+    gaps: bool = False,
+    beside: Sequence[_Profile] = (),
+) -> Axes:
+    """Lines and marks of profiles. gaps: gaps of the lines have marks of their own. beside: what will be drawn, too."""
     profiles = [profile for profile, _ in lines]
     layers = list(dict.fromkeys(name for profile in profiles for name in profile.values))
-    log = not gaps and _spans_decades(profiles)
+    log = not gaps and _spans_decades([*profiles, *beside])
     if log:
         ax.set_yscale("log")
     for profile, look in lines:
@@ -226,9 +280,11 @@ def _draw(lines: Sequence[Line], metric: str, ax: Axes, style: Mapping[str, Any]
     collapsed = set().union(*(profile.collapsed for profile in profiles))
     missing = set().union(*(profile.undefined(layers) for profile in profiles)) - collapsed
     mark(ax, [x for x, name in enumerate(layers) if name in collapsed], "collapsed", marker="x", color=RED)
-    if not gaps:  # gaps have marks of their own
+    if not gaps:
         mark(ax, [x for x, name in enumerate(layers) if name in missing], "undefined", marker="o", color=GREY)
-    ax.set_ylabel(metric.replace("_", " "))
+    name_y(ax, _title(metric))
+    if log:
+        log_labels(ax.yaxis)
     ax.set_xlim(-0.5, len(layers) - 0.5)
     name_layers(ax, layers)
     ax.grid(axis="y")

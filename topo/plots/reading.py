@@ -15,7 +15,7 @@ from topo.report import SCHEMA, Report, Row
 
 TABLES = (".csv", ".jsonl")
 # Given in Python only, or by options of the command of their own.
-_NOT_OPTIONS = frozenset({"data", "ax", "fig", "null", "wiring", "rng", "steps", "style"})
+_NOT_OPTIONS = frozenset({"data", "ax", "fig", "wiring", "rng", "steps", "style"})
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import matplotlib as mpl
@@ -13,14 +14,15 @@ from matplotlib.ticker import MaxNLocator
 
 from topo.errors import TopoError
 from topo.graph import Block, LayeredGraph
-from topo.masks import BitRows
+from topo.masks import MaskSet
 from topo.metrics import degrees
 from topo.metrics.bipartite import Bipartite, of_block
 from topo.metrics.singular import gram
 from topo.metrics.spectral import ramanujan
 from topo.plots import plot
-from topo.plots.furniture import GREY, MARKERS, PALE, STYLES, axes, legend, turn
+from topo.plots.furniture import GREY, axes, colour, headline, legend, log_labels, name_x, name_y, series
 from topo.plots.given import Masked, choice, graph_of, labelled, layer_called
+from topo.plots.nulls import Null, apart, band, named, sampled, wanted
 
 Data = Masked | Sequence[Masked] | Mapping[str, Masked]
 # All singular values by a dense method, n^3: half a minute.
@@ -36,16 +38,18 @@ def spectrum(
     *,
     layer: str | None = None,
     view: str = "kernel",
-    samples: int = 20,
+    null: str | Sequence[Masked] | Mapping[str, Masked] | None = "shuffle:20",
     rng: int | np.random.Generator = 0,
     **style: Any,
 ) -> Axes:
-    """All singular values of a layer, largest first, against its Ramanujan bound and random layers of its density.
+    """All singular values of a layer, largest first, against its Ramanujan bound and a null band.
 
     data: masks or graphs, several of them, or by label. layer: its name, by default the one that keeps most. view: of
-    the layer as a bipartite graph (a graph comes with its own); units without an edge are left out. samples: how many
-    masks with as many weights are drawn at random for the grey band (5 to 95 %) around the first layer; 0 for no band.
-    style: of the lines.
+    the layer as a bipartite graph (a graph comes with its own); units without an edge are left out. null: a
+    grey band of what the values of the first are by chance: "METHOD:N", N layers that a method which rewires masks
+    (shuffle: any of its density; configuration: any of its degrees; invert) makes of it; or masks, drawn already;
+    None or "none" for no band. It goes from the 5 % to the 95 % quantile, of fewer than 20 samples from the least to
+    the largest. rng: of the null. style: of the lines.
 
     Raises TopoError for a layer that keeps nothing, or whose smaller side has over 4096 units.
     """
@@ -53,12 +57,11 @@ def spectrum(
     given = labelled(data, Masked, "a spectrum")
     blocks = {label: layer_called(graph_of(item, view=view), layer) for label, item in given.items()}
     first = next(iter(blocks.values()))
-    if samples:
-        _random_band(ax, first, samples, np.random.default_rng(rng))
+    _null_band(ax, wanted(null), first, view, rng)
     for i, (label, block) in enumerate(blocks.items()):
         made = of_block(block)
         values = _singular(made, block.name)
-        look = {"marker": turn(MARKERS, i), "linestyle": turn(STYLES, i), "color": f"C{i}", "linewidth": 0.7}
+        look = {**series(i), "linewidth": 0.7}
         size = mpl.rcParams["lines.markersize"] * (0.6 if len(values) > 40 else 1)
         name = label if len(blocks) > 1 else "singular values"
         ax.plot(
@@ -68,9 +71,9 @@ def spectrum(
         bound = _bound(made)
         if math.isfinite(bound):
             text = "Ramanujan bound" + (f", {label}" if len(blocks) > 1 else r" $\sqrt{d_l-1}+\sqrt{d_r-1}$")
-            ax.axhline(bound, color=f"C{i}", linestyle=(0, (4, 2)), linewidth=1, label=text)
-    ax.set_xlabel(f"rank ({first.name.removesuffix('.weight')}, {first.layer_view} view)")
-    ax.set_ylabel("singular value")
+            ax.axhline(bound, color=colour(i), linestyle=(0, (4, 2)), linewidth=1, label=text)
+    name_x(ax, f"rank ({first.name.removesuffix('.weight')}, {first.layer_view} view)")
+    name_y(ax, "singular value")
     ax.set_ylim(bottom=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(ax)
@@ -98,19 +101,23 @@ def _bound(made: Bipartite) -> float:
     return ramanujan(edges / left, edges / right) if edges >= max(left, right) > 0 else math.nan
 
 
-def _random_band(ax: Axes, block: Block, samples: int, rng: np.random.Generator) -> None:
-    mask = block.rows.unpack().reshape(-1)
-    drawn = []
-    for _ in range(samples):
-        rows = BitRows.of_mask(rng.permutation(mask).reshape(block.shape))
-        made = of_block(Block(block.name, rows, block.view, block.layer_view, block.layer))
-        drawn.append(_singular(made, block.name))
-    longest = max(map(len, drawn))
-    padded = np.array([np.pad(values, (0, longest - len(values))) for values in drawn])
-    low, high = np.quantile(padded, (0.05, 0.95), axis=0)
-    label = f"random, same density: 5 to 95 % of {samples}"
-    look: dict[str, Any] = {"color": PALE, "linewidth": 1.5, "label": label, "zorder": 0}
-    ax.fill_between(range(1, longest + 1), low, high, **look)
+def _null_band(ax: Axes, null: Null, like: Block, view: str, rng: int | np.random.Generator) -> None:
+    """A band of the singular values of layers that are drawn from `like`, or given."""
+    if null is None:
+        return
+    if isinstance(null, str):
+        alone = MaskSet({like.name: like.rows})
+        drawn: Mapping[str, Any] = labelled(
+            sampled(null, alone, apart(alone, {like.name: like.groups}), rng), MaskSet, "a band"
+        )
+        blocks = [replace(like, rows=masks.rows(like.name)) for masks in drawn.values()]
+    else:
+        drawn = labelled(null, Masked, "a band")
+        blocks = [layer_called(graph_of(item, view=view), like.name) for item in drawn.values()]
+    values = [_singular(of_block(block), block.name) for block in blocks]
+    longest = max(map(len, values))
+    padded = np.array([np.pad(found, (0, longest - len(found))) for found in values])
+    band(ax, range(1, longest + 1), padded, named(drawn.values()))
 
 
 @plot("masks")
@@ -141,7 +148,7 @@ def degree_distribution(
         for i, (label, graph) in enumerate(graphs.items()):
             blocks = graph.masked_blocks if layer is None else [layer_called(graph, layer)]
             found = np.concatenate([_degrees(graph, block, side, relative or layer is None) for block in blocks])
-            look = {"color": f"C{i}", "linestyle": turn(STYLES, i), "label": label if len(graphs) > 1 else "mask"}
+            look = {**series(i), "label": label if len(graphs) > 1 else "mask"}
             _ccdf(ax, found, {**look, **style})
         if layer is not None:
             label, graph = next(iter(graphs.items()))
@@ -152,14 +159,15 @@ def degree_distribution(
     what = {"in": "fan-in", "out": "fan-out"}[side]
     over = " / mean of the layer" if relative or (layer is None and len(graphs) > 1) else ""
     name = "" if layer is None else f"{layer_called(first, layer).name.removesuffix('.weight')}, "
-    ax.set_xlabel(f"{what}{over} ({name}{first.layer_view} view{empty})")
-    ax.set_ylabel("share of units with at least as many")
+    name_x(ax, f"{what}{over} ({name}{first.layer_view} view{empty})")
+    name_y(ax, "share of units with at least as many")
     ax.set_ylim(0, 1.02)
     drawn = np.concatenate([line.get_xdata() for line in ax.lines] or [np.ones(1)])
     positive = drawn[drawn > 0]
     if positive.size and positive.max() > _DECADE * np.median(positive) and relative:
         ax.set_xscale("log")
         ax.set_xlim(max(positive.min(), positive.max() / 1e3) / 1.3, positive.max() * 1.3)
+        log_labels(ax.xaxis)
     else:
         ax.set_xlim(left=0)
     ax.grid(True)
@@ -177,6 +185,7 @@ def _ccdf(ax: Axes, found: np.ndarray, look: dict[str, Any]) -> None:
     values, counts = np.unique(found, return_counts=True)
     above = np.append(np.cumsum(counts[::-1])[::-1], 0) / len(found)
     x = np.concatenate([[0.0], values])
+    look = {**look, "marker": "none"}
     ax.step(np.append(x, values[-1]), np.concatenate([[1.0], above[:-1], [0.0]]), where="pre", **look)
 
 
@@ -187,7 +196,7 @@ def _each_layer(ax: Axes, graph: LayeredGraph, side: str, relative: bool, style:
     colours = mpl.colormaps["viridis"].resampled(256)
     for place, block in enumerate(blocks):
         if block.kept:
-            look = {"color": colours(0.92 * place / max(len(blocks) - 1, 1)), "linewidth": 0.8}
+            look = {"color": colours(0.92 * place / max(len(blocks) - 1, 1)), "linewidth": 0.8, "linestyle": "-"}
             label = None if len(blocks) > 6 else block.name.removesuffix(".weight")
             _ccdf(ax, _degrees(graph, block, side, relative), {**look, "label": label, **style})
     if len(blocks) > 6:
@@ -214,7 +223,7 @@ def _random_degrees(ax: Axes, block: Block, side: str, relative: bool, label: st
     scale = mean if relative else 1.0
     ax.step(
         reach / scale, binom.sf(reach - 1, trials, block.kept / block.size), where="pre", color=GREY, linewidth=0.8,
-        linestyle="--", label=label, zorder=1,
+        linestyle="--", marker="none", label=label, zorder=1,
     )  # fmt: skip
 
 
@@ -229,11 +238,12 @@ def mask_matrix(
     grid: int = 160,
     **style: Any,
 ) -> Axes:
-    """The mask of a layer as a matrix, outputs against inputs; above `grid` units the density of blocks of units.
+    """The mask of a layer as a matrix, outputs against inputs; of a large one the density of blocks.
 
     layer: its name, by default the one that keeps most. view: "kernel" has a column for each (input channel, kernel
     position), "channel" one for each input channel. order: "degree" sorts both sides, most edges first (the empirical
-    graphon); "none" leaves units where they are. grid: most rows and columns that are drawn. style: of the image.
+    graphon); "none" leaves units where they are. grid: most rows and columns that are drawn;
+    of more units, blocks of units are one cell. style: of the image.
     """
     from topo.plots.given import one
 
@@ -262,11 +272,11 @@ def mask_matrix(
         rows, columns = (math.ceil(n / c) for n, c in zip(matrix.shape, cells.shape))
         bar.set_label(f"density of {rows} x {columns} entries" if (rows, columns) != (1, 1) else "share of taps kept")
     sort = ", by degree" if order == "degree" else ""
-    ax.set_xlabel(f"{'input channel and tap' if view == 'kernel' and block.taps > 1 else 'input unit'}{sort}")
-    ax.set_ylabel(f"output unit{sort}")
+    name_x(ax, f"{'input channel and tap' if view == 'kernel' and block.taps > 1 else 'input unit'}{sort}")
+    name_y(ax, f"output unit{sort}")
     name = block.name.removesuffix(".weight")
     text = f"{name}: {block.kept:,} of {block.size:,} kept, {view} view" + ("" if binary else "; white: empty")
-    ax.set_title(text, fontsize=mpl.rcParams["legend.fontsize"], loc="left")
+    headline(ax, text)
     for spine in ax.spines.values():
         spine.set_visible(True)
     return ax

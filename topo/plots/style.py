@@ -1,4 +1,8 @@
-"""Figures on paper: exact widths, fonts that venues accept, and files with the same bytes every time."""
+"""Figures on paper: exact widths, fonts that venues accept, and files with the same bytes every time.
+
+What figures look like is written in `topo.mplstyle` beside this file, and nowhere else:
+`plt.style.use("topo.plots.topo")` takes it as it is, `paper` adds the width of a venue.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from cycler import cycler
 from matplotlib.figure import Figure
 
 from topo.atomic import replacing
@@ -25,11 +28,14 @@ VENUES = {
     "jmlr": (6.0, 6.0),
     "nature": (3.5, 7.2),
 }
-# Okabe & Ito: told apart with every kind of colour blindness. Yellow comes last: it is faint on white.
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-_GOLDEN = 0.618
-# Type 42 is TrueType: venues refuse the Type 3 fonts that matplotlib embeds by default. SVG text stays text.
-_FONTS: dict[Any, Any] = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "topo"}
+STYLE: dict[Any, Any] = dict(
+    mpl.rc_params_from_file(Path(__file__).with_name("topo.mplstyle"), use_default_template=False)
+)
+# Of series, in this order: of STYLE, because colours alone do not tell them apart.
+MARKERS, LINES = (STYLE["axes.prop_cycle"].by_key()[key] for key in ("marker", "linestyle"))
+_GOLDEN, _LOWEST = 0.618, 2.6
+# What a file is written with, also of a figure that was drawn in another style.
+_FONTS: dict[Any, Any] = {key: STYLE[key] for key in ("pdf.fonttype", "ps.fonttype", "svg.fonttype", "svg.hashsalt")}
 _METADATA: dict[str, dict[str, Any]] = {
     ".pdf": {"CreationDate": None},
     ".svg": {"Date": None},
@@ -38,10 +44,11 @@ _METADATA: dict[str, dict[str, Any]] = {
 
 
 @contextmanager
-def paper(venue: str = "neurips", *, wide: bool = False, ratio: float = _GOLDEN) -> Iterator[None]:
+def paper(venue: str = "neurips", *, wide: bool = False, ratio: float | None = None) -> Iterator[None]:
     """Within it, figures are made for the page: as wide as a column of the venue (`wide`: as its text), 7 to 8 pt type.
 
-    ratio: height / width. Settings outside are untouched.
+    ratio: height / width, by default the golden section, in narrow columns as much more as makes 2.6 inches: type is as
+    large there, and would leave no room for the axes. Settings outside are untouched.
 
     >>> with paper("icml"):
     ...     ax = layer_profile(report)  # doctest: +SKIP
@@ -51,34 +58,8 @@ def paper(venue: str = "neurips", *, wide: bool = False, ratio: float = _GOLDEN)
     if venue not in VENUES:
         raise TopoError(f"no venue is called '{venue}'; there are: {', '.join(VENUES)}")
     width = VENUES[venue][wide]
-    style: dict[Any, Any] = {
-        **_FONTS,
-        "figure.figsize": (width, width * ratio),
-        "figure.constrained_layout.use": True,
-        "savefig.bbox": None,
-        "font.size": 8,
-        "axes.labelsize": 8,
-        "axes.titlesize": 8,
-        "legend.fontsize": 7,
-        "xtick.labelsize": 7,
-        "ytick.labelsize": 7,
-        "lines.linewidth": 1.0,
-        "lines.markersize": 3.5,
-        "axes.linewidth": 0.6,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "xtick.major.width": 0.6,
-        "ytick.major.width": 0.6,
-        "xtick.major.size": 2.5,
-        "ytick.major.size": 2.5,
-        "ytick.minor.width": 0.4,
-        "ytick.minor.size": 1.5,
-        "grid.linewidth": 0.4,
-        "grid.color": "#dddddd",
-        "legend.frameon": False,
-        "axes.prop_cycle": cycler(color=OKABE_ITO),
-    }
-    with mpl.rc_context(style):
+    height = max(width * _GOLDEN, _LOWEST) if ratio is None else width * ratio
+    with mpl.rc_context({**STYLE, "figure.figsize": (width, height)}):
         yield
 
 
