@@ -446,7 +446,7 @@ def test_figure_of_frontiers() -> None:
     """A staircase for each front, marks of efficient points, the limits once."""
     points = [{"nodes": n, "log10_paths": p} for n, p in ((700, 14.0), (300, 20.0), (250, 19.0), (150, 28.0))]
     ax = plots["frontier"](points, figure().add_subplot())
-    drawn = {line.get_label(): line.get_xdata().tolist() for line in ax.get_lines()}
+    drawn = {str(line.get_label()).partition(":")[0]: line.get_xdata().tolist() for line in ax.get_lines()}
     assert drawn["masks"] == [150.0, 300.0, 700.0]
     both = frontier(NETS["mlp"], total=300, points=3)
     ax = plots["frontier"]({"one": both, "two": both}, figure().add_subplot())
