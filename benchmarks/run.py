@@ -353,7 +353,7 @@ def scale(quick: bool) -> list[Row]:
     from topo.masks import MaskSet
     from topo.wiring import chain
 
-    found, reference = [], None
+    found = []
     for width, depth in (
         [(160, 4), (512, 4), (1600, 4)] if quick else [(160, 4), (512, 4), (1600, 4), (5000, 2), (7100, 4)]
     ):
@@ -365,7 +365,6 @@ def scale(quick: bool) -> list[Row]:
         read = best(lambda m=masks: [mask.view(np.uint32).max() for mask in m.values()])[0]
         task = f"{size:.1e} parameters: {1e9 * ours / size:.2f} ns each"
         found.append(Row("scale", task, ours, "one plain read of the masks", read, None, ""))
-        reference = reference or ours / size
     return found
 
 

@@ -80,12 +80,12 @@ def figures(m: Material) -> dict[str, tuple[Callable[[], tuple[Any, dict[str, An
                     method: [
                         m.report(topo.generate(method, m.resnet20, density=d), "paths") for d in (0.01, 0.02, 0.05, 0.1)
                     ]
-                    for method in ("uniform", "erk", "biregular", "block")
+                    for method in ("uniform", "erk", "block", "npb", "balance")
                 }
                 | {"SynFlow": [m.report(m.synflow, "paths")]},
                 {},
             ),
-            "ResNet-20: four random methods at four densities, and SynFlow at 2 %",
+            "ResNet-20: random masks, npb and balance at four densities, and SynFlow at 2 %",
         ),
         "density_profile": (
             lambda: ({k: m.report(v, "paths") for k, v in both.items() if k != "biregular"}, {}),
