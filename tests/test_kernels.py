@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,3 +128,18 @@ def test_packing_does_not_depend_on_who_packs(monkeypatch) -> None:
     assert _pack(np.array([[0, 2]], np.uint8), True)[1] and _pack(np.array([[0, 2]], np.int64), True)[1]
     assert _pack(np.array([[0, 0x7F81]], np.uint16))[1] and not _pack(np.array([[0, 0x7F80]], np.uint16))[1]
     assert _pack(np.array([[0, np.nan]], np.float16))[1] and not _pack(np.array([[0, np.inf]], np.float16))[1]
+
+
+def test_kernels_compile_where_nothing_can_be_written(tmp_path: Path) -> None:
+    """An installation and a home that are read-only: a private cache, gone with the process."""
+    (tmp_path / "file").write_text("not a folder")
+    code = (
+        "import sys; from pathlib import Path; import topo.kernels as kernels; "
+        f"here = Path({str(tmp_path)!r}); "
+        "assert kernels._private_cache([here / 'file' / 'a', here / 'b']) is None; "
+        "made = kernels._private_cache([here / 'file' / 'a']); "
+        "print(made, Path(made).is_dir(), oct(Path(made).stat().st_mode & 0o777))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    made, there, mode = done.stdout.split()
+    assert (there, mode) == ("True", "0o700") and not Path(made).exists()
