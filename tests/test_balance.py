@@ -132,11 +132,11 @@ def test_large_networks(name: str, model: str, density: float) -> None:
 
 
 @pytest.mark.parametrize("density, nodes", [(0.1, 701), (0.05, 701), (0.02, 485), (0.01, 298), (0.005, 152)])
-def test_balanced_mode_comes_within_three_thousandths_of_its_bound(density: float, nodes: int) -> None:
+def test_balanced_mode_comes_within_six_ten_thousandths_of_its_bound(density: float, nodes: int) -> None:
     wiring = find_wiring("resnet20")
     for seed in range(3):
         certificate = methods["balance"](wiring, total=round(density * 270896), rng=seed).certificate
-        assert certificate.ratio >= 0.997
+        assert certificate.ratio >= 0.9994
         assert certificate.nodes == nodes
         assert certificate.kept == certificate.effective == round(density * 270896)
 
@@ -482,6 +482,11 @@ def test_the_certificate_is_printed_and_kept_with_the_masks(tmp_path, capsys) ->
     )
     assert kept["kept"] == kept["effective"] == 5418 and kept["ratio"] == pytest.approx(ratio, rel=1e-12)
     assert report["log10_effective_paths"] <= kept["log10_paths_bound"] and kept["bound_certified"]
+    assert kept["entropy"] == pytest.approx(report["path_entropy"], rel=1e-12) and kept["entropy"] < kept["log_budgets"]
+    deep = generate("balance", "resnet50:stem=tiny", density=0.05).provenance["certificate"]
+    assert not deep["bound_certified"]  # blocks of three layers
+    assert main(["generate", "npb", "--model", "resnet50", "--density", "0.05", "-o", str(tmp_path / "deep.npz")]) == 0
+    assert ", not certified)" in capsys.readouterr().out
 
 
 def test_frontier_on_the_command_line(tmp_path, capsys) -> None:

@@ -465,6 +465,7 @@ def test_synflow_l2_is_the_path_kernel_saliency() -> None:
 # -- facts of the papers
 
 
+@pytest.mark.slow
 def test_one_round_of_synflow_collapses_and_several_do_not() -> None:
     """ResNet-18 at 10**-1.5: one round empties whole layers, and no path is left. Three leave no gap in the chain."""
     torch.manual_seed(0)
@@ -568,6 +569,9 @@ def test_draws_of_walks_by_hand() -> None:
     sums = np.empty(6)
     kernel_sums(np.concatenate([weights, weights[2:]]), sums)
     assert sums.tolist() == [3, 0, 1, 5, 1, 5]
+    drawn = np.random.default_rng(0).standard_normal((11, 9))
+    kernel_sums(drawn, found := np.empty(11))
+    assert np.allclose(found, np.abs(drawn).sum(axis=1), rtol=1e-14)
     kernel_sums(np.array([[np.nan, 1.0, 1.0]] * 5, np.float32), nans := np.empty(5))
     assert np.isnan(nans).all()
     shares = np.empty((2, 2))
@@ -584,6 +588,27 @@ def test_draws_of_walks_by_hand() -> None:
     assert np.array_equal(taps, (totals <= chances[:, None] * totals[:, -1:]).sum(axis=1))
 
 
+def test_phew_reads_no_zero_padding_and_fills_by_rate() -> None:
+    """Weights on zero padding are never walked; the last weights are drawn as often as their forward probabilities."""
+    from topo.pruners.phew import _Collected, _fill, _Table, _Walker
+    from topo.wiring import Layer, Wiring
+
+    weights = np.array([[1.0, 50.0, 2.0], [3.0, 50.0, 6.0]])
+    rng = np.random.default_rng(0)
+    padded = _Table.of(Layer("l", (2, 3), np.array([0, -1, 1]), 2), weights)
+    there, _ = padded.step(np.repeat([0, 1], 500), rng, True)
+    assert set(there.tolist()) == {0, 2}
+    wiring = Wiring(np.arange(2), (Layer("l", (3, 2), np.arange(2), 2),), np.arange(2, 5))
+    shares = np.array([[1.0, 4.0], [2.0, 1.0], [1.0, 3.0]])
+    chosen, crossed = np.zeros((3, 2)), np.ones(wiring.n_units + 1, bool)
+    for _ in range(4000):
+        kept = _Collected({"l": shares}, 1)
+        _fill(_Walker(wiring, {"l": shares}, rng), kept, crossed, rng)
+        chosen += kept.flags()["l"]
+    expected = 4000 * shares / shares.sum(axis=0) / 2  # the rates of each input's weights sum to 1
+    assert ((chosen - expected) ** 2 / expected).sum() < 25  # 5 degrees of freedom
+
+
 def test_phew_takes_a_wiring_that_fits() -> None:
     """A wiring given gives the masks of the traced one; that of another network is refused, and so is a NaN."""
     torch.manual_seed(0)
@@ -592,6 +617,11 @@ def test_phew_takes_a_wiring_that_fits() -> None:
     assert prune("phew", model, density=0.02, input_shape=(3, 32, 32), wiring=wiring) == traced
     with pytest.raises(TopoError, match=r"has shape .* but the wiring's layer has"):
         prune("phew", build("resnet20:classes=100"), density=0.1, input_shape=(3, 32, 32), wiring=wiring)
+    stack, told = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4)), []
+    with pytest.raises(TopoError, match=r"'2.weight' of the model is no layer of the given wiring; its layers are: 0.weight"):
+        prune("phew", stack, density=0.5, wiring=topo.trace(stack[:1], (6,)))
+    prune("phew", stack, density=0.5, input_shape=(6,), progress=lambda *what: told.append(what))
+    assert told == [(0, 1, "25 parameters"), (1, 1, "done")]
     with torch.no_grad():
         model.conv.weight[0, 0, 0, 0] = torch.nan
     with pytest.raises(TopoError, match=r"'conv\.weight' holds weights that are not finite"):

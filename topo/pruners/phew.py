@@ -34,6 +34,9 @@ def phew(net: Network, batches: Batches, *, rng: np.random.Generator) -> Scores:
     """
     arrays = {name: (w.float() if w.itemsize < 4 else w).cpu().numpy() for name, w in net.dense.items()}
     weights = output_first(net.module, arrays)
+    if net.known_wiring is not None and (strange := [name for name in weights if name not in net.wiring.names]):
+        known = ", ".join(net.wiring.names)
+        raise TopoError(f"'{strange[0]}' of the model is no layer of the given wiring; its layers are: {known}")
     kept = _Collected(weights, net.keep)
     if net.keep:
         _collect(_Walker(net.wiring, weights, rng), kept, rng)

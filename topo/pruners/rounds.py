@@ -83,8 +83,10 @@ def prune(
             if how.shared_ranking:
                 masks = _ranked(how, net, data, kept, quota, values, own, ties, progress)
             else:
-                net.keep = kept
+                net.keep, tell = kept, progress or (lambda done, total, what: None)
+                tell(0, 1, f"{kept:,} parameters")
                 chosen = how.score(net, data, rng=own, **_own_options(values))
+                tell(1, 1, "done")
                 masks = {name: flags.cpu().numpy() for name, flags in chosen.items()}
     provenance = {
         "method": method,
