@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import html
 import importlib.util
+import inspect
 import math
 import os
 import re
@@ -56,9 +58,20 @@ def test_links_inside_the_site_resolve(site: dict[str, str]) -> None:
             path, _, anchor = html.unescape(target).partition("#")
             there = os.path.normpath(os.path.join(os.path.dirname(name), path)) if path else name
             assert there in site, f"{name} links to {target}"
-            assert not anchor or anchor in ids[there] or there != name, f"{name} links to {target}"
+            assert not anchor or anchor in ids[there], f"{name} links to {target}"
             found += bool(anchor)
     assert found > 100
+
+
+def test_links_of_the_pages_resolve_in_the_repository_too(site: dict[str, str]) -> None:
+    """A page read as Markdown links to files; what is no page of the site is named there in words."""
+    for page in [*PAGES, *(DOCS / "api").glob("*.md")]:
+        for target in re.findall(r"\]\((?![a-z]+:)([^)#]+)[^)]*\)", FENCE.sub("", page.read_text("utf-8"))):
+            assert (page.parent / target).is_file(), f"{page.name} links to {target}"
+    text, written = words(site["index.html"]), (DOCS / "index.md").read_text("utf-8")
+    for name in ("notebooks", "benchmarks"):
+        assert f"[{name}](../{name}/README.md)" in written
+        assert f"{name} ({name}/README.md in the repository)" in text
 
 
 def test_the_site_needs_no_network(site: dict[str, str]) -> None:
@@ -106,22 +119,150 @@ def test_every_registry_is_shown(site: dict[str, str]) -> None:
             assert " ".join(entry.doc.replace("`", "").split()) in text, entry.name
 
 
+def plain(text: str | None) -> str:
+    """A text of a registry or a parser as a page shows it: blanks made one, `code` without its quotes."""
+    return " ".join((text or "").replace("`", "").split())
+
+
+def part(page: str, title: str) -> str:
+    """The HTML under a heading, up to the next heading of its level or above."""
+    head = re.search(rf"<h([23])>{re.escape(title)}<a.*?</h\1>", page)
+    assert head, f"no heading '{title}'"
+    return re.split(rf"<h[1-{head[1]}]>|</article>", page[head.end() :])[0]
+
+
+def rows(page: str) -> list[list[str]]:
+    """The cells of the tables of a page, line by line, as text."""
+    lines = re.findall(r"<tr\b.*?</tr>", page, re.DOTALL)
+    cells = [[words(cell) for cell in re.findall(r"<td>.*?</td>", line, re.DOTALL)] for line in lines]
+    return [line for line in cells if line]
+
+
+def listed(options: dict[str, object]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in options.items()) or "none"
+
+
+def test_every_metric_is_shown_with_its_unit_view_and_source(site: dict[str, str]) -> None:
+    from topo.metrics import GROUPS, metrics
+
+    for group in GROUPS:
+        shown = {cells[0]: cells[1:] for cells in rows(part(site["metrics.html"], group))}
+        names = {entry.name for entry in metrics.values() if entry.group == group}
+        counts = {name for name in names if name.endswith("_layers") and name.removesuffix("_layers") in names}
+        assert len(shown) == len(names - counts) > 3
+        for name in names - counts:
+            found = [metrics[key] for key in (f"layer:{name}", f"network:{name}") if key in metrics]
+            units, sources = (dict.fromkeys(getattr(entry, side) for entry in found) for side in ("unit", "source"))
+            views = {"network": "network", "layer": "single layer"}
+            meaning, view, source = shown[f"{name} {', '.join(units)}"]
+            assert view == ", ".join(dict.fromkeys(views[entry.view] for entry in found)), name
+            assert source == " ".join(map(plain, sources)), name
+            assert meaning.startswith(f"{found[0].scope}: ") and f"{found[-1].scope}: " in meaning, name
+            of_layers = re.split(r"\bnetwork: ", meaning)[0] if found[0].scope == "layer" else meaning
+            assert ("Needs" in of_layers) == (found[0].wired or found[0].weighted), name
+            assert ("wiring" in of_layers.partition("Needs")[2]) == found[0].wired, name
+            assert ("weights" in of_layers.partition("Needs")[2]) == found[0].weighted, name
+
+
+def test_every_method_and_model_is_shown_with_its_source_and_options(site: dict[str, str]) -> None:
+    from topo.generators import generators
+    from topo.models import models
+    from topo.optimize import methods
+    from topo.pruners import pruners
+    from topo.quotas import quotas
+
+    shapes, balance, scores = (part(site["methods.html"], title) for title in
+                               ("From shapes alone", "Balance", "From weights and data"))  # fmt: skip
+    kept = {"layers": "every layer keeps exactly its budget",
+            "total": "the network keeps exactly its budget, layers nearly"}  # fmt: skip
+    for name, made in generators.items():
+        budget = "from the masks it is given" if made.rewires else f"{made.quota} unless told otherwise"
+        budget = "its own" if made.fixed else budget
+        exact = kept.get(made.exact) or f"the structure forbids an exact budget: {made.keeps}"
+        end = f" Source: {plain(made.source)} Budgets: {budget}; {exact} Options: {listed(made.options)}"
+        assert words(part(shapes, name)).endswith(end), name
+    for name, method in methods.items():
+        assert words(part(balance, name)).endswith(f" Source: {plain(method.source)} Options: {listed(method.options)}")
+    for name, scored in pruners.items():
+        data = {"batches": "batches of (x, y)", "none": "no data"}[scored.data]
+        end = f" Source: {plain(scored.source)} Looks at: the model's weights, {data} Cost: {plain(scored.cost)}"
+        assert words(part(scores, name)).endswith(f"{end} Options: {listed(scored.options)}"), name
+    for name, rule in quotas.items():
+        first = plain(rule.__doc__.splitlines()[0])
+        assert words(part(part(site["methods.html"], "Quotas"), name)).startswith(first), name
+    for name, net in models.items():
+        shape = "x".join(map(str, net.input_shape()))
+        end = f" Source: {plain(net.source)} Input: {shape} Options: {net.usage or 'none'}"
+        assert words(part(site["models.html"], name)).endswith(end), name
+
+
+def test_every_figure_is_shown_with_what_it_is_drawn_of_and_its_options(site: dict[str, str]) -> None:
+    from topo.plots import plots, takes
+    from topo.plots.reading import options_of
+
+    drawn = {"reports": "reports, or masks and a model", "masks": "masks", "graphs": "masks and a model",
+             "rows": "a table, reports or runs"}  # fmt: skip
+    for name, draw in plots.items():
+        options = {key: "" if p.default in (p.empty, None) else p.default for key, p in options_of(draw).items()}
+        end = f" On the command line it is drawn of {drawn[takes[name][0]]}. -O: {listed(options)}"
+        assert words(part(site["plots.html"], name)).endswith(end), name
+
+
+def test_every_format_recipe_and_data_layout_is_shown(site: dict[str, str]) -> None:
+    from topo.data import data
+    from topo.formats import formats
+    from topo.train import recipes
+
+    ranked = sorted(formats.values(), key=lambda entry: entry.rank)
+    endings = [f"*{entry.ending}" if entry.write else "" for entry in ranked]
+    assert rows(site["formats.html"]) == [
+        [entry.name, plain(entry.about), ending] for entry, ending in zip(ranked, endings)
+    ]
+    assert rows(site["training.html"]) == [
+        [name, "your files" if entry.recognise else "built in", plain(entry.about)] for name, entry in data.items()
+    ]
+    for name in recipes:
+        written = (ROOT / "topo" / "train" / "recipes" / f"{name}.toml").read_text("utf-8")
+        shown = words(part(site["training.html"], name))
+        assert shown.replace(" ", "") == re.sub(r"\s", "", written), name
+
+
+COMMON = ("seed", "threads", "quiet", "debug")
+
+
+def arguments(command: argparse.ArgumentParser) -> list[list[str]]:
+    """What the tables say of a parser's arguments: how each is written, and its help."""
+    found = []
+    for action in command._actions:
+        name = action.dest if not action.option_strings else action.dest.upper()
+        value = str(action.metavar or (f"{{{','.join(action.choices)}}}" if action.choices else name))
+        many = {0: "", None: value, "+": f"{value} [{value} ...]", "*": f"[{value} ...]"}
+        written = many[action.nargs]
+        options = [f"{option} {written}".strip() for option in action.option_strings]
+        must = "; required" if action.required and options else ""
+        found.append([" ".join(options or [written]), plain(action.help) + must])
+    return found
+
+
 def test_every_command_and_option_is_shown(site: dict[str, str]) -> None:
     from topo.cli import parser
 
-    page = site["command_line.html"]
-    commands = next(action.choices for action in parser()._actions if isinstance(action.choices, dict))
+    page, whole = site["command_line.html"], parser()
+    commands = next(action.choices for action in whole._actions if isinstance(action.choices, dict))
     assert len(commands) >= 9
     for name, command in commands.items():
-        part = re.search(rf"<h2>topo {name}<a.*?(?=<h2>|</article>)", page, re.DOTALL)
-        assert part, name
-        marked = words(part[0])
-        for action in command._actions:
-            if action.dest in ("help", "seed", "threads", "quiet", "debug"):
-                continue
-            for option in action.option_strings or [str(action.metavar or action.dest)]:
-                assert f"{option}" in marked, f"topo {name} {option}"
-            assert " ".join((action.help or "").replace("`", "").split()) in marked, f"topo {name} {action.dest}"
+        there, entries = part(page, f"topo {name}"), arguments(command)
+        of_all = [entry for entry in entries if entry[0].split(" ")[0] in {f"--{option}" for option in COMMON}]
+        assert len(of_all) == len(COMMON), name  # every command has them; they stand in a table of their own
+        assert rows(there) == [entry for entry in entries if entry not in of_all and not entry[0].startswith("-h ")]
+        assert words(there).startswith(plain(command.description)), name
+        usage = re.search(r"<pre>(.*?)</pre>", there, re.DOTALL)
+        asked = re.sub(r" (\[-h\]|\[--(seed N|threads N|quiet|debug)\])", "", " ".join(command.format_usage().split()))
+        assert usage and f"usage: {words(usage[1])}" == asked
+        for line in (command.epilog or "").splitlines()[1:]:
+            assert f"$ {plain(line)}" in words(there), name
+        assert [entry for entry in rows(part(page, "Options of every command")) if entry[0] != "--version"] == of_all
+    assert ["--version", "show program's version number and exit"] in rows(part(page, "Options of every command"))
 
 
 def documented() -> list[tuple[str, Path]]:
@@ -175,6 +316,16 @@ def test_docstrings_are_shown_word_for_word(site: dict[str, str]) -> None:
     assert lines > 1000
 
 
+@pytest.mark.parametrize("module, line, many", [("topo.views", r"\w+ {2,}(?=\S)", 3), ("topo.networks", r" {4}\S", 4),
+                                                ("topo.metrics.bipartite", r"\w+ {2,}(?=\S)", 3)])  # fmt: skip
+def test_aligned_and_indented_lines_keep_every_space(site: dict[str, str], module: str, line: str, many: int) -> None:
+    doc = inspect.getdoc(importlib.import_module(module)) or ""
+    found = [text for text in doc.splitlines() if re.match(line, text)]
+    assert len(found) == many
+    written = html.escape(inspect.cleandoc("\n" + "\n".join(found)), quote=False)
+    assert f"<pre><span></span>{written}\n</pre>" in "".join(site.values())
+
+
 def test_names_of_the_package_are_in_the_reference(site: dict[str, str]) -> None:
     ids = {found for page in site.values() for found in re.findall(r'\bid="(topo\.[^"]+)"', page)}
     names = {f"topo.{name}" for name in topo.__all__ if name not in ("__version__", "TopoError")}
@@ -202,6 +353,7 @@ sys.exit(failed > 0)
 """
 
 
+@pytest.mark.slow
 def test_examples_of_the_pages_run(tmp_path: Path) -> None:
     """In a process of their own: they add to the registries."""
     pages = [page for page in PAGES if FENCE.search(page.read_text("utf-8"))]

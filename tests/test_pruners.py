@@ -618,7 +618,7 @@ def test_phew_takes_a_wiring_that_fits() -> None:
     with pytest.raises(TopoError, match=r"has shape .* but the wiring's layer has"):
         prune("phew", build("resnet20:classes=100"), density=0.1, input_shape=(3, 32, 32), wiring=wiring)
     stack, told = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4)), []
-    with pytest.raises(TopoError, match=r"'2.weight' of the model is no layer of the given wiring; its layers are: 0.weight"):
+    with pytest.raises(TopoError, match=r"'2.weight' of the model is no layer .* its layers are: 0.weight"):
         prune("phew", stack, density=0.5, wiring=topo.trace(stack[:1], (6,)))
     prune("phew", stack, density=0.5, input_shape=(6,), progress=lambda *what: told.append(what))
     assert told == [(0, 1, "25 parameters"), (1, 1, "done")]

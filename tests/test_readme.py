@@ -12,6 +12,8 @@ import matplotlib.pyplot as plt
 import pytest
 
 from topo.cli import main
+from topo.formats import formats
+from topo.pruners import pruners
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -85,9 +87,19 @@ def test_the_speed_table_repeats_rows_of_the_benchmarks() -> None:
         assert f"\n{row.rstrip(' |')} |" in measured, row
 
 
+def test_numbers_of_formats_and_pruners() -> None:
+    words = dict(zip("ten eleven twelve thirteen fourteen fifteen sixteen seventeen".split(), range(10, 18)))
+    table = section("What others have")
+    counted = re.search(r"reads the masks .*?\| (\w+) formats", table), re.search(r"pruners at .*?\| (\w+),", table)
+    assert [words[found[1]] for found in counted if found] == [len(formats), len(pruners)]
+
+
 def test_links_lead_somewhere() -> None:
-    for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", TEXT):
+    for link, anchor in re.findall(r"\]\(([^)#]+)(?:#([^)]*))?\)", TEXT):
         assert link.startswith("https://") or (ROOT / link).exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", (ROOT / link).read_text(encoding="utf-8"), re.M)
+            assert anchor in {heading.lower().replace(" ", "-") for heading in headings}, anchor
     listed = re.search(r"topo list ([\w| ]+)`", TEXT)
     assert listed is not None
     for what in listed[1].split("|"):

@@ -1,7 +1,9 @@
 """Pages written from the registries and from the command line's own parsers, while the site is built.
 
 A line `<!-- generated: metrics -->` of a Markdown page becomes the text of the function `metrics` below, and so with
-every name in `GENERATED`. No list of what there is stands in the pages themselves.
+every name in `GENERATED`. No list of what there is stands in the pages themselves. A link to a file of the repository
+that is no page of the site (`../notebooks/README.md`) is a link where the page is read in the repository, and names the
+file in the site.
 """
 
 from __future__ import annotations
@@ -18,10 +20,12 @@ from typing import Any
 
 from machinery.docstrings import described, restructured
 
+_LINK = re.compile(r"\[([^\]]+)\]\((\.\.[^)]*)\)")
 _PLACE = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>|$#~^])")
 _CODE = re.compile(r"`([^`]+)`")
-HERE = Path(__file__).parents[1]
+_BAR = re.compile(r"(?<!\\)\|")
+HERE = Path(__file__).resolve().parents[1]
 
 
 def text(value: Any) -> str:
@@ -31,15 +35,15 @@ def text(value: Any) -> str:
 
 
 def code(value: Any) -> str:
-    """Code inside a table too."""
-    return f"`{value}`".replace("|", "\\|")
+    return f"`{value}`"
 
 
 def table(header: list[str], lines: Iterable[list[str]]) -> Iterator[str]:
+    """Bars are escaped here, in code too: elsewhere code shows the backslash."""
     yield "| " + " | ".join(header) + " |"
     yield "|" + " --- |" * len(header)
     for line in lines:
-        yield "| " + " | ".join(line) + " |"
+        yield "| " + " | ".join(_BAR.sub(r"\|", cell) for cell in line) + " |"
     yield ""
 
 
@@ -245,7 +249,7 @@ def commands() -> Iterator[str]:
 
 def _usage(made: argparse.ArgumentParser, own: list[argparse.Action]) -> str:
     formatter = argparse.HelpFormatter(made.prog, width=86)
-    formatter.add_usage(None, own, [], prefix="")
+    formatter.add_usage(None, own, made._mutually_exclusive_groups, prefix="")
     return formatter.format_help().strip()
 
 
@@ -264,8 +268,17 @@ _PAGES = (metrics, generators, optimizers, pruners, quotas, formats, models, plo
 GENERATED = {made.__name__: made for made in _PAGES}
 
 
+def _outside(page: str, link: re.Match[str]) -> str:
+    """A link out of the site as text. One to no file stays a link, of which Sphinx then warns."""
+    target = (HERE / page).parent.joinpath(link[2]).resolve()
+    if target.is_relative_to(HERE) or not target.is_file():
+        return link[0]
+    return f"{link[1]} (`{target.relative_to(HERE.parent)}` in the repository)"
+
+
 def _fill(app: Any, page: str, source: list[str]) -> None:
-    source[0] = _PLACE.sub(lambda match: "\n".join(GENERATED[match[1]]()), source[0])
+    linked = _LINK.sub(lambda link: _outside(page, link), source[0])
+    source[0] = _PLACE.sub(lambda match: "\n".join(GENERATED[match[1]]()), linked)
 
 
 # -- what a page of a registry shows already

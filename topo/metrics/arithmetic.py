@@ -19,8 +19,7 @@ class Scaled:
     """mantissa * 2**exponent: float64 (n,) with its maximum in [0.5, 1), and one integer for the whole vector.
 
     All terms of a path count are positive, so the relative error is at most (sum of fan-ins) * 2**-53. Entries more
-    than 2**1074
-    below the maximum of their vector become 0: reachability is never read off counts.
+    than 2**1074 below the maximum of their vector become 0: reachability is never read off counts.
     """
 
     __slots__ = ("exponent", "mantissa")

@@ -2,8 +2,7 @@
 
 Live is decided by booleans, forwards from the inputs and backwards from the outputs: an add is OR, a gate is AND, a
 score is an OR over its pairs of ANDs. Path counts follow, F(v) from the inputs to v and B(v) from v to the outputs, the
-input units and the
-output units starting at 1 (spec: Patil & Dovrolis 2021; Pham et al., NeurIPS 2023).
+input units and the output units starting at 1 (Patil & Dovrolis 2021; Pham et al., NeurIPS 2023).
 """
 
 from __future__ import annotations
