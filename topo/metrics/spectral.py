@@ -113,9 +113,7 @@ def _degree_classes(graph: LayeredGraph) -> dict[str, Classes]:
 # Of a layer; each is registered three times: for layers, and for the network as a mean and as a count.
 
 
-def layerwise(
-    unit: str, source: str = "definition", *, weighted: bool = False
-) -> Callable[[Callable], Callable]:
+def layerwise(unit: str, source: str = "definition", *, weighted: bool = False) -> Callable[[Callable], Callable]:
     """Register `layer_<name>`(graph, block), and for the network `<name>` and `<name>_layers`.
 
     Of a network: the mean over the layers where it is defined, NaN where there is none, and how many those are.
