@@ -231,10 +231,15 @@ def test_check_answers_by_exit_code(files, run):
     )
     code, out, err = run("check", "b.safetensors", "--contains", "a.safetensors", "--fail-on", "layer-collapse")
     assert (code, err) == (3, "")
-    contains, collapse, _ = out.splitlines()
+    contains, collapse, _note = out.splitlines()
     assert contains.startswith("no: contains: 'fc1.weight' keeps ")
     assert contains.endswith(" (and in 1 more layer)")
-    assert collapse.startswith("no: layer-collapse: 'fc2.weight' keeps no parameter (and in 2 more layers)")
+    assert collapse == "no: layer-collapse: 'fc2.weight' keeps no parameter"  # what a chain says is not certain
+    code, out, err = run("check", "b.safetensors", "--fail-on", "no-paths")
+    assert (code, out) == (1, "") and "which is only assumed" in err
+    code, out, _ = run("check", "b.safetensors", "--fail-on", "layer-collapse,no-paths", "--model", "mlp:64-30-20-10")
+    assert code == 3 and "'fc2.weight' keeps no parameter (and in 2 more layers)" in out
+    assert "no: no-paths: no path leads from input to output" in out
     code, out, _ = run("check", "b.safetensors", "--max-density", "0", "--layers", "fc2*")
     assert code == 0
     code, out, _ = run("check", "a.safetensors", "--n-m", "1:8")

@@ -159,7 +159,7 @@ def test_names_of_layers_follow_a_rule_that_is_stated(names, first, said):
 
 def test_the_style_file_is_what_paper_sets():
     before = dict(matplotlib.rcParams)
-    with pyplot.style.context("topo.plots.topo"):
+    with pyplot.style.context(["default", "topo.plots.topo"]):
         alone = dict(matplotlib.rcParams)
     with plots.paper("neurips"):
         paper = dict(matplotlib.rcParams)
@@ -254,7 +254,8 @@ def test_a_null_band_keeps_what_its_method_keeps():
 
 
 def test_a_null_band_of_a_grouped_layer_keeps_its_groups():
-    from topo.plots.nulls import apart, sampled
+    from topo.plots.nulls import sampled
+    from topo.wiring import apart
 
     rng = np.random.default_rng(0)
     masks = topo.MaskSet({"conv": rng.random((8, 2, 3, 3)) < 0.4})
@@ -264,10 +265,15 @@ def test_a_null_band_of_a_grouped_layer_keeps_its_groups():
             np.testing.assert_array_equal(drawn["conv"][mine].sum(axis=0), masks["conv"][mine].sum(axis=0))
 
 
-@pytest.mark.parametrize("null", ["snip:3", "shuffle", "shuffle:0", "shuffle:-1", "shuffle:2.5", "shuffle:", "x"])
+@pytest.mark.parametrize(
+    "null", ["snip:3", "invert:3", "shuffle", "shuffle:0", "shuffle:-1", "shuffle:2.5", "shuffle:", "x"]
+)
 def test_what_is_no_null(null):
-    with pytest.raises(TopoError, match=r"it is METHOD:N, as in shuffle:20, with a method of shuffle, configuration"):
+    said = r"it is METHOD:N, as in shuffle:20, with a method of shuffle, configuration$"
+    with pytest.raises(TopoError, match=said):
         plots.layer_profile(_chain(2), ax=_ax(), null=null)
+    with pytest.raises(TopoError, match=said):
+        plots.spectrum(_chain(2), ax=_ax(), null=null)
     with pytest.raises(TopoError, match="is drawn from masks; a report holds none"):
         plots.layer_profile(_report(*_masks()), ax=_ax(), null="shuffle:3")
 

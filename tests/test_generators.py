@@ -636,9 +636,31 @@ def test_command_starts_from_masks(run) -> None:
     assert [shuffled.rows(n).kept() for n in masks] == [masks.rows(n).kept() for n in masks]
 
 
+def test_command_takes_the_model_from_the_file_or_none(run) -> None:
+    masks = topo.generate("erk", "mlp:64-32-10", density=0.1)
+    topo.write_masks(masks, "named.safetensors")
+    topo.write_masks(topo.MaskSet({name: masks[name] for name in masks}), "bare.npz")
+    for method in ("shuffle", "configuration", "invert"):
+        made = {}
+        for source, model in (("named.safetensors", "mlp:64-32-10"), ("bare.npz", None)):
+            code, out, _ = run("generate", method, "--from", source, "--seed", "5", "-o", f"{method}-{source}")
+            assert (code, out) == (0, "237 of 2,368 parameters kept, density 0.1001, 2 layers\n")
+            made[source] = topo.read_masks(f"{method}-{source}")
+            assert made[source].provenance.get("model") == model
+        assert made["named.safetensors"] == made["bare.npz"] != masks
+        for name in masks if method == "configuration" else ():
+            for axis in (0, 1):
+                np.testing.assert_array_equal(made["bare.npz"][name].sum(axis), masks[name].sum(axis))
+    assert run("generate", "shuffle", "--from", "bare.npz")[0] == 0
+    assert topo.read_masks("shuffle_bare_d0.1001.safetensors") == topo.generate("shuffle", source=masks)
+    with pytest.raises(TopoError, match="'erk' makes masks for a network: give its wiring"):
+        topo.generate("erk", density=0.1)
+
+
 @pytest.mark.parametrize(
     "argv, code, says",
     [
+        (("erk", "--model", "mlp:8-4", "--density", "0.1", "--from", "a.npz"), 2, "'erk' starts from no masks"),
         (("erk", "--model", "mlp:8-4"), 2, "give --density or --sparsity"),
         (("erk", "--model", "mlp:8-4", "--density", "0.1", "--sparsity", "0.9"), 2, "not allowed with"),
         (("erk", "--density", "0.1"), 2, "--model"),

@@ -227,6 +227,8 @@ def test_latex_escapes_and_marks():
     assert "$-\\infty$" in text
     assert "$1.00 \\times 10^{5000}$" in _report().to_latex()
     odd = Report("50%_&{x}", None, None, "channel", {"a#b$c": (1, 2)}, [Row("m", "kept", "a#b$c", "channel", 1)])
+    negative = Report("m", None, None, "channel", {"a-1": (1, 2)}, [Row("m", "gap", "a-1", "channel", -0.0755)])
+    assert "a-1 & 1x2 & $-0.0755$ \\\\" in negative.to_latex()
     assert "50\\%\\_\\&\\{x\\}" in odd.to_latex()
     assert "a\\#b\\$c" in odd.to_latex()
 
@@ -240,9 +242,12 @@ def test_html_escapes():
     assert "font-weight:bold" in html
 
 
-def test_what_is_no_wiring_is_told_apart_from_one():
-    from topo.analyze import analyze
+def test_a_wiring_may_be_named():
+    import topo
 
-    for given in ("resnet20", {"fc": [[1]]}):
-        with pytest.raises(TopoError, match=f"wiring is a {type(given).__name__}; it should be a Wiring"):
-            analyze({"fc": [[1, 0]]}, given)
+    masks = topo.generate("erk", "lenet5", density=0.1)
+    assert topo.analyze(masks, "lenet5").to_json() == topo.analyze(masks, topo.networks.find_wiring("lenet5")).to_json()
+    with pytest.raises(TopoError, match="a dict cannot be traced"):
+        topo.analyze(masks, {"fc": [[1]]})
+    with pytest.raises(TopoError, match="lenet6"):
+        topo.analyze(masks, "lenet6")

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from topo.errors import WiringError
 from topo.graph import LayeredGraph, build_graph
 from topo.masks import MaskSet, as_mask_set
 from topo.metrics import Metric, chosen
+from topo.networks import find_wiring
 from topo.report import Report, Row, Value
 from topo.wiring import Wiring, chain
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Progress = Callable[[int, int, str], Any]
 
 
 def analyze(
     masks: MaskSet | Any,
-    wiring: Wiring | None = None,
+    wiring: Wiring | nn.Module | str | Path | None = None,
     *,
     metrics: str | Sequence[str] = "default",
     view: str | None = None,
@@ -29,7 +34,8 @@ def analyze(
 ) -> Report:
     """Compute metrics of a mask set.
 
-    masks: a MaskSet, or a mapping from parameter name to a mask. wiring: from `topo.trace`; without it, masks that form
+    masks: a MaskSet, or a mapping from parameter name to a mask. wiring: from `topo.trace`, or whatever
+    `topo.networks.find_wiring` takes, such as "resnet20"; without it, masks that form
     a plain stack are chained (a note says so) and others get the metrics of single layers only, network metrics being
     NaN with the reason. metrics: "default", "all", groups or names.
     view: "channel", "unit" or "kernel", see `topo.views`; by default networks are counted in the channel view, single
@@ -40,8 +46,8 @@ def analyze(
     Raises TopoError for an unknown metric or view, WiringError naming the first layer at which masks and wiring differ.
     """
     masks = as_mask_set(masks)
-    if not isinstance(wiring, Wiring | None):
-        raise WiringError(f"wiring is a {type(wiring).__name__}; it should be a Wiring: topo.trace(model, input_shape)")
+    if wiring is not None:
+        wiring = find_wiring(wiring)
     entries = chosen(metrics, weights=weights is not None)
     notes: list[str] = [str(note) for note in masks.provenance.get("notes", ())]
     unwired = ""

@@ -44,6 +44,7 @@ def check(
     fail_on: Sequence[str] = (),
     layers: str | None = None,
     report: Report | None = None,
+    assumed: bool = False,
 ) -> list[Finding]:
     """Where the asked checks fail, one finding per check and layer; an empty list means yes.
 
@@ -52,9 +53,11 @@ def check(
     which is how many a mask made at that density has. fail_on: "layer-collapse" (a layer without effective parameter)
     and "no-paths" (no path from input to output). layers: a pattern (`layer1.*`); only matching layers are looked at.
     report: what `analyze` says of the masks on their wiring, with effective_params and effective_paths. "no-paths"
-    needs it; without it a layer has collapsed when it keeps nothing.
+    needs it; without it a layer has collapsed when it keeps nothing. assumed: the report's wiring is a chain that was
+    only assumed; residual connections may then hold open what the chain finds closed, so that it answers yes alone.
 
-    Raises TopoError for a pattern that matches no layer, an unknown name in fail_on, and "no-paths" without wiring.
+    Raises TopoError for a pattern that matches no layer, an unknown name in fail_on, "no-paths" without wiring, and
+    a no that rests on an assumed chain alone.
     """
     names = chosen(masks, layers)
     found: list[Finding] = []
@@ -69,11 +72,18 @@ def check(
     for failure in fail_on:
         if failure not in FAILURES:
             raise TopoError(f"'{failure}' is nothing to fail on; there are: {', '.join(FAILURES)}")
+    wired: list[Finding] = []
     if "layer-collapse" in fail_on:
-        found += _collapsed(masks, names, report)
+        wired += _collapsed(masks, names, report)
     if "no-paths" in fail_on:
-        found += _present([_no_paths(report)])
-    return found
+        wired += _present([_no_paths(report)])
+    certain = [finding for finding in wired if not assumed or finding.count == 0]  # a layer that keeps nothing
+    if wired and not certain and not found:
+        raise TopoError(
+            f"'{wired[0].check}' cannot be answered: {wired[0].message}, if the layers form a plain chain, which is "
+            "only assumed; residual connections may lead around; give the model"
+        )
+    return found + certain
 
 
 def chosen(masks: MaskSet, pattern: str | None) -> list[str]:

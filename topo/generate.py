@@ -19,7 +19,7 @@ from topo.models import names
 from topo.networks import find_wiring
 from topo.quotas import budgets as quota_budgets
 from topo.registry import Registry
-from topo.wiring import Wiring
+from topo.wiring import Wiring, apart
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,7 +29,7 @@ MASKED_KINDS = ("linear", "conv")
 
 def generate(
     method: str,
-    wiring: Wiring | nn.Module | str | Path,
+    wiring: Wiring | nn.Module | str | Path | None = None,
     *,
     density: float | None = None,
     sparsity: float | None = None,
@@ -49,7 +49,8 @@ def generate(
     density (the kept fraction) or sparsity (1 - density), never both: exactly round(density * N) parameters are kept.
     quota: how they are shared among layers (`topo.quotas`), the method's own choice by default. budgets: parameters to
     keep by layer name instead of all these (for the optimizer also the name of a rule). source: masks that the methods
-    `configuration` and `shuffle` start from; their kept counts are the budget. options: the method's own.
+    `configuration`, `invert` and `shuffle` start from; their kept counts are the budget, and they need no wiring:
+    without it each convolution is taken to be in one group. options: the method's own.
     Pruners take a torch module in place of the wiring, which is left as it was, or a model's name, whose weights are
     then drawn from the seed as `topo train` draws them; and (x, y) batches where they need data (`topo.pruners.prune`).
     progress: called as (layers done, layers in all, layer).
@@ -65,10 +66,12 @@ def generate(
     entry = find_method(method)
     asked = {"density": density, "sparsity": sparsity, "quota": quota, "budgets": budgets, "source": source}
     given = {name: value for name, value in {**asked, "batches": batches}.items() if value is not None}
+    if wiring is None and not getattr(entry, "rewires", False):
+        raise TopoError(f"method '{method}' makes masks for a network: give its wiring, its name or a torch module")
     if is_pruner(entry):
         return _scored(entry, wiring, given, options, {"rng": rng, "progress": progress, "input_shape": input_shape})
     _refuse(entry, given, "batches", "it looks at no data")
-    net = find_wiring(wiring, input_shape)
+    net = _network(entry, wiring, given, input_shape)
     make = _generated if method in generators else _optimized
     masks = make(entry, net, given, options, {"rng": rng, "progress": progress})
     seed = int(rng) if isinstance(rng, int | np.integer) else None
@@ -118,6 +121,15 @@ def maskable(wiring: Wiring) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def _network(entry: Any, wiring: Any, given: Given, input_shape: Sequence[int] | None) -> Wiring:
+    """The wiring of the network; where masks are only rewired, each layer for itself will do."""
+    if wiring is not None:
+        return find_wiring(wiring, input_shape)
+    masks = _source(entry, None, given)
+    model = masks.provenance.get("model")
+    return apart(masks).named(model if isinstance(model, str) else None)
+
+
 Given = Mapping[str, Any]  # density, sparsity, quota, budgets and source: those of them that are given
 
 
@@ -149,14 +161,15 @@ def _refuse(entry: Any, given: Given, name: str, because: str) -> None:
         raise TopoError(f"method '{entry.name}' takes no {name}; {because}")
 
 
-def _source(entry: Generator, wiring: Wiring, given: Given) -> MaskSet:
+def _source(entry: Generator, wiring: Wiring | None, given: Given) -> MaskSet:
     if "source" not in given:
         raise TopoError(f"method '{entry.name}' rewires masks: give it some (source, or --from FILE)")
     for name in given:
         if name != "source":
             _refuse(entry, given, name, "it keeps as much as its source does")
     masks = as_mask_set(given["source"])
-    wiring.check(masks)
+    if wiring is not None:
+        wiring.check(masks)
     return masks
 
 

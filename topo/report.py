@@ -345,6 +345,8 @@ def _latex_cell(cell: str) -> str:
     if not e:
         mantissa, e, exponent = cell.partition("e-")
         exponent = "-" + exponent
+    if cell.startswith("-") and cell[1:].replace(",", "").replace(".", "", 1).isdigit():
+        return f"${cell}$"
     if e and mantissa.replace(".", "", 1).lstrip("-").isdigit() and exponent.lstrip("-").isdigit():
         return f"${mantissa} \\times 10^{{{int(exponent)}}}$"
     return _latex(cell)

@@ -539,3 +539,18 @@ def chain(masks: MaskSet) -> Wiring:
         start += shape[0]
     note = "wiring: a plain chain, assumed from the shapes; residual connections cannot be seen in masks"
     return Wiring(inputs, tuple(steps), units, notes=(note,))
+
+
+def apart(masks: MaskSet, groups: Mapping[str, int] | None = None) -> Wiring:
+    """A wiring in which no layer feeds another, for what looks at each layer alone. groups: of convolutions, else 1."""
+    shapes = {name: masks.rows(name).shape for name in masks}
+    split = {name: (groups or {}).get(name, 1) for name in shapes}
+    widths = [shape[1] * split[name] for name, shape in shapes.items()]
+    ends = np.cumsum(widths + [shape[0] for shape in shapes.values()], dtype=np.int32)
+    units = np.split(np.arange(ends[-1], dtype=np.int32), ends[:-1])
+    reads, writes = units[: len(shapes)], units[len(shapes) :]
+    layers = tuple(
+        Layer(name, shape, read, int(made[0]), "conv" if len(shape) > 2 else "linear", groups=split[name])
+        for (name, shape), read, made in zip(shapes.items(), reads, writes)
+    )
+    return Wiring(np.concatenate(reads), layers, np.concatenate(writes))

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     masks = inputs.read(args.file, args, wiring)
     contains = inputs.read(args.contains, args, wiring) if args.contains else None
     names = chosen(masks, args.layers)
-    report, notes = _report(masks, wiring, args) if args.fail_on else (None, [])
+    report, notes, assumed = _report(masks, wiring, args) if args.fail_on else (None, [], False)
     found = check(
         masks,
         contains=contains,
@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
         fail_on=args.fail_on,
         layers=args.layers,
         report=report,
+        assumed=assumed,
     )
     first = {finding.check: finding for finding in reversed(found)}
     asked = {"contains": args.contains, "n-m": args.n_m, "max-density": args.max_density}
@@ -69,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
     return NO if found else 0
 
 
-def _report(masks: Any, wiring: Any, args: argparse.Namespace) -> tuple[Any, list[str]]:
-    """What is known of paths, and the notes that go with the answer."""
+def _report(masks: Any, wiring: Any, args: argparse.Namespace) -> tuple[Any, list[str], bool]:
+    """What is known of paths, the notes that go with the answer, and whether it rests on an assumed chain."""
     from topo.analyze import analyze
 
     wired, notes = inputs.network(masks, wiring, args)
@@ -81,7 +82,7 @@ def _report(masks: Any, wiring: Any, args: argparse.Namespace) -> tuple[Any, lis
     remarks = note_lines(note for note in report.notes if note["metric"] is None)
     if not finite(report.network["effective_paths"]):
         remarks.append("without wiring a layer counts as collapsed when it keeps nothing")
-    return report, remarks
+    return report, remarks, wired is None
 
 
 def _n_m(text: str) -> str:

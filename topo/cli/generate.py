@@ -51,12 +51,15 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from topo.generate import find_method, generate, is_pruner
-    from topo.networks import find_wiring
 
-    if args.model is None:
-        raise UsageError("--model says for which network the masks are made; it is needed")
     entry = find_method(args.method)
     rewires = getattr(entry, "rewires", False)
+    if args.model is None and not (rewires and args.source):
+        raise UsageError("--model says for which network the masks are made; it is needed")
+    if args.source and not rewires:
+        raise UsageError(
+            f"method '{args.method}' starts from no masks; --from is for configuration, invert and shuffle"
+        )
     if rewires and args.source is None:
         raise UsageError(f"method '{args.method}' starts from masks: give --from FILE")
     if not rewires and args.density is None and args.sparsity is None:
@@ -69,10 +72,10 @@ def run(args: argparse.Namespace) -> int:
     if needs != (args.data is not None):
         raise UsageError(f"method '{args.method}' " + ("needs --data" if needs else "looks at no data"))
     given = _seen(args) if needs else {"input_shape": args.input}
-    source = None
-    wiring = args.model if is_pruner(entry) else find_wiring(args.model, args.input)
-    if args.source:
-        source = inputs.read(args.source, args, find_wiring(args.model, args.input))
+    source: MaskSet | None = None
+    wiring = args.model if is_pruner(entry) else inputs.wiring_of(args)
+    if rewires:
+        source, wiring = _source(args, wiring)
     if scores := is_pruner(entry):
         given["threads"] = getattr(args, "threads", None)
     with Progress(not quiet(args), f"{args.method}, {'round' if scores else 'layer'} ") as progress:
@@ -85,6 +88,14 @@ def run(args: argparse.Namespace) -> int:
     say(_summary(masks) + "\n")
     wrote(out, args)
     return 0
+
+
+def _source(args: argparse.Namespace, wiring: Any) -> tuple[MaskSet, Any]:
+    """The masks of --from, and the wiring: of --model, else of the model that the file names, if it names one."""
+    masks = inputs.read(args.source, args, wiring)
+    found, _ = inputs.network(masks, wiring, args)
+    args.model = args.model or (found.model if found else Path(args.source).stem)
+    return masks, found
 
 
 def _seen(args: argparse.Namespace) -> dict[str, Any]:
@@ -128,7 +139,8 @@ def _free(name: str) -> Path:
 
 
 def _summary(masks: MaskSet) -> str:
-    line = f"{masks.kept:,} of {masks.size:,} parameters kept, density {masks.density:.4g}, {len(masks)} layers"
+    line = f"{masks.kept:,} of {masks.size:,} parameters kept, density {masks.density:.4g}, "
+    line += f"{len(masks)} layer{'s' * (len(masks) != 1)}"
     asked = masks.provenance.get("asked")
     line = line if asked is None else f"{line}; asked were {asked:,}"
     return "\n".join(map(printable, [line, *_certified(masks.provenance.get("certificate"))]))

@@ -32,8 +32,9 @@ from topo.plots.furniture import (
     series,
     size_of,
     small,
+    width_of,
 )
-from topo.plots.given import choice, density_of, number, rows_of
+from topo.plots.given import Row, called, choice, density_of, number, rows_of, told
 
 Table = Any  # a list of rows (mappings), columns by name, or a pandas table
 INTERVALS = ("t95", "sd", "range", "none")
@@ -51,10 +52,10 @@ def accuracy_sparsity(
 ) -> Axes:
     """Accuracy against sparsity, a curve for each method: the mean over seeds and an interval.
 
-    data: rows with density or sparsity, the column `y` (a fraction) and the column `group`; a row for each run. Runs of
-    density 1 are the dense baseline, a dashed line. interval: "t95" (95 % of the mean, Student), "sd", "range" (least
-    to largest) or "none"; a single run has none. Runs without an accuracy or a density are left out, and counted below.
-    style: of the curves.
+    data: rows with density or sparsity (of a row with both, density counts), the column `y` (a fraction) and the column
+    `group`; a row for each run. Runs of density 1 are the dense baseline, a dashed line. interval: "t95" (95 % of the
+    mean, Student), "sd", "range" (least to largest) or "none"; a single run has none. Runs without an accuracy or a
+    density are left out, and counted below. style: of the curves.
     """
     choice("interval", interval, INTERVALS)
     rows = rows_of(data, (y,))
@@ -71,7 +72,7 @@ def accuracy_sparsity(
         if density == 1.0:
             dense.append(value)
         else:
-            curve = curves.setdefault(str(row.get(group, "runs")), {})
+            curve = curves.setdefault(called(row, group, "runs"), {})
             curve.setdefault(float(f"{density:.4g}"), []).append(value)
     if not curves:
         raise TopoError(f"no row has both a density below 1 and a number in '{y}'")
@@ -134,16 +135,38 @@ def _sparsity_axis(ax: Axes, densities: Sequence[float]) -> None:
     low, high = min(densities), max(densities)
     ax.set_xscale("log")
     ax.set_xlim(high * 1.15, low / 1.15)
-    places = sorted(set(densities), reverse=True)
-    room = 4.2 * points(mpl.rcParams["xtick.labelsize"]) / size_of(ax)[0] * math.log(high * 1.33 / low)
+    places, size = sorted(set(densities), reverse=True), points(mpl.rcParams["xtick.labelsize"])
+    point = math.log(high * 1.33 / low) / size_of(ax)[0]
+    chosen = _spaced(places, 4.2 * size * point)
+    if len(chosen) > 9:
+        chosen = sorted(log_ticks(low, high), reverse=True)
+    longest = max(width_of(text, size) for text in _sparsities(chosen))
+    if longest > 4.2 * size:
+        chosen = _spaced(chosen, (longest + 0.5 * size) * point)
+    ax.set_xticks(chosen, _sparsities(chosen))
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def _spaced(places: Sequence[float], room: float) -> list[float]:
+    """Of falling places the first, and each next one that is so far from the last in logarithm."""
     chosen = [places[0]]
     for place in places[1:]:
         if math.log(chosen[-1] / place) >= room:
             chosen.append(place)
-    if len(chosen) > 9:
-        chosen = sorted(log_ticks(low, high), reverse=True)
-    ax.set_xticks(chosen, [f"{100 - 100 * float(f'{d:.2g}'):.4g} %" for d in chosen])
-    ax.xaxis.set_minor_locator(NullLocator())
+    return chosen
+
+
+def _sparsities(densities: Sequence[float]) -> list[str]:
+    """Sparsities in percent, of four digits or of as many as tell them apart, and from 100 %.
+
+    >>> _sparsities([0.1, 0.02]), _sparsities([0.00012, 0.0001, 0.00005])
+    (['90 %', '98 %'], ['99.988 %', '99.99 %', '99.995 %'])
+    """
+    for digits in range(4, 16):
+        texts = [f"{100 - 100 * float(f'{d:.{digits - 2}g}'):.{digits}g} %" for d in densities]
+        if len(set(texts)) == len(set(densities)) and "100 %" not in texts:
+            break
+    return texts
 
 
 @plot("rows")
@@ -163,12 +186,14 @@ def metric_accuracy(
 
     data: rows with the columns `metric`, `y`, `baseline` and `group`, one for each run or mask. cell: columns with
     commas between; rows that agree in all of them are a cell, and only they are compared: ranks are taken within cells,
-    centred, and correlated (Spearman) over all cells of two points or more. "family" is a column of the table, or
-    follows from the method: `topo.plots.cells`. The partial correlation is that of metric and accuracy given the
-    baseline, of the same ranks. means: a point is the mean of the rows of a group in a cell, so that seeds are no
-    evidence of their own; otherwise a row. Grey lines join the points of a cell; a point alone in its cell is hollow
-    and not counted. Rows without a number are left out; how many points, cells and rows there are is said below, and
-    above, why a correlation is undefined. style: of the points.
+    centred, divided by the size of the cell, and correlated (Spearman) over all cells of two points or more. Numbers
+    that agree to 12 digits are ties. "family" is a column of the table, or follows from the method:
+    `topo.plots.cells`. The partial correlation is that of metric and accuracy given the baseline, of the same ranks;
+    it takes three points more than there are cells, for with fewer it is 1 or -1 whatever the numbers are. means: a
+    point is the mean of the rows of a group in a cell, so that seeds are no evidence of their own; otherwise a row.
+    Grey lines join the points of a cell; a point alone in its cell is hollow and not counted. Rows without a number,
+    and rows that lack a column of cells which others have, are left out; how many points, cells and rows there are is
+    said below, and above, why a correlation is undefined. style: of the points.
     """
     rows = rows_of(data, (metric, y, baseline))
     numbers = np.array([[number(row.get(name)) for name in (metric, baseline, y)] for row in rows])
@@ -176,12 +201,9 @@ def metric_accuracy(
     if not known.any():
         raise TopoError(f"no row has numbers in '{metric}', '{baseline}' and '{y}'")
     cells, used, unknown = cells_of(rows, cell, group)
-    groups = [str(row.get(group, "masks")) for row in rows]
-    own = [groups[k] if means and group in rows[k] else k for k in range(len(rows))]
-    found: dict[Any, list[int]] = {}
-    for k in np.flatnonzero(known).tolist():
-        found.setdefault((cells[k], own[k]), []).append(k)
-    points = [_Point(groups[mine[0]], cells[mine[0]], numbers[mine].mean(axis=0), len(mine)) for mine in found.values()]
+    points = _points(rows, cells, numbers, group, means)
+    if not points:
+        raise TopoError(f"no row has numbers in '{metric}', '{baseline}' and '{y}' and tells its {used}")
     fig = new_figure(fig)
     panels = fig.subplots(1, 2, sharey=True)
     named = _scatter(panels, points, y, style)
@@ -192,9 +214,9 @@ def metric_accuracy(
     name_y(panels[0], named)
     if unknown:
         said += f"; the table does not tell {unknown}"
-    if not known.all():
-        missing = int((~known).sum())
-        said += f"; {missing} row{'s' * (missing > 1)} without a number left out"
+    astray = sum(cells[k] is None for k in np.flatnonzero(known))
+    for missing, what in ((int((~known).sum()), "without a number"), (astray, f"of unknown {used}")):
+        said += f"; {missing} row{'s' * (missing > 1)} {what} left out" if missing else ""
     room = 72 * fig.bbox.width / fig.dpi
     fig.supxlabel(fitted(said, 0.95 * room, small()), fontsize=small(), color=GREY)
     figure_legend(fig, panels[0])
@@ -209,6 +231,21 @@ class _Point:
     cell: tuple[str, ...]
     place: np.ndarray
     rows: int
+
+
+def _points(
+    rows: Sequence[Row], cells: Sequence[tuple[str, ...] | None], numbers: np.ndarray, group: str, means: bool
+) -> list[_Point]:
+    """Points of the rows that have a cell and finite numbers (rows, 3)."""
+    found: dict[Any, list[int]] = {}
+    for k in np.flatnonzero(np.isfinite(numbers).all(axis=1)).tolist():
+        if cells[k] is not None:
+            own = called(rows[k], group, "") if means and told(rows[k], group) else k
+            found.setdefault((cells[k], own), []).append(k)
+    return [
+        _Point(called(rows[mine[0]], group, "masks"), cell, numbers[mine].mean(axis=0), len(mine))
+        for (cell, _), mine in found.items()
+    ]
 
 
 def _scatter(panels: Sequence[Axes], points: Sequence[_Point], y: str, style: Mapping[str, Any]) -> str:
@@ -254,6 +291,20 @@ def _told(points: Sequence[_Point], cell: str, names: tuple[str, str, str]) -> t
     for column in (0, 1):
         odd = next((names[c] for c in (column, 2) if constant[c]), None)
         shown.append(f"undefined, {odd.replace('_', ' ')} is constant in cells" if odd else f"= {rho[column, 2]:.2f}")
-    rest = partial(rho)
-    given = "undefined" if math.isnan(rest) else f"{rest:.2f}"
+    rest = partial(rho, len(counted), used)
+    given = f"{rest:.2f}"
+    if math.isnan(rest):
+        given = "undefined" + _why_not(len(counted), used, constant, rho, names)
     return (f"$\\rho$ {shown[0]}\ngiven the baseline: {given}", f"$\\rho$ {shown[1]}\nthe baseline itself"), said
+
+
+def _why_not(points: int, cells: int, constant: np.ndarray, rho: np.ndarray, names: tuple[str, str, str]) -> str:
+    """Why a partial correlation is undefined; nothing where the correlation above it is, for the same reason."""
+    if constant[[0, 2]].any():
+        return ""
+    if constant[1]:
+        return ", it is constant in cells"
+    if points - cells < 3:
+        return f", {points} points less {cells} cell{'s' * (cells > 1)} are under 3"
+    same = names[0] if abs(rho[0, 1]) >= abs(rho[1, 2]) else names[2]
+    return f", it fixes {same.replace('_', ' ')}"

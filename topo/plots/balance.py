@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from topo.errors import TopoError
 from topo.plots import plot
 from topo.plots.furniture import GREY, RED, axes, key, legend, name_points, name_x, name_y, percent, series
-from topo.plots.given import labelled, number, rows_of, short
+from topo.plots.given import called, density_of, labelled, number, rows_of, short
 from topo.report import Report
 
 _METRICS = "density,nodes,effective_nodes,log10_effective_paths"
@@ -92,9 +92,8 @@ def _groups(data: Any, group: str) -> tuple[dict[str, list[Point]], int | None]:
     rows = rows_of(data, ("effective_nodes", "log10_effective_paths"))
     found: dict[str, list[Point]] = {}
     for row in rows:
-        density = number(row["density"]) if "density" in row else 1 - number(row.get("sparsity"))
-        place = (number(row["effective_nodes"]), number(row["log10_effective_paths"]), density)
-        found.setdefault(str(row.get(group, "masks")), []).append(place)
+        place = (number(row["effective_nodes"]), number(row["log10_effective_paths"]), density_of(row))
+        found.setdefault(called(row, group, "masks"), []).append(place)
     return found, None
 
 

@@ -27,7 +27,8 @@ def frontier(data: Front | Mapping[str, Front], ax: Axes | None = None, **style:
     (and mode, a front each). Points that another beats in both are small and hollow. Grey lines: all nodes there are,
     and the bound on paths that no mask of this budget passes (dashed where it is not certified). The legend gives the
     hypervolume, what the staircase covers above (0, 0): of a Frontier the share of the rectangle up to both limits, of
-    a table, which knows none, nodes times decades of paths. style: of the lines.
+    a table, which knows none, nodes times decades of paths. Where the bound is 0 there is no rectangle: undefined.
+    style: of the lines.
 
     Raises TopoError if there is no point, or a column is missing.
     """
@@ -70,6 +71,9 @@ def covered(front: Frontier | None, points: Sequence[tuple[float, float]]) -> st
     """The hypervolume of points, in words; with a Frontier, in units of its limits."""
     if front is None:
         return f"hypervolume {hypervolume(points):.4g}"
+    if not (front.all_nodes > 0 and front.bound > 0):
+        what = "no nodes" if front.all_nodes <= 0 else f"the bound is {front.bound:g}"
+        return f"hypervolume undefined, {what}"
     return f"hypervolume {hypervolume([(x / front.all_nodes, y / front.bound) for x, y in points]):.3f}"
 
 
@@ -80,8 +84,8 @@ def _limits(front: Frontier) -> tuple[int, float, bool]:
 def _fronts(data: Any) -> dict[str, tuple[Frontier | None, list[tuple[float, float]]]]:
     """Label -> (the Frontier, if it is one, points (nodes, log10 paths))."""
     if isinstance(data, Frontier):
-        data = {f"mode {data.points[0].mode}": data}
-    elif not isinstance(data, Mapping) or not all(isinstance(item, Frontier | Sequence) for item in data.values()):
+        data = {f"mode {data.points[0].mode}" if data.points else "masks": data}
+    elif not isinstance(data, Mapping) or not all(map(_is_front, data.values())):
         rows = rows_of(data, ("nodes", "log10_paths"))
         modes = dict.fromkeys(str(row.get("mode", "masks")) for row in rows)
         data = {mode: [row for row in rows if str(row.get("mode", "masks")) == mode] for mode in modes}
@@ -98,6 +102,13 @@ def _fronts(data: Any) -> dict[str, tuple[Frontier | None, list[tuple[float, flo
             raise TopoError(f"the frontier '{label}' has no point with finite nodes and paths")
         found[str(label)] = (item if isinstance(item, Frontier) else None, points)
     return found
+
+
+def _is_front(item: Any) -> bool:
+    """Whether a value is a front of its own, under its label, and no column of a table."""
+    if isinstance(item, Sequence) and not isinstance(item, str):
+        return all(isinstance(row, Mapping) for row in item)
+    return isinstance(item, Frontier | Mapping) or (hasattr(item, "to_dict") and hasattr(item, "columns"))
 
 
 def _unique_legend(ax: Axes) -> None:

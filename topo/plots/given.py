@@ -16,6 +16,8 @@ from topo.wiring import Wiring, chain
 
 Masked = MaskSet | LayeredGraph
 Row = Mapping[str, Any]
+# Cells of a table without an entry, as text: of None, of NaN, of pandas' own.
+_EMPTY = ("", "None", "nan", "NaN", "<NA>", "NaT")
 
 
 def labelled(data: Any, kinds: Any, what: str) -> dict[str, Any]:
@@ -95,12 +97,19 @@ def rows_of(data: Any, needed: Sequence[str] = ()) -> list[dict[str, Any]]:
     if hasattr(data, "to_dict") and hasattr(data, "columns"):
         rows = [dict(row) for row in data.to_dict("records")]
     elif isinstance(data, Mapping):
+        for name, column in data.items():
+            if isinstance(column, str | bytes | Mapping) or not hasattr(column, "__len__"):
+                raise TopoError(f"the column '{name}' of a table is a sequence, not {type(column).__name__}")
         lengths = {len(column) for column in data.values()}
         if len(lengths) > 1:
             raise TopoError(f"the columns of a table have equal lengths; these have {sorted(lengths)}")
         rows = [dict(zip(data, values)) for values in zip(*data.values())]
     else:
-        rows = [dict(row) for row in _listed(data, "a table")]
+        rows = []
+        for row in _listed(data, "a table"):
+            if not isinstance(row, Mapping):
+                raise TopoError(f"a table holds rows, which are mappings, not {type(row).__name__}")
+            rows.append(dict(row))
     if not rows:
         raise TopoError("the table holds no row")
     known = dict.fromkeys(key for row in rows for key in row)
@@ -121,10 +130,19 @@ def number(value: Any) -> float:
 
 
 def density_of(row: Row) -> float:
-    """The density of a row, from its column density or sparsity."""
-    if "density" in row:
-        return number(row["density"])
-    return 1.0 - number(row.get("sparsity"))
+    """The density of a row, from its column density or, where that holds none, sparsity; NaN if neither does."""
+    density = number(row.get("density"))
+    return density if math.isfinite(density) else 1.0 - number(row.get("sparsity"))
+
+
+def told(row: Row, name: str) -> bool:
+    """Whether a row has an entry in a column: an empty one, None and NaN (also as text) are none."""
+    return str(row.get(name)).strip() not in _EMPTY
+
+
+def called(row: Row, name: str, otherwise: str) -> str:
+    """The entry of a row in a column, as text; `otherwise` where it has none."""
+    return str(row[name]) if told(row, name) else otherwise
 
 
 def layer_called(graph: LayeredGraph, layer: str | None) -> Any:

@@ -14,13 +14,15 @@ from topo.graph import LayeredGraph
 from topo.masks import MaskSet
 from topo.plots.furniture import PALE
 from topo.report import Report
-from topo.wiring import Layer, Wiring
+from topo.wiring import Wiring, apart
 
 # "METHOD:N", or masks (graphs, reports) drawn already, also by label. "none" is no band, for the command line.
 Null = str | Sequence[Any] | Mapping[str, Any] | None
 # A 5 % quantile of fewer samples is hardly more than the least of them.
 _QUANTILES_FROM = 20
 _MOST = 10_000
+# It rewires masks, and is no chance: it avoids what they keep, at half density there is one such mask, above it none.
+_NO_CHANCE = ("invert",)
 
 
 def wanted(null: Null) -> Null:
@@ -29,35 +31,18 @@ def wanted(null: Null) -> Null:
 
 
 def sampled(null: str, masks: MaskSet, wiring: Wiring | None, rng: int | np.random.Generator) -> list[MaskSet]:
-    """Masks that a method which rewires masks makes of these: "shuffle:20" are twenty that `shuffle` drew.
+    """Masks that a method which rewires masks at random makes of these: "shuffle:20" are twenty that `shuffle` drew.
 
     wiring: None takes each layer for itself, in one group.
 
     Raises TopoError for another method and a number below 1.
     """
     method, _, count = null.partition(":")
-    known = [name for name, entry in generators.items() if entry.rewires]
+    known = [name for name, entry in generators.items() if entry.rewires and name not in _NO_CHANCE]
     if method not in known or not count.isdecimal() or not 1 <= int(count) <= _MOST:
         raise TopoError(f"null is '{null}'; it is METHOD:N, as in shuffle:20, with a method of {', '.join(known)}")
     net, draws = wiring or apart(masks), np.random.default_rng(rng)
     return [generators[method](net, masks, rng=draws).with_provenance(method=method) for _ in range(int(count))]
-
-
-def apart(masks: MaskSet, groups: Mapping[str, int] | None = None) -> Wiring:
-    """A wiring in which no layer feeds another. groups: of convolutions, 1 where not given."""
-    layers, ends, start = [], [], 0
-    for name in masks:
-        shape, split = masks.rows(name).shape, (groups or {}).get(name, 1)
-        reads = np.arange(start, start + shape[1] * split)
-        kind = "linear" if len(shape) == 2 else "conv"
-        layers.append((name, shape, reads, kind, split))
-        start += len(reads)
-    steps = []
-    for name, shape, reads, kind, split in layers:
-        steps.append(Layer(name, shape, reads, start, kind, split))
-        ends.append(np.arange(start, start + shape[0]))
-        start += shape[0]
-    return Wiring(np.concatenate([entry[2] for entry in layers]), tuple(steps), np.concatenate(ends))
 
 
 def named(items: Iterable[Any]) -> str:
@@ -73,19 +58,31 @@ def named(items: Iterable[Any]) -> str:
 def band(ax: Axes, x: Sequence[float], samples: np.ndarray, name: str) -> None:
     """Grey, from the 5 % to the 95 % quantile of samples (n, len(x)); of fewer than 20 from the least to the largest.
 
-    Values that are not finite are left out of their place; a place without any has no band.
+    Values that are not finite are left out of their place, and do not count there; a place without any has no band.
     """
     finite = np.where(np.isfinite(samples), samples, np.nan)
-    known = np.isfinite(finite).any(axis=0)
-    ends = (0.05, 0.95) if len(samples) >= _QUANTILES_FROM else (0.0, 1.0)
+    counts = np.isfinite(finite).sum(axis=0)
+    many = counts >= _QUANTILES_FROM
     low, high = np.full((2, len(x)), np.nan)
-    if known.any():
-        low[known], high[known] = np.nanquantile(finite[:, known], ends, axis=0)
-    what = "5 to 95 %" if ends[0] else "least to largest"
-    look: dict[str, Any] = {"color": PALE, "zorder": 0, "label": f"{name}: {what} of {len(samples)} samples"}
-    if len(samples) == 1:
-        look["label"] = f"{name}: one sample"
+    for places, ends in ((many, (0.05, 0.95)), (~many & (counts > 0), (0.0, 1.0))):
+        if places.any():
+            low[places], high[places] = np.nanquantile(finite[:, places], ends, axis=0)
+    look: dict[str, Any] = {"color": PALE, "zorder": 0, "label": f"{name}: {_what(counts[counts > 0])}"}
     if len(x) == 1:
         ax.fill_between([x[0] - 0.2, x[0] + 0.2], low[[0, 0]], high[[0, 0]], linewidth=1.5, **look)
     else:
         ax.fill_between(x, low, high, linewidth=1.5, **look)
+
+
+def _what(counts: np.ndarray) -> str:
+    """What a band is of so many samples at its places, in words."""
+    if not counts.size:
+        return "no finite sample"
+    least, most = int(counts.min()), int(counts.max())
+    if most == 1:
+        return "one sample"
+    number = f"{most}" if least == most else f"{least} to {most}"
+    if most < _QUANTILES_FROM:
+        return f"least to largest of {number} samples"
+    rest = f", of under {_QUANTILES_FROM} least to largest" if least < _QUANTILES_FROM else ""
+    return f"5 to 95 % of {number} samples{rest}"

@@ -22,7 +22,8 @@ from topo.metrics.spectral import ramanujan
 from topo.plots import plot
 from topo.plots.furniture import GREY, axes, colour, headline, legend, log_labels, name_x, name_y, series
 from topo.plots.given import Masked, choice, graph_of, labelled, layer_called
-from topo.plots.nulls import Null, apart, band, named, sampled, wanted
+from topo.plots.nulls import Null, band, named, sampled, wanted
+from topo.wiring import apart
 
 Data = Masked | Sequence[Masked] | Mapping[str, Masked]
 # All singular values by a dense method, n^3: half a minute.
@@ -47,7 +48,7 @@ def spectrum(
     data: masks or graphs, several of them, or by label. layer: its name, by default the one that keeps most. view: of
     the layer as a bipartite graph (a graph comes with its own); units without an edge are left out. null: a
     grey band of what the values of the first are by chance: "METHOD:N", N layers that a method which rewires masks
-    (shuffle: any of its density; configuration: any of its degrees; invert) makes of it; or masks, drawn already;
+    at random (shuffle: any of its density; configuration: any of its degrees) makes of it; or masks, drawn already;
     None or "none" for no band. It goes from the 5 % to the 95 % quantile, of fewer than 20 samples from the least to
     the largest. rng: of the null. style: of the lines.
 

@@ -1,18 +1,21 @@
 """Figures on paper: exact widths, fonts that venues accept, and files with the same bytes every time.
 
-What figures look like is written in `topo.mplstyle` beside this file, and nowhere else:
-`plt.style.use("topo.plots.topo")` takes it as it is, `paper` adds the width of a venue.
+What figures look like is written in `topo.mplstyle` beside this file, and nowhere else. `paper` takes it on top of
+matplotlib's defaults, whatever a matplotlibrc or other styles say, and adds the width of a venue;
+`plt.style.use("topo.plots.topo")` takes it on top of the settings in force.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.style
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from topo.atomic import replacing
 from topo.errors import TopoError
@@ -34,8 +37,6 @@ STYLE: dict[Any, Any] = dict(
 # Of series, in this order: of STYLE, because colours alone do not tell them apart.
 MARKERS, LINES = (STYLE["axes.prop_cycle"].by_key()[key] for key in ("marker", "linestyle"))
 _GOLDEN, _LOWEST = 0.618, 2.6
-# What a file is written with, also of a figure that was drawn in another style.
-_FONTS: dict[Any, Any] = {key: STYLE[key] for key in ("pdf.fonttype", "ps.fonttype", "svg.fonttype", "svg.hashsalt")}
 _METADATA: dict[str, dict[str, Any]] = {
     ".pdf": {"CreationDate": None},
     ".svg": {"Date": None},
@@ -48,7 +49,8 @@ def paper(venue: str = "neurips", *, wide: bool = False, ratio: float | None = N
     """Within it, figures are made for the page: as wide as a column of the venue (`wide`: as its text), 7 to 8 pt type.
 
     ratio: height / width, by default the golden section, in narrow columns as much more as makes 2.6 inches: type is as
-    large there, and would leave no room for the axes. Settings outside are untouched.
+    large there, and would leave no room for the axes. Settings outside have no say (except those that are no matter of
+    style, as the backend), and are untouched.
 
     >>> with paper("icml"):
     ...     ax = layer_profile(report)  # doctest: +SKIP
@@ -59,22 +61,55 @@ def paper(venue: str = "neurips", *, wide: bool = False, ratio: float | None = N
         raise TopoError(f"no venue is called '{venue}'; there are: {', '.join(VENUES)}")
     width = VENUES[venue][wide]
     height = max(width * _GOLDEN, _LOWEST) if ratio is None else width * ratio
-    with mpl.rc_context({**STYLE, "figure.figsize": (width, height)}):
+    with _styled(width, height):
         yield
 
 
+def _styled(width: float, height: float) -> AbstractContextManager[None]:
+    """The style and nothing else, for figures of so many inches."""
+    return matplotlib.style.context(["default", {**STYLE, "figure.figsize": (width, height)}])
+
+
 def figure() -> Figure:
-    """An empty figure of the current style, known to no window: it goes with the last variable that holds it."""
-    return Figure()
+    """An empty figure of this style and of the size in force, known to no window: it goes with its last variable.
+
+    Axes that are added outside `paper` are of the settings in force there.
+    """
+    with _styled(*mpl.rcParams["figure.figsize"]):
+        return Figure()
 
 
 def save(fig: Figure, path: str | Path, *, dpi: float = 300) -> None:
     """Write a figure as .pdf, .svg or .png, by the ending: the same figure gives the same bytes, whole or not at all.
+
+    So it does inside `paper` and outside, shown or saved before or not: what is only settled in drawing (fonts, ticks)
+    is of this style, and a constrained layout is solved anew from its start.
 
     Raises TopoError for another ending, or where the file cannot be written.
     """
     ending = Path(path).suffix.lower()
     if ending not in _METADATA:
         raise TopoError(f"a figure is saved as {', '.join(_METADATA)}; '{path}' ends otherwise")
-    with replacing(path) as temporary, mpl.rc_context(_FONTS):
+    with replacing(path) as temporary, _styled(*fig.get_size_inches()):
+        _as_first_laid_out(fig)
         fig.savefig(temporary, format=ending[1:], dpi=dpi, metadata=_METADATA[ending])
+
+
+def _as_first_laid_out(fig: Figure) -> None:
+    """Axes where they were before a constrained layout moved them.
+
+    It is solved in two steps from where axes are: solved again, places differ in the sixth decimal. Axes that were
+    placed by hand are not in it, and stay.
+    """
+    if not isinstance(fig.get_layout_engine(), ConstrainedLayoutEngine):
+        return
+    for ax in fig.axes:
+        place = ax.get_subplotspec()
+        if not ax.get_in_layout():
+            continue
+        if place is not None:
+            ax.set_subplotspec(place)
+        elif ax.get_label() == "<colorbar>":  # matplotlib's name; it takes its place beside other axes
+            page = fig.subplotpars
+            ax.set_position((page.left, page.bottom, page.right - page.left, page.top - page.bottom))
+            ax.set_in_layout(True)
