@@ -289,7 +289,7 @@ def test_partial_correlation_of_a_copy_of_the_baseline_says_nothing_new():
     figure = plots.metric_accuracy(rows, fig=Figure(layout="constrained"), metric="m")
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert titles[1].startswith("$\\rho$ = 1.00\n")
-    assert titles[0].endswith("given the baseline: undefined,\nit fixes accuracy")
+    assert titles[0].endswith("given the baseline: undefined, it\nfixes accuracy")
 
 
 def test_intervals_of_accuracies():
