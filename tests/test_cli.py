@@ -219,6 +219,20 @@ def test_compare(files, run):
     assert document["network"]["b"]["log10_effective_paths"] is None
 
 
+def test_compare_says_what_is_not_comparable(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, model in (("a", "mlp:20-10-10"), ("b", "mlp:20-10-10-10")):
+        topo.write_masks(topo.generate("erk", model, density=0.5), f"{name}.safetensors")
+    different = "the masks are of different networks: mlp:20-10-10, mlp:20-10-10-10"
+    out = run("compare", "a.safetensors", "b.safetensors")[1]
+    assert different in out and "fc3.weight: only in B" in out
+    out = run("compare", "a.safetensors", "b.safetensors", "a.safetensors")[1]
+    assert different in out and "note: C has no mask for fc3.weight;" in out and "B has no" not in out
+    assert "different networks" not in run("compare", "a.safetensors", "a.safetensors", "a.safetensors")[1]
+    code, _, err = run("compare", "a.safetensors")
+    assert code == 2 and err.endswith("the following arguments are required: B\n")
+
+
 def test_check_answers_by_exit_code(files, run):
     assert run(
         "check", "a.safetensors", "--contains", "a.safetensors", "--max-density", "0.5", "--fail-on", "no-paths"

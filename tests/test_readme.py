@@ -66,7 +66,7 @@ def test_each_use_runs(use: str, folder: Path, capsys: pytest.CaptureFixture[str
         exec(compile(texts["python"], f"README.md: {use}", "exec"), {})
     plt.close("all")
     made = {
-        "analyse": ["report.json", "layers.pdf"],
+        "analyse": ["report.json", "densities.pdf"],
         "generate and train": ["balance.safetensors", "erk.safetensors", "runs/balance/summary.json"],
         "plot": ["layers.pdf", "nodes_paths.svg", "overlap.pdf"],
     }[use]

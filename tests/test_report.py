@@ -209,6 +209,19 @@ def test_without_pandas_the_extra_is_named(monkeypatch):
 
 
 @pytest.mark.small
+def test_a_report_of_chosen_metrics():
+    report = _report()
+    few = report.only("gap, kept")
+    assert few.tables()[-1][0] == ["layer", "shape", "gap", "kept"]
+    assert few.layers == [{key: layer[key] for key in ("layer", "shape", "gap", "kept")} for layer in report.layers]
+    assert few.only(["kept"]).tables()[-1][0] == ["layer", "shape", "kept"]
+    assert {note["metric"] for note in report.notes} == {None, "gap"}
+    assert {note["metric"] for note in few.only("kept").notes} == {None}
+    with pytest.raises(TopoError, match=r"'a\.pt' has no metric 'gaps'; it has: .*gap"):
+        report.only("gaps")
+
+
+@pytest.mark.small
 def test_markdown():
     text = _report().to_markdown()
     assert "| effective\\_paths | 1.00e+5000 | paths | channel |" in text

@@ -155,6 +155,22 @@ class Report:
         remarks = [{"metric": None, "layer": None, "note": note} for note in notes]
         return replace(self, notes=[*remarks, *self.notes])
 
+    def only(self, metrics: str | Sequence[str]) -> Report:
+        """The numbers of these metrics (names, or one text with commas between), in this order, as for a narrow table.
+
+        Notes on other metrics are left out. Collapsed layers are known by `kept` and `effective_params`.
+
+        Raises TopoError for a metric that the report does not hold.
+        """
+        names = [name.strip() for name in metrics.split(",")] if isinstance(metrics, str) else list(metrics)
+        held = dict.fromkeys(row.metric for row in self.rows)
+        for name in names:
+            if name not in held:
+                raise TopoError(f"the report of '{self.mask}' has no metric '{name}'; it has: {', '.join(held)}")
+        rows = [row for name in dict.fromkeys(names) for row in self.rows if row.metric == name]
+        notes = [note for note in self.notes if note["metric"] is None or note["metric"] in names]
+        return replace(self, rows=rows, notes=notes)
+
     def to_json(self) -> str:
         """JSON text {"schema": "topo/1", "version", "reports": [this one]}; numbers are finite or null."""
         return reports_to_json([self])
@@ -246,12 +262,13 @@ def note_lines(notes: Iterable[Mapping[str, str | None]]) -> list[str]:
         layers.update({note["layer"]: None} if note["layer"] else {})
     lines = []
     for (text, _), (metrics, layers) in grouped.items():
-        where = " of ".join(part for part in (_few(list(metrics)), _few(list(layers))) if part)
+        where = " of ".join(part for part in (few(list(metrics)), few(list(layers))) if part)
         lines.append(f"{where}: {text}" if where else text)
     return lines
 
 
-def _few(names: list[str], most: int = 4) -> str:
+def few(names: Sequence[str], most: int = 4) -> str:
+    """The first names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 

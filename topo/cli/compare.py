@@ -17,7 +17,7 @@ from topo.cli.tables import Page, Table
 from topo.compare import Comparison, compare
 from topo.masks import MaskSet
 from topo.numerals import decimal, finite, shown
-from topo.report import Report, note_lines
+from topo.report import Report, few, note_lines
 
 _NETWORK = (
     "kept",
@@ -38,7 +38,7 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     )  # fmt: skip
     made.add_argument("a", metavar="A", help="a mask file or folder")
     made.add_argument("b", metavar="B", help="another")
-    made.add_argument("more", metavar="C", nargs="*", help="and others")
+    made.add_argument("more", metavar="C", nargs="*", default=[], help="and others")
     network_options(made)
     made.add_argument(
         "--json", metavar="OUT", help="write the numbers as JSON; - for standard output, and nothing else there"
@@ -99,7 +99,7 @@ def _several(
         for name in layers
     }
     overlap = [[float(pair.total["overlap"]) for pair in row] for row in found]
-    notes = _remarks(reports)
+    notes = [*_remarks(reports), *_missing(held)]
     if args.json:
         document = {
             "schema": "topo-compare-several/1",
@@ -124,6 +124,17 @@ def _several(
         page.notes(notes)
 
 
+def _missing(held: Sequence[MaskSet]) -> list[str]:
+    """Which layers are masked in some only, so that an overlap is of those that both hold."""
+    layers = dict.fromkeys(name for masks in held for name in masks)
+    lacking = {side: [n for n in layers if n not in masks] for side, masks in zip(_sides(len(held)), held)}
+    return [
+        f"{side} has no mask for {few(names)}; its overlaps are of the layers that both hold"
+        for side, names in lacking.items()
+        if names
+    ]
+
+
 def _sides(count: int) -> list[str]:
     """A, B, ..., Z, then numbers."""
     return [chr(ord("A") + k) if k < 26 else str(k + 1) for k in range(count)]
@@ -138,6 +149,10 @@ def _remarks(reports: list[Report]) -> list[str]:
     lines = [note_lines(note for note in report.notes if note["metric"] is None) for report in reports]
     sides = [(side, line) for side, said in zip(_sides(len(lines)), lines) for line in said]
     shared = set(lines[0]).intersection(*lines[1:])
+    models = dict.fromkeys(report.model for report in reports if report.model)
+    if len(models) > 1:
+        sides.append(("", f"the masks are of different networks: {', '.join(models)}"))
+        shared.add(sides[-1][1])
     return list(dict.fromkeys(line if line in shared else f"{side}: {line}" for side, line in sides))
 
 

@@ -8,6 +8,7 @@ Value(number, note). Undefined is NaN with the reason in the note. Functions who
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -88,9 +89,11 @@ def chosen(names: str | Sequence[str], *, weights: bool = True) -> list[Metric]:
     known = {entry.name for entry in every}
     for name in wanted:
         if name not in {"default", "all", *GROUPS} | known:
+            near = difflib.get_close_matches(name, sorted({*GROUPS, *known}), 3, 0.5)
+            hint = f" (near it: {', '.join(near)})" if near else ""
             raise TopoError(
-                f"no metric or group is called '{name}'; groups: default, all, {', '.join(GROUPS)}; "
-                f"metrics: {', '.join(sorted(known))}"
+                f"no metric or group is called '{name}'{hint}; groups: default, all, {', '.join(GROUPS)}; "
+                "`topo list metrics` names the metrics"
             )
 
     def asked(entry: Metric) -> bool:

@@ -1,4 +1,4 @@
-"""How many units each layer gets: water filling, under a total and a FLOPs budget.
+"""How many parameters each layer gets: water filling, under a total and a FLOPs budget.
 
 P * prod(effective nodes) <= prod(n_e) (node-path balance law), so that the best budgets maximise sum_e log n_e: equal
 shares, capped by what a layer holds. With a price on operations, n_e = min(cap_e, w_e / (tau + mu cost_e)).
@@ -30,7 +30,7 @@ def water_fill(
     least = np.minimum(np.broadcast_to(np.asarray(least, np.int64), caps.shape), caps)
     weights = np.ones(len(caps)) if weights is None else np.asarray(weights, np.float64)
     if not least.sum() <= total <= caps.sum():
-        raise TopoError(f"{total} units are asked for; these layers hold {least.sum()} to {caps.sum()}")
+        raise TopoError(f"{total} parameters are asked for; these layers hold {least.sum()} to {caps.sum()}")
     shares = _shares(weights, least, caps, total)
     if costs is None or limit is None:
         return _rounded(shares, least, caps, total)
@@ -40,7 +40,7 @@ def water_fill(
     cheapest = _cheapest(costs, least, caps, total)
     if float(costs @ cheapest) > limit:
         raise TopoError(
-            f"{total} units cost at least {2 * float(costs @ cheapest):.6g} FLOPs; the limit is {2 * limit:.6g}"
+            f"{total} parameters cost at least {2 * float(costs @ cheapest):.6g} FLOPs; the limit is {2 * limit:.6g}"
         )
     dearest = costs[cheapest > least].max(initial=costs.min())  # cheaper layers fill up as tau falls to -mu * this
     low, high = -60.0, 60.0  # tau / mu = exp(t) - dearest: from the cheapest filling to equal shares
