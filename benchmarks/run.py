@@ -430,7 +430,7 @@ def released_synflow(model, shape: tuple[int, ...], density: float, rounds: int)
             for name, values in net.state_dict().items():
                 values.mul_(signs[name])
             flat = torch.cat([torch.flatten(score) for score in scores.values()])
-            keep = round(size * (round(density * size) / size) ** (done / rounds))
+            keep = round(size * density ** (done / rounds))
             threshold = torch.kthvalue(flat, size - keep).values
             for name, score in scores.items():
                 masks[name].copy_(torch.where(score <= threshold, 0.0, 1.0))

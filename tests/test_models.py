@@ -291,7 +291,7 @@ def test_options_and_their_defaults():
     assert models.input_shape("lenet300") == (784,)
     assert models.input_shape("lenet5") == (1, 28, 28)
     assert [models.input_shape(name) for name in ("vgg16", "resnet18")] == [(3, 32, 32), (3, 224, 224)]
-    assert models.models["resnet18"].usage == "classes=COUNT, stem=imagenet|tiny|cifar"
+    assert models.models["resnet18"].usage == "classes=COUNT, stem=imagenet|tiny|cifar, branches=plain|stable"
     assert models.models["mlp"].usage == "784-300-100-10"
     assert models.models["resnet20"].description == "ResNet-20 for CIFAR (He et al. 2016, section 4.2)"
     assert all("\n" not in models.models[name].description for name in models.names())

@@ -315,7 +315,7 @@ def test_force_may_regrow_and_iterative_snip_may_not(monkeypatch: pytest.MonkeyP
     force = rounds_of("force", monkeypatch, rounds=8)
     assert returned(force) > 0
     kept = [sum(int(flags.sum()) for flags in state.values()) for state in force]
-    assert kept[1:] == totals(kept[0], kept[-1], 8, "exponential")
+    assert kept[1:] == totals(kept[0], kept[-1], 8, "exponential", 0.05)
 
 
 def test_inverted_scores_keep_the_lowest() -> None:
@@ -334,7 +334,8 @@ def plain_synflow(model: nn.Module, shape: tuple[int, ...], density: float, roun
     for values in net.state_dict().values():
         values.abs_()
     size = sum(weight.numel() for weight in weights.values())
-    for total in totals(size, round(density * size), rounds, "exponential"):
+    for done in range(1, rounds + 1):
+        total = round(size * density ** (done / rounds))
         net.zero_grad()
         net(torch.ones(1, *shape, dtype=torch.float64)).sum().backward()
         scores = torch.cat([(p.grad * p).detach().reshape(-1) for p in weights.values()])
@@ -347,8 +348,10 @@ def plain_synflow(model: nn.Module, shape: tuple[int, ...], density: float, roun
 def test_synflow_equals_the_plain_loop() -> None:
     torch.manual_seed(1)
     model = build("resnet20")
-    masks = prune("synflow", model, density=0.1, rounds=10, input_shape=(3, 32, 32))
-    assert masks == MaskSet(plain_synflow(model, (3, 32, 32), 0.1, 10))
+    for density, rounds in ((0.1, 10), (0.02, 20)):
+        masks = prune("synflow", model, density=density, rounds=rounds, input_shape=(3, 32, 32))
+        assert masks == MaskSet(plain_synflow(model, (3, 32, 32), density, rounds))
+        assert masks == prune("synflow", model, sparsity=1 - density, rounds=rounds, input_shape=(3, 32, 32))
 
 
 class Varied(nn.Module):
@@ -694,6 +697,14 @@ def test_stable_branches() -> None:
     x = torch.randn(2, 3, 32, 32)
     assert torch.allclose(stable(x), plain(x), rtol=1e-4, atol=1e-5)
     assert list(stable.state_dict()) == list(plain.state_dict())
+    named = build("resnet20:branches=stable").eval()
+    named.load_state_dict(model.state_dict())
+    assert torch.equal(named(x), stable(x))
+    for name, branches in (("resnet18:stem=cifar", 8), ("resnet50:stem=cifar", 16), ("wrn28:width=1", 12)):
+        spec = f"{name},branches=stable"
+        with torch.device("meta"):
+            assert sum(len(part._forward_hooks) for part in build(spec).modules()) == branches
+        assert find_wiring(spec).named(None).to_json() == find_wiring(name).named(None).to_json()
     ends = [name for name, _ in small().named_modules() if name == "b"]
     assert scale_branches(small(), ends) is not None
     for bad in (None, ["nowhere"]):

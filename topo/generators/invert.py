@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from topo.errors import MaskError
 from topo.generators import Drawn, generator
 from topo.generators.choice import choose
 from topo.masks import BitRows, MaskSet
@@ -16,13 +15,18 @@ from topo.wiring import Wiring
 
 @generator(source="Frankle et al. 2021", rewires=True)
 def invert(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
-    """As many parameters in every layer as given masks keep, drawn from those that they do not keep."""
+    """As many parameters in every layer as given masks keep, drawn from those that they do not keep.
+
+    Where a mask keeps k of n parameters and k is over n / 2, all of the others are kept, and 2k - n of its own are drawn:
+    the least overlap that there is.
+    """
     for name in masks:
         rows = masks.rows(name)
-        free, count = np.flatnonzero(~rows.unpack()), rows.kept()
-        if count > len(free):
-            raise MaskError(f"layer '{name}' keeps {count} of {rows.size} parameters; only {len(free)} others are left")
-        drawn = choose((1, len(free)), count, rng).unpack()[0] if count else np.zeros(len(free), bool)
-        mask = np.zeros(rows.size, bool)
-        mask[free[drawn]] = True
+        kept = rows.unpack().reshape(-1)
+        count, left = rows.kept(), rows.size - rows.kept()
+        mask = ~kept if count > left else np.zeros(rows.size, bool)
+        pool = np.flatnonzero(kept if count > left else ~kept)
+        more = count - int(mask.sum())
+        if more:
+            mask[pool[choose((1, len(pool)), more, rng).unpack()[0]]] = True
         yield name, BitRows.of_mask(mask.reshape(rows.shape))

@@ -122,7 +122,7 @@ _HOME = {
     "prune": "topo.pruners.rounds",
     "reinitialise": "topo.pruners.initial",
     "rescale": "topo.pruners.initial",
-    "scale_branches": "topo.pruners.initial",
+    "scale_branches": "topo.models.nets.branches",
 }
 
 

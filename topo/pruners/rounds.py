@@ -81,7 +81,10 @@ def prune(
         net.dense = {name: w.detach() if once else w.detach().clone() for name, w in net.weights.items()}
         with _threads(threads or _fitting(how, net)):
             if how.shared_ranking:
-                masks = _ranked(how, net, data, kept, quota, values, own, ties, progress)
+                size = sum(weight.numel() for weight in net.weights.values())
+                asked = density if sparsity is None else 1 - sparsity
+                schedule = totals(size, kept, values["rounds"], values["schedule"], asked)
+                masks = _ranked(how, net, data, schedule, quota, values, own, ties, progress)
             else:
                 net.keep, tell = kept, progress or (lambda done, total, what: None)
                 tell(0, 1, f"{kept:,} parameters")
@@ -131,18 +134,17 @@ def _ranked(
     how: Pruner,
     net: Network,
     data: Batches,
-    kept: int,
+    schedule: Sequence[int],
     quota: str | Mapping[str, int],
     values: Mapping[str, Any],
     own: Generator,
     ties: Generator,
     progress: Progress | None,
 ) -> dict[str, np.ndarray]:
-    """The rounds; bool masks of the parameters kept after the last, layer by layer."""
-    options, rounds, invert = _own_options(values), values["rounds"], values["invert"]
+    """The rounds, which keep so many parameters; bool masks of those kept after the last, layer by layer."""
+    options, rounds, invert = _own_options(values), len(schedule), values["invert"]
     shapes = {name: tuple(weight.shape) for name, weight in net.weights.items()}
     everywhere = {name: np.arange(weight.numel()) for name, weight in net.weights.items()}
-    schedule = totals(sum(map(len, everywhere.values())), kept, rounds, values["schedule"])
     ranked = isinstance(quota, str) and quota == "global"
     quotas = [None] * rounds if ranked else layer_budgets(quota, shapes, schedule)
     alive = everywhere

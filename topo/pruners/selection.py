@@ -36,13 +36,15 @@ def top(scores: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     return keep
 
 
-def totals(size: int, kept: int, rounds: int, schedule: str) -> list[int]:
+def totals(size: int, kept: int, rounds: int, schedule: str, density: float | None = None) -> list[int]:
     """Parameters kept after each round t = 1..T: size d^(t/T) (exponential) or size (1 - (1 - d) t/T) (linear).
+
+    d is the density that was asked for, kept / size where none was.
 
     >>> totals(1000, 10, 2, "exponential"), totals(1000, 10, 2, "linear")
     ([100, 10], [505, 10])
     """
-    density = kept / size
+    density = kept / size if density is None else density
     shares = [t / rounds for t in range(1, rounds + 1)]
     after = [density**t if schedule == "exponential" else 1 - (1 - density) * t for t in shares]
     return [*(max(round(size * d), kept) for d in after[:-1]), kept]

@@ -44,7 +44,7 @@ def sbp(net: Network, batches: Batches, *, rng: np.random.Generator) -> Scores:
     """SNIP on weights drawn on the edge of chaos, where gradients neither vanish nor explode with depth.
 
     The weights are those that `reinitialise(model, rng=seed)` gives a model under the same seed: train from them, after
-    `rescale(model, masks)`, since pruning leaves the edge; or use a stable ResNet (`scale_branches`), which needs no
-    rescaling.
+    `rescale(model, masks)`, since pruning leaves the edge; or use a stable ResNet (`resnet20:branches=stable`), which
+    needs no rescaling.
     """
     return snip(net, batches, rng=rng)
