@@ -104,13 +104,6 @@ def test_several_masks_are_told_apart_without_colour():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["one", "two"]
 
 
-def test_masks_of_different_layers_share_one_axis():
-    other = Report("b", None, None, "channel", {"x.weight": (2, 2)}, [Row("b", "density", "x.weight", "channel", 0.5)])
-    ax = plots.layer_profile([_report([0.5, 0.4], "a"), other], ax=_axes())
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["block.0", "block.1", "x"]
-    np.testing.assert_array_equal(ax.lines[1].get_ydata(), [np.nan, np.nan, 0.5])
-
-
 @pytest.mark.parametrize("layers", [1, 22, 50, 300])
 def test_names_of_layers_never_overlap(layers):
     with plots.paper():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     made.add_argument("kind", metavar="KIND", help="which figure (topo list plots)")
     made.add_argument(
         "files", nargs="+", metavar="INPUT",
-        help="mask files, or reports (.json of topo analyze), tables (.csv, .jsonl), run folders, as the figure takes",
+        help="mask files, or reports (.json of topo analyze), tables (.csv, .jsonl), run folders, as the figure takes; "
+        "LABEL=INPUT gives it a label instead of its file's name (a path that exists as it is written is no label)",
     )  # fmt: skip
     network_options(made)
     made.add_argument(
@@ -58,8 +60,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"plot '{args.kind}' has no band for --null")
     if args.null and "null" in options:
         raise UsageError("--null and -O null are both given; a band is of one of them")
-    check_outputs([*args.files, *args.null], {"-o": args.out})
-    data, more = _given(args, options, parameters)
+    files = _inputs(args.files)
+    check_outputs([*(item.path for item in files), *args.null], {"-o": args.out})
+    data, more = _given(args, files, options, parameters)
     if "rng" in parameters:
         more["rng"] = getattr(args, "seed", 0)
     with plots.paper(args.venue, wide=args.wide):
@@ -69,6 +72,35 @@ def run(args: argparse.Namespace) -> int:
         plots.save(figure, args.out)
     wrote(args.out, args)
     return 0
+
+
+@dataclass(frozen=True)
+class _Input:
+    """A path and what it is called in the figure, as nothing else is; own: the label as it was given, if one was."""
+
+    path: str
+    label: str
+    own: str = ""
+
+
+def _inputs(texts: list[str], labels: bool = True) -> list[_Input]:
+    """Paths, by their labels or by short names that tell them apart; what comes twice is numbered."""
+    from topo.plots.given import numbered, stems
+
+    split = [_labelled(text) if labels else ("", text) for text in texts]
+    if not split:
+        return []
+    names = stems(inputs.names_of([path for _, path in split]))
+    names = numbered([label or name for (label, _), name in zip(split, names)])
+    return [_Input(path, name, label) for (label, path), name in zip(split, names)]
+
+
+def _labelled(text: str) -> tuple[str, str]:
+    """(label, path); no label for a path that exists as it is written, and before a "=" inside a missing path."""
+    label, sign, path = text.partition("=")
+    if not sign or not label.strip() or not path or Path(text).exists():
+        return "", text
+    return (label.strip(), path) if Path(path).exists() or Path(label).name == label else ("", text)
 
 
 def _option(text: str) -> tuple[str, str]:
@@ -87,37 +119,75 @@ def _once(options: list[tuple[str, str]]) -> dict[str, str]:
     return given
 
 
-def _given(args: argparse.Namespace, options: dict[str, Any], parameters: Any) -> tuple[Any, dict[str, Any]]:
+def _given(
+    args: argparse.Namespace, files: list[_Input], options: dict[str, Any], parameters: Any
+) -> tuple[Any, dict[str, Any]]:
     """What the figure is drawn of, and what it takes besides."""
     from topo.plots import takes
-    from topo.plots.reading import TABLES, is_reports, is_run, read_frontier, read_rows
+    from topo.plots.reading import TABLES, is_reports, is_run
 
     of, metrics = takes[args.kind]
-    tabled = [path for path in args.files if Path(path).suffix.lower() in TABLES or is_run(path)]
+    nulls = _inputs(args.null, labels=False)
+    tabled = [item.path for item in files if Path(item.path).suffix.lower() in TABLES or is_run(item.path)]
     if of == "rows" or (tabled and args.kind == "nodes_paths"):
-        if args.kind == "frontier" and all(is_reports(path) for path in args.files):
-            fronts = {name: read_frontier(p) for p, name in zip(args.files, inputs.names_of(args.files))}
-            return fronts if len(fronts) > 1 else next(iter(fronts.values())), {}
-        return [row for path in args.files for row in read_rows(path)], {}
+        return _rows(args, files, options, parameters), {}
     if tabled:
         raise TopoError(f"plot '{args.kind}' is drawn of masks; '{tabled[0]}' is a table or a run")
     if "metric" in parameters and of == "reports":
         metric = options.get("metric", parameters["metric"].default)
         metrics = f"kept,density,effective_params,{'density' if metric == 'effective_density' else metric}"
-    rewired = isinstance(options.get("null"), str) and not any(map(is_reports, args.files))
+    rewired = isinstance(options.get("null"), str) and not any(is_reports(item.path) for item in files)
     if of == "reports" and not rewired:  # a null is drawn from masks, which the figure then analyses itself
-        data = _reports(args, args.files, metrics, grouped=args.kind == "nodes_paths")
-        null = _reports(args, args.null, metrics)
+        data = _reports(args, files, metrics)
+        null = _reports(args, nulls, metrics)
         return data if args.kind != "ramanujan_profile" else _only(data, args), {"null": null} if null else {}
-    read = _masks(args, args.files)
+    read = _masks(args, files)
     wiring = next(iter(read.values()))[1]
     more = {"wiring": wiring} if "wiring" in parameters else {}
     drawn = {name: _seen(*item, options, parameters) for name, item in read.items()}
-    if args.null:
-        more["null"] = {name: _seen(*item, options, parameters) for name, item in _masks(args, args.null).items()}
+    if nulls:
+        more["null"] = {name: _seen(*item, options, parameters) for name, item in _masks(args, nulls).items()}
     if of == "graphs" or ("fig" not in parameters and len(read) == 1):
         return _only(drawn, args), more
     return drawn, more
+
+
+def _rows(args: argparse.Namespace, files: list[_Input], options: dict[str, Any], parameters: Any) -> Any:
+    """Rows of tables and runs, or frontiers by label; a label stands in the column by which rows are grouped."""
+    from topo.plots.reading import is_reports, is_run, read_frontier, read_rows
+
+    seen: set[tuple[Path, str]] = set()
+    for item in files:
+        place = (Path(item.path).resolve(), item.own)
+        if place in seen and not is_reports(item.path):
+            raise UsageError(f"'{item.path}' is given twice: what it holds would count twice")
+        seen.add(place)
+    if args.kind == "frontier" and any(item.own or is_reports(item.path) for item in files):
+        fronts = {item.label: (read_frontier if is_reports(item.path) else read_rows)(item.path) for item in files}
+        return fronts if len(fronts) > 1 or files[0].own else next(iter(fronts.values()))
+    found = [(item, read_rows(item.path)) for item in files]
+    if args.kind == "metric_accuracy":
+        from topo.plots.measured import measure
+
+        wiring = inputs.wiring_of(args)
+        wanted = [options.get(name, parameters[name].default) for name in ("metric", "baseline")]
+        runs = {item.path: rows[0] for item, rows in found if is_run(item.path)}
+        every = [row for _, rows in found for row in rows]
+        measure(runs, every, wanted, lambda masks: inputs.network(masks, wiring, args))
+    group = options.get("group", parameters["group"].default) if "group" in parameters else ""
+    for rows in [rows for item, rows in found if item.own]:
+        _keep_families(rows, group)
+    return [{**row, group: item.own} if item.own else row for item, rows in found for row in rows]
+
+
+def _keep_families(rows: list[dict[str, Any]], group: str) -> None:
+    """Write down which family the method of a row is of, before a label takes the method's place."""
+    from topo.plots.cells import family_of
+    from topo.plots.given import told
+
+    for row in rows:
+        if told(row, group) and not told(row, "family"):
+            row["family"] = family_of(str(row[group]))
 
 
 def _seen(masks: MaskSet, wiring: Any, options: dict[str, Any], parameters: Any) -> Any:
@@ -136,38 +206,47 @@ def _only(items: Any, args: argparse.Namespace) -> Any:
     return items[0]
 
 
-def _masks(args: argparse.Namespace, paths: list[str]) -> dict[str, tuple[MaskSet, Any]]:
-    """Short name -> (masks, wiring or None)."""
+def _masks(args: argparse.Namespace, files: list[_Input]) -> dict[str, tuple[MaskSet, Any]]:
+    """Label -> (masks, wiring or None)."""
     wiring = inputs.wiring_of(args)
     found: dict[str, tuple[MaskSet, Any]] = {}
-    for path, name in zip(paths, inputs.names_of(paths)):
-        masks = inputs.read(path, args, wiring)
+    for item in files:
+        masks = inputs.read(item.path, args, wiring)
         wired, notes = inputs.network(masks, wiring, args)
         for note in notes if not quiet(args) else []:
-            speak(f"topo: {name}: {note}")
-        found[name] = (masks, wired)
+            speak(f"topo: {item.label}: {note}")
+        found[item.label] = (masks, wired)
     return found
 
 
-def _reports(args: argparse.Namespace, paths: list[str], metrics: str, grouped: bool = False) -> Any:
-    """A list of reports; grouped: by the method that made the masks, where every file says which."""
+def _reports(args: argparse.Namespace, files: list[_Input], metrics: str) -> Any:
+    """Label -> report; of nodes and paths those of one label, or else of one method where every file says which."""
     from topo.analyze import analyze
+    from topo.plots.given import numbered, short, stems
     from topo.plots.reading import is_reports, read_reports
 
-    reports, methods = [], []
-    masks = [path for path in paths if not is_reports(path)]
+    masks = [item for item in files if not is_reports(item.path)]
     read = _masks(args, masks) if masks else {}
-    names = dict(zip(masks, inputs.names_of(masks))) if masks else {}
-    for path in paths:
-        if is_reports(path):
-            found = read_reports(path)
+    reports, methods, names = [], [], []
+    for item in files:
+        if is_reports(item.path):
+            found = read_reports(item.path)
             reports += found
             methods += [None] * len(found)
+            masked = stems([report.mask for report in found])
+            names += [" ".join(filter(None, (item.own, name if len(found) > 1 else ""))) or name for name in masked]
             continue
-        held, wired = read[names[path]]
+        held, wired = read[item.label]
         threads = getattr(args, "threads", None)
-        reports.append(analyze(held, wired, metrics=metrics, threads=threads, mask_name=names[path]))
+        reports.append(analyze(held, wired, metrics=metrics, threads=threads, mask_name=item.label))
         methods.append(held.provenance.get("method"))
-    if grouped and all(isinstance(method, str) for method in methods) and len(set(methods)) < len(methods):
-        return {method: [r for r, m in zip(reports, methods) if m == method] for method in dict.fromkeys(methods)}
-    return reports
+        names.append(item.own or item.label)
+    if args.kind == "nodes_paths":
+        if any(item.own for item in files):
+            groups: list[Any] = names
+        elif all(isinstance(method, str) for method in methods) and len(set(methods)) < len(methods):
+            groups = methods
+        else:
+            groups = numbered(short(names))
+        return {group: [r for r, g in zip(reports, groups) if g == group] for group in dict.fromkeys(groups)}
+    return dict(zip(numbered(names), reports))

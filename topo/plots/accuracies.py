@@ -34,10 +34,15 @@ from topo.plots.furniture import (
     small,
     width_of,
 )
-from topo.plots.given import Row, called, choice, density_of, number, rows_of, told
+from topo.plots.given import Row, choice, density_of, number, rows_of, told
+from topo.plots.settings import settled
 
 Table = Any  # a list of rows (mappings), columns by name, or a pandas table
 INTERVALS = ("t95", "sd", "range", "none")
+# Column of a name that all dense runs share, whatever method they are put down to.
+_DENSE = "dense run"
+# Of dense runs that were trained in different ways.
+_DASHES: tuple[Any, ...] = ("--", ":", "-.", (0, (6, 1)))
 
 
 @plot("rows")
@@ -55,28 +60,29 @@ def accuracy_sparsity(
     data: rows with density or sparsity (of a row with both, density counts), the column `y` (a fraction) and the column
     `group`; a row for each run. Runs of density 1 are the dense baseline, a dashed line. interval: "t95" (95 % of the
     mean, Student), "sd", "range" (least to largest) or "none"; a single run has none. Runs without an accuracy or a
-    density are left out, and counted below. style: of the curves.
+    density are left out, and counted below, unfinished ones (a run folder without summary.json) apart. style: of the
+    curves.
+
+    Only runs that differ in nothing but their seed are averaged: where runs of one group were trained otherwise
+    (`topo.plots.settings.SETTINGS`: keys of the recipe, model, data, rewinding, as columns), each way has a curve of
+    its own, called by the keys in which they differ, "erk, init=kaiming_normal".
     """
     choice("interval", interval, INTERVALS)
     rows = rows_of(data, (y,))
     if not any("density" in row or "sparsity" in row for row in rows):
         raise TopoError("the table has neither a column 'density' nor 'sparsity'")
+    known = [row for row in rows if 0 < density_of(row) <= 1 and math.isfinite(number(row.get(y)))]
+    masked = [row for row in known if density_of(row) < 1]
+    if not masked:
+        raise TopoError(_none_left(rows, f"no row has both a density below 1 and a number in '{y}'"))
     curves: dict[str, dict[float, list[float]]] = {}
-    dense: list[float] = []
-    left_out = 0
-    for row in rows:
-        density, value = density_of(row), number(row.get(y))
-        if not (math.isfinite(density) and math.isfinite(value)) or not 0 < density <= 1:
-            left_out += 1
-            continue
-        if density == 1.0:
-            dense.append(value)
-        else:
-            curve = curves.setdefault(called(row, group, "runs"), {})
-            curve.setdefault(float(f"{density:.4g}"), []).append(value)
-    if not curves:
-        raise TopoError(f"no row has both a density below 1 and a number in '{y}'")
-    scale, named = _scale(y, [*dense, *(v for curve in curves.values() for values in curve.values() for v in values)])
+    for name, row in zip(settled(masked, group, "runs", (y,)), masked):
+        curves.setdefault(name, {}).setdefault(float(f"{density_of(row):.4g}"), []).append(number(row[y]))
+    dense: dict[str, list[float]] = {}
+    whole = [{**row, _DENSE: "dense"} for row in known if density_of(row) == 1]
+    for name, row in zip(settled(whole, _DENSE, "dense", (y,)), whole):
+        dense.setdefault(name, []).append(number(row[y]))
+    scale, named = _scale(y, [number(row[y]) for row in known])
     ax = axes(ax)
     for i, (label, curve) in enumerate(curves.items()):
         x = sorted(curve, reverse=True)
@@ -90,19 +96,40 @@ def accuracy_sparsity(
             ax.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
         elif interval != "none":
             ax.errorbar(x, mean, [mean - low, high - mean], color=look["color"], linewidth=0.8, capsize=2)
-    if dense:
-        ax.axhline(scale * float(np.mean(dense)), color=GREY, linestyle="--", linewidth=0.8, label="dense")
+    for i, (label, values) in enumerate(dense.items()):
+        dashes = _DASHES[i % len(_DASHES)]
+        ax.axhline(scale * float(np.mean(values)), color=GREY, linestyle=dashes, linewidth=0.8, label=label)
     _sparsity_axis(ax, [d for curve in curves.values() for d in curve])
     name_y(ax, named)
     ax.grid(axis="y")
     ax.set_axisbelow(True)
-    legend(ax)
+    legend(ax, list(curves))
     most = max(len(values) for curve in curves.values() for values in curve.values())
     said = {"t95": "95 % interval of the mean", "sd": "standard deviation", "range": "least to largest"}.get(interval)
     told = [f"bands: {said}, up to {most} runs"] if said and most > 1 else []
-    told += [f"{left_out} run{'s' * (left_out > 1)} without numbers left out"] if left_out else []
+    told += _missing(rows, len(known), "without numbers")
     name_x(ax, f"sparsity ({'; '.join(told)})" if told else "sparsity")
     return ax
+
+
+def _missing(rows: Sequence[Row], known: int, why: str, what: str = "run") -> list[str]:
+    """How many rows are left out because they are unfinished runs, and how many for another reason, in words."""
+    unfinished = _unfinished(rows)
+    others = len(rows) - known - unfinished
+    said = [f"{unfinished} run{'s' * (unfinished > 1)} unfinished, left out"] if unfinished else []
+    return said + ([f"{others} {what}{'s' * (others > 1)} {why} left out"] if others else [])
+
+
+def _unfinished(rows: Sequence[Row]) -> int:
+    """How many rows are of run folders without summary.json: see `topo.plots.reading`."""
+    return sum(row.get("unfinished") is True for row in rows)
+
+
+def _none_left(rows: Sequence[Row], otherwise: str) -> str:
+    """Why nothing can be drawn."""
+    if _unfinished(rows) < len(rows):
+        return otherwise
+    return f"no run is finished: none of {len(rows)} run folders has a summary.json (topo train --resume goes on)"
 
 
 def _scale(y: str, values: Sequence[float]) -> tuple[float, str]:
@@ -191,6 +218,8 @@ def metric_accuracy(
     `topo.plots.cells`. The partial correlation is that of metric and accuracy given the baseline, of the same ranks;
     it takes three points more than there are cells, for with fewer it is 1 or -1 whatever the numbers are. means: a
     point is the mean of the rows of a group in a cell, so that seeds are no evidence of their own; otherwise a row.
+    Rows of one group that were trained otherwise (`topo.plots.settings.SETTINGS`) are groups of their own, called by
+    the keys in which they differ, "erk, init=kaiming_normal".
     Grey lines join the points of a cell; a point alone in its cell is hollow and not counted. Rows without a number,
     and rows that lack a column of cells which others have, are left out; how many points, cells and rows there are is
     said below, and above, why a correlation is undefined. style: of the points.
@@ -199,9 +228,12 @@ def metric_accuracy(
     numbers = np.array([[number(row.get(name)) for name in (metric, baseline, y)] for row in rows])
     known = np.isfinite(numbers).all(axis=1)
     if not known.any():
-        raise TopoError(f"no row has numbers in '{metric}', '{baseline}' and '{y}'")
+        raise TopoError(_none_left(rows, f"no row has numbers in '{metric}', '{baseline}' and '{y}'"))
     cells, used, unknown = cells_of(rows, cell, group)
-    points = _points(rows, cells, numbers, group, means)
+    besides = (metric, y, baseline, *(name.strip() for name in cell.split(",")))
+    used_rows = [rows[k] for k in np.flatnonzero(known)]
+    names = dict(zip(np.flatnonzero(known).tolist(), settled(used_rows, group, "masks", besides)))
+    points = _points(rows, cells, numbers, group, names, means)
     if not points:
         raise TopoError(f"no row has numbers in '{metric}', '{baseline}' and '{y}' and tells its {used}")
     fig = new_figure(fig)
@@ -215,8 +247,8 @@ def metric_accuracy(
     if unknown:
         said += f"; the table does not tell {unknown}"
     astray = sum(cells[k] is None for k in np.flatnonzero(known))
-    for missing, what in ((int((~known).sum()), "without a number"), (astray, f"of unknown {used}")):
-        said += f"; {missing} row{'s' * (missing > 1)} {what} left out" if missing else ""
+    said += "".join(f"; {text}" for text in _missing(rows, int(known.sum()), "without a number", "row"))
+    said += f"; {astray} row{'s' * (astray > 1)} of unknown {used} left out" if astray else ""
     room = 72 * fig.bbox.width / fig.dpi
     fig.supxlabel(fitted(said, 0.95 * room, small()), fontsize=small(), color=GREY)
     figure_legend(fig, panels[0])
@@ -234,18 +266,20 @@ class _Point:
 
 
 def _points(
-    rows: Sequence[Row], cells: Sequence[tuple[str, ...] | None], numbers: np.ndarray, group: str, means: bool
+    rows: Sequence[Row],
+    cells: Sequence[tuple[str, ...] | None],
+    numbers: np.ndarray,
+    group: str,
+    names: Mapping[int, str],
+    means: bool,
 ) -> list[_Point]:
-    """Points of the rows that have a cell and finite numbers (rows, 3)."""
+    """Points of the rows that have a cell and finite numbers (rows, 3). names: what these rows are called."""
     found: dict[Any, list[int]] = {}
     for k in np.flatnonzero(np.isfinite(numbers).all(axis=1)).tolist():
         if cells[k] is not None:
-            own = called(rows[k], group, "") if means and told(rows[k], group) else k
+            own = names[k] if means and told(rows[k], group) else k
             found.setdefault((cells[k], own), []).append(k)
-    return [
-        _Point(called(rows[mine[0]], group, "masks"), cell, numbers[mine].mean(axis=0), len(mine))
-        for (cell, _), mine in found.items()
-    ]
+    return [_Point(names[mine[0]], cell, numbers[mine].mean(axis=0), len(mine)) for (cell, _), mine in found.items()]
 
 
 def _scatter(panels: Sequence[Axes], points: Sequence[_Point], y: str, style: Mapping[str, Any]) -> str:

@@ -40,6 +40,9 @@ def nodes_paths(
     where L is known; exact for chains).
     front: join the points that no other has more nodes and more paths than. A mask without paths is a cross below.
     style: of the points.
+
+    Raises TopoError if the masks are of different networks: their numbers of all nodes, where reports or rows hold
+    them (`nodes`), or the shapes of layers of one name in reports differ.
     """
     groups, layers = _groups(data, group)
     ax = axes(ax)
@@ -62,7 +65,9 @@ def nodes_paths(
         _iso(ax, layers)
     name_x(ax, "effective nodes (channel view)")
     name_y(ax, "log$_{10}$ effective paths")
-    legend(ax)
+    if not alive:
+        ax.set_yticks([])  # of an empty axis they would be numbers of nothing
+    legend(ax, list(groups))
     densities = {percent(p[2]) for p in alive if math.isfinite(p[2])}
     if names and alive and not (single and len(densities) == 1):
         known = [p for p in alive if math.isfinite(p[2])]
@@ -86,15 +91,45 @@ def _groups(data: Any, group: str) -> tuple[dict[str, list[Point]], int | None]:
                 reports[label] = [item]
         if not any(reports.values()):
             raise TopoError("a scatter is drawn of one mask or more; none was given")
+        _one_network(reports)
         depths = {len(report.shapes) for found in reports.values() for report in found}
         points = {label: [_point(report) for report in found] for label, found in reports.items()}
         return points, depths.pop() if len(depths) == 1 else None
     rows = rows_of(data, ("effective_nodes", "log10_effective_paths"))
+    _same_nodes([(called(row, group, "masks"), number(row.get("nodes"))) for row in rows])
     found: dict[str, list[Point]] = {}
     for row in rows:
         place = (number(row["effective_nodes"]), number(row["log10_effective_paths"]), density_of(row))
         found.setdefault(called(row, group, "masks"), []).append(place)
     return found, None
+
+
+def _one_network(reports: Mapping[str, Sequence[Report]]) -> None:
+    """TopoError if the reports are of different networks; a layer that one of them lacks has no mask there."""
+    every = [
+        (label if len(found) == 1 else report.mask, report) for label, found in reports.items() for report in found
+    ]
+    _same_nodes([(label, number(report.network.get("nodes"))) for label, report in every])
+    known: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for label, report in every:
+        for layer, shape in report.shapes.items():
+            other, there = known.setdefault(layer, (label, shape))
+            if there != shape:
+                sizes = [f"{'x'.join(map(str, s))} in '{name}'" for name, s in ((other, there), (label, shape))]
+                raise TopoError(
+                    f"a scatter is drawn of masks of one network, but layer '{layer}' is {' and '.join(sizes)}"
+                )
+
+
+def _same_nodes(every: Sequence[tuple[str, float]]) -> None:
+    """TopoError if networks have different numbers of nodes; NaN is not known."""
+    known = [(label, nodes) for label, nodes in every if math.isfinite(nodes)]
+    for label, nodes in known:
+        if nodes != known[0][1]:
+            raise TopoError(
+                f"a scatter is drawn of masks of one network, but '{known[0][0]}' has {known[0][1]:,.0f} nodes in all "
+                f"and '{label}' {nodes:,.0f}"
+            )
 
 
 def _holds(data: Any, kind: type) -> bool:

@@ -52,7 +52,7 @@ def frontier(data: Front | Mapping[str, Front], ax: Axes | None = None, **style:
         ax.axhline(
             bound, color=GREY, linewidth=0.8, linestyle=dashes, label="bound" if certified else "bound, not certified"
         )
-    _unique_legend(ax)
+    _unique_legend(ax, list(fronts))
     ax.set_xlim(left=0)
     units = dict.fromkeys(_UNITS[front is not None] for front, _ in fronts.values())
     name_x(ax, f"effective nodes (channel view)\nhypervolume: {'; '.join(units)}")
@@ -111,7 +111,7 @@ def _is_front(item: Any) -> bool:
     return isinstance(item, Frontier | Mapping) or (hasattr(item, "to_dict") and hasattr(item, "columns"))
 
 
-def _unique_legend(ax: Axes) -> None:
+def _unique_legend(ax: Axes, names: Sequence[str]) -> None:
     """One entry for each name: the limits of two fronts of one network are drawn once in it."""
     seen: set[str] = set()
     for line in ax.get_lines():
@@ -119,4 +119,4 @@ def _unique_legend(ax: Axes) -> None:
         if label in seen:
             line.set_label(f"_{label}")
         seen.add(label)
-    legend(ax)
+    legend(ax, names)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import matplotlib as mpl
@@ -18,6 +19,7 @@ from matplotlib.textpath import TextToPath
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
+from topo.plots.given import short
 from topo.plots.style import LINES, MARKERS
 
 RED, GREY, PALE = "#b00020", "#777777", "#d9d9d9"
@@ -74,9 +76,17 @@ def mark(ax: Axes, places: Sequence[int], label: str, height: float = 0.0, **loo
 
 def size_of(ax: Axes) -> tuple[float, float]:
     """Width of the axes and height of the figure, in points; roughly, for the layout is only known once it is drawn."""
-    figure = ax.get_figure(root=True)
+    width, height = page_of(ax)
+    return width * ax.get_position().width, height
+
+
+def page_of(ax: Axes) -> tuple[float, float]:
+    """Width and height in points of the figure, or of the subfigure, that the axes are part of."""
+    figure = ax.get_figure(root=False)
     assert figure is not None
-    return 72 * figure.get_figwidth() * ax.get_position().width, 72 * figure.get_figheight()
+    if isinstance(figure, Figure):
+        return 72 * figure.get_figwidth(), 72 * figure.get_figheight()
+    return 72 * figure.bbox.width / figure.dpi, 72 * figure.bbox.height / figure.dpi
 
 
 def points(size: Any) -> float:
@@ -176,44 +186,86 @@ def _cut(names: Sequence[str], room: float, size: float) -> tuple[list[str], int
 
 def clipped(names: Sequence[str], room: float, size: float) -> list[str]:
     """Names that take more than `room` points with dots in their middle, of as many letters as tell them apart."""
-    for least in range(6, max(map(len, names)) + 1):
-        cut = [_clip(name, room, size, least) for name in names]
+    width = cache(lambda text: width_of(text, size))  # each is asked for again at the next `least`
+    for least in range(6, max(map(len, names), default=0) + 1):
+        cut = [_clip(name, room, width, least) for name in names]
         if len(set(cut)) == len(set(names)):
             return cut
     return list(names)
 
 
-def _clip(name: str, room: float, size: float, least: int) -> str:
+def _clip(name: str, room: float, width: Callable[[str], float], least: int) -> str:
     """As much of both ends of a name as fits, at least so many letters."""
     cut, kept = name, len(name) - 1
-    while kept >= least and width_of(cut, size) > room:
+    while kept >= least and width(cut) > room:
         cut = f"{name[: (kept + 1) // 2]}…{name[len(name) - kept // 2 :]}"
         kept -= 1
     return cut
 
 
-def legend(ax: Axes) -> None:
-    """Above the axes, where it hides nothing, in as many columns as fit; long labels are cut if it grew too high."""
+def legend(ax: Axes, names: Sequence[str] = ()) -> None:
+    """Above the axes, where it hides nothing, in as many columns as fit.
+
+    names: what masks and groups are called, in labels; they alone are cut, if the legend grew too high.
+    """
     handles, labels = ax.get_legend_handles_labels()
     if labels:
         size = points(mpl.rcParams["legend.fontsize"])
         room = max(size_of(ax)[0], size_of(ax)[0] / _SHARE - 0.85 * _BESIDE)
-        labels = [fitted(label, room - _HANDLE * size, size) for label in labels]
-        columns = columns_of(labels, room)
-        if columns == 1 and len(labels) > _MOST_ROWS:
-            plain = [label for label in labels if "$" not in label]
-            cut = dict(zip(plain, clipped(plain, room / 2 - (_HANDLE - 0.7) * size, size)))
-            labels = [cut.get(label, label) for label in labels]
-            columns = columns_of(labels, room)
+        labels, columns = _in_columns(labels, names, room, size)
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
         ax.legend(handles, labels, ncols=columns, **place, **_LEGEND)
+
+
+def _in_columns(labels: Sequence[str], names: Sequence[str], room: float, size: float) -> tuple[list[str], int]:
+    """Labels of a legend, and in how many columns they stand in `room` points.
+
+    If many stood in one, names are cut to half the room, then labels broken, and then what all names share left out.
+    """
+    lines = [fitted(label, room - _HANDLE * size, size) for label in labels]
+    columns, half = columns_of(lines, room), room / 2 - (_HANDLE - 0.7) * size
+    if columns > 1 or len(labels) <= _MOST_ROWS:
+        return lines, columns
+    for brief in (names, short(names)):
+        cut = _shortened(labels, names, brief, half, size)
+        for width in (room - _HANDLE * size, half):
+            lines = [fitted(label, width, size) for label in cut]
+            if (columns := columns_of(lines, room)) > 1:
+                return lines, columns
+    return lines, columns
+
+
+def _shortened(
+    labels: Sequence[str], names: Sequence[str], brief: Sequence[str], room: float, size: float
+) -> list[str]:
+    """Labels whose names are cut, so that a label fits into `room` points if it can; all but the names stays.
+
+    A name is all of a label, its end after a comma or "of", or its start before a colon or a bracket.
+    brief: what the names are taken as.
+    """
+    clip = cache(lambda rest: clipped(brief, room - width_of(rest, size), size))
+    shown = []
+    for label in labels:
+        found = [re.search(rf"(?:^|(?<=, )|(?<= of )){re.escape(name)}(?=$|:| \()", label) for name in names]
+        known = [(match, k) for k, match in enumerate(found) if match and "$" not in names[k]]
+        if not known:
+            shown.append(label)
+            continue
+        match, k = max(known, key=lambda pair: len(pair[0][0]))
+        before, after = label[: match.start()], label[match.end() :]
+        cut = clip(before + after)[k]
+        shown.append(label if cut == match[0] else f"{before}{cut}{after}")
+    return shown
 
 
 def figure_legend(fig: Figure | SubFigure, ax: Axes) -> None:
     """Above all panels of a figure, if there are several things to tell apart; they are those of one panel."""
     handles, labels = ax.get_legend_handles_labels()
     if len(labels) > 1:
-        columns = columns_of(labels, 72 * fig.bbox.width / fig.dpi - points(mpl.rcParams["legend.fontsize"]))
+        size = points(mpl.rcParams["legend.fontsize"])
+        room = 72 * fig.bbox.width / fig.dpi - size
+        labels = [fitted(label, room - _HANDLE * size, size) for label in labels]
+        columns = columns_of(labels, room)
         fig.legend(handles, labels, loc="outside upper left", ncols=columns, **_LEGEND)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from topo.analyze import analyze
@@ -16,25 +18,91 @@ from topo.wiring import Wiring, chain
 
 Masked = MaskSet | LayeredGraph
 Row = Mapping[str, Any]
+# Ends of file names that say how a file is written, and nothing of what it holds.
+_ENDINGS = (
+    ".safetensors", ".npz", ".npy", ".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".tar", ".tgz", ".gz", ".zip",
+    ".h5", ".hdf5", ".onnx", ".json", ".jsonl", ".csv",
+)  # fmt: skip
 # Cells of a table without an entry, as text: of None, of NaN, of pandas' own.
 _EMPTY = ("", "None", "nan", "NaN", "<NA>", "NaT")
 
 
 def labelled(data: Any, kinds: Any, what: str) -> dict[str, Any]:
-    """Label -> item. A Report is called by its mask, a MaskSet by its file; a name that comes twice is numbered."""
+    """Label -> item. A Report is called by its mask, a MaskSet by its file, both without the file's ending.
+
+    A name that comes twice is numbered.
+    """
     if isinstance(data, Mapping) and not isinstance(data, MaskSet):
         given = {str(label): item for label, item in data.items()}
     else:
-        given = {}
-        for number, item in enumerate([data] if isinstance(data, kinds) else _listed(data, what), 1):
-            name = _name(item, f"mask {number}")
-            given[f"{name} ({number})" if name in given else name] = item
+        items = [data] if isinstance(data, kinds) else _listed(data, what)
+        given = dict(zip(numbered(stems([_name(item, f"mask {k}") for k, item in enumerate(items, 1)])), items))
     for item in given.values():
         if not isinstance(item, kinds):
             raise TopoError(f"{what} is drawn of {_kinds(kinds)}, not of {type(item).__name__}")
     if not given:
         raise TopoError(f"{what} is drawn of one mask or more; none was given")
     return given
+
+
+def stems(names: Sequence[str]) -> list[str]:
+    """File names without their endings, but for those that only the ending tells apart.
+
+    >>> stems(["a.pt", "b.pth.tar", "c.npz", "c.pt", "d0.02"])
+    ['a', 'b', 'c.npz', 'c.pt', 'd0.02']
+    """
+    cut = {name: _stem(name) for name in names}
+    shared = Counter(cut.values())
+    return [cut[name] if shared[cut[name]] == 1 else name for name in names]
+
+
+def _stem(name: str) -> str:
+    while (ending := next((e for e in _ENDINGS if name.lower().endswith(e)), None)) and Path(name).name != ending:
+        name = name[: -len(ending)]
+    return name
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """Names, each that was there before with its place behind it.
+
+    >>> numbered(["a", "b", "b"])
+    ['a', 'b', 'b (3)']
+    """
+    found: dict[str, None] = {}
+    for place, name in enumerate(names, 1):
+        while name in found:
+            name = f"{name} ({place})"
+        found[name] = None
+    return list(found)
+
+
+def same_network(given: Mapping[str, Any], what: str) -> None:
+    """TopoError unless all masks, graphs and reports have layers of the same names and shapes.
+
+    It names the first layer that differs, and the two that it differs in.
+    """
+    first, *others = given
+    shapes = {label: shapes_of(item) for label, item in given.items()}
+    for label in others:
+        for layer in dict.fromkeys((*shapes[first], *shapes[label])):
+            if shapes[first].get(layer) != shapes[label].get(layer):
+                raise TopoError(
+                    f"{what} is drawn of masks of one network, but layer '{layer}' is "
+                    f"{_shaped(shapes[first].get(layer))} in '{first}' and "
+                    f"{_shaped(shapes[label].get(layer))} in '{label}'"
+                )
+
+
+def shapes_of(item: Report | Masked) -> Mapping[str, tuple[int, ...]]:
+    """Layer -> shape."""
+    if isinstance(item, Report):
+        return item.shapes
+    masks = item.masks if isinstance(item, LayeredGraph) else item
+    return masks.shapes
+
+
+def _shaped(shape: tuple[int, ...] | None) -> str:
+    return "not there" if shape is None else "x".join(map(str, shape))
 
 
 def _listed(data: Any, what: str) -> list[Any]:
@@ -169,7 +237,7 @@ def short(names: Sequence[str]) -> list[str]:
     >>> short(["synflow_d0.02.pt", "erk_d0.02.pt"])
     ['synflow', 'erk']
     """
-    if len(names) < 2:
+    if len(set(names)) < 2:
         return list(names)
     start, end = 0, 0
     least = min(map(len, names))

@@ -58,6 +58,8 @@ def layered_graph(
     ax = axes(ax)
     _draw_arcs(ax, columns, placed, alive)
     said = _draw_edges(ax, columns, placed, most_edges, useless, style)
+    if not live.any():
+        said.append("no path is left" if graph.masks.kept else "no parameter is kept")
     _draw_dots(ax, columns, placed)
     if placed.largest > 1:
         said.insert(0, f"a dot is up to {placed.largest:,} units")

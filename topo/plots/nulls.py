@@ -45,13 +45,21 @@ def sampled(null: str, masks: MaskSet, wiring: Wiring | None, rng: int | np.rand
     return [generators[method](net, masks, rng=draws).with_provenance(method=method) for _ in range(int(count))]
 
 
-def named(items: Iterable[Any]) -> str:
-    """What drew the samples, where all of them say the same: "shuffle", otherwise "null masks"."""
+def named(items: Iterable[Any], null: Null, labels: Sequence[str]) -> str:
+    """What drew the samples, where all of them say the same: "shuffle", otherwise "null masks".
+
+    labels: of the masks beside the band. Where these are several, it says whose null it is, "shuffle of erk": a method
+    draws it from the first. Of masks that were given as a null nobody knows whose they are: "given shuffle masks".
+    """
     found = set()
     for item in items:
         masks = item.masks if isinstance(item, LayeredGraph) else item
         found.add(None if isinstance(masks, Report) else masks.provenance.get("method"))
     method = found.pop() if len(found) == 1 else None
+    if len(labels) > 1 and isinstance(null, str):
+        return f"{method} of {labels[0]}"
+    if len(labels) > 1:
+        return f"given {method or 'null'} masks"
     return str(method) if method else "null masks"
 
 

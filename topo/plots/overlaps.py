@@ -28,11 +28,12 @@ from topo.plots.furniture import (
     name_x,
     name_y,
     new_figure,
+    page_of,
     series,
     small,
     width_of,
 )
-from topo.plots.given import labelled, number, report_of, short
+from topo.plots.given import labelled, number, report_of, same_network, short
 from topo.report import Report
 
 Data = Sequence[MaskSet] | Mapping[str, MaskSet]
@@ -47,32 +48,37 @@ def mask_overlap(data: Data, ax: Axes | None = None, *, layer: str | None = None
     data: two masks of one network or more, or by label. layer: of one layer; by default of all. Chance: masks that keep
     as many weights in every layer, at random places. Pairs that are both empty are crossed out; numbers stand in cells
     that have room for them. style: of the image.
+
+    Raises TopoError if the masks are of different networks (the names or shapes of layers differ), or all are empty.
     """
     given = labelled(data, MaskSet, "an overlap")
     if len(given) < 2:
         raise TopoError("an overlap is drawn of two masks or more; one was given")
-    ax = axes(ax)
-    figure = ax.get_figure(root=True)
-    assert figure is not None
+    same_network(given, "an overlap")
     masks, names, n = list(given.values()), list(given) if isinstance(data, Mapping) else short(list(given)), len(given)
     overlap, lift = np.full((2, n, n), math.nan)
     for i in range(n):
         for j in range(n):
             overlap[i, j], lift[i, j] = _shared(masks[i], masks[j], layer)
+    if np.isnan(overlap).all():
+        within = "" if layer is None else f" in {layer}"
+        raise TopoError(f"no mask keeps a parameter{within}: there is no overlap to draw")
+    ax = axes(ax)
     palette = mpl.colormaps["cividis"].with_extremes(bad="white")
     look = {"cmap": palette, "vmin": 0, "vmax": 1, "aspect": "equal" if n > 2 else "auto"}
     image = ax.imshow(overlap, **{**look, **style})
     for i, j in np.argwhere(np.isnan(overlap)).tolist():
         ax.plot([j], [i], "x", color=GREY)
-    room = _NAMES * 72 * min(figure.get_size_inches())
+    room = _NAMES * min(page_of(ax))
     if max(width_of(name, small()) for name in names) > room:
         names = clipped(short(names), room, small())
     longest = max(width_of(name, small()) for name in names)
-    cell, upright = _cell((72 * figure.get_figwidth(), 72 * figure.get_figheight()), n, longest)
+    cell, upright = _cell(page_of(ax), n, longest)
     numbers = width_of("0.00", small()) + 2 <= cell[0] and 1.3 * small() <= cell[1]
     lifts = numbers and 2.6 * small() <= cell[1]
     for i, j in np.argwhere(~np.isnan(overlap)).tolist() if numbers else []:
-        text = f"{overlap[i, j]:.2f}" + (f"\n{_times(lift[i, j])}" if i != j and lifts else "")
+        against = i != j and lifts and math.isfinite(lift[i, j])
+        text = f"{overlap[i, j]:.2f}" + (f"\n{_times(lift[i, j])}" if against else "")
         ax.text(j, i, text, ha="center", va="center", fontsize=small(), color="black" if overlap[i, j] > 0.5 else "w")
     every = max(math.ceil(1.2 * small() / min(cell)), 1)
     ax.set_yticks(range(0, n, every), names[::every])
@@ -80,6 +86,8 @@ def mask_overlap(data: Data, ax: Axes | None = None, *, layer: str | None = None
     ax.tick_params(length=0)
     for spine in ax.spines.values():
         spine.set_visible(False)
+    if np.isnan(overlap).any():
+        name_x(ax, "crossed out: neither keeps a parameter")
     where = "all layers" if layer is None else layer
     bar = ax.figure.colorbar(image, ax=ax, pad=0.02, aspect=25)
     bar.set_label(f"overlap (IoU), {where}" + ("\nbelow it: times chance" if lifts else ""))
@@ -130,10 +138,15 @@ def mask_dynamics(
     data: two masks of one network or more, in order; labels that are numbers are the steps. metric: of the network, on
     the right; it is NaN, with the reason below, where it needs a wiring and there is none. wiring: a Wiring, a model's
     name or a torch module. steps: where the masks stand on the axis. style: of the lines.
+
+    Raises TopoError if the masks are of different networks (the names or shapes of layers differ), or all are empty.
     """
     given = labelled(data, MaskSet, "a course of masks")
     if len(given) < 2:
         raise TopoError("a course is drawn of two masks or more; one was given")
+    same_network(given, "a course")
+    if not any(item.kept for item in given.values()):
+        raise TopoError("no mask keeps a parameter: there is no course to draw")
     masks = list(given.values())
     x = np.asarray(_steps(list(given)) if steps is None else steps, float)
     if len(x) != len(masks):

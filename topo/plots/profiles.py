@@ -26,11 +26,12 @@ from topo.plots.furniture import (
     log_labels,
     mark,
     name_layers,
+    name_x,
     name_y,
     series,
     size_of,
 )
-from topo.plots.given import labelled, one, report_of
+from topo.plots.given import labelled, one, report_of, same_network
 from topo.plots.nulls import Null, band, named, sampled, wanted
 from topo.report import Report
 from topo.wiring import Wiring
@@ -86,12 +87,17 @@ def layer_profile(
     95 % quantile, of fewer than 20 finite samples of a layer from the least to the largest. wiring: of masks that are
     no plain chain; a Wiring, a model's name or a torch module. rng: of the null. style: of the lines.
 
-    Raises TopoError if a report lacks the metric, or a null is to be drawn from a report, which holds no masks.
+    Beside several masks the band's name says whose null it is; of one that was given, that it was. Masks that keep
+    nothing are named below.
+
+    Raises TopoError if the masks are of different networks (the names or shapes of layers differ), a report lacks the
+    metric, or a null is to be drawn from a report, which holds no masks.
     """
     given = labelled(data, Profiled, "a profile")
+    same_network(given, "a profile")
     net = None if wiring is None else find_wiring(wiring)
     given = {label: _seen(item, metric, net) for label, item in given.items()}
-    nulls = _nulls(wanted(null), next(iter(given.values())), metric, net, rng)
+    nulls = _nulls(wanted(null), given, metric, net, rng)
     profiles = [_profile(label, item, metric) for label, (_, item) in given.items()]
     several = len(profiles) > 1
     lines: list[Line] = [
@@ -107,11 +113,12 @@ def layer_profile(
     }
     if len(views) == 1 and metric not in _WITHOUT_VIEW:
         name_y(ax, f"{_title(metric)} ({views.pop()}\N{NO-BREAK SPACE}view)")
+    _say_empty(ax, {label: item if masks is None else masks for label, (masks, item) in given.items()})
     if nulls is not None:
         layers = list(dict.fromkeys(name for profile in profiles for name in profile.values))
         values = [[profile.values.get(name, math.nan) for name in layers] for profile in nulls[1]]
         band(ax, range(len(layers)), np.array(values), nulls[0])
-        legend(ax)
+        legend(ax, list(given))
     return ax
 
 
@@ -131,19 +138,23 @@ def _seen(
 
 
 def _nulls(
-    null: Null, first: tuple[MaskSet | None, Profiled], metric: str, wiring: Wiring | None, rng: Any
+    null: Null, given: Mapping[str, tuple[MaskSet | None, Profiled]], metric: str, wiring: Wiring | None, rng: Any
 ) -> tuple[str, list[_Profile]] | None:
     """What drew the samples, and their profiles."""
     if null is None:
         return None
+    first, (masks, item) = next(iter(given.items()))
     if isinstance(null, str):
-        if first[0] is None:
+        if masks is None:
             raise TopoError(f"null '{null}' is drawn from masks; a report holds none: give the masks themselves")
-        drawn: Mapping[str, Any] = labelled(sampled(null, first[0], wiring, rng), MaskSet, "a band")
+        drawn: Mapping[str, Any] = labelled(sampled(null, masks, wiring, rng), MaskSet, "a band")
     else:
         drawn = labelled(null, Profiled, "a band")
+        for label, sample in drawn.items():
+            same_network({first: item, f"null {label}": sample}, "a band")
     found = {label: _seen(item, metric, wiring, "")[1] for label, item in drawn.items()}
-    return named(drawn.values()), [_profile(label, item, metric) for label, item in found.items()]
+    name = named(drawn.values(), null, list(given))
+    return name, [_profile(label, item, metric) for label, item in found.items()]
 
 
 @plot("reports", "kept,density,effective_params")
@@ -152,8 +163,11 @@ def density_profile(data: Data, ax: Axes | None = None, **style: Any) -> Axes:
 
     The effective density, the share of parameters that lie on a path, is drawn where a report knows it.
     As `layer_profile`; the effective density is the dashed line with hollow marks.
+
+    Raises TopoError if the masks are of different networks.
     """
     given = labelled(data, Profiled, "a profile")
+    same_network(given, "a profile")
     several = len(given) > 1
     lines: list[Line] = []
     for i, (label, item) in enumerate(given.items()):
@@ -171,7 +185,8 @@ def density_profile(data: Data, ax: Axes | None = None, **style: Any) -> Axes:
     ax = _draw(lines, "density", axes(ax), style)
     if several and len(lines) > len(given):  # once for all masks
         key(ax, "effective density", color=GREY, marker="o", **_EFFECTIVE)
-        legend(ax)
+        legend(ax, list(given))
+    _say_empty(ax, given)
     return ax
 
 
@@ -205,7 +220,29 @@ def ramanujan_profile(data: Report, ax: Axes | None = None, **style: Any) -> Axe
         places = [x for x, layer in enumerate(layers) if layer in missing]
         mark(ax, places, f"{name} undefined", 0.07 * height, marker=look["marker"], color=GREY)
     legend(ax)
+    _say_empty(ax, {report.mask: report})
     return ax
+
+
+def _say_empty(ax: Axes, given: Mapping[str, Profiled]) -> None:
+    """Under the axes, of masks that keep nothing, or nothing on a path: that it is so."""
+    said: dict[str, list[str]] = {}
+    for label, item in given.items():
+        if what := _emptiness(item):
+            said.setdefault(what, []).append(label)
+    texts = [what if len(given) == 1 else f"{what} in {', '.join(labels)}" for what, labels in said.items()]
+    if texts:
+        name_x(ax, "; ".join([ax.get_xlabel().replace("\n", " "), *texts]))
+
+
+def _emptiness(item: Profiled) -> str:
+    """What a mask set without any (effective) parameter is, in words; nothing of another."""
+    if isinstance(item, MaskSet):
+        return "" if item.kept else "no parameter is kept"
+    if set(item.collapsed) < set(item.shapes):
+        return ""
+    kept = [entry.get("kept", entry.get("density", math.nan)) for entry in item.layers]
+    return "no parameter is kept" if not any(kept) else "no parameter is on a path"
 
 
 def _view(report: Report) -> str:
@@ -289,7 +326,7 @@ def _draw(
     name_layers(ax, layers)
     ax.grid(axis="y")
     ax.set_axisbelow(True)
-    legend(ax)
+    legend(ax, [profile.label for profile in profiles])
     return ax
 
 

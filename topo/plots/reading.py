@@ -1,4 +1,8 @@
-"""Files that figures are drawn from, besides masks: reports of `topo analyze --json`, tables, runs, frontiers."""
+"""Files that figures are drawn from, besides masks: reports of `topo analyze --json`, tables, runs, frontiers.
+
+A row of a run folder holds what summary.json says, the settings of config.toml (`topo.plots.settings`), the final
+accuracy, the density and the method. A run that is not finished has no summary.json: its row is marked `unfinished`.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,26 @@ import csv
 import inspect
 import json
 import math
+import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from topo.errors import TopoError
+from topo.plots.settings import SETTINGS
 from topo.report import SCHEMA, Report, Row
 
 TABLES = (".csv", ".jsonl")
+_FRONTIER = "topo-frontier/1"
+# What JSON files are, by their schema, and what is drawn of them.
+_KINDS = {
+    SCHEMA: "a report of topo analyze --json",
+    _FRONTIER: "a frontier, which topo plot frontier draws",
+    "topo-compare/1": "a comparison of topo compare --json; the masks themselves can be drawn",
+    "topo-run/1": "the summary of a run; a run is given as its folder",
+    "topo-wiring/1": "a wiring, which --model takes",
+}
+_NOT_REWOUND = "none"
 # Given in Python only, or by options of the command of their own.
 _NOT_OPTIONS = frozenset({"data", "ax", "fig", "wiring", "rng", "steps", "style"})
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -55,17 +71,24 @@ def _finite(text: str) -> float:
 
 
 def read_reports(path: str | Path) -> list[Report]:
-    """The reports of a file that `topo analyze --json` wrote; TopoError if it is none.
+    """The reports of a file that `topo analyze --json` wrote; TopoError that says what it is, if it is another.
 
     The view of single layers is not in that file: their rows have none.
     """
     document = _json(path)
+    if document.get("schema") != SCHEMA:
+        raise TopoError(f"'{path}' is no report of topo analyze --json, but {_kind(document)}")
     try:
-        if document["schema"] != SCHEMA:
-            raise KeyError("schema")
         return [_report(entry) for entry in document["reports"]]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise TopoError(f"'{path}' is no report of topo analyze: {type(error).__name__} {error}") from None
+        what = f"it lacks {error}" if isinstance(error, KeyError) else f"{error}"
+        raise TopoError(f"'{path}' is no whole report of topo analyze --json: {what}") from None
+
+
+def _kind(document: Mapping[str, Any]) -> str:
+    """What a JSON document is, by its schema."""
+    schema = document.get("schema")
+    return _KINDS.get(str(schema), "JSON without a schema" if schema is None else f"JSON of the schema '{schema}'")
 
 
 def _report(entry: Mapping[str, Any]) -> Report:
@@ -97,12 +120,13 @@ def is_reports(path: str | Path) -> bool:
 
 
 def is_run(path: str | Path) -> bool:
-    """Whether a path is the folder of a training run."""
-    return (Path(path) / "metrics.jsonl").is_file()
+    """Whether a path is the folder of a training run, begun or finished."""
+    begun = all((Path(path) / name).is_file() for name in ("config.toml", "environment.json"))
+    return begun or (Path(path) / "metrics.jsonl").is_file()
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a .csv or .jsonl table, or one row for a run folder: its final accuracy, density, method and seed."""
+    """The rows of a .csv or .jsonl table, or one row for a run folder; TopoError if it is neither."""
     if is_run(path):
         return [_run(Path(path))]
     ending = Path(path).suffix.lower()
@@ -129,24 +153,48 @@ def _line(path: str | Path, number: int, line: str) -> dict[str, Any]:
 
 
 def _run(folder: Path) -> dict[str, Any]:
-    summary = _json(folder / "summary.json")
-    row = {key: value for key, value in summary.items() if not isinstance(value, dict | list)}
-    row["accuracy"] = summary.get("final_test_accuracy")
-    row["density"] = 1.0 if summary.get("density") is None else summary["density"]
+    row = _config(folder)
+    found = folder / "summary.json"
+    summary = _json(found) if found.is_file() else {}
+    row |= {key: value for key, value in summary.items() if not isinstance(value, dict | list)}
     masks = folder / "masks.safetensors"
+    row["method"], row["density"] = "dense", 1.0
     if masks.is_file():
         from topo.files import read_masks
 
-        row["method"] = read_masks(masks).provenance.get("method", "masked")
-    else:
-        row["method"] = "dense"
+        held = read_masks(masks)
+        row["density"] = held.density
+        made = "imp" if row["rewind"] != _NOT_REWOUND else held.provenance.get("method", "masked")
+        row["method"] = "dense" if held.density == 1 else made
+    row["accuracy"] = summary.get("final_test_accuracy")
+    if not summary:
+        row["unfinished"] = True
     return row
 
 
+def _config(folder: Path) -> dict[str, Any]:
+    """The settings of a run. Level 0 of iterative magnitude pruning is trained as any run is: nothing was rewound."""
+    path = folder / "config.toml"
+    try:
+        tables = tomllib.loads(_text(path)) if path.is_file() else {}
+    except tomllib.TOMLDecodeError:
+        raise TopoError(f"'{path}' is no TOML") from None
+    given = {name: table for name, table in tables.items() if isinstance(table, dict)}
+    pruned = given.get("imp", {})
+    rewound = pruned if pruned.get("level") else {}
+    recipe = given.get("recipe", {})
+    entries = {"seed": None, **recipe, **given.get("run", {}), "rewind": _NOT_REWOUND, **rewound}
+    row = {key: entries[key] for key in ("seed", *SETTINGS) if key in entries}
+    return {**row, "recipe": recipe.get("name")}
+
+
 def read_frontier(path: str | Path) -> Any:
-    """The Frontier of a JSON file."""
+    """The Frontier of a JSON file; TopoError that says what it is, if it is another."""
     from topo.optimize import Frontier
 
+    document = _json(path)
+    if document.get("schema") != _FRONTIER:
+        raise TopoError(f"'{path}' is no frontier of topo generate --frontier, but {_kind(document)}")
     return Frontier.from_json(_text(path))
 
 

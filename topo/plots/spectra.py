@@ -45,20 +45,22 @@ def spectrum(
 ) -> Axes:
     """All singular values of a layer, largest first, against its Ramanujan bound and a null band.
 
-    data: masks or graphs, several of them, or by label. layer: its name, by default the one that keeps most. view: of
-    the layer as a bipartite graph (a graph comes with its own); units without an edge are left out. null: a
-    grey band of what the values of the first are by chance: "METHOD:N", N layers that a method which rewires masks
-    at random (shuffle: any of its density; configuration: any of its degrees) makes of it; or masks, drawn already;
-    None or "none" for no band. It goes from the 5 % to the 95 % quantile, of fewer than 20 samples from the least to
-    the largest. rng: of the null. style: of the lines.
+    data: masks or graphs, several of them, or by label. layer: its name, by default the one that keeps most in the
+    first. view: of the layer as a bipartite graph (a graph comes with its own); units without an edge are left out.
+    null: a grey band of what the values of the first are by chance: "METHOD:N", N layers that a method which rewires
+    masks at random (shuffle: any of its density; configuration: any of its degrees) makes of it; or masks, drawn
+    already; None or "none" for no band. It goes from the 5 % to the 95 % quantile, of fewer than 20 samples from the
+    least to the largest. Beside several masks its name says whose null it is; of one that was given, that it was. rng:
+    of the null. style: of the lines.
 
-    Raises TopoError for a layer that keeps nothing, or whose smaller side has over 4096 units.
+    Raises TopoError for a layer that keeps nothing or is not in every mask, or whose smaller side has over 4096 units.
     """
     ax = axes(ax)
     given = labelled(data, Masked, "a spectrum")
-    blocks = {label: layer_called(graph_of(item, view=view), layer) for label, item in given.items()}
-    first = next(iter(blocks.values()))
-    _null_band(ax, wanted(null), first, view, rng)
+    graphs = {label: graph_of(item, view=view) for label, item in given.items()}
+    first = layer_called(next(iter(graphs.values())), layer)
+    blocks = {label: layer_called(graph, first.name) for label, graph in graphs.items()}
+    _null_band(ax, wanted(null), first, view, rng, list(given))
     for i, (label, block) in enumerate(blocks.items()):
         made = of_block(block)
         values = _singular(made, block.name)
@@ -77,7 +79,7 @@ def spectrum(
     name_y(ax, "singular value")
     ax.set_ylim(bottom=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend(ax)
+    legend(ax, list(given))
     return ax
 
 
@@ -102,8 +104,10 @@ def _bound(made: Bipartite) -> float:
     return ramanujan(edges / left, edges / right) if edges >= max(left, right) > 0 else math.nan
 
 
-def _null_band(ax: Axes, null: Null, like: Block, view: str, rng: int | np.random.Generator) -> None:
-    """A band of the singular values of layers that are drawn from `like`, or given."""
+def _null_band(
+    ax: Axes, null: Null, like: Block, view: str, rng: int | np.random.Generator, labels: Sequence[str]
+) -> None:
+    """A band of the singular values of layers that are drawn from `like`, or given. labels: of what is beside it."""
     if null is None:
         return
     if isinstance(null, str):
@@ -118,7 +122,7 @@ def _null_band(ax: Axes, null: Null, like: Block, view: str, rng: int | np.rando
     values = [_singular(of_block(block), block.name) for block in blocks]
     longest = max(map(len, values))
     padded = np.array([np.pad(found, (0, longest - len(found))) for found in values])
-    band(ax, range(1, longest + 1), padded, named(drawn.values()))
+    band(ax, range(1, longest + 1), padded, named(drawn.values(), null, labels))
 
 
 @plot("masks")
@@ -137,25 +141,31 @@ def degree_distribution(
     data: masks or graphs, several of them, or by label. layer: of one layer, beside the ccdf of a random layer with the
     same density (grey); by default of all layers, one line each for one mask set, pooled for several. side: "in",
     "out". relative: degrees over the mean of their layer, so that layers can be compared. style: of the lines.
+
+    Raises TopoError if nothing is kept of what is to be drawn; one empty mask among others is called so.
     """
     ax = axes(ax)
     choice("side", side, ("in", "out"))
     given = labelled(data, Masked, "a distribution of degrees")
     graphs = {label: graph_of(item, view=view) for label, item in given.items()}
+    blocks = {k: g.masked_blocks if layer is None else (layer_called(g, layer),) for k, g in graphs.items()}
+    if not any(block.kept for found in blocks.values() for block in found):
+        where = "" if layer is None else f" in layer '{next(iter(blocks.values()))[0].name}'"
+        raise TopoError(f"no parameter is kept{where}: there are no degrees to draw")
     empty = ""
     if layer is None and len(graphs) == 1:
         empty = _each_layer(ax, next(iter(graphs.values())), side, relative, style)
     else:
         for i, (label, graph) in enumerate(graphs.items()):
-            blocks = graph.masked_blocks if layer is None else [layer_called(graph, layer)]
-            found = np.concatenate([_degrees(graph, block, side, relative or layer is None) for block in blocks])
-            look = {**series(i), "label": label if len(graphs) > 1 else "mask"}
+            found = np.concatenate([_degrees(graph, b, side, relative or layer is None) for b in blocks[label]])
+            name = label if found.any() else f"{label} (nothing kept)"
+            look = {**series(i), "label": name if len(graphs) > 1 else "mask"}
             _ccdf(ax, found, {**look, **style})
         if layer is not None:
             label, graph = next(iter(graphs.items()))
             like = f", density of {label}" if len(graphs) > 1 else ", same density"
             _random_degrees(ax, layer_called(graph, layer), side, relative, f"random{like}")
-        legend(ax)
+        legend(ax, list(given))
     first = next(iter(graphs.values()))
     what = {"in": "fan-in", "out": "fan-out"}[side]
     over = " / mean of the layer" if relative or (layer is None and len(graphs) > 1) else ""
@@ -206,7 +216,7 @@ def _each_layer(ax: Axes, graph: LayeredGraph, side: str, relative: bool, style:
         bar.ax.set_ylim(0, len(blocks) - 1)
         bar.ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     else:
-        legend(ax)
+        legend(ax, [block.name.removesuffix(".weight") for block in blocks])
     if len(alive) == len(blocks):
         return ""
     return f"; empty layers left out: {len(blocks) - len(alive)}"
