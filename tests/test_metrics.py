@@ -22,7 +22,7 @@ pytestmark = pytest.mark.small
 
 TWINS = [
     importlib.import_module(name)
-    for name in ("naive", "naive_spectral", "naive_degrees")
+    for name in ("naive", "naive_spectral", "naive_degrees", "naive_weighted")
     if importlib.util.find_spec(name)
 ]
 # Singular values are promised to 1e-8 of sigma1, of which toys have a few units.

@@ -146,7 +146,8 @@ def build_graph(
     unknown view and for weights that do not have the shape of their mask.
     """
     network_view, layer_view = views.asked(view)
-    arrays = _checked_weights(masks, weights) if weights is not None else None
+    shapes = masks.shapes if wiring is None else {**wiring.shapes, **masks.shapes}
+    arrays = _checked_weights(shapes, weights) if weights is not None else None
     if wiring is None:
         blocks = tuple(Block(name, masks.rows(name), network_view, layer_view) for name in masks)
         return LayeredGraph(masks, None, network_view, layer_view, blocks, weights=arrays, threads=threads)
@@ -169,11 +170,13 @@ def build_graph(
     return LayeredGraph(masks, wiring, network_view, layer_view, every, steps, arrays, threads)
 
 
-def _checked_weights(masks: MaskSet, weights: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    arrays = {name: as_numpy(values) for name, values in weights.items() if name in masks}
+def _checked_weights(
+    shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    arrays = {name: as_numpy(values) for name, values in weights.items() if name in shapes}
     for name, array in arrays.items():
-        if array.shape != masks.rows(name).shape:
-            raise TopoError(f"weights '{name}' have shape {array.shape} but their mask has {masks.rows(name).shape}")
+        if array.shape != shapes[name]:
+            raise TopoError(f"weights '{name}' have shape {array.shape} but their mask has {shapes[name]}")
     return arrays
 
 

@@ -26,7 +26,10 @@ def _plain(name: str) -> str:
 
 
 def weights_of(source: Source, masks: MaskSet, wiring: Wiring | None) -> dict[str, np.ndarray]:
-    """Parameter -> float array of its mask's shape, for every mask; FormatError if one has no weights of that shape."""
+    """Parameter -> float array of its mask's shape, for every mask and for the wiring's layers without one.
+
+    FormatError if a mask has no weights of its shape.
+    """
     floats = {_plain(name): tensor for name, tensor in source.state.items() if tensor.is_float}
     names = aligned(floats, wiring)
     found = oriented({names[name]: tensor for name, tensor in floats.items()}, wiring, output_first=False)
@@ -38,7 +41,9 @@ def weights_of(source: Source, masks: MaskSet, wiring: Wiring | None) -> dict[st
             raise FormatError(
                 f"its weights '{name}' have shape {found[name].shape} but the mask has {masks.rows(name).shape}"
             )
-    return {name: _floats(name, found[name]) for name in masks}
+    others = {} if wiring is None else {name: size for name, size in wiring.shapes.items() if name not in masks}
+    unmasked = [name for name, size in others.items() if name in found and found[name].shape == size]
+    return {name: _floats(name, found[name]) for name in (*masks, *unmasked)}
 
 
 def _floats(name: str, tensor: Tensor) -> np.ndarray:

@@ -22,7 +22,7 @@ from topo.report import Value
 metrics = Registry("metric", __name__)
 
 # In the order of reports. Groups computed by --metrics default; `all` is every metric there is.
-GROUPS = ("paths", "spectral", "degrees", "structure")
+GROUPS = ("paths", "spectral", "degrees", "structure", "weighted")
 DEFAULT_GROUPS = ("paths", "spectral", "degrees")
 
 
@@ -81,7 +81,8 @@ def metric(
 def chosen(names: str | Sequence[str], *, weights: bool = True) -> list[Metric]:
     """Metrics of "default", "all", group names and metric names (a list, or one text with commas), group by group.
 
-    weights: whether there are weights; without, weighted metrics are chosen only by their own name.
+    weights: whether there are weights; without, weighted metrics are chosen only by their own name and by the group
+    that holds nothing else, `weighted`.
     Raises TopoError for a name that is neither.
     """
     wanted = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
@@ -97,7 +98,7 @@ def chosen(names: str | Sequence[str], *, weights: bool = True) -> list[Metric]:
             )
 
     def asked(entry: Metric) -> bool:
-        if entry.name in wanted:
+        if entry.name in wanted or (entry.group == "weighted" and "weighted" in wanted):
             return True
         if entry.weighted and not weights:
             return False
