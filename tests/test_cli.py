@@ -186,6 +186,26 @@ def test_a_model_that_does_not_fit_names_the_layer(files, run):
     assert "'fc2.weight' has shape (20, 30) but the model's layer has (21, 30)" in err
 
 
+def test_a_model_of_ones_own_prints_to_standard_error_and_ends_nothing(files, run):
+    (files / "own.py").write_text(
+        "import sys\nfrom torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.fc1, self.fc2, self.fc3 = nn.Linear(64, 30), nn.Linear(30, 20), nn.Linear(20, 10)\n"
+        "    def forward(self, x):\n"
+        "        print('in forward')\n"
+        "        return self.fc3(self.fc2(self.fc1(x)))\n"
+        "def loud():\n    print('in the factory')\n    return Net()\n"
+        "def leave():\n    sys.exit(5)\n"
+    )
+    code, out, err = run("analyze", "a.safetensors", "--model", "own.py:loud", "--input", "64", "--json", "-")
+    assert code == 0 and json.loads(out)["reports"][0]["network"]["effective_paths"]
+    assert "in the factory" in err
+    code, out, err = run("analyze", "a.safetensors", "--model", "own.py:leave", "--input", "64")
+    assert (code, out) == (1, "") and "the factory 'own.py:leave' raised SystemExit: 5" in err
+
+
 @needs_data
 def test_every_form_of_a_real_mask_gives_the_same_numbers(run):
     names = ("synflow_family", "openlth_mask", "torch_prune", "zeros_in_weights")

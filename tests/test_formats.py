@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import pickle
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import topo
 from topo import formats
 from topo.errors import FormatError, MaskError, TopoError, WiringError
 from topo.masks import MaskSet
@@ -617,6 +619,38 @@ def test_input_first_layers_are_turned(tmp_path):
         assert formats.read(tmp_path / file, wiring) == MaskSet(masks)
     np.savez(tmp_path / "stored.npz", **stored)
     expect(masks, formats.read(tmp_path / "stored.npz", wiring), "npz")
+
+
+def test_own_files_lay_masks_out_as_parameters(tmp_path):
+    """Any safetensors reader may multiply weight and mask, square layers and groups included; topo reads them back."""
+    from safetensors.numpy import load_file
+
+    up, square = torch.nn.ConvTranspose2d(6, 4, 3, groups=2), torch.nn.ConvTranspose2d(4, 4, 3)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 3), up, torch.nn.Conv2d(4, 4, 1), square)
+    wiring = topo.trace(model, (3, 8, 8))
+    masks = topo.generate("random", wiring, density=0.4, rng=0)
+    assert masks.provenance["input_first"] == {"1.weight": 2, "3.weight": 1}
+    again = topo.generate("shuffle", source=topo.generate("shuffle", source=masks))
+    pruned = topo.pruners.prune("magnitude", model, density=0.4)
+    for number, made in enumerate((masks, again, pruned)):
+        path = tmp_path / f"{number}.safetensors"
+        topo.write_masks(made, path)
+        stored = load_file(path)
+        applied = topo.strip_masks(topo.apply_masks(copy.deepcopy(model), made))
+        for name, mask in stored.items():
+            assert torch.equal(torch.from_numpy(mask) * model.get_parameter(name), applied.get_parameter(name))
+        for found in (topo.read_masks(path), topo.read_masks(path, wiring)):
+            assert found == made and found.provenance["input_first"] == masks.provenance["input_first"]
+            topo.write_masks(found, tmp_path / "again.safetensors")
+            for name, mask in load_file(tmp_path / "again.safetensors").items():
+                np.testing.assert_array_equal(mask, stored[name])
+    text = path.read_bytes()
+    path.write_bytes(text.replace(b'\\"1.weight\\": 2', b'\\"1.weight\\": 5'))
+    with pytest.raises(MaskError, match="has no 5 groups of inputs"):
+        topo.read_masks(path)
+    path.write_bytes(text.replace(b'\\"1.weight\\": 2', b'\\"1.weight\\": 0'))
+    with pytest.raises(FormatError, match="its metadata is corrupt"):
+        topo.read_masks(path)
 
 
 def test_shards_and_folders(tmp_path):

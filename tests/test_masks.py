@@ -120,3 +120,12 @@ def test_nan_weights_are_refused_and_infinite_ones_are_not(dtype) -> None:
     with pytest.raises(MaskError, match="'w' holds NaN"):
         BitRows.of_weights(bad, "w")
     assert BitRows.of_weights(good, "w").kept() == 4
+
+
+def test_a_mask_has_a_name_and_values() -> None:
+    for name in ("", 1, None):
+        with pytest.raises(MaskError, match=f"called by its parameter's name, not {name!r}"):
+            MaskSet({name: [[1]]})
+    torch = pytest.importorskip("torch")
+    with pytest.raises(MaskError, match="meta device holds no values"):
+        MaskSet({"fc": torch.ones(2, 2, device="meta")})

@@ -172,3 +172,11 @@ def test_a_dense_layer_beyond_memory_is_refused() -> None:
     wiring = Wiring([0], (huge, Layer("fc", (1, 1), [0], 1 + (1 << 20))), [1 + (1 << 20)])
     with pytest.raises(WiringError, match="up to 68,719,476,736 dense weights are held"):
         build_graph(MaskSet({"fc": [[1]]}), wiring)
+
+
+def test_the_first_mask_that_differs_is_named() -> None:
+    wiring = chain(MaskSet({"a": np.ones((3, 2)), "b": np.ones((4, 3))}))
+    with pytest.raises(WiringError, match="mask 'other'"):
+        wiring.check(MaskSet({"other": np.ones((3, 2)), "b": np.ones((5, 3))}))
+    with pytest.raises(WiringError, match=r"mask 'b' has shape \(5, 3\) but the model's layer has \(4, 3\)"):
+        wiring.check(MaskSet({"b": np.ones((5, 3)), "other": np.ones((3, 2))}))

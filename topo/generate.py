@@ -75,9 +75,13 @@ def generate(
     make = _generated if method in generators else _optimized
     masks = make(entry, net, given, options, {"rng": rng, "progress": progress})
     seed = int(rng) if isinstance(rng, int | np.integer) else None
-    record = {"method": method, "seed": seed, "model": net.model, "created_by": f"topo {__version__}"}
-    shape = {"input_shape": list(net.input_shape)} if net.input_shape else {}
-    return masks.in_order(net.names).with_provenance(**record, **shape, density=masks.density)
+    record: dict[str, Any] = {"method": method, "seed": seed, "model": net.model, "created_by": f"topo {__version__}"}
+    if net.input_shape:
+        record["input_shape"] = list(net.input_shape)
+    turned = as_mask_set(source).provenance.get("input_first") if wiring is None else net.input_first
+    if turned := {name: groups for name, groups in (turned or {}).items() if name in masks}:
+        record["input_first"] = turned
+    return masks.in_order(net.names).with_provenance(**record, density=masks.density)
 
 
 def methods() -> Registry:

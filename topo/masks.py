@@ -57,6 +57,8 @@ def _has_nan(values: np.ndarray) -> bool:
 def as_numpy(values: Any) -> np.ndarray:
     """A numpy array or a torch tensor (any device, any dtype) as a numpy array; bfloat16 becomes float32."""
     if hasattr(values, "detach"):
+        if values.is_meta:
+            raise MaskError("a tensor on the meta device holds no values, so it is no mask")
         tensor = values.detach().cpu()
         if tensor.layout is not _strided():
             tensor = tensor.to_dense()
@@ -160,8 +162,11 @@ class MaskSet(Mapping[str, np.ndarray]):
         """masks: name -> array or tensor of 0 and 1, or BitRows. provenance: where they come from, JSON-able values."""
         if not masks:
             raise MaskError("a mask set holds at least one mask; this one is empty")
+        for name in masks:
+            if not isinstance(name, str) or not name:
+                raise MaskError(f"a mask is called by its parameter's name, not {name!r}")
         self._rows = {
-            str(name): mask if isinstance(mask, BitRows) else BitRows.of_mask(mask, name)
+            name: mask if isinstance(mask, BitRows) else BitRows.of_mask(mask, name)
             for name, mask in masks.items()
         }
         self._provenance = MappingProxyType(dict(provenance or {}))

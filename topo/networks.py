@@ -228,7 +228,7 @@ def _run(function: Callable[[], Any], what: str) -> Any:
     """Call the user's code; what it raises becomes one line."""
     try:
         return function()
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         said = (str(error).strip().splitlines() or [""])[0]
         raise TopoError(f"{what} raised {type(error).__name__}: {said}") from error
 

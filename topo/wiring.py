@@ -261,6 +261,11 @@ class Wiring:
         except KeyError:
             raise WiringError(f"no layer is called '{name}'; there are: {', '.join(self._names)}") from None
 
+    @property
+    def input_first(self) -> dict[str, int]:
+        """Name -> groups of the layers whose parameter is stored (in, out / groups, ...), unlike its mask."""
+        return {name: layer.groups for name, layer in self._names.items() if layer.transposed}
+
     @cached_property
     def groups(self) -> Groups:
         """Which units are made together."""
@@ -313,21 +318,17 @@ class Wiring:
         return frozenset(found)
 
     def check(self, masks: MaskSet) -> None:
-        """WiringError that names the first mask, in network order, which does not fit a layer of this wiring."""
-        for name, layer in self._names.items():
-            if name in masks and masks.rows(name).shape != layer.shape:
-                shape = masks.rows(name).shape
+        """WiringError that names the first mask, in its own order, which is or fits no layer of this wiring."""
+        for name in masks:
+            shape, layer = masks.rows(name).shape, self._names.get(name)
+            if layer is None:
+                model = f"the model {self.model}" if self.model else "the model"
+                raise WiringError(f"mask '{name}' {shape} is no layer of {model}; its layers are: {_some(self.names)}")
+            if layer.shape != shape:
                 hint = ""
                 if layer.transposed and shape[:2] == layer.shape[1::-1]:
-                    hint = " (it is stored input-first: read the file with its model)"
+                    hint = "; it is stored input-first, masks are not: swap two axes, or read a file with its model"
                 raise WiringError(f"mask '{name}' has shape {shape} but the model's layer has {layer.shape}{hint}")
-        for name in masks:
-            if name not in self._names:
-                model = f"the model {self.model}" if self.model else "the model"
-                raise WiringError(
-                    f"mask '{name}' {masks.rows(name).shape} is no layer of {model}; "
-                    f"its layers are: {_some(self.names)}"
-                )
 
     def to_json(self) -> str:
         """The wiring as JSON text: all that is needed to analyse masks later without the model's code."""

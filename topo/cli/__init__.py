@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from topo._version import __version__
 from topo.cli import analyze, check, compare, convert, generate, imp, listing, plot, train
 from topo.cli.options import UsageError, common
-from topo.cli.output import one_line, speak, warnings_on_stderr
+from topo.cli.output import one_line, results_alone, speak, warnings_on_stderr
 from topo.errors import TopoError
 
 _COMMANDS = (analyze, generate, train, imp, compare, check, convert, plot, listing)
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = parser().parse_args(argv)
         command = f"topo {args.command}"
-        with warnings_on_stderr(args):
+        with warnings_on_stderr(args), results_alone():
             code: int = args.run(args)
         sys.stdout.flush()
         return code

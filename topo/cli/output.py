@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,9 +30,30 @@ def one_line(text: str, most: int = 2000) -> str:
     return line if len(line) <= most else line[: most - 4] + " ..."
 
 
+# Where results go while `results_alone` sends everything else that is printed elsewhere.
+_results: TextIO | None = None
+
+
+@contextmanager
+def results_alone() -> Iterator[None]:
+    """Within it standard output holds results alone: what a user's own model prints goes to standard error."""
+    global _results
+    before, _results = _results, stdout()
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _results = before
+
+
+def stdout() -> TextIO:
+    """The standard output, for results."""
+    return sys.stdout if _results is None else _results
+
+
 def say(text: str, stream: TextIO | None = None) -> None:
     """Write to standard output; a character that its encoding lacks becomes '?'."""
-    stream = stream or sys.stdout
+    stream = stream or stdout()
     try:
         stream.write(text)
     except UnicodeEncodeError:

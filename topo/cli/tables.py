@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from topo.cli.output import printable, say
+from topo.cli.output import printable, say, stdout
 
 # Width of plain text, and of the longest cell before its middle is left out.
 WIDTH, _LONGEST = 120, 56
@@ -117,13 +116,13 @@ class Page:
     """Where a command shows its results."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stdout.isatty()
+        self._terminal = stdout().isatty()
         self._empty = True
         self._console: Any = None
         if self._terminal:
             from rich.console import Console
 
-            self._console = Console(file=sys.stdout, highlight=False)
+            self._console = Console(file=stdout(), highlight=False)
         self.width = self._console.width - 2 if self._console else WIDTH
 
     def heading(self, line: str) -> None:

@@ -83,6 +83,8 @@ def prepared(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     if not quiet(args) and first_process():
         for note in data.notes:
             speak(f"topo: {printable(note)}")
+    if args.resume and not quiet(args) and first_process() and not (Path(args.out) / "checkpoint.pt").exists():
+        speak(f"topo: '{printable(str(args.out))}' holds no run to resume; a new one begins")
     return data, {
         "recipe": recipe,
         "epochs": args.epochs,

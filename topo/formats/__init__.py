@@ -67,6 +67,8 @@ def _read(path: Path, wiring: Wiring | None, chosen: Reader | None) -> MaskSet:
         if missing:
             source.notes.append(f"{plural(len(missing), 'layer')} of the model without a mask: {some(missing)}")
         masks = masks.in_order(wiring.names)
+        turned = {name: groups for name, groups in wiring.input_first.items() if name in masks}
+        source.provenance.update({"input_first": turned} if turned else {})
     notes = [_line(note) for note in source.notes]
     said = {key: _line(value) if isinstance(value, str) else value for key, value in source.provenance.items()}
     return masks.with_provenance(**{**said, "format": reader.name, "file": path.name, "notes": notes})

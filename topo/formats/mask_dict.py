@@ -17,7 +17,7 @@ def only_masks(state: Mapping[str, Tensor]) -> str | None:
     """
     wide = {name: tensor for name, tensor in state.items() if tensor.ndim >= 2}
     if not wide:
-        return "no tensor of two or more dimensions"
+        return "no tensor of two or more dimensions" if state else "no numbers under a name"
     for name, tensor in wide.items():
         if not tensor.is_number:
             return f"'{name}' holds values of type {tensor.dtype}"

@@ -10,11 +10,12 @@ from topo._version import __version__
 from topo.errors import FormatError
 from topo.formats import safetensors
 from topo.formats.source import Found, Source, reader
+from topo.formats.tensors import Tensor
 from topo.masks import MaskSet
 
 SCHEMA = "topo-masks/1"
 # Provenance entries with a text of their own in the file; the others are kept together as JSON.
-_OWN = ("model", "input_shape", "method", "options", "seed")
+_OWN = ("model", "input_shape", "method", "options", "seed", "input_first")
 
 
 def recognise(source: Source) -> str | None:
@@ -23,12 +24,17 @@ def recognise(source: Source) -> str | None:
 
 
 def write(masks: MaskSet, path: Path) -> None:
-    """The masks with their provenance; see CONTRACT section 5. What is not known is an empty text."""
+    """The masks with their provenance, each laid out as its parameter, so that weight * mask is right for any reader.
+
+    What is not known is an empty text. Layers that the provenance calls `input_first` (name -> groups) are turned, and
+    turned back when they are read; those of a mask set that knows nothing of its network stay output-first.
+    """
     known = dict(masks.provenance)
     origin = {key: known.pop(key) for key in ("format", "file") if key in known}
     if origin.get("format", "topo") != "topo":
         known.setdefault("source", origin)
     shape = known.pop("input_shape", None)
+    turned = {name: groups for name, groups in (known.get("input_first") or {}).items() if name in masks}
     own: dict[str, Any] = {key: known.pop(key, None) for key in _OWN if key != "input_shape"}
     metadata = {
         "topo_schema": SCHEMA,
@@ -40,9 +46,17 @@ def write(masks: MaskSet, path: Path) -> None:
         "seed": _text(own["seed"]),
         "created_by": f"topo {__version__}",
         "order": _json(list(masks)),
+        "input_first": _json(turned),
         "provenance": _json({key: value for key, value in known.items() if key not in ("density", "created_by")}),
     }
-    safetensors.save(path, masks.shapes.items(), lambda name: masks[name], metadata)
+
+    def stored(name: str) -> Tensor:  # turning twice is the way back
+        return Tensor.of(masks[name]).output_first(turned[name])
+
+    shapes = {name: stored(name).shape if name in turned else size for name, size in masks.shapes.items()}
+    safetensors.save(
+        path, shapes.items(), lambda name: stored(name).whole() if name in turned else masks[name], metadata
+    )
 
 
 def _text(value: Any) -> str:
@@ -84,6 +98,12 @@ def read(source: Source) -> Found:
         source.notes.extend(str(note) for note in known.pop("notes", ()))
         source.provenance.update(known)
         first = [name for name in order if name in source.state]
+        turned = {str(name): int(groups) for name, groups in json.loads(metadata.get("input_first") or "{}").items()}
+        if min(turned.values(), default=1) < 1:
+            raise ValueError("a layer in less than one group")
+        if turned:
+            source.provenance["input_first"] = turned
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(f"its metadata is corrupt: {error}") from None
-    return {name: source.state[name] for name in dict.fromkeys([*first, *source.state])}
+    found = {name: source.state[name] for name in dict.fromkeys([*first, *source.state])}
+    return {name: mask.output_first(turned[name]) if name in turned else mask for name, mask in found.items()}

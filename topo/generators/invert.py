@@ -17,8 +17,8 @@ from topo.wiring import Wiring
 def invert(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
     """As many parameters in every layer as given masks keep, drawn from those that they do not keep.
 
-    Where a mask keeps k of n parameters and k is over n / 2, all of the others are kept, and 2k - n of its own are drawn:
-    the least overlap that there is.
+    Where a mask keeps k of n parameters and k is over n / 2, all of the others are kept, and 2k - n of its own are
+    drawn: the least overlap that there is.
     """
     for name in masks:
         rows = masks.rows(name)

@@ -187,6 +187,12 @@ def output_first(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> dict[st
     return turned
 
 
+def stored_input_first(module: nn.Module, names: Iterable[str]) -> dict[str, int]:
+    """Name -> groups of those parameters that are stored (in, out / groups, ...), unlike their mask."""
+    parts = {name: _parts(module)[name] for name in names}
+    return {name: part.groups for name, part in parts.items() if isinstance(part, _ConvTransposeNd)}
+
+
 def input_first(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The way back: arrays as torch holds the parameters."""
     parts = _parts(module)

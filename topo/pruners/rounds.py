@@ -13,7 +13,15 @@ from torch import nn
 from topo.errors import TopoError
 from topo.masks import MaskSet
 from topo.pruners import Pruner, pruners
-from topo.pruners.network import Batches, Network, output_first, read_batches, set_mode, working_copy
+from topo.pruners.network import (
+    Batches,
+    Network,
+    output_first,
+    read_batches,
+    set_mode,
+    stored_input_first,
+    working_copy,
+)
 from topo.pruners.selection import layer_budgets, top, totals
 from topo.quotas import budgets
 from topo.wiring import Wiring
@@ -98,6 +106,8 @@ def prune(
         "seed": seed,
         "input_shape": list(net.input_shape) if net.input_shape else None,
     }
+    if turned := stored_input_first(net.module, masks):
+        provenance["input_first"] = turned
     return MaskSet(output_first(net.module, masks), provenance=provenance)
 
 

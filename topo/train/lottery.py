@@ -69,7 +69,8 @@ def smallest_pruned(weights: dict[str, np.ndarray], masks: MaskSet, keep: int) -
     kept[np.argsort(-flat, kind="stable")[:keep]] = True
     ends = np.cumsum([masks.rows(name).size for name in masks])[:-1]
     parts = zip(masks, np.split(kept, ends))
-    return MaskSet({name: part.reshape(masks.rows(name).shape) for name, part in parts})
+    rows = {name: part.reshape(masks.rows(name).shape) for name, part in parts}
+    return MaskSet(rows, provenance=masks.provenance)
 
 
 def imp(
@@ -118,7 +119,9 @@ def imp(
         network, name = built(model, seed)
         inner, dataset = unwrapped(network), load(data)
         held = _prunable(inner, layers)
+        turned = {key: storage.groups for key, storage in held.items() if storage.turned}
         masks = MaskSet({key: np.ones(storage.mask_shape, np.bool_) for key, storage in held.items()})
+        masks = masks.with_provenance(input_first=turned) if turned else masks
         budgets = level_budgets(masks.size, density, fraction)
         if budgets[-1] < 1:
             raise TrainingError(f"density {density} keeps none of {masks.size:,} weights; at least one should stay")
