@@ -265,11 +265,20 @@ def test_a_null_band_of_a_grouped_layer_keeps_its_groups():
             np.testing.assert_array_equal(drawn["conv"][mine].sum(axis=0), masks["conv"][mine].sum(axis=0))
 
 
+def test_a_null_band_may_be_of_a_null_model():
+    masks, wiring = _masks()
+    ax = plots.layer_profile(masks, "fan_in_max", ax=_ax(), null="same_rows:20", wiring=wiring)
+    low, high, label = _band(ax)
+    np.testing.assert_allclose(low, ax.lines[0].get_ydata())
+    np.testing.assert_allclose(high, low)
+    assert label == "same_rows: 5 to 95 % of 20 samples"
+
+
 @pytest.mark.parametrize(
     "null", ["snip:3", "invert:3", "shuffle", "shuffle:0", "shuffle:-1", "shuffle:2.5", "shuffle:", "x"]
 )
 def test_what_is_no_null(null):
-    said = r"it is METHOD:N, as in shuffle:20, with a method of shuffle, configuration$"
+    said = r"it is METHOD:N, as in shuffle:20, with a method of shuffle, configuration, same_total, .*, relabelled$"
     with pytest.raises(TopoError, match=said):
         plots.layer_profile(_chain(2), ax=_ax(), null=null)
     with pytest.raises(TopoError, match=said):

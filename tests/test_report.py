@@ -164,8 +164,9 @@ def test_json_is_the_schema_and_has_no_nan():
     assert list(document) == ["schema", "version", "reports"]
     assert document["schema"] == "topo/1"
     first, second = document["reports"]
-    assert list(first) == ["mask", "format", "model", "view", "network", "layers", "nulls", "notes"]
+    assert list(first) == ["mask", "format", "model", "view", "views", "network", "layers", "nulls", "notes"]
     assert (first["mask"], first["format"], first["model"], first["view"]) == ("a.pt", "topo", "resnet20", "channel")
+    assert first["views"] == {"gap": "kernel"}
     assert first["network"]["effective_paths"] == "1" + "0" * 4999 + "7"
     assert second["network"]["effective_paths"] == "0"
     assert second["network"]["log10_effective_paths"] is None
@@ -173,6 +174,62 @@ def test_json_is_the_schema_and_has_no_nan():
     assert first["layers"][0] == {"layer": "conv_1.weight", "shape": [16, 3, 3, 3], "kept": 5418, "gap": None}
     assert first["layers"][1]["gap"] == 1.5
     assert json.loads(_report().to_json())["reports"] == [first]
+
+
+@pytest.mark.small
+def test_views_that_differ_from_the_reports():
+    rows = [
+        Row("m", "a", None, "channel", 1),
+        Row("m", "a", "fc", "channel", 1),
+        Row("m", "b", None, "kernel", 1),
+        Row("m", "b", "fc", "kernel", 1),
+        Row("m", "c", None, "channel", 1),
+        Row("m", "c", "fc", "kernel", 1),
+        Row("m", "d", "fc", "kernel", 1),
+        Row("m", "e", None, "unit", 1),
+        Row("m", "e", "fc", "kernel", 1),
+        Row("m", "f", None, "unit", 1),
+        Row("m", "f", "fc", "channel", 1),
+    ]
+    report = Report("m", None, None, "channel", {"fc": (1, 2)}, rows)
+    both = {"e": "unit", "layer:e": "kernel", "f": "unit", "layer:f": "channel"}
+    assert report.views == {"b": "kernel", "layer:c": "kernel", "d": "kernel", **both}
+    assert json.loads(report.to_json())["reports"][0]["views"] == dict(report.views)
+
+
+def _entry(null, metric, z, observed=2, mean=1.0, std=0.5, layer=None):
+    numbers = {"observed": observed, "mean": mean, "std": std, "z": z, "p": 0.5}
+    return {"null": null, "samples": 9, "metric": metric, "layer": layer, **numbers}
+
+
+@pytest.mark.small
+def test_the_first_null_model_within_noise():
+    entries = [
+        _entry("first", "density", 2.0),
+        _entry("first", "kept", math.nan, 2, 2.0, 0.0),
+        _entry("first", "gap", math.nan, 2, 1.0, 0.0),
+        _entry("first", "dash", math.nan, 2, 1.0, math.nan),
+        _entry("first", "density", 0.0, layer="fc.weight"),
+        _entry("second", "density", -1.9),
+        _entry("second", "kept", 5.0),
+        _entry("second", "gap", -7.0),
+        _entry("third", "density", 9.0),
+    ]
+    rows = [Row("m", "density", None, "channel", 2, "fraction")]
+    report = Report("m", None, None, "channel", {"fc.weight": (1, 2)}, rows, nulls=entries)
+    assert report.first_rungs == {"density": "second", "kept": "first", "gap": None}
+    assert report.rung_lines() == [
+        "first within noise (|z| < 2) at first: kept",
+        "first within noise (|z| < 2) at second: density",
+        "beyond noise of every null model: gap",
+    ]
+    assert report.rung_lines({"gap"}) == ["beyond noise of every null model: gap"]
+    header, lines = report.tables()[1]
+    assert header[:3] == ["null", "samples", "metric"]
+    assert [line[2] for line in lines] == ["density", "gap", "dash", "density", "kept", "gap", "density"]
+    assert [entry["metric"] for entry in report.only("density").nulls] == ["density"] * 4
+    document = json.loads(report.to_json())["reports"][0]["nulls"]
+    assert document[1] == {**entries[1], "z": None} and document[0] == entries[0]
 
 
 @pytest.mark.small

@@ -44,7 +44,7 @@ _HOME = {
     "verify_masks": "topo.train",
     "write_masks": "topo.files",
 }
-_ROOMS = ("data", "formats", "metrics", "models", "plots", "prune", "pruners")
+_ROOMS = ("data", "formats", "metrics", "models", "nulls", "plots", "prune", "pruners")
 
 __all__ = [
     "MaskSet",

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from itertools import count
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from topo import nulls as ladder
+from topo import threads as pool
 from topo.errors import WiringError
 from topo.graph import LayeredGraph, build_graph
 from topo.masks import MaskSet, as_mask_set
 from topo.metrics import Metric, chosen
 from topo.networks import find_wiring
-from topo.report import Report, Row, Value
+from topo.numerals import finite
+from topo.report import Number, Report, Row, Value
 from topo.wiring import Wiring, chain
 
 if TYPE_CHECKING:
     from torch import nn
+
+# How well another number is known: it is no property of the masks, and has no place in a null model.
+_CERTIFICATES = frozenset({"sigma_error"})
 
 Progress = Callable[[int, int, str], Any]
 
@@ -31,6 +42,8 @@ def analyze(
     threads: int | None = None,
     mask_name: str | None = None,
     progress: Progress | None = None,
+    nulls: str | Mapping[str, int] | None = None,
+    rng: int | np.random.Generator = 0,
 ) -> Report:
     """Compute metrics of a mask set.
 
@@ -41,14 +54,20 @@ def analyze(
     view: "channel", "unit" or "kernel", see `topo.views`; by default networks are counted in the channel view, single
     layers seen in the kernel view. weights: parameter -> array, for weighted metrics. threads: default all cores.
     mask_name: the report's name for the masks, by default the file they came from. progress: called as (done, total,
-    what).
+    what), from one thread at a time.
+    nulls: null model -> number of samples, as {"same_layers": 100} or "same_layers:100,same_degrees:50"; the same
+    metrics are computed of every sample (weights stay at their places), and `Report.nulls` says how far the masks are
+    from them, see `topo.nulls`. rng: draws the samples; they are the same on any number of threads, and those of one
+    null model whatever others are asked for.
 
-    Raises TopoError for an unknown metric or view, WiringError naming the first layer at which masks and wiring differ.
+    Raises TopoError for an unknown metric, view or null model, and for a null model that needs a wiring that is not
+    there; WiringError naming the first layer at which masks and wiring differ.
     """
     masks = as_mask_set(masks)
     if wiring is not None:
         wiring = find_wiring(wiring)
     entries = chosen(metrics, weights=weights is not None)
+    wanted = ladder.asked(nulls) if nulls is not None else {}
     notes: list[str] = [str(note) for note in masks.provenance.get("notes", ())]
     unwired = ""
     if wiring is None:
@@ -57,20 +76,80 @@ def analyze(
         except WiringError as error:
             unwired = "needs the network's wiring"
             notes.append(f"network metrics need the network's wiring, which is no plain chain: {error}")
+    for null in wanted:
+        ladder.nulls[null].check(wiring)
     graph = build_graph(masks, wiring, view, weights=weights, threads=threads)
     if wiring is not None:
         notes += wiring.notes
         notes += _dense_notes(graph)
-    rows = list(_rows(graph, entries, unwired, mask_name or str(masks.provenance.get("file", "masks")), progress))
+    name = mask_name or str(masks.provenance.get("file", "masks"))
+    rows = list(_rows(graph, entries, unwired, name, progress))
+
+    def numbers(sample: MaskSet) -> list[Number]:
+        drawn = build_graph(sample, wiring, view, weights=weights)
+        return [row.value for row in _rows(drawn, entries, unwired, name, None)]
+
+    samples = _samples(masks, wiring, wanted, rng, numbers, threads, progress) if wanted else {}
+    scores, undefined = _scores(rows, samples)
     return Report(
-        mask=mask_name or str(masks.provenance.get("file", "masks")),
+        mask=name,
         format=masks.provenance.get("format"),
         model=wiring.model if wiring else None,
         view=graph.view,
         shapes={block.name: block.shape for block in graph.masked_blocks},
         rows=rows,
-        notes=[{"metric": None, "layer": None, "note": note} for note in notes],
+        notes=[*({"metric": None, "layer": None, "note": note} for note in notes), *undefined],
+        nulls=scores,
     )
+
+
+def _samples(
+    masks: MaskSet,
+    wiring: Wiring | None,
+    wanted: Mapping[str, int],
+    rng: int | np.random.Generator,
+    numbers: Callable[[MaskSet], list[Number]],
+    threads: int | None,
+    progress: Progress | None,
+) -> dict[str, list[list[Number]]]:
+    """Null model -> the numbers of each of its samples, in the order of the report's rows."""
+    jobs = [(name, seed) for name, seeds in ladder.seeds(rng, wanted).items() for seed in seeds]
+    done, lock = count(1), Lock()
+
+    def one(job: tuple[str, np.random.Generator]) -> list[Number]:
+        found = numbers(ladder.nulls[job[0]](masks, job[1], wiring))
+        if progress:
+            with lock:
+                progress(next(done), len(jobs), f"null model {job[0]}")
+        return found
+
+    drawn = iter(pool.over(one, jobs, threads))
+    return {name: [next(drawn) for _ in range(number)] for name, number in wanted.items()}
+
+
+def _scores(
+    rows: Sequence[Row], samples: Mapping[str, Sequence[Sequence[Number]]]
+) -> tuple[list[dict[str, Any]], list[dict[str, str | None]]]:
+    """The rows against the samples, and notes on what is undefined.
+
+    A number that is finite neither in the masks nor in any sample has no entry, nor has the error of another number.
+    """
+    scores: list[dict[str, Any]] = []
+    notes: list[dict[str, str | None]] = []
+    for name, drawn in samples.items():
+        for place, row in enumerate(rows):
+            if row.metric in _CERTIFICATES:
+                continue
+            found = asdict(ladder.score(row.value, [numbers[place] for numbers in drawn]))
+            if not found["samples"] and not finite(row.value):
+                continue
+            note = found.pop("note")
+            about = {"metric": row.metric, "layer": row.layer}
+            found = {"null": name, "samples": found.pop("samples"), **about, "observed": row.value, **found}
+            scores.append(found)
+            if note:
+                notes.append({**about, "note": f"{name}: {note}"})
+    return scores, notes
 
 
 def _dense_notes(graph: LayeredGraph) -> list[str]:

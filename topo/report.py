@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 
 SCHEMA = "topo/1"
 COLUMNS = ("mask", "metric", "layer", "view", "value", "unit", "note")
+NULL_COLUMNS = ("null", "samples", "metric", "observed", "mean", "std", "z", "p")
 # Exact integers that pass every fixed width: decimal strings in JSON.
-_TEXTS = frozenset({"network", "layer", "shape", "unit", "view"})
+_TEXTS = frozenset({"network", "layer", "shape", "unit", "view", "null", "metric"})
 _AS_TEXT = frozenset({"effective_paths"})
+# A number that is fewer standard deviations from the mean of a null model is taken for one of its samples.
+_NOISE = 2.0
 
 Number = int | float
 
@@ -97,7 +100,9 @@ class Report:
 
     mask: its name. format: the reader that understood the file. model, view: what was analysed. shapes: parameter name
     -> shape, in network order. rows: every number. notes: dicts {"metric", "layer", "note"} with remarks of the whole
-    analysis first, then those of the rows.
+    analysis first, then those of the rows. nulls: dicts {"null", "samples", "metric", "layer", "observed", "mean",
+    "std", "z", "p"}, null models in the order of their rungs, each with its numbers in the order of the rows; see
+    `topo.nulls.score`.
 
     >>> rows = [Row("a.pt", "density", None, "channel", 0.5), Row("a.pt", "density", "fc.weight", "channel", 0.5)]
     >>> report = Report("a.pt", "topo", None, "channel", {"fc.weight": (2, 3)}, rows)
@@ -112,6 +117,7 @@ class Report:
     shapes: Mapping[str, tuple[int, ...]]
     rows: Sequence[Row]
     notes: Sequence[Mapping[str, str | None]] = field(default=())
+    nulls: Sequence[Mapping[str, Any]] = field(default=())
 
     def __post_init__(self) -> None:
         shapes = {str(name): tuple(int(n) for n in shape) for name, shape in self.shapes.items()}
@@ -121,6 +127,7 @@ class Report:
         of_rows = [(row.metric, row.layer, row.note) for row in self.rows if row.note]
         notes = tuple({"metric": m, "layer": n, "note": text} for m, n, text in dict.fromkeys([*given, *of_rows]))
         object.__setattr__(self, "notes", notes)
+        object.__setattr__(self, "nulls", tuple(self.nulls))
 
     def __repr__(self) -> str:
         return f"Report({self.headings[0]}: {len(self.rows)} numbers of {len(self.shapes)} layers)"
@@ -150,6 +157,53 @@ class Report:
                 counts.setdefault(row.layer, {})[row.metric] = row.value
         return tuple(name for name in self.shapes if 0 in counts.get(name, {}).values())
 
+    @cached_property
+    def views(self) -> Mapping[str, str]:
+        """Metric -> view, of the metrics that are seen in another view than the report's.
+
+        Where the network's number and the layers' of one name differ in view, the layers' stands as "layer:metric".
+        """
+        found: dict[str, str] = {row.metric: row.view for row in self.rows if row.layer is None}
+        for row in self.rows:
+            if row.layer is not None:
+                found["layer:" * (found.get(row.metric, row.view) != row.view) + row.metric] = row.view
+        named = {name: view for name, view in found.items() if view != self.view or name.startswith("layer:")}
+        return MappingProxyType(named)
+
+    @cached_property
+    def first_rungs(self) -> Mapping[str, str | None]:
+        """Metric of the network -> the first null model at which its z is within noise, None if it is at no one.
+
+        Within noise is |z| < 2, or that no sample differs from the masks. What such a null model keeps is enough to
+        explain the number; which come first is said in `topo.nulls`.
+        """
+        found: dict[str, str | None] = {}
+        for entry in self.nulls:
+            if entry["layer"] is None and (_same(entry) or entry["z"] == entry["z"] or entry["std"] == 0):
+                inside = _same(entry) or abs(entry["z"]) < _NOISE
+                if found.get(entry["metric"]) is None:
+                    found[entry["metric"]] = entry["null"] if inside else None
+        return MappingProxyType(found)
+
+    def rung_lines(self, metrics: Container[str] | None = None) -> list[str]:
+        """For a reader: a line for each null model, with the metrics (of `metrics`) first within noise at it."""
+        told = {metric: rung for metric, rung in self.first_rungs.items() if metrics is None or metric in metrics}
+        rungs = dict.fromkeys(entry["null"] for entry in self.nulls)
+        lines = []
+        for rung in [*rungs, None]:
+            names = ", ".join(metric for metric, first in told.items() if first == rung)
+            if names:
+                lines.append(
+                    f"first within noise (|z| < {_NOISE:g}) at {rung}: {names}"
+                    if rung
+                    else f"beyond noise of every null model: {names}"
+                )
+        return lines
+
+    def remarks(self) -> list[str]:
+        """Everything that is said under the tables, for a reader: notes, and where numbers are within noise."""
+        return note_lines(self.notes) + self.rung_lines()
+
     def with_notes(self, notes: Iterable[str]) -> Report:
         """The same report with these remarks on the whole analysis put first."""
         remarks = [{"metric": None, "layer": None, "note": note} for note in notes]
@@ -169,7 +223,8 @@ class Report:
                 raise TopoError(f"the report of '{self.mask}' has no metric '{name}'; it has: {', '.join(held)}")
         rows = [row for name in dict.fromkeys(names) for row in self.rows if row.metric == name]
         notes = [note for note in self.notes if note["metric"] is None or note["metric"] in names]
-        return replace(self, rows=rows, notes=notes)
+        nulls = [entry for entry in self.nulls if entry["metric"] in names]
+        return replace(self, rows=rows, notes=notes, nulls=nulls)
 
     def to_json(self) -> str:
         """JSON text {"schema": "topo/1", "version", "reports": [this one]}; numbers are finite or null."""
@@ -198,8 +253,8 @@ class Report:
         for header, body in self.tables():
             lines = [header, ["---:" if side == "r" else "---" for side in _sides(header)], *body]
             parts.append("\n".join("| " + " | ".join(map(_markdown, line)) + " |" for line in lines))
-        if self.notes:
-            parts.append("\n".join(f"- {_markdown(line)}" for line in note_lines(self.notes)))
+        if remarks := self.remarks():
+            parts.append("\n".join(f"- {_markdown(line)}" for line in remarks))
         return "\n\n".join(parts) + "\n"
 
     def to_latex(self) -> str:
@@ -214,8 +269,8 @@ class Report:
             ]
             parts += [_latex_line(line, bold=line[0] in self.collapsed) for line in body]
             parts += ["\\bottomrule", "\\end{tabular}", ""]
-        if self.notes:
-            text = " ".join(_latex(line.rstrip(".") + ".") for line in note_lines(self.notes))
+        if remarks := self.remarks():
+            text = " ".join(_latex(line.rstrip(".") + ".") for line in remarks)
             parts += [f"\\par\\smallskip{{\\footnotesize {text}\\par}}"]
         return "\n".join(parts).rstrip() + "\n"
 
@@ -228,8 +283,8 @@ class Report:
                 style = ' style="color:#b00020;font-weight:bold"' if line[0] in self.collapsed else ""
                 parts.append(f"<tr{style}>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>")
             parts.append("</tbody></table>")
-        if self.notes:
-            parts.append("<ul>" + "".join(f"<li>{escape(line)}</li>" for line in note_lines(self.notes)) + "</ul>")
+        if remarks := self.remarks():
+            parts.append("<ul>" + "".join(f"<li>{escape(line)}</li>" for line in remarks) + "</ul>")
         return "".join(parts)
 
     @property
@@ -239,7 +294,10 @@ class Report:
         return [", ".join([self.mask, *(f"{name} {value}" for name, value in known if value)])]
 
     def tables(self) -> list[tuple[list[str], list[list[str]]]]:
-        """Numbers of the network, then of the layers, as (header, lines) of text; an empty table is left out."""
+        """Numbers of the network, of the layers, and the network's against null models, as (header, lines) of text.
+
+        An empty table is left out, and so are numbers that no sample of a null model changes.
+        """
         network = [
             [row.metric, shown(row.value, row.unit), row.unit, row.view] for row in self.rows if row.layer is None
         ]
@@ -249,8 +307,25 @@ class Report:
             + [shown(entry[metric], unit) if metric in entry else "" for metric, unit in units.items()]
             for entry in self.layers
         ]
-        found = [(["network", "value", "unit", "view"], network), (["layer", "shape", *units], layers if units else [])]
+        of_network = {row.metric: row.unit for row in self.rows if row.layer is None}
+        nulls = [
+            [entry["null"], str(entry["samples"]), entry["metric"]]
+            + [shown(entry[key], of_network.get(entry["metric"], "")) for key in ("observed", "mean", "std")]
+            + [shown(entry[key]) for key in ("z", "p")]
+            for entry in self.nulls
+            if entry["layer"] is None and not _same(entry)
+        ]
+        found = [
+            (["network", "value", "unit", "view"], network),
+            (["layer", "shape", *units], layers if units else []),
+            (list(NULL_COLUMNS), nulls),
+        ]
         return [(header, body) for header, body in found if body]
+
+
+def _same(entry: Mapping[str, Any]) -> bool:
+    """Whether no sample of the null model has another number than the masks themselves."""
+    return bool(entry["std"] == 0 and float(entry["observed"]) == entry["mean"])
 
 
 def note_lines(notes: Iterable[Mapping[str, str | None]]) -> list[str]:
@@ -285,9 +360,15 @@ def _report_to_json(report: Report) -> str:
          for key, value in entry.items()}
         for entry in report.layers
     ]  # fmt: skip
+    nulls = [
+        {key: value if key in ("null", "samples", "metric", "layer")
+         else _json_number(entry["metric"] if key == "observed" else key, value)
+         for key, value in entry.items()}
+        for entry in report.nulls
+    ]  # fmt: skip
     about = {"mask": report.mask, "format": report.format, "model": report.model, "view": report.view}
-    parts = [_json(about)[1:-1], f'"network": {_json(network)}']
-    for name, entries in (("layers", layers), ("nulls", []), ("notes", report.notes)):
+    parts = [_json(about)[1:-1], f'"views": {_json(dict(report.views))}', f'"network": {_json(network)}']
+    for name, entries in (("layers", layers), ("nulls", nulls), ("notes", report.notes)):
         parts.append(f'"{name}": [' + ",".join("\n   " + _json(entry) for entry in entries) + "]")
     return "{" + ",\n  ".join(parts) + "}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from topo.cli import inputs
@@ -11,7 +11,7 @@ from topo.cli.options import check_outputs, command, network_options, plot_file
 from topo.cli.output import Progress, deliver, quiet, wrote
 from topo.cli.tables import Page, Table
 from topo.numerals import shown
-from topo.report import Report, note_lines, reports_to_csv, reports_to_json
+from topo.report import NULL_COLUMNS, Report, note_lines, reports_to_csv, reports_to_json
 
 
 def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
@@ -39,6 +39,11 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         "--weights", metavar="FILE", help="checkpoint with the weights behind the masks, for weighted spectra"
     )
     made.add_argument(
+        "--nulls",
+        metavar="KIND:N,...",
+        help="z-scores and p of every number against N samples of null models, as in same_layers:100 (topo list nulls)",
+    )
+    made.add_argument(
         "--json", metavar="OUT", help="write the report as JSON; - for standard output, and nothing else there"
     )
     made.add_argument(
@@ -56,7 +61,9 @@ def run(args: argparse.Namespace) -> int:
     for number, (path, name) in enumerate(zip(args.files, inputs.names_of(args.files)), 1):
         prefix = f"{name} ({number} of {len(args.files)}), " if len(args.files) > 1 else ""
         with Progress(not quiet(args), prefix) as progress:
-            reports.append(report_of(path, name, args, wiring, progress, args.metrics, args.view, args.weights))
+            reports.append(
+                report_of(path, name, args, wiring, progress, args.metrics, args.view, args.weights, args.nulls)
+            )
     if args.plot:
         _plot(reports, args)
     texts = {"json": reports_to_json, "csv": reports_to_csv}
@@ -79,6 +86,7 @@ def report_of(
     metrics: str,
     view: str | None = None,
     weights: str | None = None,
+    nulls: str | None = None,
 ) -> Report:
     """Read one file, find its network, analyse it."""
     from topo.analyze import analyze
@@ -95,6 +103,8 @@ def report_of(
         threads=getattr(args, "threads", None),
         mask_name=name,
         progress=progress,
+        nulls=nulls,
+        rng=getattr(args, "seed", 0),
     )
     return report.with_notes(notes)
 
@@ -103,9 +113,7 @@ def report_of(
 _OF_NETWORK = frozenset(
     "spectral_gap spectral_ratio ramanujan_gap is_ramanujan imdb narc weighted_spectral_gap full_spectrum".split()
 )
-_OF_LAYERS = frozenset(
-    "kept density effective_params effective_in effective_out sigma2 ramanujan_gap imdb".split()
-)
+_OF_LAYERS = frozenset("kept density effective_params effective_in effective_out sigma2 ramanujan_gap imdb".split())
 
 
 def show(report: Report, page: Page, brief: bool = False) -> None:
@@ -115,18 +123,34 @@ def show(report: Report, page: Page, brief: bool = False) -> None:
     for header, lines in report.tables():
         if header[0] == "network":
             page.table(Table(header, _folded(lines, brief), left=frozenset({2, 3})))
+        elif header[0] == "null":
+            if against := _against(lines, brief):
+                page.table(Table(header, against, left=frozenset({2})))
         else:
             marks = {i: "collapsed" for i, line in enumerate(lines) if line[0] in report.collapsed}
             columns = [c for c, name in enumerate(header) if name != "sparsity" or "density" not in header]
             if brief:
                 columns = [c for c in columns if c < 2 or header[c] in _OF_LAYERS]
             page.table(Table(header, lines, keys=2, marks=marks).only(columns))
-    notes = note_lines(report.notes)
+    notes = note_lines(note for note in report.notes if not _of_null(note, report)) + report.rung_lines()
     if brief:
         told = _OF_NETWORK | _OF_LAYERS | _paths()
-        notes = note_lines(note for note in report.notes if note["metric"] is None or note["metric"] in told)
+        shown_notes = (note for note in report.notes if note["metric"] is None or note["metric"] in told)
+        notes = note_lines(note for note in shown_notes if not _of_null(note, report))
+        notes += report.rung_lines(_OF_NETWORK | _paths())
         notes.append("more numbers: --metrics spectral, degrees, structure or names (topo list metrics), --json, --csv")
     page.notes(notes)
+
+
+def _of_null(note: Mapping[str, str | None], report: Report) -> bool:
+    """Whether a note says why a z is undefined: a dash in the table, and in JSON the reason."""
+    return str(note["note"]).partition(":")[0] in {entry["null"] for entry in report.nulls}
+
+
+def _against(lines: Sequence[Sequence[str]], brief: bool) -> list[Sequence[str]]:
+    """Rows of null models; brief: of the metrics that the network's own table shows then."""
+    told = _OF_NETWORK | _paths()
+    return [line for line in lines if not brief or line[2] in told]
 
 
 def _paths() -> frozenset[str]:
@@ -178,6 +202,15 @@ def show_several(reports: Sequence[Report], page: Page, brief: bool = False) -> 
     ]
     marks = {i: "collapsed" for i, report in enumerate(reports) if report.collapsed}
     page.table(Table([*keys, *units], lines, keys=len(keys), marks=marks))
+    against = [
+        [report.mask, *line]
+        for report in reports
+        for header, lines_of in report.tables()
+        if header[0] == "null"
+        for line in _against(lines_of, brief)
+    ]
+    if against:
+        page.table(Table(["mask", *NULL_COLUMNS], against, keys=2, left=frozenset({3})))
     page.notes(_notes_of_several(reports))
 
 
@@ -185,7 +218,8 @@ def _notes_of_several(reports: Sequence[Report]) -> list[str]:
     """Notes on networks, with the masks that they are about unless all; notes on layers are left out here."""
     masks: dict[str, list[str]] = {}
     for report in reports:
-        for line in note_lines(note for note in report.notes if note["layer"] is None):
+        shown_notes = (note for note in report.notes if note["layer"] is None and not _of_null(note, report))
+        for line in note_lines(shown_notes):
             masks.setdefault(line, []).append(report.mask)
     return [line if len(names) == len(reports) else f"{', '.join(names)}: {line}" for line, names in masks.items()]
 

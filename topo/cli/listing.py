@@ -69,6 +69,13 @@ def _models() -> Table:
     return Table(["model", "input", "network"], lines, left=frozenset({1, 2}))
 
 
+def _nulls() -> Table:
+    from topo.nulls import nulls
+
+    lines = [[name, "needed" if entry.wired else "", entry.keeps] for name, entry in nulls.items()]
+    return Table(["null", "wiring", "keeps"], lines, left=frozenset({1, 2}))
+
+
 def _quotas() -> Table:
     from topo.quotas import quotas
 
@@ -114,6 +121,7 @@ _LISTS = {
     "methods": _methods,
     "models": _models,
     "formats": _formats,
+    "nulls": _nulls,
     "quotas": _quotas,
     "plots": _plots,
     "recipes": _recipes,

@@ -12,6 +12,7 @@ from topo.errors import TopoError
 from topo.generators import generators
 from topo.graph import LayeredGraph
 from topo.masks import MaskSet
+from topo.nulls import nulls
 from topo.plots.furniture import PALE
 from topo.report import Report
 from topo.wiring import Wiring, apart
@@ -31,17 +32,23 @@ def wanted(null: Null) -> Null:
 
 
 def sampled(null: str, masks: MaskSet, wiring: Wiring | None, rng: int | np.random.Generator) -> list[MaskSet]:
-    """Masks that a method which rewires masks at random makes of these: "shuffle:20" are twenty that `shuffle` drew.
+    """Masks that a method which rewires masks at random, or a null model of `topo.nulls`, makes of these.
 
-    wiring: None takes each layer for itself, in one group.
+    "shuffle:20" are twenty that `shuffle` drew, "same_rows:20" twenty with the same row sums. wiring: None takes each
+    layer for itself, in one group.
 
-    Raises TopoError for another method and a number below 1.
+    Raises TopoError for another method, a number below 1, and a null model without the wiring that it needs.
     """
     method, _, count = null.partition(":")
     known = [name for name, entry in generators.items() if entry.rewires and name not in _NO_CHANCE]
-    if method not in known or not count.isdecimal() or not 1 <= int(count) <= _MOST:
-        raise TopoError(f"null is '{null}'; it is METHOD:N, as in shuffle:20, with a method of {', '.join(known)}")
-    net, draws = wiring or apart(masks), np.random.default_rng(rng)
+    if method not in (*known, *nulls) or not count.isdecimal() or not 1 <= int(count) <= _MOST:
+        raise TopoError(
+            f"null is '{null}'; it is METHOD:N, as in shuffle:20, with a method of {', '.join([*known, *nulls])}"
+        )
+    draws = np.random.default_rng(rng)
+    if method in nulls:
+        return [nulls[method](masks, draws, wiring) for _ in range(int(count))]
+    net = wiring or apart(masks)
     return [generators[method](net, masks, rng=draws).with_provenance(method=method) for _ in range(int(count))]
 
 

@@ -73,7 +73,7 @@ def _finite(text: str) -> float:
 def read_reports(path: str | Path) -> list[Report]:
     """The reports of a file that `topo analyze --json` wrote; TopoError that says what it is, if it is another.
 
-    The view of single layers is not in that file: their rows have none.
+    A file without "views" does not say in which view single layers are seen: their rows have none.
     """
     document = _json(path)
     if document.get("schema") != SCHEMA:
@@ -92,20 +92,35 @@ def _kind(document: Mapping[str, Any]) -> str:
 
 
 def _report(entry: Mapping[str, Any]) -> Report:
-    notes = {(note["metric"], note["layer"]): note["note"] for note in entry["notes"]}
+    views, against = entry.get("views"), {score["null"] for score in entry["nulls"]}
+    notes = {
+        (note["metric"], note["layer"]): note["note"]
+        for note in entry["notes"]
+        if note["note"].partition(":")[0] not in against  # why a z is undefined
+    }
+
+    def view(key: str, layer: bool) -> str:
+        if views is None:
+            return "" if layer else entry["view"]
+        return views.get("layer:" * layer + key, views.get(key, entry["view"]))
+
     rows = [
-        Row(entry["mask"], key, None, entry["view"], _number(value), note=notes.get((key, None)))
+        Row(entry["mask"], key, None, view(key, False), _number(value), note=notes.get((key, None)))
         for key, value in entry["network"].items()
     ]
     rows += [
-        Row(entry["mask"], key, layer["layer"], "", _number(value), note=notes.get((key, layer["layer"])))
+        Row(entry["mask"], key, layer["layer"], view(key, True), _number(value), note=notes.get((key, layer["layer"])))
         for layer in entry["layers"]
         for key, value in layer.items()
         if key not in ("layer", "shape")
     ]
     shapes = {layer["layer"]: tuple(layer["shape"]) for layer in entry["layers"]}
     about = (entry["mask"], entry["format"], entry["model"], entry["view"])
-    return Report(*about, shapes, rows, entry["notes"])
+    texts = ("null", "samples", "metric", "layer")
+    nulls = [
+        {key: value if key in texts else _number(value) for key, value in score.items()} for score in entry["nulls"]
+    ]
+    return Report(*about, shapes, rows, entry["notes"], nulls)
 
 
 def _number(value: Any) -> int | float:

@@ -1,0 +1,485 @@
+"""Null models: what each keeps, exactly, and changes; how it is drawn; numbers against samples."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import topo
+import toys
+from topo.cli import main
+from topo.errors import TopoError, WiringError
+from topo.metrics import metrics
+from topo.nulls import asked, nulls, renumbering, score, seeds
+from topo.wiring import Join, Layer, Wiring, chain
+
+MASK = Path(__file__).parents[1] / "notebooks" / "masks" / "synflow_resnet20_d0.02.safetensors"
+RUNGS = ["same_total", "same_layers", "same_rows", "same_columns", "same_degrees", "same_kernels"]
+
+
+def tables(masks: topo.MaskSet, wiring: Wiring) -> dict[str, list[Any]]:
+    """What null models may keep, counted on plain arrays."""
+    found: dict[str, list[Any]] = {"total": [masks.kept], "layers": [], "rows": [], "columns": [], "kernels": []}
+    for name, mask in masks.items():
+        flat = mask.reshape(mask.shape[0], -1).astype(int)
+        found["layers"].append(int(flat.sum()))
+        found["rows"].append(flat.sum(1).tolist())
+        found["columns"].append([part.sum(0).tolist() for part in np.split(flat, wiring.layer(name).groups)])
+        found["kernels"].append(mask.reshape(*mask.shape[:2], -1).sum(2).tolist())
+    return found
+
+
+KEPT = {
+    "same_total": {"total"},
+    "same_layers": {"total", "layers"},
+    "same_rows": {"total", "layers", "rows"},
+    "same_columns": {"total", "layers", "columns"},
+    "same_degrees": {"total", "layers", "rows", "columns"},
+    "same_kernels": {"total", "layers", "rows", "kernels"},
+    "relabelled": {"total", "layers"},
+}
+
+
+@pytest.mark.small
+def test_the_ladder_in_its_order() -> None:
+    assert list(nulls) == [*RUNGS, "relabelled"] == list(KEPT)
+    assert [name for name, entry in nulls.items() if entry.wired] == ["relabelled"]
+    assert all(entry.keeps for entry in nulls.values())
+
+
+@pytest.mark.parametrize("net", ["residual", "branching", "gated"])
+@pytest.mark.parametrize("name", KEPT)
+def test_each_keeps_what_it_says_and_changes_the_rest(net: str, name: str) -> None:
+    wiring = {"residual": toys.residual(width=6, kernel=3), "branching": toys.branching(), "gated": toys.gated()}[net]
+    masks = toys.sparse(wiring, 0.4, 3)
+    before, changed = tables(masks, wiring), set()
+    for seed in range(8):
+        sample = nulls[name](masks, seed, wiring)
+        assert sample.shapes == masks.shapes and sample.provenance["method"] == name
+        after = tables(sample, wiring)
+        assert all(after[what] == before[what] for what in KEPT[name])
+        changed |= {what for what in before if after[what] != before[what]} | ({"mask"} if sample != masks else set())
+        if name == "same_kernels":  # a kernel of a linear layer is one weight
+            linear = [key for key in masks if len(masks.shapes[key]) == 2]
+            assert all(np.array_equal(sample[key], masks[key]) for key in linear)
+    still = name == "same_kernels" and net == "gated"
+    free = set(before) - KEPT[name] | {"mask"}
+    if net == "branching" and name == "relabelled":
+        free &= changed  # few of its units may move: the strands are short
+    assert changed == (set() if still else free)
+
+
+@pytest.mark.parametrize("name", [name for name in KEPT if name != "relabelled"])
+def test_without_a_wiring_each_layer_is_taken_by_itself(name: str) -> None:
+    masks = toys.sparse(toys.residual(), 0.5)
+    apart, wired = nulls[name](masks, 7), nulls[name](masks, 7, toys.residual())
+    assert apart == wired != masks
+
+
+@pytest.mark.small
+@pytest.mark.parametrize("density", [0.0, 1.0])
+@pytest.mark.parametrize("name", nulls)
+def test_empty_and_dense_masks_are_their_only_samples(name: str, density: float) -> None:
+    wiring = toys.branching()
+    masks = toys.sparse(wiring, density)
+    assert nulls[name](masks, 0, wiring) == masks
+
+
+def states(name: str, masks: topo.MaskSet, draws: int, wiring: Wiring | None = None) -> Counter:
+    rng = np.random.default_rng(5)
+    drawn = (nulls[name](masks, rng, wiring) for _ in range(draws))
+    return Counter(b"".join(sample[key].tobytes() for key in sample) for sample in drawn)
+
+
+def grouped() -> Wiring:
+    return Wiring(np.arange(2), (Layer("a", (6, 1, 1, 1), np.arange(2), 2, "conv", groups=2),), np.arange(2, 8))
+
+
+SMALL = [  # masks, how many masks have what is kept
+    pytest.param("same_total", {"a": [[1, 0], [1, 1]], "b": [[0, 0]]}, None, math.comb(6, 3), id="same_total"),
+    pytest.param("same_layers", {"a": [[1, 0, 0], [1, 0, 0]], "b": [[1, 0]]}, None, 15 * 2, id="same_layers"),
+    pytest.param("same_rows", {"a": [[1, 0, 0, 0], [1, 1, 0, 0]]}, None, 4 * 6, id="same_rows"),
+    pytest.param("same_columns", {"a": [[1, 1, 0], [0, 1, 1], [0, 0, 0]]}, None, 27, id="same_columns"),
+    pytest.param("same_columns", {"a": np.array([1, 0, 0, 1, 1, 0]).reshape(6, 1, 1, 1)}, grouped(), 9, id="grouped"),
+    pytest.param("same_kernels", {"a": np.array([1, 0, 0, 0, 1, 1]).reshape(1, 2, 1, 3)}, None, 9, id="same_kernels"),
+    pytest.param("same_degrees", {"a": np.eye(3)}, None, 6, id="permutations"),
+    pytest.param("same_degrees", {"a": [[1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]}, None, 12, id="same_degrees"),
+]
+
+
+@pytest.mark.parametrize("name, masks, wiring, many", SMALL)
+def test_uniform_on_a_small_space(name: str, masks: Any, wiring: Wiring | None, many: int) -> None:
+    """Chi-square against equal chances: all states come, and the sum is within 4 of its standard deviations."""
+    draws = 100 * many
+    found = states(name, topo.MaskSet(masks), draws, wiring)
+    assert len(found) == many
+    chi2 = sum((count - 100) ** 2 / 100 for count in found.values())
+    assert abs(chi2 - (many - 1)) < 4 * math.sqrt(2 * (many - 1))
+
+
+def test_the_number_of_small_states_by_enumeration() -> None:
+    """The 12 of the last case, and that a wrong null is found: shuffling a layer leaves the margins."""
+    margins = Counter(
+        (tuple(table.sum(0)), tuple(table.sum(1)))
+        for bits in range(1 << 12)
+        for table in [np.array([bits >> k & 1 for k in range(12)]).reshape(3, 4)]
+    )
+    assert margins[(2, 1, 1, 1), (2, 2, 1)] == 12
+    assert len(states("same_layers", topo.MaskSet({"a": np.eye(3)}), 600)) == math.comb(9, 3)
+
+
+# -- relabelling
+
+
+def graph_of(masks: topo.MaskSet, wiring: Wiring, units: np.ndarray) -> tuple[list[Counter], list[Counter]]:
+    """Edges (from, to, weight's position) of each layer, and what each join combines, under other unit numbers."""
+    there = np.append(units, -1)
+    edges, joins = [], []
+    for step in wiring.steps:
+        if isinstance(step, Join):
+            made = [there[step.start + place // step.width] for place in range(len(step.operands[0]))]
+            joins.append(Counter(zip(*(there[operand].tolist() for operand in step.operands), made)))
+            continue
+        mask, per = masks[step.name], step.outputs // step.groups
+        seen: Counter = Counter()
+        occurrence = []  # a flatten reads a unit several times: which time is a position too
+        for unit in step.reads.tolist():
+            occurrence.append(seen[unit])
+            seen[unit] += 1
+        found: Counter = Counter()
+        for row, column, *position in np.argwhere(mask).tolist():
+            place = row // per * step.shape[1] + column
+            where = (occurrence[place], *position)
+            found[there[step.reads[place]], there[step.start + row], where] += 1
+        edges.append(found)
+    return edges, joins
+
+
+def crossed() -> Wiring:
+    """Two gates of which the second crosses what the first pairs: strands that cannot change places."""
+    a, b, c = (Layer(name, (n, 2), np.arange(2), start) for name, n, start in (("a", 2, 2), ("b", 4, 4), ("c", 4, 8)))
+    one = Join("gate", (np.array([2, 2, 3, 3]), np.arange(4, 8)), 12)
+    two = Join("gate", (np.arange(8, 12), np.array([12, 13, 15, 14])), 16)
+    free = Layer("free", (5, 4), np.arange(16, 20), 20)
+    return Wiring(np.arange(2), (a, b, c, one, two, free, Layer("out", (2, 5), np.arange(20, 25), 25)), [25, 26])
+
+
+def separable() -> Wiring:
+    """Pointwise, depthwise with two outputs a channel, pointwise, with a skip of zero padding; then a flatten."""
+    steps = (
+        Layer("up", (4, 2, 1, 1), np.arange(2), 2, "conv"),
+        Layer("deep", (8, 1, 3, 3), np.arange(2, 6), 6, "conv", groups=4),
+        Layer("down", (6, 8, 1, 1), np.arange(6, 14), 14, "conv"),
+        Join("add", (np.arange(14, 20), np.array([-1, 2, 3, 4, 5, -1])), 20),
+        Layer("fc", (2, 24), np.tile(np.arange(20, 26), 4), 26),
+    )
+    return Wiring(np.arange(2), steps, np.arange(26, 28))
+
+
+NETS: dict[str, Callable[[], Wiring]] = {
+    "chain": lambda: toys.complete(3, 7, 6, 2)[1],
+    "residual": lambda: toys.residual(width=5),
+    "branching": toys.branching,
+    "gated": lambda: toys.gated(heads=2, width=3),
+    "embedded": toys.embedded,
+    "crossed": crossed,
+    "separable": separable,
+}
+
+
+@pytest.mark.small
+@pytest.mark.parametrize("net", NETS)
+def test_relabelled_masks_are_the_same_graph(net: str) -> None:
+    wiring = NETS[net]()
+    masks = toys.sparse(wiring, 0.5, 2)
+    moved = 0
+    for seed in range(6):
+        units = renumbering(wiring, np.random.default_rng(seed))
+        assert sorted(units) == list(range(wiring.n_units))
+        assert (units[wiring.inputs] == wiring.inputs).all() and (units[wiring.outputs] == wiring.outputs).all()
+        other = nulls["relabelled"](masks, seed, wiring)
+        stay = np.arange(wiring.n_units)
+        assert graph_of(masks, wiring, units) == graph_of(other, wiring, stay)
+        moved += int((units != stay).sum())
+    assert moved > 10
+
+
+@pytest.mark.small
+def test_which_units_move_together() -> None:
+    units = np.array([renumbering(separable(), np.random.default_rng(seed)) for seed in range(150)])
+    assert len({tuple(row) for row in units[:, 2:6]}) == 24  # all orders of the depthwise channels
+    assert (units[:, 6:14:2] == 6 + 2 * (units[:, 2:6] - 2)).all()  # with both outputs of each
+    assert (units[:, 15:19] - 15 == units[:, 2:6] - 2).all()  # and with what is added to them
+    assert {tuple(row) for row in units[:, [14, 19]]} == {(14, 19), (19, 14)}  # padding adds nothing to these two
+    held = np.array([renumbering(crossed(), np.random.default_rng(seed)) for seed in range(10)])
+    assert (held[:, :20] == np.arange(20)).all() and len({tuple(row) for row in held[:, 20:25]}) > 5
+
+
+def test_relabelled_leaves_every_number_that_knows_no_order() -> None:
+    ordered = {entry.name for entry in metrics.values() if entry.ordered}
+    for masks, wiring in (
+        (topo.read_masks(MASK), "resnet20"),
+        (toys.sparse(toys.gated(), 0.6, 1), toys.gated()),
+        (toys.sparse(separable(), 0.6, 1), separable()),
+    ):
+        report = topo.analyze(masks, wiring, metrics="all", nulls={"relabelled": 3})
+        assert {entry["metric"] for entry in report.nulls} >= {"effective_nodes", "log10_effective_paths", "sigma2"}
+        for entry in report.nulls:
+            if entry["metric"] not in ordered:
+                assert float(entry["observed"]) == entry["mean"] and entry["std"] == 0 and entry["p"] == 1, entry
+                assert math.isnan(entry["z"])
+                note = {"metric": entry["metric"], "layer": entry["layer"]}
+                assert {**note, "note": "relabelled: every sample has the observed number, z is undefined"} in (
+                    report.notes
+                )
+        assert set(report.first_rungs.values()) == {"relabelled"}
+
+
+# -- numbers against samples
+
+
+@pytest.mark.small
+def test_scores_by_hand() -> None:
+    found = score(5, [1, 2, 3])
+    assert (found.samples, found.mean, found.std, found.z, found.p, found.note) == (3, 2.0, 1.0, 3.0, 1 / 4, None)
+    found = score(1.0, [1.0, 2.0, 3.0, 6.0])  # mean 3, distances 2, 1, 0, 3 against 2
+    assert (found.mean, found.std, found.p) == (3.0, pytest.approx(math.sqrt(14 / 3)), 3 / 5)
+    assert found.z == pytest.approx(-2 / math.sqrt(14 / 3))
+    left_out = score(2.0, [1.0, math.nan, 3.0, -math.inf, 2.0])
+    assert left_out == score(2.0, [1.0, 3.0, 2.0]) and left_out.samples == 3
+    large = score(3e200, [1e200, 2e200, 3e200])
+    assert (large.mean, large.std, large.z) == pytest.approx((2e200, 1e200, 1.0))
+
+
+@pytest.mark.small
+@pytest.mark.parametrize(
+    "observed, drawn, mean, std, p, note",
+    [
+        (3, [3, 3], 3, 0, 1, "every sample has the observed number, z is undefined"),
+        (4, [3, 3, 3], 3, 0, 1 / 4, "all samples have the same number, z is undefined"),
+        (0.3, [0.1 + 0.2, 0.3], 0.3, 0, 1, "every sample has the observed number, z is undefined"),
+        (0.0, [1e-16, -1e-16], 0, 0, 1, "every sample has the observed number, z is undefined"),
+        (1e30, [5.0, 5.0], 5, 0, 1 / 3, "all samples have the same number, z is undefined"),
+        (2, [1, math.nan], 1, math.nan, 1 / 2, "1 of 2 samples has a finite number, z is undefined"),
+        (2, [math.nan, math.nan], math.nan, math.nan, math.nan, "none of 2 samples has a finite number"),
+        (math.nan, [1, 3], 2, math.sqrt(2), math.nan, "the number of the masks themselves is not finite"),
+        (10**400, [10**400, 2], math.nan, math.nan, math.nan, "numbers are beyond float64; see their logarithm"),
+    ],
+)
+def test_undefined_scores_say_why(observed, drawn, mean, std, p, note) -> None:
+    found = score(observed, drawn)
+    assert math.isnan(found.z) and found.note == note
+    assert (found.mean, found.std, found.p) == pytest.approx((mean, std, p), nan_ok=True)
+
+
+@pytest.mark.small
+def test_integers_that_differ_by_one_part_in_1e15_differ() -> None:
+    assert score(10**15, [10**15 + 1, 10**15 - 1]).std == pytest.approx(math.sqrt(2))
+
+
+# -- analyze
+
+
+WIRING = chain(topo.MaskSet({"a": np.ones((12, 8)), "b": np.ones((10, 12)), "c": np.ones((5, 10))}))
+MASKS = toys.sparse(WIRING, 0.3, 4)
+FEW = ["kept", "effective_nodes", "log10_effective_paths", "effective_paths", "sigma2", "sigma_error"]
+
+
+def test_entries_are_those_of_samples_analysed_one_by_one() -> None:
+    wanted = {"same_layers": 6, "same_degrees": 4}
+    report = topo.analyze(MASKS, WIRING, metrics=FEW, nulls=wanted, rng=3)
+    plain = topo.analyze(MASKS, WIRING, metrics=FEW)
+    assert plain.nulls == () and report.rows == plain.rows
+    places = [(row.metric, row.layer) for row in report.rows if row.metric != "sigma_error"]  # no property of masks
+    assert [(entry["null"], entry["metric"], entry["layer"]) for entry in report.nulls] == [
+        (name, *place) for name in wanted for place in places
+    ]
+    for name, draws in seeds(3, wanted).items():
+        drawn = [topo.analyze(nulls[name](MASKS, draw, WIRING), WIRING, metrics=FEW) for draw in draws]
+        for entry in report.nulls:
+            if entry["null"] == name:
+                values = [
+                    row.value
+                    for found in drawn
+                    for row in found.rows
+                    if (row.metric, row.layer) == (entry["metric"], entry["layer"])
+                ]
+                expected = score(entry["observed"], values)
+                assert entry["samples"] == expected.samples
+                for key in ("mean", "std", "z", "p"):
+                    assert entry[key] == pytest.approx(getattr(expected, key), nan_ok=True)
+
+
+def test_samples_depend_on_the_seed_and_on_nothing_else() -> None:
+    def text(nulls: Any, rng: Any = 0, **more: Any) -> str:
+        return topo.analyze(MASKS, WIRING, metrics=FEW, nulls=nulls, rng=rng, **more).to_json()
+
+    both = "same_degrees:4, same_layers:5"
+    assert text(both, threads=1) == text(both, threads=4) == text({"same_layers": 5, "same_degrees": 4})
+    assert text(both) != text(both, rng=1)
+    alone = topo.analyze(MASKS, WIRING, metrics=FEW, nulls="same_degrees:4").nulls
+    among = topo.analyze(MASKS, WIRING, metrics=FEW, nulls=both).nulls
+    assert [repr(entry) for entry in alone] == [repr(entry) for entry in among if entry["null"] == "same_degrees"]
+    rng = np.random.default_rng(0)
+    assert text(both, rng=rng) == text(both) != text(both, rng=rng)  # a generator goes on
+
+
+def test_progress_counts_samples() -> None:
+    said: list[tuple[int, int, str]] = []
+    topo.analyze(MASKS, WIRING, metrics="kept", nulls="same_rows:3", threads=2, progress=lambda *at: said.append(at))
+    assert said[-3:] == [(done, 3, "null model same_rows") for done in (1, 2, 3)]
+
+
+def test_what_cannot_be_asked_for() -> None:
+    with pytest.raises(TopoError, match="no null model is called 'same'; there are: same_total, same_layers"):
+        topo.analyze(MASKS, WIRING, nulls={"same": 3})
+    for count in (0, -1, 2.5, True, "3", None):
+        with pytest.raises(TopoError, match=r"'same_rows' is asked for .* samples; it is a whole number, 1 to 100,000"):
+            topo.analyze(MASKS, WIRING, nulls={"same_rows": count})
+    for text in ("same_rows", "same_rows=3", ":3", "same_rows:3,", "same_rows:3;same_total:2"):
+        with pytest.raises(TopoError):
+            asked(text)
+    with pytest.raises(TopoError, match="KIND:N, as in same_layers:100, not as 'same_rows'"):
+        asked("same_rows")
+    with pytest.raises(TopoError, match="asked for twice"):
+        asked("same_rows:3,same_rows:4")
+    assert asked({"same_rows": np.int64(3)}) == {"same_rows": 3}
+    unfit = topo.MaskSet({"a": np.ones((3, 4)), "b": np.ones((2, 7))})
+    with pytest.raises(TopoError, match="null model 'relabelled' needs the network's wiring"):
+        topo.analyze(unfit, nulls="relabelled:2")
+    with pytest.raises(TopoError, match="null model 'relabelled' needs the network's wiring"):
+        nulls["relabelled"](unfit)
+    with pytest.raises(WiringError, match="'a'"):
+        nulls["same_rows"](unfit, 0, WIRING)
+
+
+def test_without_wiring_layers_have_scores_and_the_network_has_none() -> None:
+    unfit = topo.MaskSet({"a": np.eye(4)[:3], "b": np.eye(7)[:5]})
+    report = topo.analyze(unfit, metrics=["kept", "effective_nodes", "fan_out_max"], nulls="same_layers:20")
+    assert not [entry for entry in report.nulls if entry["metric"] == "effective_nodes"]
+    spread = [entry for entry in report.nulls if entry["metric"] == "fan_out_max" and entry["layer"]]
+    assert spread and all(entry["z"] < 0 for entry in spread)
+
+
+def test_weights_stay_at_their_places() -> None:
+    weights = {name: np.random.default_rng(1).normal(size=MASKS.shapes[name]) for name in MASKS}
+    report = topo.analyze(MASKS, WIRING, metrics="weighted_spectral_gap", weights=weights, nulls="same_layers:5")
+    assert all(entry["samples"] == 5 and math.isfinite(entry["z"]) for entry in report.nulls if entry["layer"])
+
+
+def test_what_regular_masks_are_beside_chance() -> None:
+    """Evenly dealt fan-ins leave more paths' entropy than chance does, and no more than their degrees explain."""
+    masks = topo.generate("biregular", WIRING, density=0.3, rng=0)
+    nulls = "same_layers:30,same_degrees:30"
+    report = topo.analyze(masks, WIRING, metrics=["kept", "balance_gap", "fan_in_cv"], nulls=nulls)
+    (gap, degrees) = [entry for entry in report.nulls if (entry["metric"], entry["layer"]) == ("balance_gap", None)]
+    assert gap["z"] < -2 and gap["p"] == 1 / 31
+    assert abs(degrees["z"]) < 3
+    assert report.first_rungs["kept"] == "same_layers"
+
+
+# -- reports and the command
+
+
+def test_reports_show_scores_in_every_form() -> None:
+    report = topo.analyze(MASKS, WIRING, metrics=FEW, nulls="same_layers:5,same_degrees:5", mask_name="m")
+    header, lines = report.tables()[-1]
+    assert header == ["null", "samples", "metric", "observed", "mean", "std", "z", "p"]
+    assert ["kept"] not in [line[2:3] for line in lines]  # no sample changes it
+    assert {line[0] for line in lines} == {"same_layers", "same_degrees"}
+    assert "| null | samples | metric | observed |" in report.to_markdown()
+    assert "first within noise (|z| &lt; 2) at same_layers: kept" in report._repr_html_()
+    assert "null & samples & metric & observed & mean & std & z & p" in report.to_latex()
+    assert report.to_csv() == topo.analyze(MASKS, WIRING, metrics=FEW, mask_name="m").to_csv()
+    few = report.only("kept,sigma2").with_notes(["said"])
+    assert {entry["metric"] for entry in few.nulls} == {"kept", "sigma2"}
+    assert {note["metric"] for note in few.notes} <= {None, "kept", "sigma2"}
+
+
+def test_a_report_with_scores_reads_back(tmp_path: Path) -> None:
+    from topo.plots.reading import read_reports
+
+    report = topo.analyze(MASKS, WIRING, metrics=FEW, nulls="same_layers:5")
+    (tmp_path / "r.json").write_text(report.to_json())
+    (found,) = read_reports(tmp_path / "r.json")
+    assert found.to_json() == report.to_json()
+    assert not any(row.note for row in found.rows)  # notes on z are of no row
+
+
+@pytest.fixture
+def mask_file(tmp_path: Path) -> str:
+    topo.write_masks(MASKS, tmp_path / "m.safetensors")
+    return str(tmp_path / "m.safetensors")
+
+
+def test_json_holds_the_contract(mask_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["analyze", mask_file, "--metrics", ",".join(FEW), "--nulls", "same_layers:4", "--json", "-", "--quiet"]
+    assert main(argv) == 0
+    (report,) = json.loads(capsys.readouterr().out)["reports"]
+    assert report["views"] == {"sigma2": "kernel", "sigma_error": "kernel"}
+    keys = ["null", "samples", "metric", "layer", "observed", "mean", "std", "z", "p"]
+    assert all(list(entry) == keys for entry in report["nulls"])
+    paths, kept = (next(e for e in report["nulls"] if e["metric"] == m) for m in ("effective_paths", "kept"))
+    assert paths["observed"] == report["network"]["effective_paths"] and isinstance(paths["mean"], float)
+    assert (kept["layer"], kept["observed"], kept["std"], kept["z"]) == (None, MASKS.kept, 0.0, None)
+    reason = "same_layers: every sample has the observed number, z is undefined"
+    assert {"metric": "kept", "layer": None, "note": reason} in report["notes"]
+    assert main([*argv, "--seed", "0", "--threads", "3"]) == 0
+    assert json.loads(capsys.readouterr().out)["reports"] == [report]
+    assert main([*argv, "--seed", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["reports"] != [report]
+
+
+def test_the_command_prints_a_table_and_the_first_rungs(mask_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["analyze", mask_file, "--metrics", "kept,log10_effective_paths", "--nulls", "same_layers:5"]) == 0
+    out = capsys.readouterr().out
+    table = next(part for part in out.split("\n\n") if part.startswith("null "))
+    assert [line.split()[:3] for line in table.splitlines()[1:]] == [["same_layers", "5", "log10_effective_paths"]]
+    assert "note: first within noise (|z| < 2) at same_layers: kept" in out
+    assert "z is undefined" not in out  # a dash; the reason is in JSON
+    assert main(["analyze", mask_file, mask_file, "--metrics", "log10_effective_paths", "--nulls", "same_rows:5"]) == 0
+    assert capsys.readouterr().out.count(" same_rows ") >= 2
+    assert main(["analyze", mask_file]) == 0 and "null " not in capsys.readouterr().out
+
+
+def test_wrong_nulls_of_the_command(mask_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ("same:3", "same_rows", "same_rows:0", ""):
+        assert main(["analyze", mask_file, "--nulls", text]) == 1
+        out, err = capsys.readouterr()
+        assert not out and err.startswith("topo: ") and err.count("\n") == 1 and "null model" in err
+    assert main(["list", "nulls"]) == 0
+    listed = capsys.readouterr().out
+    assert [line.split()[0] for line in listed.splitlines() if not line.startswith(" ")] == ["null", *nulls]
+
+
+# -- the page
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "nulls.md").read_text("utf-8")
+
+
+def test_the_page_names_every_null_model_and_draws_the_order_of_the_module() -> None:
+    rows = [line.split("|")[1].strip(" `") for line in PAGE.partition("## The rungs")[2].split("\n\n")[1].splitlines()]
+    assert rows[2:] == list(nulls)
+    diagram = [line for line in PAGE.splitlines() if line.startswith("    ")]
+    assert diagram and "\n".join(diagram) in (topo.nulls.__doc__ or "")
+
+
+def test_the_table_of_the_page() -> None:
+    table = PAGE.partition("computes this table -->\n")[2].partition("\n\n")[0].splitlines()
+    cells = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in table]
+    rungs, lines = cells[0][1:], {line[0]: line[1:] for line in cells[2:]}
+    report = topo.analyze(topo.read_masks(MASK), "resnet20", metrics=list(lines), nulls=dict.fromkeys(rungs, 50))
+    assert rungs == RUNGS and len(lines) == 4
+    for entry in report.nulls:
+        if entry["metric"] in lines and entry["layer"] is None:
+            told = lines[entry["metric"]][rungs.index(entry["null"])]
+            assert told == ("same" if entry["p"] == 1 and entry["std"] == 0 else f"{entry['z']:.1f}"), entry
+    assert {report.first_rungs[metric] for metric in lines} == {"same_degrees"}

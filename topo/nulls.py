@@ -1,0 +1,406 @@
+"""Null models: masks drawn at random that keep one part of what given masks hold, and are named by that part.
+
+    same_total < same_layers < same_rows    < same_degrees
+                 same_layers < same_columns < same_degrees
+                               same_rows    < same_kernels
+
+a < b: b keeps strictly more. `relabelled`, the last, changes nothing but the numbering of hidden units: a number that
+it changes is no property of the graph.
+
+A number of masks is compared with the same number of such samples (`score`): where it lies within two standard
+deviations of their mean, what the null keeps is enough to explain it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from topo.errors import TopoError
+from topo.generators import Drawn, generators
+from topo.masks import BitRows, MaskSet
+from topo.numerals import finite
+from topo.registry import Registry
+from topo.wiring import Join, Layer, Step, Wiring, apart
+
+nulls = Registry("null model")
+
+Number = int | float
+# Singular values are promised to 1e-8 of the largest. Differences of numbers near 1 round at 1e-16 whatever is left.
+_ROUNDING, _FLOOR = 1e-8, 1e-14
+_MOST = 100_000
+
+
+@dataclass(frozen=True)
+class Null:
+    """A registered null model. keeps: what samples have in common with the masks. wired: it needs to know who feeds
+    whom."""
+
+    function: Callable[[Wiring, MaskSet, np.random.Generator], Drawn]
+    name: str
+    keeps: str
+    wired: bool
+
+    def __call__(self, masks: MaskSet, rng: int | np.random.Generator = 0, wiring: Wiring | None = None) -> MaskSet:
+        """One sample. wiring: None takes each layer by itself, in one group.
+
+        Raises TopoError without the wiring that it needs, WiringError if masks and wiring differ.
+        """
+        self.check(wiring)
+        if wiring is not None:
+            wiring.check(masks)
+        drawn = self.function(wiring or apart(masks), masks, np.random.default_rng(rng))
+        return MaskSet(dict(drawn), provenance={"method": self.name})
+
+    def check(self, wiring: Wiring | None) -> None:
+        """TopoError without the wiring that it needs."""
+        if self.wired and wiring is None:
+            raise TopoError(f"the null model '{self.name}' needs the network's wiring: name its model")
+
+
+def null(keeps: str, *, wired: bool = False) -> Callable[[Callable[..., Drawn]], Callable[..., Drawn]]:
+    """Decorator: register a function (wiring, masks, rng) that yields (name, bit rows)."""
+
+    def enter(function: Callable[..., Drawn]) -> Callable[..., Drawn]:
+        nulls.add(function.__name__)(Null(function, function.__name__, keeps, wired))
+        return function
+
+    return enter
+
+
+def asked(given: str | Mapping[str, int]) -> dict[str, int]:
+    """Null model -> number of samples, in the order of the registry, of a mapping or of text as in "same_layers:100".
+
+    >>> asked("same_degrees:50, same_layers:100")
+    {'same_layers': 100, 'same_degrees': 50}
+
+    Raises TopoError for an unknown null model, one that is named twice, and a number below 1.
+    """
+    pairs = list(given.items()) if isinstance(given, Mapping) else [_pair(part) for part in str(given).split(",")]
+    wanted: dict[str, int] = {}
+    for name, count in pairs:
+        entry = nulls[name]
+        if isinstance(count, bool) or not isinstance(count, int | np.integer) or not 1 <= count <= _MOST:
+            raise TopoError(f"null model '{name}' is asked for {count!r} samples; it is a whole number, 1 to {_MOST:,}")
+        if entry.name in wanted:
+            raise TopoError(f"null model '{name}' is asked for twice")
+        wanted[entry.name] = int(count)
+    return {name: wanted[name] for name in nulls if name in wanted}
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    name, colon, count = (part.strip() for part in text.partition(":"))
+    if not colon or not name:
+        raise TopoError(f"null models are asked for as KIND:N, as in same_layers:100, not as '{text.strip()}'")
+    return name, int(count) if count.isdecimal() and len(count) < 10 else count
+
+
+def seeds(rng: int | np.random.Generator, wanted: Mapping[str, int]) -> dict[str, list[np.random.Generator]]:
+    """A generator for each sample, spawned so that a sample depends on its own null model and number alone."""
+    children = dict(zip(nulls, np.random.default_rng(rng).spawn(len(nulls))))
+    return {name: children[name].spawn(count) for name, count in wanted.items()}
+
+
+# -- the rungs
+
+
+@null("the number of kept parameters of the whole network")
+def same_total(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
+    """Uniform over all masks of the same layers that keep as many parameters; generator `random`."""
+    budgets = {name: masks.rows(name).kept() for name in masks}
+    yield from generators["random"].function(wiring, budgets, rng)
+
+
+@null("the number of kept parameters of each layer")
+def same_layers(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
+    """Uniform over all masks with these counts (Frankle et al. 2021); generator `shuffle`."""
+    yield from generators["shuffle"].function(wiring, masks, rng)
+
+
+@null("the fan-in of each output unit, in kept parameters")
+def same_rows(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
+    """Uniform over all masks with these row sums: each row is drawn by itself."""
+    for name in masks:
+        rows = masks.rows(name)
+        yield name, _redealt(rows, rows.columns, rng)
+
+
+@null("the fan-out of each weight column (input channel and kernel position)")
+def same_columns(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
+    """Uniform over all masks with these column sums, of each group of a grouped convolution by itself."""
+    for name in masks:
+        mask, count = masks[name], wiring.layer(name).groups
+        turned = np.concatenate([group.T for group in np.split(mask.reshape(len(mask), -1), count)])
+        drawn = _redealt(BitRows.of_mask(turned), turned.shape[1], rng).unpack()
+        back = np.concatenate([group.T for group in np.split(drawn, count)])
+        yield name, BitRows.of_mask(back.reshape(mask.shape))
+
+
+@null("the degrees of both sides: the sum of each row and of each weight column")
+def same_degrees(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
+    """Near uniform over all masks with these row and column sums, of each group of a grouped convolution by itself.
+
+    By curveball trades (generator `configuration`): after 20 rounds over all rows about a millionth of the overlap with
+    the masks, beyond chance, is left. Where few masks have these sums a sample may be the masks themselves.
+    """
+    yield from generators["configuration"].function(wiring, masks, rng, trades=20)
+
+
+@null("the number of kept weights of each kernel (pair of channels); in linear layers that is the mask itself")
+def same_kernels(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
+    """Uniform over all masks with these counts: kept weights change their places within a kernel.
+
+    The channel graph stays as it is, and so does every number of it; numbers of the kernel view change. A kernel of a
+    linear layer is one weight, so that nothing of it can move. It keeps the sums of rows, not those of weight columns.
+    """
+    for name in masks:
+        rows = masks.rows(name)
+        yield name, _redealt(rows, rows.columns // rows.shape[1], rng)
+
+
+@null("the graph: hidden units change their numbers, consistently through the network", wired=True)
+def relabelled(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
+    """The masks with hidden units renumbered at random (`renumbering`): an isomorphic network.
+
+    Weights are not renumbered with them, so that numbers of |w| over the masks change.
+    """
+    units = renumbering(wiring, rng)
+    for name in masks:
+        layer, mask = wiring.layer(name), masks[name]
+        moved = _moved(layer, units)
+        assert moved is not None
+        rows, reads = (np.argsort(places) for places in moved)  # whence each row and column comes
+        columns = reads.reshape(layer.groups, -1) % layer.shape[1]
+        group = np.arange(layer.outputs) // (layer.outputs // layer.groups)
+        yield name, BitRows.of_mask(mask[rows[:, None], columns[group]] if layer.groups > 1 else mask[rows][:, reads])
+
+
+def _redealt(rows: BitRows, width: int, rng: np.random.Generator) -> BitRows:
+    """Each run of `width` columns of each row drawn anew, uniformly, with as many bits as it has."""
+    from topo.kernels.biregular import deal
+
+    per_row = rows.columns // width
+    counts = _counts(rows, width).astype(np.int64).reshape(-1)
+    words = np.zeros_like(rows.words)
+    deal(counts, per_row, width, rows.columns, False, rng, words)
+    return BitRows(rows.shape, words)
+
+
+def _counts(rows: BitRows, width: int) -> np.ndarray:
+    """Bits of each run of `width` columns: (rows, runs)."""
+    if width == rows.columns:
+        return np.bitwise_count(rows.words).sum(axis=1, dtype=np.int64)
+    from topo.kernels.bits import kernel_counts
+
+    counts = np.empty((rows.shape[0], rows.columns // width), np.uint16)
+    kernel_counts(rows.words, width, counts)
+    return counts
+
+
+# -- renumbering hidden units
+
+
+def renumbering(wiring: Wiring, rng: np.random.Generator) -> np.ndarray:
+    """A random automorphism of the wiring: int64 (n_units,), unit -> unit; inputs and outputs stay.
+
+    Units that a join combines, and those before and behind a depthwise convolution, move together: they form a
+    *strand* (of a residual stream: one channel, through all its blocks). Strands with the same number of units at the
+    same steps change places at random. Each step is then checked; where strands do not fit into each other's places
+    (a join that crosses them), those at that step stay, and the rest is drawn again. Attention heads, the groups of
+    grouped convolutions and units gated by one score keep their places. So not every automorphism can come.
+    """
+    strand = _strands(wiring)
+    fixed = np.zeros(wiring.n_units, np.bool_)
+    fixed[wiring.inputs] = fixed[wiring.outputs] = True
+    while True:
+        units = _exchanged(strand, _roles(wiring, fixed), rng)
+        broken = list(_broken(wiring, units))
+        if not broken:
+            return units
+        for step in broken:
+            fixed[step.start : step.stop] = True
+            for read in (step.reads,) if isinstance(step, Layer) else step.operands:
+                fixed[read[read >= 0]] = True
+
+
+def _broken(wiring: Wiring, units: np.ndarray) -> Iterator[Step]:
+    """Steps at which `units` is no automorphism; of a parameter that is used twice, both if they move apart."""
+    first: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for step in wiring.steps:
+        moved = _moved(step, units)
+        if moved is None:
+            yield step
+        elif isinstance(step, Layer) and not all(map(np.array_equal, moved, first.setdefault(step.name, moved))):
+            yield from (wiring.layer(step.name), step)
+
+
+def _strands(wiring: Wiring) -> np.ndarray:
+    """The strand of each unit, named by its first unit."""
+    ties: list[tuple[np.ndarray, np.ndarray]] = []
+    first: dict[str, Layer] = {}
+    for step in wiring.steps:
+        made = np.arange(step.start, step.stop)
+        if isinstance(step, Join):
+            ties += zip(step.operands, step.operands[1:] if step.kind == "score" else [made] * len(step.operands))
+            continue
+        before = first.setdefault(step.name, step)
+        if before is not step:  # a parameter that is used twice is renumbered once
+            ties += [(before.reads, step.reads), (np.arange(before.start, before.stop), made)]
+        if step.groups > 1 and step.shape[1] == 1:
+            ties.append((np.repeat(step.reads, step.outputs // step.groups), made))
+    ties = [(one[both], two[both]) for one, two in ties for both in [(one >= 0) & (two >= 0)]]
+    strand = np.arange(wiring.n_units)
+    while True:
+        before_all = strand.copy()
+        for one, two in ties:
+            least = np.minimum(strand[one], strand[two])
+            np.minimum.at(strand, one, least)
+            np.minimum.at(strand, two, least)
+        strand = strand[strand]
+        if np.array_equal(strand, before_all):
+            return strand
+
+
+def _roles(wiring: Wiring, fixed: np.ndarray) -> np.ndarray:
+    """uint64 (n_units,): a sum of hashes of where each unit is made and read; fixed ones have their own."""
+    roles = np.zeros(wiring.n_units, np.uint64)
+    roles[fixed] = _hash(0, 0, 0, np.flatnonzero(fixed))
+
+    def enter(units: np.ndarray, *role: Any) -> None:
+        known = units >= 0
+        np.add.at(roles, units[known], np.broadcast_to(_hash(*role), units.shape)[known])
+
+    for at, step in enumerate(wiring.steps):
+        made = np.arange(step.start, step.stop)
+        if isinstance(step, Join):
+            score = step.kind == "score"
+            enter(made, 1, at, 0, np.arange(step.outputs) if score else 0)
+            for number, operand in enumerate(step.operands):
+                enter(operand, 2, at, number, np.arange(len(operand)) // step.width if score else 0)
+        else:
+            grouped = step.groups if step.shape[1] > 1 else 1
+            enter(made, 1, at, 0, np.arange(step.outputs) // (step.outputs // grouped))
+            enter(step.reads, 2, at, 0, np.arange(len(step.reads)) // (len(step.reads) // grouped))
+    return roles
+
+
+def _hash(*parts: Any) -> np.ndarray:
+    """uint64 of whole numbers and arrays of them; a collision is found when steps are checked."""
+    value = np.zeros(1, np.uint64)
+    for part in parts:
+        value = (value ^ np.asarray(part, np.uint64)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0xD1B54A32D192ED03)
+        value ^= value >> np.uint64(29)
+        value = value * np.uint64(0xBF58476D1CE4E5B9)
+        value ^= value >> np.uint64(32)
+    return value
+
+
+def _exchanged(strand: np.ndarray, roles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """unit -> unit: strands of equal roles exchanged at random, the units of a strand in their order."""
+    order = np.argsort(strand, kind="stable")
+    _, begin, size = np.unique(strand[order], return_index=True, return_counts=True)
+    kind = np.add.reduceat(roles[order], begin) ^ _hash(size)
+    units = np.arange(len(strand))
+    alike = np.argsort(kind, kind="stable")
+    for members in np.split(alike, np.flatnonzero(np.diff(kind[alike])) + 1):
+        if len(members) > 1:
+            table = order[begin[members][:, None] + np.arange(size[members[0]])]
+            units[table] = table[rng.permutation(len(members))]
+    return units
+
+
+def _moved(step: Step, units: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Where each made unit and each place of what is read goes, within the step; None if they do not fit there."""
+    there = np.append(units, -1)  # -1, no unit, stays
+    made = units[step.start : step.stop] - step.start
+    if made.min() < 0 or made.max() >= step.outputs:
+        return None
+    if isinstance(step, Join):
+        return (made, made) if _join_fits(step, made, there) else None
+    reads = np.empty(len(step.reads), np.int64)
+    target = there[step.reads]
+    places, moved = np.argsort(step.reads, kind="stable"), np.argsort(target, kind="stable")
+    if not np.array_equal(step.reads[places], target[moved]):
+        return None
+    reads[moved] = places  # the k-th place of a unit goes to the k-th place of the unit that it becomes
+    if step.groups > 1:
+        into = reads.reshape(step.groups, -1) // step.shape[1]
+        rows = made.reshape(step.groups, -1) // (step.outputs // step.groups)
+        if (into != into[:, :1]).any() or (rows != into[:, :1]).any():
+            return None
+    return made, reads
+
+
+def _join_fits(join: Join, made: np.ndarray, there: np.ndarray) -> bool:
+    """Whether what unit i is made from becomes what unit made[i] is made from."""
+    before = np.stack([there[operand] for operand in join.operands])
+    after = np.stack(join.operands).astype(np.int64)
+    head = np.arange(before.shape[1]) // join.width
+    if join.kind != "score":
+        return np.array_equal(after[:, made], before)
+    one, two = (np.lexsort((*pairs, heads)) for pairs, heads in ((before, made[head]), (after, head)))
+    return np.array_equal(before[:, one], after[:, two]) and np.array_equal(made[head][one], head[two])
+
+
+# -- a number against its samples
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number against samples of a null model.
+
+    samples: those with a finite number. std: with samples - 1 in the denominator. z: (observed - mean) / std.
+    p: (1 + samples at least as far from the mean as the observed number) / (1 + samples), two-sided. What is
+    undefined is NaN, and the note says why.
+    """
+
+    samples: int
+    mean: float = math.nan
+    std: float = math.nan
+    z: float = math.nan
+    p: float = math.nan
+    note: str | None = None
+
+
+def score(observed: Number, drawn: Sequence[Number]) -> Score:
+    """The observed number against those of samples; samples whose number is not finite are left out.
+
+    Of numbers that are no integers, differences below 1e-8 of the largest, or below 1e-14, are taken for rounding.
+
+    >>> score(5, [1, 2, 3])
+    Score(samples=3, mean=2.0, std=1.0, z=3.0, p=0.25, note=None)
+    """
+    numbers = [number for number in drawn if finite(number)]
+    count = len(numbers)
+    if not count:
+        return Score(0, note=f"none of {len(drawn)} samples has a finite number")
+    known = finite(observed)
+    try:
+        values, seen = np.array([float(n) for n in numbers]), float(observed) if known else math.nan
+    except OverflowError:
+        return Score(count, note="numbers are beyond float64; see their logarithm")
+    exact = all(isinstance(number, int) for number in (*numbers, observed) if finite(number))
+    unit = math.ldexp(1.0, math.frexp(float(np.abs(values).max()))[1] - 1)  # what float64 holds has squares beyond it
+    small = 0.0 if exact else max(_ROUNDING, _FLOOR / unit)
+    parts, place = values / unit, seen / unit
+    mean = float(parts.mean())
+    if float(np.ptp(parts)) <= small:  # all samples are one number
+        same = known and abs(seen - values[0]) <= small * max(unit, abs(seen))
+        p = math.nan if not known else 1.0 if same else 1 / (1 + count)
+        if count < 2:
+            return Score(count, mean * unit, p=p, note=_too_few(count, len(drawn)))
+        why = "every sample has the observed number" if same else "all samples have the same number"
+        return Score(count, seen if same else mean * unit, 0.0, p=p, note=f"{why}, z is undefined")
+    std = float(parts.std(ddof=1))
+    if not known:
+        return Score(count, mean * unit, std * unit, note="the number of the masks themselves is not finite")
+    far = int((np.abs(parts - mean) >= abs(place - mean) - max(small, 1e-12)).sum())
+    return Score(count, mean * unit, std * unit, (place - mean) / std, (1 + far) / (1 + count))
+
+
+def _too_few(count: int, asked_for: int) -> str:
+    return f"{count} of {asked_for} samples {'has' if count == 1 else 'have'} a finite number, z is undefined"
