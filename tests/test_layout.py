@@ -16,7 +16,7 @@ FLOORS = {
     0: ("kernels",),
     1: ("masks", "errors", "registry", "atomic", "threads", "numerals", "_version"),
     2: ("wiring", "quotas", "n_m", "formats"),
-    3: ("graph", "views", "trace", "report", "models", "data"),
+    3: ("graph", "views", "trace", "report", "models", "data", "renumbering"),
     4: ("metrics", "generators", "pruners", "nulls", "compare", "check", "networks", "interop"),
     5: ("analyze", "generate", "optimize", "train", "prune", "files"),
     6: ("plots",),

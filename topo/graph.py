@@ -170,9 +170,7 @@ def build_graph(
     return LayeredGraph(masks, wiring, network_view, layer_view, every, steps, arrays, threads)
 
 
-def _checked_weights(
-    shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
+def _checked_weights(shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, Any]) -> dict[str, np.ndarray]:
     arrays = {name: as_numpy(values) for name, values in weights.items() if name in shapes}
     for name, array in arrays.items():
         if array.shape != shapes[name]:

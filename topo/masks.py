@@ -166,8 +166,7 @@ class MaskSet(Mapping[str, np.ndarray]):
             if not isinstance(name, str) or not name:
                 raise MaskError(f"a mask is called by its parameter's name, not {name!r}")
         self._rows = {
-            name: mask if isinstance(mask, BitRows) else BitRows.of_mask(mask, name)
-            for name, mask in masks.items()
+            name: mask if isinstance(mask, BitRows) else BitRows.of_mask(mask, name) for name, mask in masks.items()
         }
         self._provenance = MappingProxyType(dict(provenance or {}))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ class Registry(Mapping[str, Any]):
     def __init__(self, kind: str, package: str | None = None) -> None:
         self.kind, self._package = kind, package
         self._entries: dict[str, Any] = {}
+        self._lock, self._finding = threading.RLock(), False
 
     def add(self, name: str | None = None) -> Callable[[Any], Any]:
         """Decorator: enter the function under `name`, by default its own."""
@@ -39,9 +41,17 @@ class Registry(Mapping[str, Any]):
     def _discover(self) -> None:
         if self._package is None:
             return
-        package, self._package = importlib.import_module(self._package), None
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{package.__name__}.{module.name}")
+        with self._lock:  # another thread waits until everything is found
+            if self._package is None or self._finding:
+                return
+            self._finding = True
+            try:
+                package = importlib.import_module(self._package)
+                for module in pkgutil.iter_modules(package.__path__):
+                    importlib.import_module(f"{package.__name__}.{module.name}")
+                self._package = None
+            finally:
+                self._finding = False
 
     def __getitem__(self, name: str) -> Any:
         self._discover()

@@ -36,7 +36,9 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         help="default, all, or names and groups with commas between (topo list metrics)",
     )
     made.add_argument(
-        "--weights", metavar="FILE", help="checkpoint with the weights behind the masks, for weighted spectra"
+        "--weights",
+        metavar="FILE",
+        help="checkpoint with the weights behind the masks, for weighted spectra and sums over paths",
     )
     made.add_argument(
         "--nulls",
@@ -111,7 +113,8 @@ def report_of(
 
 # What a terminal shows where several groups were computed: a layer in 120 columns. JSON and CSV hold everything.
 _OF_NETWORK = frozenset(
-    "spectral_gap spectral_ratio ramanujan_gap is_ramanujan imdb narc weighted_spectral_gap full_spectrum".split()
+    "spectral_gap spectral_ratio ramanujan_gap is_ramanujan imdb narc weighted_spectral_gap full_spectrum "
+    "log10_path_norm log10_path_kernel_trace log10_synflow_flow".split()
 )
 _OF_LAYERS = frozenset("kept density effective_params effective_in effective_out sigma2 ramanujan_gap imdb".split())
 

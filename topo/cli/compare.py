@@ -157,9 +157,7 @@ def _remarks(reports: list[Report]) -> list[str]:
 
 
 def _numbers(report: Report) -> dict[str, Any]:
-    exact = {
-        name: decimal(int(n)) for name, n in report.network.items() if name == "effective_paths" and finite(n)
-    }
+    exact = {name: decimal(int(n)) for name, n in report.network.items() if name == "effective_paths" and finite(n)}
     return {name: number if finite(number) else None for name, number in report.network.items()} | exact
 
 

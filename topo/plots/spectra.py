@@ -48,7 +48,8 @@ def spectrum(
     data: masks or graphs, several of them, or by label. layer: its name, by default the one that keeps most in the
     first. view: of the layer as a bipartite graph (a graph comes with its own); units without an edge are left out.
     null: a grey band of what the values of the first are by chance: "METHOD:N", N layers that a method which rewires
-    masks at random (shuffle: any of its density; configuration: any of its degrees) makes of it; or masks, drawn
+    masks at random (shuffle: any of its density; configuration: any of its degrees) or a null model of `topo.nulls`
+    makes of it; or masks, drawn
     already; None or "none" for no band. It goes from the 5 % to the 95 % quantile, of fewer than 20 samples from the
     least to the largest. Beside several masks its name says whose null it is; of one that was given, that it was. rng:
     of the null. style: of the lines.
