@@ -52,6 +52,6 @@ def shown(number: int | float, unit: str = "") -> str:
     if math.isinf(number):
         return str(number)
     size = abs(number)
-    if size >= 1e15 or 0 < size < 1e-3:
+    if size >= 1e9 or 0 < size < 1e-3:
         return f"{number:.2e}"
     return f"{number:.4f}" if size < 10 else f"{number:,.2f}"
