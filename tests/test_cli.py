@@ -339,6 +339,7 @@ def test_list(run, what, entry):
         ["analyze", "a.safetensors", "--threads", "0"],
         ["analyze", "a.safetensors", "--input", "3x0"],
         ["analyze", "a.safetensors", "--plot", "x.jpg"],
+        ["analyze", "a.safetensors", "--plot", "x.png", "--metrics", "spectral"],
         ["analyze", "a.safetensors", "--json", "-", "--csv", "-"],
         ["analyze", "a.safetensors", "--json", "x", "--csv", "./x"],
         ["analyze", "a.safetensors", "--json", "a.safetensors"],

@@ -691,3 +691,34 @@ def test_list_methods(run) -> None:
         "random uniform er erk erk_plus igq biregular configuration xnet radix nm block expander band smallworld "
         "shuffle invert ramanujan".split()
     ))  # fmt: skip
+
+
+def test_a_rewired_mask_is_another_under_the_seed_that_drew_it() -> None:
+    """Overlaps of chance: uniform masks share the density of their parameters, not all of them."""
+    from topo.nulls import nulls
+    from topo.plots.nulls import sampled
+
+    wiring = find_wiring("lenet5")
+    for seed in (0, 7):
+        for source in (topo.generate("uniform", wiring, density=0.1, rng=seed),
+                       topo.generate("random", wiring, density=0.1, rng=seed)):  # fmt: skip
+            drawn = [topo.generate("shuffle", wiring, source=source, rng=seed)]
+            drawn += [nulls[name](source, rng=seed) for name in ("same_total", "same_layers")]
+            drawn += sampled("shuffle:2", source, wiring, seed) + sampled("same_total:2", source, wiring, seed)
+            for masks in drawn:
+                assert masks.kept == source.kept
+                both = sum(int((masks[name] & source[name]).sum()) for name in source)
+                assert both < 0.2 * source.kept
+            assert drawn[-1] != drawn[-2] != drawn[0]
+
+
+def test_masks_remember_what_they_were_made_from() -> None:
+    source = topo.generate("erk", "lenet5", density=0.1, rng=3)
+    for wiring in (None, "lenet5"):
+        made = topo.generate("shuffle", wiring, source=source, rng=1).provenance
+        origin = {"method": "erk", "seed": 3, "density": source.density, "content_hash": source.content_hash}
+        assert made["source"] == origin
+        assert (made["model"], made["input_shape"], made["seed"]) == ("lenet5", [1, 28, 28], 1)
+    noted = topo.generate("configuration", source=source).provenance["notes"]
+    assert noted == ["each convolution was taken to be in one group: groups are known with a model alone"]
+    assert "notes" not in topo.generate("configuration", "lenet5", source=source).provenance

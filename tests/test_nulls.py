@@ -207,7 +207,7 @@ def test_relabelled_masks_are_the_same_graph(net: str) -> None:
         units = renumbering(wiring, np.random.default_rng(seed))
         assert sorted(units) == list(range(wiring.n_units))
         assert (units[wiring.inputs] == wiring.inputs).all() and (units[wiring.outputs] == wiring.outputs).all()
-        other = nulls["relabelled"](masks, seed, wiring)
+        other = nulls["relabelled"](masks, np.random.default_rng(seed), wiring)
         stay = np.arange(wiring.n_units)
         assert graph_of(masks, wiring, units) == graph_of(other, wiring, stay)
         moved += int((units != stay).sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from fractions import Fraction
@@ -365,3 +366,34 @@ def test_additions_sum_their_branches() -> None:
     found = numbers(masks, wiring, {"stem": [[2.0]], "branch": [[-3.0]], "head": [[5.0]]})
     assert found["path_norm"] == 40.0
     assert found["path_kernel_trace"] == pytest.approx(10 * 25 + 4 * 25 + 4 * 10)
+
+
+def test_tensors_of_input_first_layers_are_parameters(tmp_path) -> None:
+    """A square layer does not show how it is stored: a tensor is the parameter, an array is laid out as the mask."""
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    model = torch.nn.Sequential(torch.nn.Conv2d(2, 4, 1), torch.nn.ConvTranspose2d(4, 4, 1), torch.nn.Conv2d(4, 3, 1))
+    wiring = topo.trace(model, (2, 1, 1))
+    masks = topo.generate("random", wiring, density=0.6, rng=1)
+    net = topo.strip_masks(topo.apply_masks(copy.deepcopy(model), masks))
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            parameter.copy_(parameter.abs() if name.endswith("weight") else torch.zeros_like(parameter))
+        total = float(net.double()(torch.ones(1, 2, 1, 1, dtype=torch.float64)).sum())
+
+    def norm(masks: MaskSet, **more) -> float:
+        return topo.analyze(masks, wiring, metrics="path_norm", **more).network["path_norm"]
+
+    state = model.state_dict()
+    assert norm(masks, weights=state) == pytest.approx(total, rel=1e-6)
+    arrays = {name: state[name].numpy() for name in masks}
+    turned = {**arrays, "1.weight": arrays["1.weight"].swapaxes(0, 1)}
+    assert norm(masks, weights=turned) == pytest.approx(total, rel=1e-6)
+    assert norm(masks, weights=arrays) != pytest.approx(total, rel=1e-3)
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "w.safetensors")
+    topo.write_masks(masks, tmp_path / "m.safetensors")
+    for found in (masks, topo.read_masks(tmp_path / "m.safetensors")):
+        for net_of in (None, wiring):
+            weights = topo.read_weights(tmp_path / "w.safetensors", found, net_of)
+            assert norm(found, weights=weights) == pytest.approx(total, rel=1e-6)

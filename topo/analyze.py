@@ -48,11 +48,12 @@ def analyze(
     """Compute metrics of a mask set.
 
     masks: a MaskSet, or a mapping from parameter name to a mask. wiring: from `topo.trace`, or whatever
-    `topo.networks.find_wiring` takes, such as "resnet20"; without it, masks that form
-    a plain stack are chained (a note says so) and others get the metrics of single layers only, network metrics being
-    NaN with the reason. metrics: "default", "all", groups or names.
+    `topo.networks.find_wiring` takes, such as "resnet20"; without it, masks that form a plain stack are chained (a note
+    says so) and others get the metrics of single layers only, network metrics being NaN with the reason, and each
+    convolution is in one group. metrics: "default", "all", groups or names.
     view: "channel", "unit" or "kernel", see `topo.views`; by default networks are counted in the channel view, single
-    layers seen in the kernel view. weights: parameter -> array, for weighted metrics. threads: default all cores.
+    layers seen in the kernel view. weights: parameter -> array laid out as its mask, or tensor laid out as
+    its parameter (a state_dict), for weighted metrics. threads: default all cores.
     mask_name: the report's name for the masks, by default the file they came from. progress: called as (done, total,
     what), from one thread at a time.
     nulls: null model -> number of samples, as {"same_layers": 100} or "same_layers:100,same_degrees:50"; the same

@@ -78,10 +78,23 @@ def generate(
     record: dict[str, Any] = {"method": method, "seed": seed, "model": net.model, "created_by": f"topo {__version__}"}
     if net.input_shape:
         record["input_shape"] = list(net.input_shape)
-    turned = as_mask_set(source).provenance.get("input_first") if wiring is None else net.input_first
-    if turned := {name: groups for name, groups in (turned or {}).items() if name in masks}:
+    turned: Mapping[str, int] = net.input_first
+    if source is not None:
+        known = as_mask_set(source)
+        record["source"] = {key: known.provenance[key] for key in _ORIGIN if key in known.provenance}
+        record["source"]["content_hash"] = known.content_hash
+        if wiring is None:
+            record |= {key: known.provenance[key] for key in ("model", "input_shape") if key in known.provenance}
+            turned = known.provenance.get("input_first", {})
+            if method == "configuration" and any(len(shape) > 2 for shape in known.shapes.values()):
+                record["notes"] = ["each convolution was taken to be in one group: groups are known with a model alone"]
+    if turned := {name: groups for name, groups in turned.items() if name in masks}:
         record["input_first"] = turned
     return masks.in_order(net.names).with_provenance(**record, density=masks.density)
+
+
+# What masks that were made from others remember of these.
+_ORIGIN = ("file", "method", "seed", "density")
 
 
 def methods() -> Registry:
@@ -129,9 +142,7 @@ def _network(entry: Any, wiring: Any, given: Given, input_shape: Sequence[int] |
     """The wiring of the network; where masks are only rewired, each layer for itself will do."""
     if wiring is not None:
         return find_wiring(wiring, input_shape)
-    masks = _source(entry, None, given)
-    model = masks.provenance.get("model")
-    return apart(masks).named(model if isinstance(model, str) else None)
+    return apart(_source(entry, None, given))
 
 
 Given = Mapping[str, Any]  # density, sparsity, quota, budgets and source: those of them that are given

@@ -12,6 +12,7 @@ import numpy as np
 
 from topo import views
 from topo.errors import TopoError, WiringError
+from topo.formats.tensors import Tensor
 from topo.masks import BitRows, MaskSet, as_numpy
 from topo.wiring import Join, Layer, Wiring
 
@@ -147,7 +148,8 @@ def build_graph(
     """
     network_view, layer_view = views.asked(view)
     shapes = masks.shapes if wiring is None else {**wiring.shapes, **masks.shapes}
-    arrays = _checked_weights(shapes, weights) if weights is not None else None
+    turned = masks.provenance.get("input_first", {}) if wiring is None else wiring.input_first
+    arrays = _checked_weights(shapes, weights, turned) if weights is not None else None
     if wiring is None:
         blocks = tuple(Block(name, masks.rows(name), network_view, layer_view) for name in masks)
         return LayeredGraph(masks, None, network_view, layer_view, blocks, weights=arrays, threads=threads)
@@ -170,9 +172,14 @@ def build_graph(
     return LayeredGraph(masks, wiring, network_view, layer_view, every, steps, arrays, threads)
 
 
-def _checked_weights(shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _checked_weights(
+    shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, Any], input_first: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+    """Arrays laid out as masks. A tensor of an input-first layer (name -> groups) is its parameter, and turned."""
     arrays = {name: as_numpy(values) for name, values in weights.items() if name in shapes}
     for name, array in arrays.items():
+        if name in input_first and hasattr(weights[name], "detach") and array.ndim > 1:
+            array = arrays[name] = np.ascontiguousarray(Tensor.of(array).output_first(input_first[name]).whole())
         if array.shape != shapes[name]:
             raise TopoError(f"weights '{name}' have shape {array.shape} but their mask has {shapes[name]}")
     return arrays

@@ -47,14 +47,16 @@ class Null:
     wired: bool
 
     def __call__(self, masks: MaskSet, rng: int | np.random.Generator = 0, wiring: Wiring | None = None) -> MaskSet:
-        """One sample. wiring: None takes each layer by itself, in one group.
+        """One sample. wiring: None takes each layer by itself, in one group. A seed has a stream of its own here: that
+        which drew the masks would draw the same again.
 
         Raises TopoError without the wiring that it needs, WiringError if masks and wiring differ.
         """
         self.check(wiring)
         if wiring is not None:
             wiring.check(masks)
-        drawn = self.function(wiring or apart(masks), masks, np.random.default_rng(rng))
+        draws = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng).spawn(1)[0]
+        drawn = self.function(wiring or apart(masks), masks, draws)
         return MaskSet(dict(drawn), provenance={"method": self.name})
 
     def check(self, wiring: Wiring | None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from topo.cli import inputs
-from topo.cli.options import check_outputs, command, network_options, plot_file
+from topo.cli.options import UsageError, check_outputs, command, network_options, plot_file
 from topo.cli.output import Progress, deliver, quiet, wrote
 from topo.cli.tables import Page, Table
 from topo.numerals import shown
@@ -57,7 +57,11 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from topo.metrics import chosen
+
     check_outputs(args.files, {"--json": args.json, "--csv": args.csv, "--plot": args.plot})
+    if args.plot and "density" not in {entry.name for entry in chosen(args.metrics)}:
+        raise UsageError("--plot draws the densities of layers: --metrics should hold density")
     wiring = inputs.wiring_of(args)
     reports = []
     for number, (path, name) in enumerate(zip(args.files, inputs.names_of(args.files)), 1):
@@ -141,7 +145,7 @@ def show(report: Report, page: Page, brief: bool = False) -> None:
         shown_notes = (note for note in report.notes if note["metric"] is None or note["metric"] in told)
         notes = note_lines(note for note in shown_notes if not _of_null(note, report))
         notes += report.rung_lines(_OF_NETWORK | _paths())
-        notes.append("more numbers: --metrics spectral, degrees, structure or names (topo list metrics), --json, --csv")
+        notes.append("more numbers: --metrics spectral, degrees, structure, weighted (topo list metrics), --json")
     page.notes(notes)
 
 
@@ -214,7 +218,9 @@ def show_several(reports: Sequence[Report], page: Page, brief: bool = False) -> 
     ]
     if against:
         page.table(Table(["mask", *NULL_COLUMNS], against, keys=2, left=frozenset({3})))
-    page.notes(_notes_of_several(reports))
+    told = _OF_NETWORK | _paths() if brief else None
+    rungs = [f"{report.mask}: {line}" for report in reports for line in report.rung_lines(told)]
+    page.notes(_notes_of_several(reports) + rungs)
 
 
 def _notes_of_several(reports: Sequence[Report]) -> list[str]:

@@ -88,9 +88,15 @@ class Generator:
         progress: Progress | None = None,
         **options: Any,
     ) -> MaskSet:
-        """The masks. start: parameters to keep by layer name, or the masks to rewire; only these layers are masked."""
+        """The masks. start: parameters to keep by layer name, or the masks to rewire; only these layers are masked.
+
+        A method that rewires has a stream of its own: under the seed that drew the masks it would draw the same again.
+        """
         made: dict[str, BitRows] = {}
-        for name, rows in self.function(wiring, start, np.random.default_rng(rng), **self.read(options)):
+        draws = np.random.default_rng(rng)
+        if self.rewires and not isinstance(rng, np.random.Generator):
+            draws = draws.spawn(1)[0]
+        for name, rows in self.function(wiring, start, draws, **self.read(options)):
             made[name] = rows
             if progress is not None:
                 progress(len(made), len(start), name)

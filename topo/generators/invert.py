@@ -15,10 +15,10 @@ from topo.wiring import Wiring
 
 @generator(source="Frankle et al. 2021", rewires=True)
 def invert(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
-    """As many parameters in every layer as given masks keep, drawn from those that they do not keep.
+    """As many parameters in every layer as given masks keep, and as few of the same as can be.
 
-    Where a mask keeps k of n parameters and k is over n / 2, all of the others are kept, and 2k - n of its own are
-    drawn: the least overlap that there is.
+    They are drawn from those that the masks do not keep. Where a mask keeps k of n parameters and k is over n / 2, all
+    of the others are kept, and 2k - n of its own are drawn: the least overlap that there is.
     """
     for name in masks:
         rows = masks.rows(name)

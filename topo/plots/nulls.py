@@ -45,7 +45,7 @@ def sampled(null: str, masks: MaskSet, wiring: Wiring | None, rng: int | np.rand
         raise TopoError(
             f"null is '{null}'; it is METHOD:N, as in shuffle:20, with a method of {', '.join([*known, *nulls])}"
         )
-    draws = np.random.default_rng(rng)
+    draws = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng).spawn(1)[0]
     if method in nulls:
         return [nulls[method](masks, draws, wiring) for _ in range(int(count))]
     net = wiring or apart(masks)
