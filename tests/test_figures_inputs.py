@@ -175,6 +175,8 @@ def test_a_metric_that_cannot_be_computed_says_what_to_do(folder, capsys):
     for metric, what in (("spam", "is called so (topo"), ("fan_in_mean", "but one of layers (topo list metrics)")):
         code, said, _ = _command(capsys, "metric_accuracy", "b", "-O", f"metric={metric}")
         assert code == 1 and f"no run holds a number '{metric}'" in said and what in said
+    code, said, _ = _command(capsys, "metric_accuracy", "b", "-O", "metric=path_norm")
+    assert code == 1 and "'path_norm' is a number of weights, and runs are measured by their masks" in said
 
 
 # Masks of unlike networks.

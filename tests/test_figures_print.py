@@ -366,6 +366,11 @@ def test_undefined_correlations_are_said_with_the_reason():
     assert below.endswith("of 8 points within 1 cell; the table does not tell sparsity or family")
     with pytest.raises(TopoError, match="no column 'spam' for cells; it has: accuracy, family"):
         _drawn("metric_accuracy", _families(), {"metric": "m", "cell": "sparsity,spam"})
+    with pytest.raises(TopoError, match="no row has a number in 'm'"):
+        _drawn("metric_accuracy", [{**row, "m": np.nan} for row in _families()], {"metric": "m"})
+    with pytest.raises(TopoError, match="in 'm', 'mean_log_density' and 'accuracy' at once"):
+        holes = [{**row, ("m", "accuracy")[k % 2]: np.nan} for k, row in enumerate(_families())]
+        _drawn("metric_accuracy", holes, {"metric": "m"})
 
 
 def test_families_of_methods():

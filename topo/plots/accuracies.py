@@ -228,7 +228,9 @@ def metric_accuracy(
     numbers = np.array([[number(row.get(name)) for name in (metric, baseline, y)] for row in rows])
     known = np.isfinite(numbers).all(axis=1)
     if not known.any():
-        raise TopoError(_none_left(rows, f"no row has numbers in '{metric}', '{baseline}' and '{y}'"))
+        empty = [name for name, found in zip((metric, baseline, y), np.isfinite(numbers).any(axis=0)) if not found]
+        named = " and ".join(f"'{name}'" for name in empty) or f"'{metric}', '{baseline}' and '{y}' at once"
+        raise TopoError(_none_left(rows, f"no row has a number in {named}"))
     cells, used, unknown = cells_of(rows, cell, group)
     besides = (metric, y, baseline, *(name.strip() for name in cell.split(",")))
     used_rows = [rows[k] for k in np.flatnonzero(known)]

@@ -28,8 +28,8 @@ def measure(
     runs: run folder -> its row. rows: all of the table. Equal masks of one model are measured once. A run without masks
     has none of these numbers, an unfinished one is not measured: NaN.
 
-    Raises TopoError for a number that no row holds and no metric of networks is called like, and where the wiring
-    that a metric needs cannot be had.
+    Raises TopoError for a number that no row holds and no metric of networks is called like, for one of weights, and
+    where the wiring that a metric needs cannot be had.
     """
     lacking = [name for name in dict.fromkeys(wanted) if any(not told(row, name) for row in runs.values())]
     for name in lacking:
@@ -39,6 +39,11 @@ def measure(
                 f"no run holds a number '{name}', and no metric of networks is called so{layers} (topo list metrics)"
             )
     names = [name for name in lacking if f"network:{name}" in metrics]
+    for name in names:
+        if metrics[f"network:{name}"].weighted:
+            raise TopoError(
+                f"'{name}' is a number of weights, and runs are measured by their masks: topo.analyze(..., weights=)"
+            )
     known: dict[tuple[str, str], Mapping[str, Any]] = {}
     for path, row in runs.items():
         row |= {name: math.nan for name in names if not told(row, name)}
