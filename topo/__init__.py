@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from topo.files import read_masks, read_weights, write_masks
     from topo.generate import generate
     from topo.graph import build_graph
+    from topo.interop import from_networkx, to_networkx, to_scipy
     from topo.masks import MaskSet
     from topo.report import Report
     from topo.trace import rule, trace
@@ -33,12 +34,15 @@ _HOME = {
     "apply_masks": "topo.train",
     "build_graph": "topo.graph",
     "chain": "topo.wiring",
+    "from_networkx": "topo.interop",
     "generate": "topo.generate",
     "imp": "topo.train",
     "read_masks": "topo.files",
     "read_weights": "topo.files",
     "rule": "topo.trace",
     "strip_masks": "topo.train",
+    "to_networkx": "topo.interop",
+    "to_scipy": "topo.interop",
     "trace": "topo.trace",
     "train": "topo.train",
     "verify_masks": "topo.train",
@@ -56,12 +60,15 @@ __all__ = [
     "apply_masks",
     "build_graph",
     "chain",
+    "from_networkx",
     "generate",
     "imp",
     "read_masks",
     "read_weights",
     "rule",
     "strip_masks",
+    "to_networkx",
+    "to_scipy",
     "trace",
     "train",
     "verify_masks",

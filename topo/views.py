@@ -65,6 +65,18 @@ class Edges:
         column_counts(self.words, sums)
         return sums[: len(self.reads) * self.taps].reshape(-1, self.taps).sum(axis=1)
 
+    def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(row, place in `reads`, multiplicity) of each edge, row by row: int64 (edges,) each."""
+        counts = self.counts
+        if counts is None:
+            assert self.words is not None
+            count = len(self.reads) * self.taps
+            bits = np.unpackbits(self.words.view(np.uint8), axis=1, count=count, bitorder="little")
+            counts = bits.reshape(len(bits), -1, self.taps).sum(axis=2, dtype=np.uint16) if self.taps > 1 else bits
+        rows, columns = np.nonzero(counts)
+        group = rows // (len(counts) // self.groups)
+        return rows, group * counts.shape[1] + columns, counts[rows, columns].astype(np.int64)
+
     def pull(self, x: np.ndarray) -> np.ndarray:
         """y = M x for the multiplicities M: float64 (len(reads),) -> (rows,)."""
         from topo.kernels import paths

@@ -1,0 +1,214 @@
+"""Graphs for other libraries, and masks from theirs: networkx and scipy.
+
+>>> import topo
+>>> graph = topo.build_graph(masks := topo.MaskSet({"fc.weight": [[1, 1, 0], [0, 1, 0]]}), topo.chain(masks))
+>>> sorted(to_networkx(graph).edges())
+[(0, 3), (1, 3), (1, 4)]
+>>> to_scipy(graph, "fc.weight").toarray().tolist()
+[[1, 1, 0], [0, 1, 0]]
+>>> from_networkx(to_networkx(graph)) == masks
+True
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from topo.errors import MaskError, TopoError, WiringError
+from topo.graph import Block, LayeredGraph
+from topo.masks import MaskSet
+from topo.metrics import flow
+from topo.wiring import Join
+
+if TYPE_CHECKING:
+    import networkx
+    import scipy.sparse
+
+LEVELS = ("unit", "layer")
+# A graph of networkx takes some 500 bytes for an edge.
+MOST_EDGES = 1_000_000
+
+
+def to_scipy(graph: LayeredGraph, layer: str) -> scipy.sparse.csr_array:
+    """The biadjacency matrix of one layer in its layer view: int64 (out, columns), how many kept weights an edge has.
+
+    Columns are input channels, in the kernel view (input channel, kernel position) pairs; groups of a convolution are
+    blocks on the diagonal.
+
+    Raises TopoError for a layer that the graph does not hold.
+    """
+    from scipy.sparse import csr_array
+
+    edges = _block(graph, layer).layer_edges
+    rows, columns, multiplicities = edges.pairs()
+    return csr_array((multiplicities, (rows, columns)), shape=(len(edges.fan_in()), len(edges.reads)))
+
+
+def to_networkx(
+    graph: LayeredGraph, layer: str | None = None, *, level: str = "unit", max_edges: int = MOST_EDGES
+) -> networkx.Graph:
+    """The whole network as a DiGraph, or one layer by itself as a bipartite Graph.
+
+    level "unit": a node for each unit, called by its number, with `kind` (input, layer, add, gate or score), `layer`
+    (the parameter that makes it, or None), `channel` (its place in it), `subset` (0 for inputs, i + 1 for step i, as
+    `networkx.multipartite_layout` takes it), `input` (paths start here), `output` and `effective` (it is on a path).
+    An edge has `layer` and `multiplicity`, the paths that it carries: kept weights of a layer, 1 of an addition and of
+    the value branch of an open gate, 0 of the branches that only open and close it. So effective_paths is the sum over
+    directed paths from `input` to `output` of the product of multiplicities.
+
+    level "layer": a node for each step, called by its `subset`, with `kind`, `layer`, `units`, and `params` and `kept`
+    of a layer; edges say how many `units` are read.
+
+    layer: the name of one, in its layer view: nodes ("in", i) and ("out", j) with `bipartite` 0 and 1. No wiring is
+    needed.
+
+    Raises TopoError for an unknown layer or level, for more than max_edges edges, and for a network without wiring.
+    """
+    if level not in LEVELS:
+        raise TopoError(f"level is '{level}'; it is one of {', '.join(LEVELS)}")
+    if layer is not None:
+        return _bipartite(graph, layer, max_edges)
+    if graph.wiring is None:
+        raise WiringError("a graph of the network needs its wiring: give build_graph a model or topo.chain(masks)")
+    return _of_units(graph, max_edges) if level == "unit" else _of_layers(graph)
+
+
+def from_networkx(graph: networkx.Graph, names: Sequence[str] | None = None) -> MaskSet:
+    """The masks of a chain of linear layers that keep the edges of a layered graph.
+
+    graph: its nodes have `subset`, the layer they stand in (inputs first, as those of
+    `networkx.complete_multipartite_graph`), or `bipartite`, 0 and 1; within a layer they are units in the order in
+    which the graph holds them. An edge joins neighbouring layers; directed ones lead on. names: of the parameters, one
+    fewer than layers of nodes; by default those that `to_networkx` wrote down, else fc1.weight, fc2.weight, ...
+
+    Raises MaskError for nodes without a layer, edges that join no neighbours, and edges of several weights.
+    """
+    layers: dict[int, list[Hashable]] = {}
+    for node, about in graph.nodes(data=True):
+        subset = about.get("subset", about.get("bipartite"))
+        if subset is None:
+            raise MaskError(f"node {node!r} has neither 'subset', the layer that it stands in, nor 'bipartite'")
+        layers.setdefault(subset, []).append(node)
+    if len(layers) < 2:
+        raise MaskError("the graph has no two layers of nodes that a mask could join")
+    order = sorted(layers)
+    places = {node: (k, unit) for k, subset in enumerate(order) for unit, node in enumerate(layers[subset])}
+    masks = [np.zeros((len(layers[b]), len(layers[a])), bool) for a, b in pairwise(order)]
+    for a, b, about in graph.edges(data=True):
+        (source, i), (target, j) = (places[a], places[b]) if graph.is_directed() else sorted((places[a], places[b]))
+        if target != source + 1:
+            raise MaskError(
+                f"edge ({a!r}, {b!r}) joins layers {order[source]} and {order[target]}; it should lead to the next"
+            )
+        if about.get("multiplicity", 1) != 1:
+            raise MaskError(f"edge ({a!r}, {b!r}) stands for {about['multiplicity']} weights; a linear layer has one")
+        masks[source][j, i] = True
+    told = graph.graph.get("layers", [])
+    if names is None:
+        names = told if len(told) == len(masks) else [f"fc{k}.weight" for k in range(1, len(masks) + 1)]
+    if not len(names) == len(set(names)) == len(masks):
+        raise MaskError(f"names are {', '.join(names)}; each of {len(masks)} masks takes one of its own")
+    return MaskSet(dict(zip(names, masks)))
+
+
+def _block(graph: LayeredGraph, layer: str) -> Block:
+    for block in graph.blocks:
+        if block.name == layer:
+            return block
+    raise TopoError(f"no layer is called '{layer}'; there are: {', '.join(block.name for block in graph.blocks)}")
+
+
+def _bipartite(graph: LayeredGraph, layer: str, max_edges: int) -> networkx.Graph:
+    import networkx as nx
+
+    edges = _block(graph, layer).layer_edges
+    rows, columns, multiplicities = edges.pairs()
+    _check(len(rows), max_edges)
+    made = nx.Graph(layers=[layer], view=graph.layer_view)
+    made.add_nodes_from((("in", i) for i in range(len(edges.reads))), bipartite=0)
+    made.add_nodes_from((("out", j) for j in range(len(edges.fan_in()))), bipartite=1)
+    made.add_edges_from(
+        (("in", i), ("out", j), {"multiplicity": m})
+        for i, j, m in zip(columns.tolist(), rows.tolist(), multiplicities.tolist())
+    )
+    return made
+
+
+def _of_units(graph: LayeredGraph, max_edges: int) -> networkx.DiGraph:
+    import networkx as nx
+
+    assert graph.wiring is not None
+    live = flow.live(graph)
+    found = [(step, *_edges_of(step, live.forward)) for step in graph.steps]
+    _check(sum(len(multiplicities) for *_, multiplicities in found), max_edges)
+    starts = set(graph.wiring.inputs.tolist())
+    for step, wired in zip(graph.steps, graph.wiring.steps):
+        if isinstance(step, Block) and step.source:
+            starts.update(range(wired.start, wired.stop))
+    ends, effective = set(graph.wiring.outputs.tolist()), live.effective.tolist()
+    made = nx.DiGraph(layers=list(graph.wiring.names), view=graph.view)
+    for subset, kind, layer, units in _groups(graph):
+        for channel, unit in enumerate(units):
+            made.add_node(unit, kind=kind, layer=layer, channel=channel, subset=subset)
+            made.nodes[unit].update(input=unit in starts, output=unit in ends, effective=effective[unit])
+    for step, sources, targets, multiplicities in found:
+        layer = step.name if isinstance(step, Block) else None
+        made.add_edges_from(
+            (a, b, {"layer": layer, "multiplicity": m})
+            for a, b, m in zip(sources.tolist(), targets.tolist(), multiplicities.tolist())
+        )
+    return made
+
+
+def _of_layers(graph: LayeredGraph) -> networkx.DiGraph:
+    import networkx as nx
+
+    assert graph.wiring is not None
+    made = nx.DiGraph(layers=list(graph.wiring.names), view=graph.view)
+    maker = np.full(graph.wiring.n_units, -1)
+    for subset, kind, layer, units in _groups(graph):
+        made.add_node(subset, kind=kind, layer=layer, units=len(units))
+        maker[units] = subset
+    for subset, step in enumerate(graph.steps, 1):
+        if isinstance(step, Block) and not step.source:
+            made.nodes[subset].update(params=step.size, kept=step.kept)
+        reads = np.unique(np.concatenate(step.operands) if isinstance(step, Join) else step.reads)
+        before, read = np.unique(maker[reads[reads >= 0]], return_counts=True)
+        made.add_edges_from((a, subset, {"units": n}) for a, n in zip(before.tolist(), read.tolist()))
+    return made
+
+
+def _groups(graph: LayeredGraph) -> Iterator[tuple[int, str, str | None, list[int]]]:
+    """(subset, kind, layer, units) of the inputs and of each step."""
+    assert graph.wiring is not None
+    yield 0, "input", None, graph.wiring.inputs.tolist()
+    for subset, (step, wired) in enumerate(zip(graph.steps, graph.wiring.steps), 1):
+        kind, layer = (step.kind, None) if isinstance(step, Join) else ("layer", step.name)
+        yield subset, kind, layer, list(range(wired.start, wired.stop))
+
+
+def _edges_of(step: Block | Join, live: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(from unit, to unit, multiplicity) of a step, each pair of units once. live: bool (units + 1,), reached ones."""
+    if isinstance(step, Join):
+        heads = np.arange(len(step.operands[0])) // step.width + step.start
+        sources, targets = np.concatenate(step.operands), np.tile(heads, len(step.operands))
+        carries = [step.kind == "add" or (step.kind == "gate" and k == 0) for k in range(len(step.operands))]
+        multiplicities = (np.array(carries)[:, None] & live[heads]).reshape(-1).astype(np.int64)
+    elif step.source:
+        return (np.zeros(0, np.int64),) * 3
+    else:
+        assert step.layer is not None
+        rows, columns, multiplicities = step.edges.pairs()
+        sources, targets = step.edges.reads[columns], rows + step.layer.start
+    known = sources >= 0
+    pairs, places = np.unique(targets[known].astype(np.int64) << 32 | sources[known], return_inverse=True)
+    return pairs & 0xFFFFFFFF, pairs >> 32, np.bincount(places, multiplicities[known]).astype(np.int64)
+
+
+def _check(edges: int, most: int) -> None:
+    if edges > most:
+        raise TopoError(f"the graph has {edges:,} edges; networkx gets up to {most:,} unless max_edges says more")
