@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from itertools import groupby
 
@@ -13,6 +14,11 @@ from topo.masks import MaskSet
 from topo.wiring import Layer, Wiring
 
 MAX_PATHS = 200_000
+
+
+def in_use(layer: Layer, o: int, i: int) -> bool:
+    """Whether the weights from input i of its group to output o take part."""
+    return (layer.rows is None or o in layer.rows) and (layer.columns is None or i in layer.columns)
 
 
 class Net:
@@ -38,6 +44,8 @@ class Net:
         found = []
         for index in zip(*np.nonzero(self.array(layer.name))):
             o, i = int(index[0]), int(index[1])
+            if not in_use(layer, o, i):
+                continue
             unit = int(layer.reads[(o // out_per_group) * per_group + i])
             found.append(((layer.name, *map(int, index)), unit, layer.start + o))
         return [entry for entry in found if entry[1] >= 0]
@@ -207,11 +215,14 @@ def effective_units(net: Net):
 
 
 def effective_kernels(net: Net):
-    found = set()
-    for layer in net.layers:
-        if layer.name in net.masks and layer is net.wiring.layer(layer.name):
-            found |= {(p[0], u, v) for p, u, v in net.parameters(layer) if p in net.effective[layer.name]}
-    return len(found)
+    found = {(name, unit_of(net, *p), o) for name in net.masks for p in net.effective[name] for o in [p[1]]}
+    return sum(unit >= 0 for _, unit, _ in found)
+
+
+def unit_of(net: Net, name: str, o: int, i: int, *tap: int) -> int:
+    """The unit behind a parameter: of the first use that takes its column."""
+    first = next(use for use in net.layers if use.name == name and (use.columns is None or i in use.columns))
+    return int(first.reads[o // (first.shape[0] // first.groups) * first.shape[1] + i])
 
 
 def layer_collapse(net: Net):
@@ -241,37 +252,54 @@ def path_entropy(net: Net):
     return sum(entropy(net.visits(index)) for index in _layer_indices(net)) if net.paths else math.nan
 
 
+def reachable(wiring: Wiring, masked: Iterable[str]) -> tuple[set[int], set[int]]:
+    """Units on a directed way from a start, and on one to an end, along value branches, every weight kept."""
+    dense = Net(MaskSet({name: np.ones(wiring.shapes[name], bool) for name in masked}), wiring)
+    back = defaultdict(list)
+    for unit, arcs in dense.arcs.items():
+        for _, following in arcs:
+            back[following].append(unit)
+
+    def reached(units: set[int], following: Mapping[int, list[int]]) -> set[int]:
+        seen, waiting = set(units), list(units)
+        while waiting:
+            new = set(following.get(waiting.pop(), ())) - seen
+            seen |= new
+            waiting += new
+        return seen
+
+    ahead = {unit: [v for _, v in arcs] for unit, arcs in dense.arcs.items()}
+    return reached(dense.starts, ahead), reached(dense.ends, back)
+
+
 def balance_gap(net: Net):
     if not net.paths:
         return math.nan
-    bound = 0.0
-    for index in _layer_indices(net):
-        layer = net.wiring.steps[index]
-        only_gates = not net.visits(index) and any(
-            u in net.forward and v in net.backward for _, u, v in net.parameters(layer)
-        )
-        if net.edges(layer) and not only_gates:
-            bound += math.log(len(net.edges(layer)))
+    ahead, behind = reachable(net.wiring, net.masks)
+    counts = [sum(u in ahead and v in behind for _, u, v in net.edges(layer)) for layer in net.layers]
+    bound = sum(math.log(count) for count in counts if count)
     return 1 - path_entropy(net) / bound if bound else math.nan
 
 
 def _macs(net: Net, weights):
     used = [layer for layer in net.layers if layer.kind != "embedding"]
-    return math.nan if any(layer.positions is None for layer in used) else sum(
-        weights(layer) * layer.positions for layer in used
-    )  # fmt: skip
+    if any(layer.positions is None for layer in used):
+        return math.nan
+    return sum(
+        layer.positions for layer in used for o, i, *_ in map(tuple, weights(layer)) if in_use(layer, int(o), int(i))
+    )
 
 
 def macs_dense(net: Net):
-    return _macs(net, lambda layer: int(np.prod(layer.shape)))
+    return _macs(net, lambda layer: np.ndindex(layer.shape))
 
 
 def macs_kept(net: Net):
-    return _macs(net, lambda layer: int(net.array(layer.name).sum()))
+    return _macs(net, lambda layer: np.argwhere(net.array(layer.name)))
 
 
 def macs_effective(net: Net):
-    return _macs(net, lambda layer: len(net.effective[layer.name]))
+    return _macs(net, lambda layer: [index for _, *index in net.effective[layer.name]])
 
 
 def flops_dense(net: Net):
@@ -316,8 +344,7 @@ def layer_effective_params(net: Net, name: str):
 
 
 def layer_effective_in(net: Net, name: str):
-    layer = net.wiring.layer(name)
-    return len({u for p, u, _ in net.parameters(layer) if p in net.effective[name]})
+    return len({unit_of(net, *p) for p in net.effective[name]} - {-1})
 
 
 def layer_effective_out(net: Net, name: str):

@@ -116,6 +116,25 @@ def test_budgets_of_layers_are_kept(name: str) -> None:
         assert found.certificate.effective == 237
 
 
+@pytest.mark.parametrize("net", ["gated", "sliced", "branching"])
+@pytest.mark.parametrize("mode", ["balanced", "paths"])
+def test_the_certificate_is_the_balance_that_is_analysed(net: str, mode: str) -> None:
+    """Queries, keys and what leads nowhere are in neither sum."""
+    wiring = {"sliced": toys.sliced(), **NETS}[net]
+    found = methods["balance"](wiring, total=size(wiring) // 2, mode=mode, rng=1)
+    certificate = found.certificate
+    assert 1 - certificate.ratio == pytest.approx(value(found.masks, wiring, "balance_gap"), abs=1e-12)
+    dense = MaskSet({name: np.ones(shape, bool) for name, shape in wiring.shapes.items()})
+    if net == "gated":
+        assert certificate.log_budgets < sum(math.log(mask.sum()) for mask in found.masks.values()) - 1
+        assert value(dense, wiring, "balance_gap") == pytest.approx(0, abs=0.01)
+
+
+def test_parameters_that_lead_nowhere_are_named() -> None:
+    with pytest.raises(TopoError, match=r"on no path of this wiring lie .*8 of 'dead'"):
+        methods["balance"](toys.sliced(), total=45)
+
+
 @pytest.mark.parametrize("model, density", [("resnet50", 0.02), ("mobilenetv2:stem=cifar", 0.05), ("vgg19", 0.01)])
 @pytest.mark.parametrize("name", ["balance", "npb"])
 def test_large_networks(name: str, model: str, density: float) -> None:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.small
 
 
 def _cases():
-    for name in ("residual", "branching", "gated", "embedded"):
+    for name in ("residual", "branching", "gated", "sliced", "embedded"):
         wiring = getattr(toys, name)()
         for density in (1.0, 0.6, 0.3):
             yield pytest.param(toys.sparse(wiring, density, 3), wiring, id=f"{name}-{density}")

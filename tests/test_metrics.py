@@ -34,6 +34,7 @@ TOYS = {
     "unmasked": (toys.residual(width=2, blocks=1, kernel=2, inputs=2, classes=2), ("0.conv1", "fc")),
     "branching": (toys.branching(), ()),
     "gated": (toys.gated(), ()),
+    "sliced": (toys.sliced(), ()),
     "words": (toys.embedded(), ()),
     "sources": (toys.embedded(), ("words",)),
 }

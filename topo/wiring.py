@@ -41,6 +41,13 @@ def _units(values: Any, what: str) -> np.ndarray:
     return units
 
 
+def _part(values: Any, most: int, what: str) -> np.ndarray:
+    part = _units(values, what)
+    if part.ndim != 1 or part.min(initial=0) < 0 or part.max(initial=0) >= most or (np.diff(part) <= 0).any():
+        raise WiringError(f"{what} {part.tolist()[:8]}; they are ascending numbers below {most}")
+    return part
+
+
 def _whole(value: Any, least: int = 0) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
 
@@ -56,6 +63,9 @@ class Layer:
     multiply-accumulate at each.
     transposed: the parameter itself is stored input-first (GPT-2's Conv1D, embeddings, transposed convolutions);
     `shape` and masks are output-first all the same.
+    rows, columns: where only a part of the parameter is multiplied by (a slice, as the query's part of a stacked
+    projection), its outputs and its inputs within a group, int32 and ascending; None is all. Units of other rows carry
+    nothing, and the weights outside take no part in this use.
     """
 
     name: str
@@ -69,6 +79,8 @@ class Layer:
     dilation: tuple[int, ...] = ()
     positions: int | None = None
     transposed: bool = False
+    rows: np.ndarray | None = None
+    columns: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -103,6 +115,9 @@ class Layer:
             raise WiringError(
                 f"layer '{self.name}' takes {self.shape[1] * self.groups} inputs but reads {self.reads.size} units"
             )
+        for side, most in (("rows", self.shape[0]), ("columns", self.shape[1])):
+            if getattr(self, side) is not None:
+                object.__setattr__(self, side, _part(getattr(self, side), most, f"layer '{self.name}' uses {side}"))
 
     @property
     def outputs(self) -> int:
@@ -123,6 +138,22 @@ class Layer:
     def size(self) -> int:
         """Number of weights."""
         return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def part(self) -> tuple[np.ndarray, np.ndarray]:
+        """bool (out,) and (in / groups,): the rows and columns that take part in this use."""
+        sides = []
+        for length, places in zip(self.shape, (self.rows, self.columns)):
+            flags = np.full(length, places is None)
+            flags[[] if places is None else places] = True
+            sides.append(flags)
+        return sides[0], sides[1]
+
+    @property
+    def used(self) -> int:
+        """Number of weights that take part in this use."""
+        rows, columns = self.part
+        return int(np.count_nonzero(rows)) * int(np.count_nonzero(columns)) * self.taps
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -317,6 +348,44 @@ class Wiring:
                     found.add(direct[0])
         return frozenset(found)
 
+    @cached_property
+    def reachable(self) -> tuple[np.ndarray, np.ndarray]:
+        """Units that paths along value branches reach from an input, and from which they reach an output, if every
+        weight is kept: bool (units + 1,) each, the last entry, "no unit", False.
+
+        Queries and keys only gate, and what leads nowhere carries nothing: no mask makes a path meet them.
+        """
+        live, ahead, behind = (np.zeros(self.n_units + 1, np.bool_) for _ in range(3))
+        live[self.inputs] = ahead[self.inputs] = behind[self.outputs] = True
+        for step in self.steps:
+            made = slice(step.start, step.stop)
+            if isinstance(step, Layer):
+                for flags in (live, ahead):
+                    fed = flags[step.reads].reshape(step.groups, -1).any(axis=1)
+                    flags[made] = fed.repeat(step.outputs // step.groups) & step.part[0]
+                continue
+            over = [live[operand] for operand in step.operands]
+            if step.kind == "score":
+                live[made] = np.logical_and.reduce(over).reshape(-1, step.width).any(axis=1)
+            elif step.kind == "gate":
+                live[made] = np.logical_and.reduce(over)
+                ahead[made] = live[made] & ahead[step.operands[0]]
+            else:
+                live[made] = np.logical_or.reduce(over)
+                ahead[made] = np.logical_or.reduce([ahead[operand] for operand in step.operands])
+        for step in reversed(self.steps):
+            given = behind[step.start : step.stop]
+            if isinstance(step, Layer):
+                of_groups = (given & step.part[0]).reshape(step.groups, -1).any(axis=1)
+                behind[step.reads[of_groups.repeat(step.shape[1])]] = True
+            elif step.kind == "gate":
+                behind[step.operands[0][given & live[step.start : step.stop]]] = True
+            elif step.kind == "add":
+                for operand in step.operands:
+                    behind[operand[given]] = True
+            behind[-1] = False
+        return ahead, behind
+
     def check(self, masks: MaskSet) -> None:
         """WiringError that names the first mask, in its own order, which is or fits no layer of this wiring."""
         for name in masks:
@@ -449,7 +518,10 @@ def _runs(units: np.ndarray) -> list[list[int]]:
 def _lists_of_runs(document: Mapping[str, Any]) -> Iterator[Any]:
     yield from (document["inputs"], document["outputs"])
     for step in document["steps"]:
-        yield from (step["reads"],) if step["step"] == "layer" else step["operands"]
+        if step["step"] == "layer":
+            yield from (step["reads"], *(step[side] for side in _PARTS if side in step))
+        else:
+            yield from step["operands"]
 
 
 def _length(runs: Iterable[Sequence[int]]) -> int:
@@ -467,6 +539,9 @@ def _length(runs: Iterable[Sequence[int]]) -> int:
 def _from_runs(runs: Iterable[Sequence[int]]) -> np.ndarray:
     parts = [np.repeat(np.arange(first, first + count, dtype=np.int32), repeat) for first, count, repeat in runs]
     return np.concatenate(parts) if parts else np.zeros(0, np.int32)
+
+
+_PARTS = ("rows", "columns")
 
 
 def _step_to_json(step: Step) -> dict[str, Any]:
@@ -490,6 +565,7 @@ def _step_to_json(step: Step) -> dict[str, Any]:
         "dilation": list(step.dilation),
         "positions": step.positions,
         "transposed": step.transposed,
+        **{side: _runs(part) for side in _PARTS if (part := getattr(step, side)) is not None},
     }
 
 
@@ -497,7 +573,7 @@ def _step_from_json(entry: Mapping[str, Any]) -> Step:
     fields = dict(entry)
     kind = fields.pop("step")
     if kind == "layer":
-        return Layer(**{**fields, "reads": _from_runs(fields["reads"])})
+        return Layer(**fields | {side: _from_runs(fields[side]) for side in ("reads", *_PARTS) if side in fields})
     operands = tuple(_from_runs(runs) for runs in fields["operands"])
     return Join(kind, operands, fields["start"], fields["width"])
 

@@ -41,12 +41,7 @@ class Pair:
 def pairs(graph: LayeredGraph) -> list[Pair]:
     """Pairs of masked layers of a wired graph, in running order of the second."""
     steps = [step for step in graph.steps if isinstance(step, Block)]
-    seen: dict[str, Bipartite] = {}
-
-    def of_kernels(block: Block) -> Bipartite:
-        if block.name not in seen:
-            seen[block.name] = of_block(replace(block, layer_view="kernel"))
-        return seen[block.name]
+    seen = {block.name: of_block(replace(block, layer_view="kernel")) for block in graph.masked_blocks}
 
     found = []
     for place, second in enumerate(steps):
@@ -57,7 +52,7 @@ def pairs(graph: LayeredGraph) -> list[Pair]:
             if len(taps) and first.masked and second.masked:
                 made = units[taps] - first.layer.start
                 order = np.argsort(made, kind="stable")
-                found.append(Pair(first, second, of_kernels(first), of_kernels(second), taps[order], made[order]))
+                found.append(Pair(first, second, seen[first.name], seen[second.name], taps[order], made[order]))
     return found
 
 

@@ -7,6 +7,7 @@ all paths.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from topo.graph import Block, LayeredGraph, columns_to_inputs
 from topo.masks import BitRows, MaskSet
 from topo.metrics import flow, metric, shared
 from topo.report import Value
+from topo.wiring import Layer
 
 _NPB = "Pham et al., Towards Data-Agnostic Pruning At Initialization, NeurIPS 2023"
 _VK = "Vysogorets & Kempe, Connectivity Matters, arXiv 2107.02306"
@@ -350,17 +352,33 @@ def layer_path_entropy_width(graph: LayeredGraph, block: Block) -> Value:
     return Value(_widths(graph)[_first_use(graph)[block.name]], None)
 
 
+def entropy_bound(graph: LayeredGraph) -> float:
+    """Sum over layers of log n, n the kept parameters that a path could meet: what path_entropy reaches at most.
+
+    Parameters that only gate (queries, keys), or lead nowhere in this wiring, are in neither (`Wiring.reachable`).
+    """
+    assert graph.wiring is not None
+    ahead, behind = graph.wiring.reachable
+    bound = 0.0
+    for step in graph.steps:
+        if isinstance(step, Block) and not step.source:
+            assert step.layer is not None
+            fed, used = ahead[step.edges.reads], behind[step.layer.start : step.layer.stop]
+            every = fed.all() and used.all()
+            total = step.edges.total if every else float(step.edges.pull(fed.astype(np.float64)) @ used)
+            bound += math.log(total) if total else 0.0
+    return bound
+
+
 @shared
-def _parameter_entropies(graph: LayeredGraph) -> list[tuple[float, float]]:
-    """(H, log n) for each layer: entropy of the parameter on a random path through it, and its bound.
+def _path_entropy(graph: LayeredGraph) -> float:
+    """Sum over layers of the entropy H of the parameter on a random path through it; 0 of one that no path meets.
 
     With p_ij = F_i B_j / P_e for each of M_ij parameters, P_e = sum F_i M_ij B_j:
     H = log P_e - [ sum_i F_i log F_i (M^T B)_i + sum_j B_j log B_j (M F)_j ] / P_e, free of the scales of F and B.
-    A layer whose paths are all cut wastes its parameters: (0, log n). One that works through gates alone (queries,
-    keys) is met by no path of the value branch whatever its mask, and is left out.
     """
-    walk, effective = flow.effective_counts(graph), flow.effective_by_step(graph)
-    found = []
+    walk = flow.effective_counts(graph)
+    found = 0.0
     for index, read in walk.read.items():
         step = graph.steps[index]
         assert isinstance(step, Block)
@@ -368,10 +386,7 @@ def _parameter_entropies(graph: LayeredGraph) -> list[tuple[float, float]]:
         given, taken = walk.forward[index + 1].mantissa, walk.pushed[index].mantissa
         # Both sums run over the same paths: each is divided by its own total, so that the scales cancel.
         total_in, total_out = float(ahead @ taken), float(given @ behind)
-        bound = math.log(step.edges.total) if step.edges.total else 0.0
         if total_in <= 0 or total_out <= 0:
-            if not effective[index].any():
-                found.append((0.0, bound))
             continue
         inside = ahead > 0
         mean_ahead = float((ahead[inside] * np.log(ahead[inside])) @ taken[inside]) / total_in
@@ -380,41 +395,43 @@ def _parameter_entropies(graph: LayeredGraph) -> list[tuple[float, float]]:
         log_total = math.log(total_in) + (walk.pushed[index].exponent - walk.backward[index + 1].exponent) * math.log(
             2.0
         )
-        found.append((max(log_total - mean_ahead - mean_behind, 0.0), bound))
+        found += max(log_total - mean_ahead - mean_behind, 0.0)
     return found
 
 
 @_network("nats", _BALANCE)
 def path_entropy(graph: LayeredGraph) -> Value:
     """U = sum over layers of the entropy of the parameter that a random path through the layer uses."""
-    if not _has_paths(graph):
-        return Value(math.nan, _NO_PATH)
-    return Value(sum(entropy for entropy, _ in _parameter_entropies(graph)), None)
+    return Value(_path_entropy(graph), None) if _has_paths(graph) else Value(math.nan, _NO_PATH)
 
 
 @_network("fraction", _BALANCE)
 def balance_gap(graph: LayeredGraph) -> Value:
-    """1 - U / sum over layers of log n, n kept weights: 0 iff every parameter of a layer lies on equally many paths."""
+    """1 - U / sum over layers of log n, n kept weights: 0 iff every parameter of a layer lies on equally many paths.
+
+    A layer whose paths are all cut wastes its n parameters; those that no path could meet, as they only gate or lead
+    nowhere, count in neither sum.
+    """
     if not _has_paths(graph):
         return Value(math.nan, _NO_PATH)
-    entropies = _parameter_entropies(graph)
-    bound = sum(log_n for _, log_n in entropies)
+    bound = entropy_bound(graph)
     if bound == 0:
         return Value(math.nan, "every layer keeps a single parameter: the bound is 0")
-    return Value(1.0 - sum(entropy for entropy, _ in entropies) / bound, None)
+    return Value(1.0 - _path_entropy(graph) / bound, None)
 
 
 # FLOPs of one example; one multiply-accumulate is two.
 
 
-def _macs(graph: LayeredGraph, weights: dict[str, int]) -> Value:
+def _macs(graph: LayeredGraph, weights: Callable[[Block, Layer], int]) -> Value:
+    """Sum over all uses of layers of the weights that take part, times output positions."""
     total = 0
     for step in graph.steps:
         if not isinstance(step, Block) or step.layer is None or step.layer.kind == "embedding":
             continue
         if step.layer.positions is None:
             return Value(math.nan, f"output size of '{step.name}' is unknown: give the model and its input shape")
-        total += weights[step.name] * step.layer.positions
+        total += weights(step, step.layer) * step.layer.positions
     return Value(total, None)
 
 
@@ -425,19 +442,26 @@ def _twice(value: Value) -> Value:
 @_network("multiply-accumulates")
 def macs_dense(graph: LayeredGraph) -> Value:
     """Multiply-accumulates of the dense layers on one example: weights x output positions."""
-    return _macs(graph, {block.name: block.size for block in graph.blocks})
+    return _macs(graph, lambda step, layer: layer.used)
 
 
 @_network("multiply-accumulates")
 def macs_kept(graph: LayeredGraph) -> Value:
     """Multiply-accumulates of the kept weights on one example."""
-    return _macs(graph, {block.name: block.kept for block in graph.blocks})
+    return _macs(graph, lambda step, layer: step.kept)
 
 
 @_network("multiply-accumulates")
 def macs_effective(graph: LayeredGraph) -> Value:
     """Multiply-accumulates of the effective weights on one example."""
-    return _macs(graph, _effective_by_layer(graph))
+    words = flow.effective_words(graph)  # of any use: a weight that is kept for one is multiplied by in all
+
+    def effective(step: Block, layer: Layer) -> int:
+        if layer.used == layer.size:
+            return _effective_by_layer(graph)[step.name]
+        return int(np.bitwise_count(words[step.name] & step.rows.words).sum(dtype=np.int64))
+
+    return _macs(graph, effective)
 
 
 @_network("FLOPs")

@@ -73,9 +73,22 @@ def mend(
             if stuck and not work.changed and not sprout(work, missing):
                 names, units = stuck[0]
                 what = f"'{names[0]}'" if len(names) == 1 else "the network"
-                raise TopoError(f"{units} parameters find no place: all of {what} is full or closed by a constraint")
+                raise TopoError(
+                    f"{units} parameters find no place: all of {what} is full or closed by a constraint"
+                    + _leading_nowhere(problem, names)
+                )
         masks = work.masks()
     raise TopoError(
         f"no masks of {total} parameters were found in {ROUNDS} rounds in which all are effective: "
         "the budget is too small or too large for the constraints"
     )
+
+
+def _leading_nowhere(problem: Problem, names: tuple[str, ...]) -> str:
+    """Of these layers, those with parameters that lie on no path even if every one is kept, for an error."""
+    name = problem.names[0]
+    dense = build_graph(MaskSet({name: np.ones(problem.layer(name).shape, bool)}), problem.wiring)
+    words = flow.effective_words(dense)
+    lost = {name: problem.layer(name).size - int(np.bitwise_count(words[name]).sum()) for name in names}
+    told = ", ".join(f"{count:,} of '{name}'" for name, count in lost.items() if count)
+    return f"; on no path of this wiring lie {told}" if told else ""

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from topo.errors import TopoError
-from topo.graph import Block, LayeredGraph, build_graph
+from topo.graph import LayeredGraph, build_graph
 from topo.masks import MaskSet
 from topo.metrics import metrics
+from topo.metrics.paths import entropy_bound
 from topo.optimize.bounds import Bound, upper_bound
 from topo.optimize.water import water_fill
 from topo.quotas import budgets as quota_budgets
@@ -116,14 +117,15 @@ class Problem:
         return found
 
     @cached_property
-    def costs(self) -> dict[str, int]:
-        """Layer -> multiply-accumulates of one weight on one example, over all uses of the parameter."""
-        found = dict.fromkeys(self.names, 0)
+    def costs(self) -> dict[str, float]:
+        """Layer -> multiply-accumulates of one weight on one example, over all uses of the parameter; a mean of them
+        where a use takes a part of the parameter."""
+        found = dict.fromkeys(self.names, 0.0)
         for layer in self.wiring.layers:
             if layer.name in found:
                 if layer.positions is None:
                     raise TopoError(f"FLOPs of '{layer.name}' are unknown: give the model and its input shape")
-                found[layer.name] += layer.positions
+                found[layer.name] += layer.positions * layer.used / layer.size
         return found
 
     @cached_property
@@ -185,8 +187,9 @@ class Certificate:
     """How good a mask is against what no mask can pass.
 
     entropy: U, nats, sum over layers of the entropy of the parameter on a random path. log_budgets: sum over layers of
-    log n_e, its upper bound for these budgets. ratio: U / that, 1 iff every parameter of a layer is on equally many
-    paths. bound: on log10 paths of any mask with as many parameters.
+    log n_e, its upper bound for these budgets (what only gates, or leads nowhere, is in neither). ratio: U /
+    that, 1 iff every parameter of a layer is on equally many paths. bound: on log10 paths of any mask with as many
+    parameters.
     """
 
     kept: int
@@ -236,7 +239,6 @@ class Balanced:
         def value(name: str) -> Any:
             return metrics[f"network:{name}"](self.graph).number
 
-        uses = [step for step in self.graph.steps if isinstance(step, Block) and not step.source and step.kept]
         return Certificate(
             kept=value("kept"),
             effective=value("effective_params"),
@@ -245,7 +247,7 @@ class Balanced:
             width=value("path_entropy_width"),
             log10_paths=value("log10_effective_paths"),
             entropy=value("path_entropy"),
-            log_budgets=sum(math.log(step.kept) for step in uses),
+            log_budgets=entropy_bound(self.graph),
             bound=upper_bound(self.problem.wiring, total=self.masks.kept),
         )
 

@@ -113,7 +113,8 @@ class _Plan:
             into = side if self._whole(old.reads) else 1
             shape = (old.shape[0] // out, old.shape[1] if depthwise else old.shape[1] // into, *old.shape[2:])
             groups = old.groups // into if depthwise else old.groups
-            steps.append(replace(old, shape=shape, reads=number[old.reads][::into], start=start, groups=groups))
+            reads = number[old.reads][::into]
+            steps.append(replace(old, shape=shape, reads=reads, start=start, groups=groups, rows=None, columns=None))
             self.sides[old.name] = (out, 1 if depthwise else into)
             self.areas[old.name] = out if depthwise else out * into
         outputs = number[wiring.outputs][:: side if self._whole(wiring.outputs) else 1]

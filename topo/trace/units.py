@@ -10,7 +10,7 @@ in its parameter, again expanded tensors, so that transposes, slices and splits 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -250,8 +250,9 @@ class Units:
         """Emit the layer of a weight and give the ids of its outputs, shaped as the view's `shared` + `out` axes.
 
         reads: the units behind the view's `shared` + `into` axes, flattened. The rest of the view's axes are the
-        kernel's. A slice of a parameter makes the whole layer, with no unit (-1) read at the columns outside. The
-        axes of a parameter that picks one of several matrices (experts) become groups.
+        kernel's. A slice of a parameter makes the whole layer, with its `rows` and `columns` noted and no unit (-1)
+        read at the columns outside; slices that do the same to the same units are one layer. The axes of a parameter
+        that picks one of several matrices (experts) become groups.
         """
         rest = [d for d in range(len(weight.shape)) if d not in (*out, *into, *shared)]
         role: dict[int, str] = {}
@@ -301,6 +302,7 @@ class Units:
         shape = (n_out * n_group * per_group, n_in // per_group, *(weight.size[a] for a in axes["kernel"]))
         if n_group > 1 or len(axes["out"]) > 1 or len(axes["in"]) > 1:
             self.note(f"parameter '{weight.name}' of shape {weight.size} is read as a mask of shape {shape}")
+        rows = group[:, None] * n_out + row[None, :]
         start = self._emit(
             weight.name,
             shape,
@@ -309,12 +311,13 @@ class Units:
             groups=max(groups, n_group),
             positions=positions,
             transposed=flipped,
+            rows=_part(rows, shape[0]) if groups == 1 else None,
+            columns=_part(column, shape[1]) if groups == 1 else None,
             **geometry,
         )
         if groups > 1:
             return torch.arange(start, start + shape[0], dtype=torch.int32)
-        made = start + group[:, None] * n_out + row[None, :]
-        return torch.from_numpy(made.astype(np.int32)).view([weight.shape[d] for d in (*shared, *out)])
+        return torch.from_numpy((start + rows).astype(np.int32)).view([weight.shape[d] for d in (*shared, *out)])
 
     @staticmethod
     def _flat(weight: Weight, axes: Sequence[int], dims: Sequence[int]) -> np.ndarray:
@@ -352,10 +355,37 @@ class Units:
         )
         return np.arange(start, start + width, dtype=np.int32)
 
-    def _emit(self, name: str, shape: tuple[int, ...], reads: np.ndarray, **fields: Any) -> int:
+    def _emit(self, name: str, shape: tuple[int, ...], reads: np.ndarray, **about: Any) -> int:
         if self._shapes.setdefault(name, shape) != shape:
             raise TraceError(
                 f"parameter '{name}' is used with shapes {self._shapes[name]} and {shape}; a mask has one shape"
             )
-        self.steps.append(Layer(name, shape, reads, self.count, **fields))
+        layer = Layer(name, shape, reads, self.count, **about)
+        for index, before in enumerate(self.steps):
+            if isinstance(before, Layer) and _continues(before, layer):
+                assert before.rows is not None and layer.rows is not None
+                self.steps[index] = replace(before, rows=_part(np.append(before.rows, layer.rows), shape[0]))
+                return before.start
+        self.steps.append(layer)
         return self._reserve(shape[0])
+
+
+def _part(places: np.ndarray, length: int) -> np.ndarray | None:
+    """The distinct places, ascending; None if these are all."""
+    distinct = np.unique(places)
+    return distinct if len(distinct) < length else None
+
+
+def _continues(before: Layer, layer: Layer) -> bool:
+    """Whether two uses of slices of a parameter differ in their rows alone, and share none."""
+    return (
+        before.name == layer.name
+        and before.rows is not None
+        and layer.rows is not None
+        and not np.isin(before.rows, layer.rows).any()
+        and all(
+            np.array_equal(getattr(before, key.name), getattr(layer, key.name))
+            for key in fields(Layer)
+            if key.name not in ("rows", "start")
+        )
+    )
