@@ -653,6 +653,28 @@ def test_own_files_lay_masks_out_as_parameters(tmp_path):
         topo.read_masks(path)
 
 
+def test_a_square_layer_keeps_its_layout_through_a_conversion_without_the_model(tmp_path):
+    """Nothing in its shape says how it is stored; where the masks came from does."""
+    layers = torch.nn.Conv2d(3, 4, 1), torch.nn.ConvTranspose2d(4, 4, 2, stride=2), torch.nn.Conv2d(4, 2, 1)
+    model = torch.nn.Sequential(*layers)
+    wiring = topo.trace(model, (3, 4, 4))
+    for layer in layers:
+        torch.nn.utils.prune.random_unstructured(layer, "weight", 0.5)
+    path = save(tmp_path / "pruned.pt", model.state_dict())
+    masks = topo.read_masks(path, wiring)
+    assert not (masks["1.weight"] == masks["1.weight"].swapaxes(0, 1)).all() and masks.provenance["notes"] == []
+    topo.write_masks(topo.read_masks(path), tmp_path / "own.safetensors")
+    own = topo.read_masks(tmp_path / "own.safetensors", wiring)
+    assert own == masks and own.provenance["notes"] == []
+    topo.write_masks(topo.read_masks(path), tmp_path / "plain.npz")
+    plain = topo.read_masks(tmp_path / "plain.npz", wiring).provenance["notes"]
+    assert plain == ["square layers that torch stores input-first, taken as (out, in): '1.weight'"]
+    for odd in ("spam", 3, [1]):  # what a stranger may write
+        known = topo.read_masks(path).with_provenance(source={"format": odd}, format="topo", file="x")
+        topo.write_masks(known, tmp_path / "odd.safetensors")
+        assert topo.read_masks(tmp_path / "odd.safetensors", wiring) != masks
+
+
 def test_shards_and_folders(tmp_path):
     masks = some_masks()
     weights = tensors({name: masks[name] * 2 for name in masks}, torch.bfloat16)

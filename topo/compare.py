@@ -67,7 +67,9 @@ def compare(a: MaskSet, b: MaskSet) -> Comparison:
     for name in shared:
         ours, theirs = a.rows(name), b.rows(name)
         if ours.shape != theirs.shape:
-            raise MaskError(f"'{name}' has shape {ours.shape} in A but {theirs.shape} in B")
+            turned = ours.shape[1::-1] == theirs.shape[:2] and ours.shape[2:] == theirs.shape[2:]
+            hint = "; one may be as stored input-first: read both with their model" if turned else ""
+            raise MaskError(f"'{name}' has shape {ours.shape} in A but {theirs.shape} in B{hint}")
         both = int(np.bitwise_count(ours.words & theirs.words).sum(dtype=np.int64))
         layers.append({"layer": name, "shape": ours.shape, **_numbers(ours.size, ours.kept(), theirs.kept(), both)})
     total: dict[str, Any] = _numbers(

@@ -107,9 +107,11 @@ def _masks(reader: Reader, source: Source) -> MaskSet:
     found = without_scales({names[name]: tensor for name, tensor in found.items()}, source, reader.output_first)
     if not found:
         raise FormatError("it holds no mask of two or more dimensions")
-    rows: dict[str, BitRows] = {
-        name: tensor.bits(name) for name, tensor in oriented(found, source.wiring, reader.output_first).items()
-    }
+    output_first = reader.output_first and not source.as_parameters
+    found, unsure = oriented(found, source.wiring, output_first)
+    if unsure and output_first:
+        source.notes.append(f"square layers that torch stores input-first, taken as (out, in): {some(unsure)}")
+    rows: dict[str, BitRows] = {name: tensor.bits(name) for name, tensor in found.items()}
     inferred = [name for name, tensor in found.items() if tensor.inferred]
     if inferred:
         full = sum(rows[name].kept() == rows[name].size for name in inferred)

@@ -65,15 +65,17 @@ def stored_shapes(wiring: Wiring) -> dict[str, tuple[int, ...]]:
     return {name: stored_shape(wiring.layer(name)) for name in wiring.names}
 
 
-def oriented(found: Mapping[str, Tensor], wiring: Wiring | None, output_first: bool) -> dict[str, Tensor]:
+def oriented(
+    found: Mapping[str, Tensor], wiring: Wiring | None, output_first: bool
+) -> tuple[dict[str, Tensor], list[str]]:
     """Masks of input-first parameters turned output-first, those of stacked experts (experts, out, in) laid flat.
 
     A square layer does not show how it is stored: then it is as the file's other layers are, and if none tells, as the
-    format stores them (`output_first`).
+    format stores them (`output_first`); the names of those stand second.
     """
     turned = dict(found)
     if wiring is None:
-        return turned
+        return turned, []
     for name, tensor in found.items():
         shape = wiring.shapes.get(name)
         if tensor.ndim == 3 and shape == (tensor.shape[0] * tensor.shape[1], tensor.shape[2]):
@@ -85,7 +87,7 @@ def oriented(found: Mapping[str, Tensor], wiring: Wiring | None, output_first: b
         stored = stored_shape(layer)
         if found[name].shape == stored and (stored != layer.shape or not square_is_final):
             turned[name] = found[name].output_first(layer.groups)
-    return turned
+    return turned, [] if told else list(layers)
 
 
 def without_scales(found: Mapping[str, Tensor], source: Source, masks_only: bool = False) -> dict[str, Tensor]:

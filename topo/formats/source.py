@@ -28,12 +28,14 @@ class Source:
 
     state: the tensors by name of the innermost state dict; trail: the keys that led to it.
     notes: what the reader assumed or left out, a line each. provenance: what the file says of itself.
+    as_parameters: the file says that input-first layers are laid out as their parameters, whatever its format does.
     """
 
     container: Container
     wiring: Wiring | None = None
     notes: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
+    as_parameters: bool = False
 
     @property
     def content(self) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from topo._version import __version__
 from topo.errors import FormatError
 from topo.formats import safetensors
-from topo.formats.source import Found, Source, reader
+from topo.formats.source import Found, Source, formats, reader
 from topo.formats.tensors import Tensor
 from topo.masks import MaskSet
 
@@ -70,6 +70,12 @@ def _json(value: Any) -> str:
         raise FormatError(f"the provenance of the masks cannot be written as JSON: {error}") from None
 
 
+def _as_read(origin: Any) -> bool:
+    """Whether masks come from a file of a format that lays them out as parameters, read without its model."""
+    name = origin.get("format") if isinstance(origin, dict) else None
+    return isinstance(name, str) and name in formats and not formats[name].output_first
+
+
 @reader(
     "topo",
     "the project's own .safetensors: a uint8 tensor per mask, model, method, density and seed as text",
@@ -103,6 +109,7 @@ def read(source: Source) -> Found:
             raise ValueError("a layer in less than one group")
         if turned:
             source.provenance["input_first"] = turned
+        source.as_parameters = not turned and _as_read(known.get("source"))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(f"its metadata is corrupt: {error}") from None
     found = {name: source.state[name] for name in dict.fromkeys([*first, *source.state])}

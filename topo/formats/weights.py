@@ -32,7 +32,7 @@ def weights_of(source: Source, masks: MaskSet, wiring: Wiring | None) -> dict[st
     """
     floats = {_plain(name): tensor for name, tensor in source.state.items() if tensor.is_float}
     names = aligned(floats, wiring)
-    found = oriented({names[name]: tensor for name, tensor in floats.items()}, wiring, output_first=False)
+    found, _ = oriented({names[name]: tensor for name, tensor in floats.items()}, wiring, output_first=False)
     if wiring is None:  # what the masks themselves know of their network
         turned = masks.provenance.get("input_first", {})
         found |= {name: found[name].output_first(groups) for name, groups in turned.items() if name in found}
