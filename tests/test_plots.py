@@ -127,6 +127,38 @@ def test_what_cannot_be_drawn():
         plots.layer_profile([], ax=_axes())
 
 
+def test_masks_and_graphs_are_analysed_where_reports_are_drawn():
+    import topo
+    from topo.errors import WiringError
+
+    rng = np.random.default_rng(0)
+    one, two = (topo.MaskSet({"a": rng.random((9, 8)) < p, "b": rng.random((4, 9)) < p}) for p in (0.5, 0.8))
+    reports = [
+        topo.analyze(masks, metrics="density,nodes,effective_nodes,log10_effective_paths") for masks in (one, two)
+    ]
+    graph = topo.build_graph(two, topo.chain(two))
+    for data, same in (
+        (one, reports[0]),
+        ([one, two], reports),
+        ({"x": [one, graph], "y": reports[1]}, {"x": reports, "y": reports[1]}),
+    ):
+        drawn, expected = (plots.nodes_paths(item, ax=_axes()) for item in (data, same))
+        assert [line.get_xydata().tolist() for line in drawn.lines] == [
+            line.get_xydata().tolist() for line in expected.lines
+        ]
+    drawn = plots.ramanujan_profile(one, ax=_axes())
+    expected = plots.ramanujan_profile(topo.analyze(one, metrics="kept,ramanujan_gap,imdb"), ax=_axes())
+    assert drawn.lines[0].get_ydata() == pytest.approx(expected.lines[0].get_ydata())
+    skip = topo.MaskSet({"a": np.ones((4, 3)), "b": np.ones((2, 5))})
+    with pytest.raises(WiringError, match="'mask 1' needs the network's wiring"):
+        plots.nodes_paths(skip, ax=_axes())
+    with pytest.raises(TopoError, match="'masks', whose effective_nodes are not known: needs the network's wiring"):
+        plots.nodes_paths([topo.analyze(skip)], ax=_axes())
+    for kind, what in (("frontier", "MaskSet"), ("accuracy_sparsity", "MaskSet")):
+        with pytest.raises(TopoError, match=f"drawn of a table of masks or runs, not of a {what}"):
+            getattr(plots, kind)(one)
+
+
 def test_paper_sets_the_column_and_leaves_no_trace():
     before = dict(matplotlib.rcParams)
     with plots.paper("icml"):

@@ -176,7 +176,7 @@ def _folded(lines: Sequence[Sequence[str]], brief: bool) -> list[list[str]]:
         if name.endswith("_layers") and name.removesuffix("_layers") in means:
             continue
         if name in means:
-            unit = f"{unit}, mean of {counts[name]} layers"
+            unit = f"{unit}, mean of {counts[name]} layer{'s' * (counts[name] != '1')}"
         if not brief or name in told:
             folded.append([name, value, unit, view])
     return folded

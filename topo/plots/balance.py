@@ -11,13 +11,18 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from topo.errors import TopoError
+from topo.graph import LayeredGraph
+from topo.masks import MaskSet
+from topo.networks import find_wiring
 from topo.plots import plot
 from topo.plots.furniture import GREY, RED, axes, key, legend, name_points, name_x, name_y, percent, series
-from topo.plots.given import called, density_of, labelled, number, rows_of, short
+from topo.plots.given import called, density_of, labelled, number, report_of, rows_of, short, wired
 from topo.report import Report
+from topo.wiring import Wiring
 
 _METRICS = "density,nodes,effective_nodes,log10_effective_paths"
-Data = Report | Sequence[Report] | Mapping[str, Report | Sequence[Report]] | Sequence[Mapping[str, Any]]
+Drawn = Report | MaskSet
+Data = Drawn | Sequence[Drawn] | Mapping[str, Drawn | Sequence[Drawn]] | Sequence[Mapping[str, Any]]
 
 
 @plot("reports", _METRICS)
@@ -29,22 +34,24 @@ def nodes_paths(
     lines: bool = True,
     front: bool = True,
     names: bool = True,
+    wiring: Wiring | str | Any | None = None,
     **style: Any,
 ) -> Axes:
     """Effective nodes against log10 effective paths, a point for each mask; lines of equal balance.
 
-    data: reports with effective_nodes, log10_effective_paths and density; by label, one or several each (a method at
-    several densities); or rows of a table with these columns and `group`. Points of one group are joined by density,
-    and each is called by its density. lines: grey lines of equal log P + L log N, the budget that the balance law
-    log P + sum of log widths <= sum of log parameters splits where the nodes of L + 1 layers are spread evenly (drawn
-    where L is known; exact for chains).
+    data: reports with effective_nodes, log10_effective_paths and density, or masks; by label, one or several each (a
+    method at several densities); or rows of a table with these columns and `group`. Points of one group are joined by
+    density, and each is called by its density. lines: grey lines of equal log P + L log N, the budget that the balance
+    law log P + sum of log widths <= sum of log parameters splits where the nodes of L + 1 layers are spread evenly
+    (drawn where L is known; exact for chains).
     front: join the points that no other has more nodes and more paths than. A mask without paths is a cross below.
-    style: of the points.
+    wiring: of masks that are no plain chain; a Wiring, a model's name or a torch module. style: of the points.
 
-    Raises TopoError if the masks are of different networks: their numbers of all nodes, where reports or rows hold
-    them (`nodes`), or the shapes of layers of one name in reports differ.
+    Raises TopoError if nodes and paths are not known for want of the wiring, or if the masks are of different
+    networks: their numbers of all nodes, where reports or rows hold them (`nodes`), or the shapes of layers of one name
+    in reports differ.
     """
-    groups, layers = _groups(data, group)
+    groups, layers = _groups(_reported(data, wiring), group)
     ax = axes(ax)
     every = [point for found in groups.values() for point in found]
     alive = [p for p in every if math.isfinite(p[0]) and math.isfinite(p[1])]
@@ -80,15 +87,8 @@ Point = tuple[float, float, float]  # nodes, log10 paths, density
 
 def _groups(data: Any, group: str) -> tuple[dict[str, list[Point]], int | None]:
     """Points by label, and how many layers the networks have, where all have equally many."""
-    if isinstance(data, Report) or _holds(data, Report):
-        reports: dict[str, list[Report]] = {}
-        if isinstance(data, Mapping):
-            for label, item in data.items():
-                reports[str(label)] = [item] if isinstance(item, Report) else list(item)
-        else:
-            given = labelled(data, Report, "a scatter")
-            for label, item in zip(short(list(given)), given.values()):
-                reports[label] = [item]
+    if _holds(data, Report):
+        reports = {str(label): found for label, found in data.items()}
         if not any(reports.values()):
             raise TopoError("a scatter is drawn of one mask or more; none was given")
         _one_network(reports)
@@ -102,6 +102,27 @@ def _groups(data: Any, group: str) -> tuple[dict[str, list[Point]], int | None]:
         place = (number(row["effective_nodes"]), number(row["log10_effective_paths"]), density_of(row))
         found.setdefault(called(row, group, "masks"), []).append(place)
     return found, None
+
+
+def _reported(data: Any, wiring: Any) -> Any:
+    """The data with reports in place of masks."""
+    kinds = Report | MaskSet | LayeredGraph
+    net = None if wiring is None else find_wiring(wiring)
+    if isinstance(data, kinds):
+        data = [data]
+    if not _holds(data, kinds):
+        return data
+    if not isinstance(data, Mapping):
+        given = labelled(data, kinds, "a scatter")
+        data = dict(zip(short(list(given)), given.values()))
+    return {
+        label: [_analysed(part, label, net) for part in (item if isinstance(item, list | tuple) else [item])]
+        for label, item in data.items()
+    }
+
+
+def _analysed(item: Any, label: str, wiring: Wiring | None) -> Report:
+    return item if isinstance(item, Report) else report_of(wired(item, wiring, f"'{label}'"), _METRICS)
 
 
 def _one_network(reports: Mapping[str, Sequence[Report]]) -> None:
@@ -132,7 +153,7 @@ def _same_nodes(every: Sequence[tuple[str, float]]) -> None:
             )
 
 
-def _holds(data: Any, kind: type) -> bool:
+def _holds(data: Any, kind: Any) -> bool:
     items = list(data.values()) if isinstance(data, Mapping) else list(data) if isinstance(data, Sequence) else []
     items = [part for item in items for part in (item if isinstance(item, list | tuple) else [item])]
     return bool(items) and all(isinstance(item, kind) for item in items)
@@ -143,6 +164,9 @@ def _point(report: Report) -> Point:
         if name not in report.network:
             raise TopoError(f"the report of '{report.mask}' holds no '{name}'; analyze with metrics='paths'")
     found = report.network
+    if isinstance(found["effective_nodes"], float) and math.isnan(found["effective_nodes"]):
+        why = next((note["note"] for note in report.notes if note["metric"] == "effective_nodes"), "undefined")
+        raise TopoError(f"a scatter cannot show '{report.mask}', whose effective_nodes are not known: {why} (--model)")
     return number(found["effective_nodes"]), number(found["log10_effective_paths"]), number(found.get("density"))
 
 

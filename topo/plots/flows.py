@@ -63,7 +63,7 @@ def path_flow(
         raise TopoError(f"tau is {tau}; it is a share over 0, up to 1")
     if most_units is not None and most_units < 1:
         raise TopoError(f"most_units is {most_units}; it is 1 or more")
-    graph = wired(one(data, Masked, "a flow"), wiring, "a flow")
+    graph = wired(one(data, Masked, "a flow of paths"), wiring, "a flow of paths")
     centrality = unit_centrality(graph)
     if np.isnan(centrality).any():
         raise TopoError("no path from the inputs to the outputs is left: there is no flow to draw")

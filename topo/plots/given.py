@@ -162,6 +162,8 @@ def report_of(item: Report | Masked, metrics: str, wiring: Any = None) -> Report
 
 def rows_of(data: Any, needed: Sequence[str] = ()) -> list[dict[str, Any]]:
     """A table as rows: a list of mappings, columns by name, a pandas table; TopoError if a needed column is missing."""
+    if isinstance(data, Report | MaskSet | LayeredGraph):
+        raise TopoError(f"this figure is drawn of a table of masks or runs, not of a {type(data).__name__}")
     if hasattr(data, "to_dict") and hasattr(data, "columns"):
         rows = [dict(row) for row in data.to_dict("records")]
     elif isinstance(data, Mapping):
@@ -175,7 +177,7 @@ def rows_of(data: Any, needed: Sequence[str] = ()) -> list[dict[str, Any]]:
     else:
         rows = []
         for row in _listed(data, "a table"):
-            if not isinstance(row, Mapping):
+            if not isinstance(row, Mapping) or isinstance(row, MaskSet):
                 raise TopoError(f"a table holds rows, which are mappings, not {type(row).__name__}")
             rows.append(dict(row))
     if not rows:

@@ -47,7 +47,7 @@ def layered_graph(
     for name, value in (("most_units", most_units), ("most_edges", most_edges)):
         if value is not None and value < 1:
             raise TopoError(f"{name} is {value}; it is 1 or more")
-    graph = wired(one(data, Masked, "a network"), wiring, "a network")
+    graph = wired(one(data, Masked, "a graph"), wiring, "a graph of layers")
     columns = Columns(graph)
     live = np.asarray(flow.live(graph).effective)
     alive = np.zeros_like(live)

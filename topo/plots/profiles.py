@@ -41,6 +41,8 @@ Data = Profiled | Sequence[Profiled] | Mapping[str, Profiled]
 
 # A logarithmic scale pays when the largest value is this many times the smallest.
 _DECADES = 20.0
+# What a Ramanujan profile is drawn of.
+_SPECTRA = "kept,ramanujan_gap,imdb"
 # Metrics of layers that masks alone have.
 _COUNTED = ("kept", "density", "sparsity")
 # Counts of weights are the same in every view.
@@ -191,16 +193,18 @@ def density_profile(data: Data, ax: Axes | None = None, **style: Any) -> Axes:
     return ax
 
 
-@plot("reports", "kept,ramanujan_gap,imdb")
-def ramanujan_profile(data: Report, ax: Axes | None = None, **style: Any) -> Axes:
+@plot("reports", _SPECTRA)
+def ramanujan_profile(
+    data: Profiled, ax: Axes | None = None, *, wiring: Wiring | str | Any | None = None, **style: Any
+) -> Axes:
     """Ramanujan gap and IMDB of each layer; above 0 it expands as well as a Ramanujan graph.
 
     The IMDB is the mean gap of classes of units with equal degrees.
-    data: one Report with the metrics ramanujan_gap and, if it is to be drawn, imdb. Where one is undefined (too few
-    edges, or no class of units with equal degrees) its hollow mark stands at the bottom; a layer without parameters
-    has a red cross there. As `layer_profile`.
+    data: one Report with the metrics ramanujan_gap and, if it is to be drawn, imdb; or a MaskSet. Where one is
+    undefined (too few edges, or no class of units with equal degrees) its hollow mark stands at the bottom; a layer
+    without parameters has a red cross there. wiring: of masks, for the groups of convolutions. As `layer_profile`.
     """
-    report = one(data, Report, "a Ramanujan profile")
+    report = report_of(one(data, Profiled, "a Ramanujan profile"), _SPECTRA, wiring)
     asked = {"ramanujan_gap": "gap $\\Delta_r$ = bound $-\\,\\sigma_2$"}
     if any("imdb" in entry for entry in report.layers):
         asked["imdb"] = "IMDB"

@@ -159,7 +159,7 @@ def capture(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
             f"captured by {title}, which follows one way through the model: {why}" if title in _LAST_RESORTS else None
         )
         return replace(captured, note=note)
-    said = "; ".join(f"{' and '.join(titles)} failed: {text}" for text, titles in failures.items())
+    said = "; ".join(f"{' and '.join(titles)} failed: {text}" for text, titles in failures.items()).rstrip(".")
     raise TraceError(
         f"the model {type(module).__name__} could not be captured. {said}. Check the input shape (of one example, "
         "without the batch); else use topo.chain(masks) for a plain stack, or write the wiring as JSON by hand "
