@@ -148,7 +148,7 @@ def _stack(columns: Columns, bars: dict[int, _Bars], flows: list[Flow]) -> dict[
         level = 0.0
         for column in (c for c in columns.order if columns.depth[c] == depth):
             bars[column].low = level + np.concatenate([[0.0], np.cumsum(bars[column].shares)[:-1]])
-            level += float(bars[column].shares.sum()) + 0.03
+            level += float(bars[column].shares.sum()) + 0.03 * (bars[column].units > 0)
         for a, b, table in sorted(flows, key=lambda f: (columns.depth[f[1]], columns.depth[f[0]])):
             if columns.depth[a] < depth < columns.depth[b]:
                 passing[a, b, depth] = level
@@ -217,7 +217,8 @@ def _frame(ax: Axes, columns: Columns, bars: dict[int, _Bars], tau: float) -> No
     depths = sorted(set(columns.depth.values()))
     names: list[str] = []
     for depth in depths:
-        together = [c for c in columns.order if columns.depth[c] == depth]
+        every = [c for c in columns.order if columns.depth[c] == depth]
+        together = [c for c in every if bars[c].units] or every
         names.append(columns.names[together[0]] + (f" +{len(together) - 1}" if len(together) > 1 else ""))
     ax.set_xlim(-0.5, len(depths) - 0.5)
     ax.set_ylim(0, max(float(b.low[-1] + b.shares[-1]) for b in bars.values()) + 0.08)
@@ -234,14 +235,19 @@ def _frame(ax: Axes, columns: Columns, bars: dict[int, _Bars], tau: float) -> No
 
 
 def _counts(ax: Axes, columns: Columns, bars: dict[int, _Bars], room: float) -> str:
-    """Over each column the units of its core, of how many if `room` points hold it; in words, what it is."""
-    long = {c: f"{bars[c].core_units:,} of {bars[c].units:,}" for c in columns.order}
-    brief = {c: f"{bars[c].core_units:,}" for c in columns.order}
+    """Over each place the units of its core, of how many if `room` points hold it; in words, what it is."""
+    stacked: dict[int, list[_Bars]] = {}
+    for column in columns.order:
+        if bars[column].units:
+            stacked.setdefault(columns.depth[column], []).append(bars[column])
+    core = {depth: sum(b.core_units for b in found) for depth, found in stacked.items()}
+    top = {depth: max(float(b.low[0] + b.shares.sum()) for b in found) for depth, found in stacked.items()}
+    long = {depth: f"{core[depth]:,} of {sum(b.units for b in found):,}" for depth, found in stacked.items()}
+    brief = {depth: f"{units:,}" for depth, units in core.items()}
     for texts, said in ((long, "above: units in the core, of all live ones"), (brief, "above: units in the core")):
         if max(width_of(text, small()) for text in texts.values()) + 0.5 * small() <= room:
-            for column, text in texts.items():
-                place = (columns.depth[column], float(bars[column].low[0] + bars[column].shares.sum()))
+            for depth, text in texts.items():
                 look: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": small(), "color": GREY}
-                ax.annotate(text, place, (0, 2), textcoords="offset points", **look)
+                ax.annotate(text, (depth, top[depth]), (0, 2), textcoords="offset points", **look)
             return said
     return ""
