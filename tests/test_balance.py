@@ -130,6 +130,13 @@ def test_the_certificate_is_the_balance_that_is_analysed(net: str, mode: str) ->
         assert value(dense, wiring, "balance_gap") == pytest.approx(0, abs=0.01)
 
 
+def test_the_weights_of_node_path_balancing_are_named() -> None:
+    with pytest.raises(TopoError, match="alpha is 2; it is the share of nodes against paths, from 0 to 1"):
+        methods["npb"](mlp(8, 6, 4), total=20, alpha=2)
+    with pytest.raises(TopoError, match="beta is -1; it is the weight of kernels, 0 or more"):
+        methods["npb"](mlp(8, 6, 4), total=20, beta=-1)
+
+
 def test_parameters_that_lead_nowhere_are_named() -> None:
     with pytest.raises(TopoError, match=r"on no path of this wiring lie .*8 of 'dead'"):
         methods["balance"](toys.sliced(), total=45)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from itertools import combinations, product
 from pathlib import Path
@@ -691,6 +692,31 @@ def test_list_methods(run) -> None:
         "random uniform er erk erk_plus igq biregular configuration xnet radix nm block expander band smallworld "
         "shuffle invert ramanujan".split()
     ))  # fmt: skip
+
+
+def test_a_radix_net_far_from_the_budget_is_refused() -> None:
+    """Widths of common divisor 2 leave one system, (2,), which is dense."""
+    with pytest.raises(TopoError, match=r"nearest to 678 parameters keeps 3,392: their common divisor is 2"):
+        topo.generate("radix", "mlp:64-32-32-10", density=0.2)
+    assert topo.generate("radix", "mlp:64-32-32-10", density=0.2, radices="2").kept == 3392
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"rng": "x"}, "rng is 'x'; it is a seed, a whole number of 0 or more, or a numpy Generator"),
+        ({"rng": -1}, "rng is -1"),
+        ({"rng": 1.5}, "rng is 1.5"),
+        ({"rng": True}, "rng is True"),
+        ({"density": "0.1"}, "density is '0.1'; it is a number from 0 to 1"),
+        ({"density": True}, "density is True"),
+        ({"density": float("nan")}, "density is nan"),
+    ],
+)
+@pytest.mark.parametrize("method", ["erk", "balance", "magnitude"])
+def test_what_is_no_seed_and_no_density(method: str, given: dict, message: str) -> None:
+    with pytest.raises(TopoError, match=re.escape(message)):
+        topo.generate(method, "mlp:8-6-4", **{"density": 0.5, **given})
 
 
 def test_a_rewired_mask_is_another_under_the_seed_that_drew_it() -> None:

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = {
     0: ("kernels",),
-    1: ("masks", "errors", "registry", "atomic", "threads", "numerals", "_version"),
+    1: ("masks", "errors", "registry", "atomic", "threads", "numerals", "seeds", "_version"),
     2: ("wiring", "quotas", "n_m", "formats"),
     3: ("graph", "views", "trace", "report", "models", "data", "renumbering"),
     4: ("metrics", "generators", "pruners", "nulls", "compare", "check", "networks", "interop"),
@@ -154,6 +154,14 @@ def test_function_and_module_of_one_name() -> None:
         "import topo.analyze, topo.trace, topo; from topo.cli import main; "
         "assert callable(topo.analyze) and callable(topo.trace) and callable(main); "
         "assert sorted(set(topo.__all__) - set(dir(topo))) == []; [getattr(topo, name) for name in topo.__all__]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_rooms_load_on_first_use() -> None:
+    code = (
+        "import sys, topo; assert 'topo.optimize' not in sys.modules; topo.networks.find_wiring; "
+        "topo.optimize.frontier; topo.quotas.quotas; [getattr(topo, name) for name in dir(topo)]"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -369,6 +369,12 @@ def test_additions_sum_their_branches() -> None:
     assert found["path_kernel_trace"] == pytest.approx(10 * 25 + 4 * 25 + 4 * 10)
 
 
+def test_weights_are_arrays_by_name() -> None:
+    masks, wiring = toys.complete(3, 2)
+    with pytest.raises(TopoError, match=r"weights are arrays by parameter name, not 'w\.npz'; topo\.read_weights"):
+        topo.analyze(masks, wiring, weights="w.npz")
+
+
 def test_tensors_of_input_first_layers_are_parameters(tmp_path) -> None:
     """A square layer does not show how it is stored: a tensor is the parameter, an array is laid out as the mask."""
     torch = pytest.importorskip("torch")

@@ -48,7 +48,10 @@ _HOME = {
     "verify_masks": "topo.train",
     "write_masks": "topo.files",
 }
-_ROOMS = ("data", "formats", "metrics", "models", "nulls", "plots", "prune", "pruners")
+_ROOMS = (
+    "data", "errors", "formats", "generators", "graph", "interop", "masks", "metrics", "models", "networks", "nulls",
+    "optimize", "plots", "prune", "pruners", "quotas", "report", "views", "wiring",
+)  # fmt: skip
 
 __all__ = [
     "MaskSet",

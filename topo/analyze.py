@@ -14,7 +14,7 @@ import numpy as np
 
 from topo import nulls as ladder
 from topo import threads as pool
-from topo.errors import WiringError
+from topo.errors import TopoError, WiringError
 from topo.graph import LayeredGraph, build_graph
 from topo.masks import MaskSet, as_mask_set
 from topo.metrics import Metric, chosen
@@ -65,6 +65,8 @@ def analyze(
     there; WiringError naming the first layer at which masks and wiring differ.
     """
     masks = as_mask_set(masks)
+    if weights is not None and not isinstance(weights, Mapping):
+        raise TopoError(f"weights are arrays by parameter name, not {weights!r:.60}; topo.read_weights reads a file")
     if wiring is not None:
         wiring = find_wiring(wiring)
     entries = chosen(metrics, weights=weights is not None)

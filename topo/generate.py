@@ -19,6 +19,7 @@ from topo.models import names
 from topo.networks import find_wiring
 from topo.quotas import budgets as quota_budgets
 from topo.registry import Registry
+from topo.seeds import as_rng
 from topo.wiring import Wiring, apart
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ def _scored(entry: Any, model: Any, given: Given, options: Given, run: Given) ->
     if isinstance(model, Wiring) or str(model).endswith(".json"):
         raise TopoError(f"method '{entry.name}' scores weights, which a wiring has not: give a model")
     rng = run["rng"]
-    seed = int(rng) if isinstance(rng, int | np.integer) else int(rng.integers(2**63))
+    seed = int(rng) if isinstance(rng, int | np.integer) else int(as_rng(rng).integers(2**63))
     module, name = built(str(model) if isinstance(model, Path) else model, seed)
     shape = run["input_shape"]
     if shape is None and isinstance(model, str) and name.partition(":")[0].strip() in names():

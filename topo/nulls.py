@@ -26,6 +26,7 @@ from topo.masks import BitRows, MaskSet
 from topo.numerals import finite
 from topo.registry import Registry
 from topo.renumbering import moved_by, renumbering
+from topo.seeds import as_rng, own_rng
 from topo.wiring import Wiring, apart
 
 nulls = Registry("null model")
@@ -55,7 +56,7 @@ class Null:
         self.check(wiring)
         if wiring is not None:
             wiring.check(masks)
-        draws = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng).spawn(1)[0]
+        draws = own_rng(rng)
         drawn = self.function(wiring or apart(masks), masks, draws)
         return MaskSet(dict(drawn), provenance={"method": self.name})
 
@@ -104,7 +105,7 @@ def _pair(text: str) -> tuple[str, Any]:
 
 def seeds(rng: int | np.random.Generator, wanted: Mapping[str, int]) -> dict[str, list[np.random.Generator]]:
     """A generator for each sample, spawned so that a sample depends on its own null model and number alone."""
-    children = dict(zip(nulls, np.random.default_rng(rng).spawn(len(nulls))))
+    children = dict(zip(nulls, as_rng(rng).spawn(len(nulls))))
     return {name: children[name].spawn(count) for name, count in wanted.items()}
 
 

@@ -21,7 +21,7 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 from topo.errors import TopoError
@@ -99,7 +99,7 @@ def _budget(density: float | None, sparsity: float | None, total: int | None, sh
         if not isinstance(value, Integral) or not 0 <= value <= size:
             raise TopoError(f"total is {value!r}; it is a whole number from 0 to {size}, the number of parameters")
         return int(value)
-    if not 0 <= value <= 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
         raise TopoError(f"{name} is {value!r}; it is a number from 0 to 1")
     # In decimal, so that sparsity 0.9 is density 0.1 and not 0.09999999999999998, which rounds another way.
     kept = float(1 - Fraction(repr(float(value)))) if name == "sparsity" else float(value)

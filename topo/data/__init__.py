@@ -15,6 +15,7 @@ import numpy as np
 
 from topo.errors import DataError
 from topo.registry import Registry
+from topo.seeds import as_rng
 
 __all__ = ["Dataset", "Layout", "batches", "data", "layout", "load"]
 
@@ -204,7 +205,7 @@ def batches(
     """
     if size < 1 or count < 1:
         raise DataError(f"{count} batches of {size} images: both should be at least 1")
-    rng, labels = np.random.default_rng(rng), dataset.train_labels
+    rng, labels = as_rng(rng), dataset.train_labels
     if per_class is None:
         if size * count > len(labels):
             raise DataError(f"{count} batches of {size} need {size * count} images; '{dataset.name}' has {len(labels)}")

@@ -20,6 +20,7 @@ import numpy as np
 from topo.errors import TopoError
 from topo.masks import BitRows, MaskSet
 from topo.registry import Registry
+from topo.seeds import as_rng, own_rng
 from topo.wiring import Layer, Wiring
 
 generators = Registry("generator", __name__)
@@ -93,9 +94,7 @@ class Generator:
         A method that rewires has a stream of its own: under the seed that drew the masks it would draw the same again.
         """
         made: dict[str, BitRows] = {}
-        draws = np.random.default_rng(rng)
-        if self.rewires and not isinstance(rng, np.random.Generator):
-            draws = draws.spawn(1)[0]
+        draws = own_rng(rng) if self.rewires else as_rng(rng)
         for name, rows in self.function(wiring, start, draws, **self.read(options)):
             made[name] = rows
             if progress is not None:

@@ -18,6 +18,8 @@ from topo.generators.channels import placed
 from topo.wiring import Layer, Wiring
 
 Radices = tuple[int, ...]
+# Nets that keep more times the budget, or less than one in so many of it, are taken only where their radices are given.
+_NEAR = 2.0
 
 
 def factorings(n: int, largest: int | None = None) -> Iterator[Radices]:
@@ -73,7 +75,14 @@ def _chosen(layers: Sequence[tuple[Layer, int]]) -> Radices:
             + "; -O ends=dense leaves the first and the last layer dense"
         )
     budget = max(1, sum(budget for _, budget in layers))
-    return min(factorings(common), key=lambda radices: abs(math.log(_kept(layers, radices) / budget)))
+    nearest = min(factorings(common), key=lambda radices: abs(math.log(_kept(layers, radices) / budget)))
+    kept = _kept(layers, nearest)
+    if not budget / _NEAR <= kept <= budget * _NEAR:
+        raise TopoError(
+            f"the mixed-radix net of these widths that is nearest to {budget:,} parameters keeps {kept:,}: their "
+            f"common divisor is {common}; take widths that share more factors, ends=dense, or radices, as in 4-4"
+        )
+    return nearest
 
 
 @generator(
@@ -89,7 +98,8 @@ def radix(wiring: Wiring, budgets: Budgets, rng: np.random.Generator, *, radices
     common divisor that come nearest the budget. ends: dense leaves the first and the last layer dense, fit masks them
     too. A unit of layer i feeds N_i D_i others with m_i parameters each (m_i of a convolution's kernel, 1 in a linear
     layer), so that a plain chain has inputs * prod(N_i D_i m_i) paths, spread evenly where the radices end with the
-    network. The budget cannot be met exactly: the nearest net is taken.
+    network. The budget cannot be met exactly: the nearest net is taken, if it keeps half to twice as many parameters;
+    given radices are taken whatever they keep.
     """
     if ends not in ("fit", "dense"):
         raise TopoError(f"option 'ends' of method 'radix' holds '{ends}'; it is fit or dense")

@@ -10,8 +10,9 @@ from topo.errors import TopoError
 from topo.optimize import Progress, method
 from topo.optimize.options import asked
 from topo.optimize.polish import solve_paths
-from topo.optimize.problem import Balanced, as_rng
+from topo.optimize.problem import Balanced
 from topo.optimize.regular import solve_balanced
+from topo.seeds import as_rng
 from topo.wiring import Wiring
 
 MODES = ("balanced", "paths")

@@ -13,7 +13,8 @@ from topo.masks import BitRows, MaskSet
 from topo.metrics import flow
 from topo.optimize import Progress, method
 from topo.optimize.mend import mend
-from topo.optimize.problem import Balanced, Problem, as_rng
+from topo.optimize.problem import Balanced, Problem
+from topo.seeds import as_rng
 from topo.wiring import Wiring
 
 

@@ -11,9 +11,10 @@ from topo.errors import TopoError
 from topo.graph import build_graph
 from topo.masks import MaskSet
 from topo.metrics import flow
-from topo.optimize.problem import Problem, as_rng
+from topo.optimize.problem import Problem
 from topo.optimize.rounds import Round
 from topo.optimize.sprout import open_path, sprout
+from topo.seeds import as_rng
 from topo.wiring import Wiring
 
 ROUNDS = 100

@@ -16,8 +16,9 @@ from topo.optimize import Progress, method
 from topo.optimize.layers import solve_layer_npb
 from topo.optimize.mend import mend
 from topo.optimize.options import asked
-from topo.optimize.problem import Balanced, Problem, as_rng, log10_paths
+from topo.optimize.problem import Balanced, Problem, log10_paths
 from topo.optimize.regular import deal_rows
+from topo.seeds import as_rng
 from topo.wiring import Layer, Wiring
 
 # What the released code gives shortcut convolutions; their kernels have one place, so that it only breaks ties.
@@ -60,6 +61,10 @@ def npb(
     A large node count does not mean accuracy: at equal sparsity more nodes went with a larger error in our experiments
     (see method `balance`), and one-unit peripheries collect nodes at no use. It is here for comparison.
     """
+    if not 0 <= alpha <= 1:
+        raise TopoError(f"alpha is {alpha}; it is the share of nodes against paths, from 0 to 1")
+    if not beta >= 0:
+        raise TopoError(f"beta is {beta}; it is the weight of kernels, 0 or more")
     problem, restore = asked(
         wiring, total, budgets, nm=nm, block=block, min_fan_in=min_fan_in, dense=dense, flops=flops,
         terms={"nodes": alpha, "paths": 1 - alpha, "kernels": beta},

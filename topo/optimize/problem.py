@@ -9,8 +9,6 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from topo.errors import TopoError
 from topo.graph import LayeredGraph, build_graph
 from topo.masks import MaskSet
@@ -260,8 +258,3 @@ def log10_paths(masks: MaskSet, wiring: Wiring) -> float:
 def as_names(text: str | Iterable[str]) -> tuple[str, ...]:
     """Layer names or patterns, from a list or from one text with commas."""
     return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else tuple(text)
-
-
-def as_rng(rng: int | np.random.Generator) -> np.random.Generator:
-    """A numpy Generator from a seed; a Generator as it is."""
-    return np.random.default_rng(rng)

@@ -9,8 +9,9 @@ import numpy as np
 from topo.errors import TopoError
 from topo.optimize.node_path import solve_node_path
 from topo.optimize.polish import solve_paths
-from topo.optimize.problem import Balanced, Problem, as_rng
+from topo.optimize.problem import Balanced, Problem
 from topo.optimize.regular import solve_balanced
+from topo.seeds import as_rng
 
 
 def solve(problem: Problem, *, rng: int | np.random.Generator = 0, **options: Any) -> Balanced:

@@ -15,6 +15,7 @@ from topo.masks import MaskSet
 from topo.nulls import nulls
 from topo.plots.furniture import PALE
 from topo.report import Report
+from topo.seeds import own_rng
 from topo.wiring import Wiring, apart
 
 # "METHOD:N", or masks (graphs, reports) drawn already, also by label. "none" is no band, for the command line.
@@ -45,7 +46,7 @@ def sampled(null: str, masks: MaskSet, wiring: Wiring | None, rng: int | np.rand
         raise TopoError(
             f"null is '{null}'; it is METHOD:N, as in shuffle:20, with a method of {', '.join([*known, *nulls])}"
         )
-    draws = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng).spawn(1)[0]
+    draws = own_rng(rng)
     if method in nulls:
         return [nulls[method](masks, draws, wiring) for _ in range(int(count))]
     net = wiring or apart(masks)

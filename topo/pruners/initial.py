@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from topo.errors import MaskError
 from topo.masks import as_mask_set
 from topo.models import prunable
+from topo.seeds import as_rng
 
 
 def _fan_in(part: nn.Linear | _ConvNd) -> int:
@@ -31,7 +32,7 @@ def reinitialise(model: nn.Module, *, rng: int | np.random.Generator = 0, varian
     Hayou et al. 2021 (sigma_w**2 = 2, sigma_b = 0), and it is how `topo.models` starts: the `reinitialise` ablation of
     Frankle et al. 2021. Returns the model.
     """
-    draw = np.random.default_rng(rng)
+    draw = as_rng(rng)
     for part in model.modules():
         if isinstance(part, nn.Linear | _ConvNd):
             values = draw.standard_normal(tuple(part.weight.shape)) * math.sqrt(variance / _fan_in(part))

@@ -24,6 +24,7 @@ from topo.pruners.network import (
 )
 from topo.pruners.selection import layer_budgets, top, totals
 from topo.quotas import budgets
+from topo.seeds import as_rng
 from topo.wiring import Wiring
 
 Progress = Callable[[int, int, str], Any]
@@ -75,7 +76,7 @@ def prune(
     if not how.shared_ranking and quota != "global":
         raise TopoError(f"pruner '{method}' shares the budget out by itself; it takes no quota")
     seed = int(rng) if isinstance(rng, int | np.integer) else None
-    own = np.random.default_rng(rng)
+    own = as_rng(rng)
     ties, torch_seed = own.spawn(2)  # a method's own draws are the first of rng, whatever else is drawn
     net = working_copy(model, values["precision"], input_shape, wiring)
     data = read_batches(batches, net, method) if how.data == "batches" else ()
