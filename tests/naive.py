@@ -220,8 +220,8 @@ def effective_kernels(net: Net):
 
 
 def unit_of(net: Net, name: str, o: int, i: int, *tap: int) -> int:
-    """The unit behind a parameter: of the first use that takes its column."""
-    first = next(use for use in net.layers if use.name == name and (use.columns is None or i in use.columns))
+    """The unit behind a parameter: of the first use that takes it."""
+    first = next(use for use in net.layers if use.name == name and in_use(use, o, i))
     return int(first.reads[o // (first.shape[0] // first.groups) * first.shape[1] + i])
 
 
@@ -354,7 +354,11 @@ def layer_effective_out(net: Net, name: str):
 def layer_path_entropy_width(net: Net, name: str):
     if not net.paths:
         return math.nan
-    return width(net.inputs_of(net.wiring.steps.index(net.wiring.layer(name))))
+    uses = [layer for layer in net.layers if layer.name == name]
+    ahead, behind = reachable(net.wiring, net.masks)
+    dense = Net(MaskSet({other: np.ones(shape, bool) for other, shape in net.wiring.shapes.items()}), net.wiring)
+    met = [use for use in uses if any(u in ahead and v in behind for _, u, v in dense.parameters(use))]
+    return width(net.inputs_of(net.wiring.steps.index((met + uses)[0])))
 
 
 def paths_by_integers(net: Net) -> int:

@@ -8,7 +8,7 @@ import sys
 import networkx as nx
 import numpy as np
 
-from naive import Net
+from naive import Net, in_use
 from topo.wiring import Layer
 
 
@@ -183,6 +183,14 @@ def pairs(net: Net) -> list[tuple[np.ndarray, np.ndarray, dict[int, list[int]]]]
     """(left x right of the first, of the second, output of the first -> columns of the second that read it)."""
     kernels = Net(net.masks, net.wiring, net.view)
     found = []
+
+    def of_use(layer: Layer) -> np.ndarray:
+        whole, per_group = matrix(kernels, layer.name), layer.shape[1] * layer.taps
+        for place, o in zip(*np.nonzero(whole)):
+            if not in_use(layer, int(o), int(place) % per_group // layer.taps):
+                whole[place, o] = 0
+        return whole
+
     steps = [step for step in net.wiring.steps if isinstance(step, Layer) and step in net.layers]
     for place, second in enumerate(steps):
         for first in steps[:place]:
@@ -193,7 +201,7 @@ def pairs(net: Net) -> list[tuple[np.ndarray, np.ndarray, dict[int, list[int]]]]
                 if first.start <= unit < first.stop:
                     taps.setdefault(int(unit) - first.start, []).extend(range(j * second.taps, (j + 1) * second.taps))
             if taps:
-                found.append((matrix(kernels, first.name), matrix(kernels, second.name), taps))
+                found.append((of_use(first), of_use(second), taps))
     return found
 
 

@@ -109,9 +109,9 @@ def columns_to_inputs(words: np.ndarray, per_group: int, taps: int) -> np.ndarra
 class LayeredGraph:
     """The graph of a mask set: in one view as a network, and in one view layer by layer.
 
-    blocks: one for each parameter, in network order. steps: the wiring's steps with a Block for each layer (a parameter
-    used twice stands twice, each time with the bits of the part that is used); empty without wiring, and then only
-    metrics of single layers are defined.
+    blocks: one for each parameter, in network order, with the reads of its first use. steps: the wiring's steps with a
+    Block for each layer (a parameter used twice stands twice, each time with the bits of the part that is used); empty
+    without wiring, and then only metrics of single layers are defined.
     weights: parameter -> array of its mask's shape, for weighted metrics. threads: how many threads work on it.
     memo: results that several metrics share.
     """
@@ -164,34 +164,23 @@ def build_graph(
             made[layer.name] = dense_rows(layer.shape if not source else (layer.shape[0], 1))
         return Block(layer.name, made[layer.name], network_view, layer_view, layer, masked, source)
 
-    uses: dict[str, list[Layer]] = {}
     whole: dict[str, Block] = {}
     steps: list[Block | Join] = []
     for step in wiring.steps:
         if isinstance(step, Layer):
-            uses.setdefault(step.name, []).append(step)
-            made_of = block(step)
-            if step.used < step.size:
-                made_of = replace(made_of, rows=_used(made_of.rows, step))
-            whole.setdefault(step.name, made_of)
-            steps.append(made_of)
+            entire = block(step)
+            whole.setdefault(step.name, entire)
+            part = used_bits(entire.rows, step)
+            steps.append(entire if part is entire.rows else replace(entire, rows=part))
         else:
             steps.append(step)
-    every = tuple(one if uses[name][0].used == one.size else block(_whole(uses[name])) for name, one in whole.items())
-    return LayeredGraph(masks, wiring, network_view, layer_view, every, tuple(steps), arrays, threads)
+    return LayeredGraph(masks, wiring, network_view, layer_view, tuple(whole.values()), tuple(steps), arrays, threads)
 
 
-def _whole(uses: list[Layer]) -> Layer:
-    """The first use of a parameter as if it took all of it: other columns read what the first to take them reads."""
-    reads, taken = uses[0].reads.copy(), np.tile(uses[0].part[1], uses[0].groups)
-    for later in uses[1:]:
-        new = np.tile(later.part[1], later.groups) & ~taken
-        reads[new], taken = later.reads[new], taken | new
-    return replace(uses[0], reads=reads, rows=None, columns=None)
-
-
-def _used(rows: BitRows, layer: Layer) -> BitRows:
+def used_bits(rows: BitRows, layer: Layer) -> BitRows:
     """The rows without the parameters that take no part in a use of the layer."""
+    if layer.used == layer.size:
+        return rows
     columns = BitRows.of_mask(np.repeat(layer.part[1], layer.taps)[None]).words
     return BitRows(rows.shape, np.where(layer.part[0][:, None], rows.words & columns, np.uint64(0)))
 

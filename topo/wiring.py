@@ -42,10 +42,11 @@ def _units(values: Any, what: str) -> np.ndarray:
 
 
 def _part(values: Any, most: int, what: str) -> np.ndarray:
-    part = _units(values, what)
-    if part.ndim != 1 or part.min(initial=0) < 0 or part.max(initial=0) >= most or (np.diff(part) <= 0).any():
-        raise WiringError(f"{what} {part.tolist()[:8]}; they are ascending numbers below {most}")
-    return part
+    part = np.asarray(values)
+    whole = part.ndim == 1 and (part.dtype.kind in "iu" or not part.size)
+    if not whole or part.min(initial=0) < 0 or part.max(initial=0) >= most or (np.diff(part) <= 0).any():
+        raise WiringError(f"{what} {str(part.tolist())[:40]}; they are ascending whole numbers below {most}")
+    return _units(part, what)
 
 
 def _whole(value: Any, least: int = 0) -> bool:
@@ -65,7 +66,7 @@ class Layer:
     `shape` and masks are output-first all the same.
     rows, columns: where only a part of the parameter is multiplied by (a slice, as the query's part of a stacked
     projection), its outputs and its inputs within a group, int32 and ascending; None is all. Units of other rows carry
-    nothing, and the weights outside take no part in this use.
+    nothing, other columns read none, and the weights outside take no part in this use.
     """
 
     name: str
@@ -118,6 +119,8 @@ class Layer:
         for side, most in (("rows", self.shape[0]), ("columns", self.shape[1])):
             if getattr(self, side) is not None:
                 object.__setattr__(self, side, _part(getattr(self, side), most, f"layer '{self.name}' uses {side}"))
+        if self.columns is not None:
+            object.__setattr__(self, "reads", _units(np.where(np.tile(self.part[1], self.groups), self.reads, -1), ""))
 
     @property
     def outputs(self) -> int:

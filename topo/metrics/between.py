@@ -41,7 +41,12 @@ class Pair:
 def pairs(graph: LayeredGraph) -> list[Pair]:
     """Pairs of masked layers of a wired graph, in running order of the second."""
     steps = [step for step in graph.steps if isinstance(step, Block)]
-    seen = {block.name: of_block(replace(block, layer_view="kernel")) for block in graph.masked_blocks}
+    seen: dict[int, Bipartite] = {}
+
+    def of_kernels(block: Block) -> Bipartite:  # of the part that is used; whole uses of a parameter share their rows
+        if id(block.rows) not in seen:
+            seen[id(block.rows)] = of_block(replace(block, layer_view="kernel"))
+        return seen[id(block.rows)]
 
     found = []
     for place, second in enumerate(steps):
@@ -52,7 +57,7 @@ def pairs(graph: LayeredGraph) -> list[Pair]:
             if len(taps) and first.masked and second.masked:
                 made = units[taps] - first.layer.start
                 order = np.argsort(made, kind="stable")
-                found.append(Pair(first, second, seen[first.name], seen[second.name], taps[order], made[order]))
+                found.append(Pair(first, second, of_kernels(first), of_kernels(second), taps[order], made[order]))
     return found
 
 

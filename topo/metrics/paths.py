@@ -13,7 +13,7 @@ import numpy as np
 
 from topo import views
 from topo.errors import TopoError
-from topo.graph import Block, LayeredGraph, columns_to_inputs
+from topo.graph import Block, LayeredGraph, columns_to_inputs, used_bits
 from topo.masks import BitRows, MaskSet
 from topo.metrics import flow, metric, shared
 from topo.report import Value
@@ -134,10 +134,28 @@ def layer_effective_params(graph: LayeredGraph, block: Block) -> int:
     return _effective_by_layer(graph)[block.name]
 
 
+@shared
+def _uses(graph: LayeredGraph) -> dict[str, list[tuple[Block, np.ndarray]]]:
+    """Parameter -> (use, effective bits that it is the first to take), for each use that is the first to take any."""
+    found: dict[str, list[tuple[Block, np.ndarray]]] = {}
+    left = dict(flow.effective_words(graph))
+    for step in graph.steps:
+        if isinstance(step, Block) and not step.source and (step.name not in found or left[step.name].any()):
+            assert step.layer is not None
+            words = used_bits(BitRows(step.shape, left[step.name]), step.layer).words
+            found.setdefault(step.name, []).append((step, words))
+            left[step.name] = left[step.name] & ~words
+    return found
+
+
 @_layer("units")
 def layer_effective_in(graph: LayeredGraph, block: Block) -> int:
-    """Input units of the layer with an effective weight in it (a unit that is read several times counts once)."""
-    return len(_effective_inputs(flow.effective_words(graph)[block.name], block))
+    """Input units of the layer with an effective weight in it (a unit that is read several times counts once).
+
+    A weight that several uses of the parameter take counts in the first.
+    """
+    read = [_effective_inputs(words, step) for step, words in _uses(graph)[block.name]]
+    return len(_distinct(np.concatenate(read)))
 
 
 @_layer("units")
@@ -211,12 +229,17 @@ def effective_units(graph: LayeredGraph) -> int:
 
 @_network("kernels")
 def effective_kernels(graph: LayeredGraph) -> int:
-    """Pairs (input unit, output unit) of a layer that an effective weight joins: k x k kernels that are not empty."""
-    words = flow.effective_words(graph)
+    """Pairs (input unit, output unit) of a layer that an effective weight joins: k x k kernels that are not empty.
+
+    A weight that several uses of the parameter take counts in the first.
+    """
     total = 0
     for block in graph.masked_blocks:
-        rows = BitRows(block.shape, words[block.name])
-        total += views.unit(rows, block.reads, block.groups).total
+        for step, words in _uses(graph)[block.name]:
+            edges = views.unit(BitRows(step.shape, words), step.reads, step.groups)
+            total += edges.total
+            if (edges.reads < 0).any():
+                total -= int(edges.fan_out()[edges.reads < 0].sum())
     return total
 
 
@@ -269,13 +292,14 @@ def _group_units(graph: LayeredGraph):
 def edge_centrality(graph: LayeredGraph, name: str) -> np.ndarray:
     """F_i M_ij B_j / P, the share of all paths on each edge of a layer: float64 (out, in / groups), NaN if none.
 
-    The layer is the first use of the parameter `name`; its columns are the input channels of each group, in order.
+    The layer is the first use of the parameter `name` that a path could meet; its columns are the input channels of
+    each group, in order.
     """
     walk = flow.effective_counts(graph)
     mantissa, exponent = walk.forward_total()
-    if name not in _first_use(graph):
-        raise TopoError(f"no layer is called '{name}'; there are: {', '.join(_first_use(graph))}")
-    index = _first_use(graph)[name]
+    if name not in _met_use(graph):
+        raise TopoError(f"no layer is called '{name}'; there are: {', '.join(_met_use(graph))}")
+    index = _met_use(graph)[name]
     step = graph.steps[index]
     assert isinstance(step, Block)
     rows, columns = step.shape[0], step.shape[1]
@@ -306,9 +330,18 @@ def _width(weights: np.ndarray) -> float:
 
 
 @shared
-def _first_use(graph: LayeredGraph) -> dict[str, int]:
-    """Parameter -> the first step that uses it."""
-    return {step.name: index for index, step in reversed(list(enumerate(graph.steps))) if isinstance(step, Block)}
+def _met_use(graph: LayeredGraph) -> dict[str, int]:
+    """Parameter -> the first step that uses it and that a path could meet; where none could, the first."""
+    assert graph.wiring is not None
+    ahead, behind = graph.wiring.reachable
+    found: dict[str, int] = {}
+    for index, step in enumerate(graph.steps):
+        if isinstance(step, Block) and step.layer is not None and step.name not in found:
+            made = behind[step.layer.start : step.layer.stop] & step.layer.part[0]
+            if ahead[step.reads].any() and made.any():
+                found[step.name] = index
+    first = {step.name: index for index, step in reversed(list(enumerate(graph.steps))) if isinstance(step, Block)}
+    return first | found
 
 
 @shared
@@ -346,10 +379,13 @@ def path_entropy_width(graph: LayeredGraph) -> Value:
 
 @_layer("nodes", _BALANCE)
 def layer_path_entropy_width(graph: LayeredGraph, block: Block) -> Value:
-    """exp of the Shannon entropy of the input unit that a random path through the layer visits; 0 if none passes."""
+    """exp of the Shannon entropy of the input unit that a random path through the layer visits; 0 if none passes.
+
+    Of a parameter that is used several times, in the first use that a path could meet.
+    """
     if not _has_paths(graph):
         return Value(math.nan, _NO_PATH)
-    return Value(_widths(graph)[_first_use(graph)[block.name]], None)
+    return Value(_widths(graph)[_met_use(graph)[block.name]], None)
 
 
 def entropy_bound(graph: LayeredGraph) -> float:
@@ -417,7 +453,7 @@ def balance_gap(graph: LayeredGraph) -> Value:
     bound = entropy_bound(graph)
     if bound == 0:
         return Value(math.nan, "every layer keeps a single parameter: the bound is 0")
-    return Value(1.0 - _path_entropy(graph) / bound, None)
+    return Value(max(1.0 - _path_entropy(graph) / bound, 0.0), None)
 
 
 # FLOPs of one example; one multiply-accumulate is two.
