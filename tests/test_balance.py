@@ -137,6 +137,11 @@ def test_the_weights_of_node_path_balancing_are_named() -> None:
         methods["npb"](mlp(8, 6, 4), total=20, beta=-1)
 
 
+def test_a_flops_budget_needs_one_price_a_layer() -> None:
+    with pytest.raises(TopoError, match="weights of 'rows' take 2 to 4 multiply-accumulates, as parts of it are used"):
+        methods["balance"](toys.sliced(), total=20, flops=0.5)
+
+
 def test_parameters_that_lead_nowhere_are_named() -> None:
     with pytest.raises(TopoError, match=r"on no path of this wiring lie .*8 of 'dead'"):
         methods["balance"](toys.sliced(), total=45)

@@ -669,6 +669,16 @@ def test_a_square_layer_keeps_its_layout_through_a_conversion_without_the_model(
     topo.write_masks(topo.read_masks(path), tmp_path / "plain.npz")
     plain = topo.read_masks(tmp_path / "plain.npz", wiring).provenance["notes"]
     assert plain == ["square layers that torch stores input-first, taken as (out, in): '1.weight'"]
+    for method in ("invert", "configuration"):  # made without the model: laid out as what they were made from
+        for start in (path, tmp_path / "own.safetensors"):
+            topo.write_masks(topo.generate(method, source=topo.read_masks(start)), tmp_path / "made.safetensors")
+            made = topo.read_masks(tmp_path / "made.safetensors", wiring)["1.weight"].sum(axis=(2, 3))
+            kept = masks["1.weight"].sum(axis=(2, 3))
+            degrees = np.concatenate([kept.sum(axis=0), kept.sum(axis=1)])
+            if method == "configuration":
+                assert np.concatenate([made.sum(axis=0), made.sum(axis=1)]).tolist() == degrees.tolist()
+            else:
+                assert (made + kept).max() <= 4
     for odd in ("spam", 3, [1]):  # what a stranger may write
         known = topo.read_masks(path).with_provenance(source={"format": odd}, format="topo", file="x")
         topo.write_masks(known, tmp_path / "odd.safetensors")

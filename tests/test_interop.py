@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -141,6 +143,40 @@ def test_what_is_no_chain_is_refused() -> None:
     masks = toys.sparse(toys.residual(), 1.0)
     with pytest.raises(MaskError, match="stands for 9 weights; a linear layer has one"):
         topo.from_networkx(topo.to_networkx(build_graph(masks, view="channel"), "stem"))
+
+
+def test_parallel_edges_and_odd_layers_are_refused() -> None:
+    parallel = nx.MultiGraph([(0, 1), (0, 1)])
+    nx.set_node_attributes(parallel, {0: 0, 1: 1}, "subset")
+    with pytest.raises(MaskError, match=r"edge \(0, 1\) stands for 2 weights"):
+        topo.from_networkx(parallel)
+    for odd in ("first", 1.5, [1], math.nan):
+        named = nx.Graph([(0, 1)])
+        nx.set_node_attributes(named, {0: 0, 1: odd}, "subset")
+        with pytest.raises(MaskError, match="node 1 has neither 'subset', the number of the layer"):
+            topo.from_networkx(named)
+    graph = nx.complete_bipartite_graph(2, 3)
+    graph.graph["layers"] = 5
+    assert list(topo.from_networkx(graph)) == ["fc1.weight"]
+    loop = nx.complete_bipartite_graph(2, 3)
+    loop.add_edge(0, 0)
+    with pytest.raises(MaskError, match="joins layers 0 and 0"):
+        topo.from_networkx(loop)
+
+
+def test_masks_alone_will_do_for_a_layer() -> None:
+    masks = toys.sparse(toys.residual(), 0.5)
+    assert (topo.to_scipy(masks, "fc").toarray() == masks["fc"]).all()
+    assert topo.to_networkx(masks, "fc", max_edges=None).number_of_edges() == masks["fc"].sum()
+    graph = build_graph(toys.sparse(toys.embedded(), 0.6, 1, ("words",)), toys.embedded())
+    with pytest.raises(TopoError, match="'words' is an embedding without a mask"):
+        topo.to_scipy(graph, "words")
+
+
+def test_steps_that_use_parts_say_so() -> None:
+    masks = toys.sparse(toys.sliced(), 1.0)
+    made = topo.to_networkx(build_graph(masks, toys.sliced()), level="layer")
+    assert [(n["params"], n["kept"]) for _, n in made.nodes(data=True) if n["layer"] == "rows"] == [(6, 6), (9, 9)]
 
 
 def test_bad_questions_are_answered_in_one_line() -> None:

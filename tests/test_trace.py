@@ -372,6 +372,53 @@ def test_slices_that_read_the_same_units_are_one_layer():
     assert [layer.used for layer in topo.trace(twice, (6,)).layers] == [18, 18]
 
 
+@pytest.mark.parametrize(
+    "forward, parts, shape, why",
+    [
+        (
+            lambda s, x: F.conv2d(x, s.c.weight[:, :, 1:2, 1:2]),
+            {"c": nn.Conv2d(4, 6, 3)},
+            (4, 1, 1),
+            "part of the kernels of parameter 'c.weight'",
+        ),
+        (
+            lambda s, x: F.linear(x, s.w.expand(4, 5)),
+            {"w": nn.Parameter(torch.ones(4, 1))},
+            (5,),
+            "a view of parameter 'w' that holds an input of it several times",
+        ),
+        (
+            lambda s, x: sum(F.linear(x, w) for w in s.w.unbind(1)),
+            {"w": nn.Parameter(torch.ones(3, 3, 5))},
+            (5,),
+            r"parameter 'w' of shape \(3, 3, 5\), whose matrices do not stand one by one",
+        ),
+    ],
+)
+def test_views_of_a_parameter_that_no_mask_can_stand_for(forward, parts, shape, why):
+    with pytest.raises(TraceError, match=why):
+        topo.trace(Net(forward, **parts), shape, strict=True)
+
+
+def test_batched_matrices_cost_what_torch_counts():
+    net = Net(lambda s, x: torch.einsum("bgi,goi->bgo", x.view(-1, 4, 5), s.w), w=nn.Parameter(torch.ones(4, 6, 5)))
+    wiring = topo.trace(net, (20,), strict=True)
+    assert [(layer.used, layer.positions) for layer in wiring.layers] == [(120, 1)]
+
+
+def test_a_use_of_other_rows_reads_its_own_units():
+    def forward(self, x, y):
+        return self.o(F.linear(F.pad(x, (2, 0)), self.a.weight[:4]) + F.linear(y, self.a.weight[4:]))
+
+    net = Net(forward, a=nn.Linear(5, 8, bias=False), o=nn.Linear(4, 2, bias=False))
+    wiring = topo.trace(net, args=(torch.zeros(1, 3), torch.zeros(1, 5)))
+    masks = {name: np.ones(shape, bool) for name, shape in wiring.shapes.items()}
+    for rows, kernels, units in ((8, 40, 8), (4, 28, 5)):
+        masks["a.weight"][: 8 - rows] = False
+        report = topo.analyze(masks, wiring, metrics="paths")
+        assert (report.network["effective_kernels"], report.layers[0]["effective_in"]) == (kernels, units)
+
+
 def test_slices_of_columns_take_their_own_weights():
     net = Net(lambda s, x, y: F.linear(x, s.w.weight[:, :2]) + F.linear(y, s.w.weight[:, 2:]), w=nn.Linear(5, 4))
     wiring = topo.trace(net, args=(torch.zeros(1, 2), torch.zeros(1, 3)))

@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pytest
 
+import topo
 import toys
 from topo.errors import WiringError
 from topo.graph import build_graph
@@ -29,6 +30,15 @@ def test_json_round_trip(wiring: Wiring, tmp_path) -> None:
         assert one.shape == two.shape and (one.reads == two.reads).all() and one.positions == two.positions
         assert all(map(np.array_equal, one.part, two.part)) and one.used == two.used
     assert (other.inputs == wiring.inputs).all() and (other.outputs == wiring.outputs).all()
+
+
+def test_columns_outside_a_use_read_nothing() -> None:
+    layer = Layer("a", (2, 6), np.arange(6), 6, columns=[0, 1, 2])
+    assert layer.reads.tolist() == [0, 1, 2, -1, -1, -1] and layer.used == 6
+    steps = (Layer("z", (3, 3), np.arange(3), 3), layer, Layer("b", (2, 2), np.arange(6, 8), 8))
+    masks = MaskSet({step.name: np.ones(step.shape) for step in steps})
+    found = topo.analyze(masks, Wiring(np.arange(3), steps, np.arange(8, 10)), metrics="nodes,balance_gap").network
+    assert dict(found) == {"nodes": 3 + 3 + 2 + 2, "balance_gap": pytest.approx(0, abs=1e-12)}
 
 
 def test_flatten_is_short_in_json() -> None:

@@ -84,6 +84,7 @@ def generate(
         known = as_mask_set(source)
         record["source"] = {key: known.provenance[key] for key in _ORIGIN if key in known.provenance}
         record["source"]["content_hash"] = known.content_hash
+        record["source"] |= _format_of(known)
         if wiring is None:
             record |= {key: known.provenance[key] for key in ("model", "input_shape") if key in known.provenance}
             turned = known.provenance.get("input_first", {})
@@ -96,6 +97,15 @@ def generate(
 
 # What masks that were made from others remember of these.
 _ORIGIN = ("file", "method", "seed", "density")
+
+
+def _format_of(masks: MaskSet) -> dict[str, str]:
+    """The format of the file that the masks were first read from: how its layers are laid out, where nothing else
+    tells."""
+    said, before = masks.provenance.get("format"), masks.provenance.get("source")
+    if said in (None, "topo") and isinstance(before, Mapping):
+        said = before.get("format")
+    return {"format": said} if isinstance(said, str) else {}
 
 
 def methods() -> Registry:

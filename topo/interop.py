@@ -12,14 +12,16 @@ True
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from topo import views
 from topo.errors import MaskError, TopoError, WiringError
-from topo.graph import Block, LayeredGraph
+from topo.graph import Block, LayeredGraph, build_graph
 from topo.masks import MaskSet
 from topo.metrics import flow
 from topo.wiring import Join
@@ -33,13 +35,13 @@ LEVELS = ("unit", "layer")
 MOST_EDGES = 1_000_000
 
 
-def to_scipy(graph: LayeredGraph, layer: str) -> scipy.sparse.csr_array:
+def to_scipy(graph: LayeredGraph | MaskSet, layer: str) -> scipy.sparse.csr_array:
     """The biadjacency matrix of one layer in its layer view: int64 (out, columns), how many kept weights an edge has.
 
-    Columns are input channels, in the kernel view (input channel, kernel position) pairs; groups of a convolution are
-    blocks on the diagonal.
+    graph: of `topo.build_graph`; masks will do, each convolution in one group. Columns are input channels, in the
+    kernel view (input channel, kernel position) pairs; groups of a convolution are blocks on the diagonal.
 
-    Raises TopoError for a layer that the graph does not hold.
+    Raises TopoError for a layer that the graph does not hold, and for an embedding without a mask.
     """
     from scipy.sparse import csr_array
 
@@ -49,9 +51,15 @@ def to_scipy(graph: LayeredGraph, layer: str) -> scipy.sparse.csr_array:
 
 
 def to_networkx(
-    graph: LayeredGraph, layer: str | None = None, *, level: str = "unit", max_edges: int = MOST_EDGES
+    graph: LayeredGraph | MaskSet,
+    layer: str | None = None,
+    *,
+    level: str = "unit",
+    max_edges: int | None = MOST_EDGES,
 ) -> networkx.Graph:
     """The whole network as a DiGraph, or one layer by itself as a bipartite Graph.
+
+    graph: of `topo.build_graph`; for a layer by itself masks will do.
 
     level "unit": a node for each unit, called by its number, with `kind` (input, layer, add, gate or score), `layer`
     (the parameter that makes it, or None), `channel` (its place in it), `subset` (0 for inputs, i + 1 for step i, as
@@ -61,20 +69,24 @@ def to_networkx(
     directed paths from `input` to `output` of the product of multiplicities.
 
     level "layer": a node for each step, called by its `subset`, with `kind`, `layer`, `units`, and `params` and `kept`
-    of a layer; edges say how many `units` are read.
+    of what a layer uses; edges say how many `units` are read.
 
     layer: the name of one, in its layer view: nodes ("in", i) and ("out", j) with `bipartite` 0 and 1. No wiring is
     needed.
 
-    Raises TopoError for an unknown layer or level, for more than max_edges edges, and for a network without wiring.
+    Raises TopoError for an unknown layer or level, for more than max_edges edges (None is no limit), and for a network
+    without wiring.
     """
+    graph = build_graph(graph) if isinstance(graph, MaskSet) else graph
     if level not in LEVELS:
         raise TopoError(f"level is '{level}'; it is one of {', '.join(LEVELS)}")
     if layer is not None:
-        return _bipartite(graph, layer, max_edges)
+        return _bipartite(graph, layer, math.inf if max_edges is None else max_edges)
     if graph.wiring is None:
         raise WiringError("a graph of the network needs its wiring: give build_graph a model or topo.chain(masks)")
-    return _of_units(graph, max_edges) if level == "unit" else _of_layers(graph)
+    if level == "layer":
+        return _of_layers(graph)
+    return _of_units(graph, math.inf if max_edges is None else max_edges)
 
 
 def from_networkx(graph: networkx.Graph, names: Sequence[str] | None = None) -> MaskSet:
@@ -83,16 +95,19 @@ def from_networkx(graph: networkx.Graph, names: Sequence[str] | None = None) -> 
     graph: its nodes have `subset`, the layer they stand in (inputs first, as those of
     `networkx.complete_multipartite_graph`), or `bipartite`, 0 and 1; within a layer they are units in the order in
     which the graph holds them. An edge joins neighbouring layers; directed ones lead on. names: of the parameters, one
-    fewer than layers of nodes; by default those that `to_networkx` wrote down, else fc1.weight, fc2.weight, ...
+    fewer than layers of nodes; by default those that `to_networkx` wrote down, else fc1.weight, fc2.weight, ... A layer
+    that was a convolution comes back as the matrix of its view.
 
     Raises MaskError for nodes without a layer, edges that join no neighbours, and edges of several weights.
     """
     layers: dict[int, list[Hashable]] = {}
     for node, about in graph.nodes(data=True):
         subset = about.get("subset", about.get("bipartite"))
-        if subset is None:
-            raise MaskError(f"node {node!r} has neither 'subset', the layer that it stands in, nor 'bipartite'")
-        layers.setdefault(subset, []).append(node)
+        if not isinstance(subset, int | np.integer):
+            raise MaskError(
+                f"node {node!r} has neither 'subset', the number of the layer that it stands in, nor 'bipartite'"
+            )
+        layers.setdefault(int(subset), []).append(node)
     if len(layers) < 2:
         raise MaskError("the graph has no two layers of nodes that a mask could join")
     order = sorted(layers)
@@ -104,30 +119,39 @@ def from_networkx(graph: networkx.Graph, names: Sequence[str] | None = None) -> 
             raise MaskError(
                 f"edge ({a!r}, {b!r}) joins layers {order[source]} and {order[target]}; it should lead to the next"
             )
-        if about.get("multiplicity", 1) != 1:
-            raise MaskError(f"edge ({a!r}, {b!r}) stands for {about['multiplicity']} weights; a linear layer has one")
+        weights = about.get("multiplicity", 1) + int(masks[source][j, i])  # parallel edges are several, too
+        if weights != 1:
+            raise MaskError(f"edge ({a!r}, {b!r}) stands for {weights} weights; a linear layer has one")
         masks[source][j, i] = True
-    told = graph.graph.get("layers", [])
+    told = graph.graph.get("layers")
     if names is None:
-        names = told if len(told) == len(masks) else [f"fc{k}.weight" for k in range(1, len(masks) + 1)]
+        names = (
+            told
+            if isinstance(told, list) and len(told) == len(masks)
+            else [f"fc{k}.weight" for k in range(1, len(masks) + 1)]
+        )
     if not len(names) == len(set(names)) == len(masks):
-        raise MaskError(f"names are {', '.join(names)}; each of {len(masks)} masks takes one of its own")
+        raise MaskError(f"names are {', '.join(map(str, names))}; each of {len(masks)} masks takes one of its own")
     return MaskSet(dict(zip(names, masks)))
 
 
-def _block(graph: LayeredGraph, layer: str) -> Block:
+def _block(graph: LayeredGraph | MaskSet, layer: str) -> Block:
+    graph = build_graph(graph) if isinstance(graph, MaskSet) else graph
     for block in graph.blocks:
         if block.name == layer:
+            if block.source:
+                raise TopoError(f"'{layer}' is an embedding without a mask: its outputs are where paths start")
             return block
     raise TopoError(f"no layer is called '{layer}'; there are: {', '.join(block.name for block in graph.blocks)}")
 
 
-def _bipartite(graph: LayeredGraph, layer: str, max_edges: int) -> networkx.Graph:
+def _bipartite(graph: LayeredGraph, layer: str, max_edges: float) -> networkx.Graph:
     import networkx as nx
 
-    edges = _block(graph, layer).layer_edges
+    block = _block(graph, layer)
+    edges = block.layer_edges
+    _check(edges.total if graph.layer_view == "kernel" else _joined(block), max_edges)
     rows, columns, multiplicities = edges.pairs()
-    _check(len(rows), max_edges)
     made = nx.Graph(layers=[layer], view=graph.layer_view)
     made.add_nodes_from((("in", i) for i in range(len(edges.reads))), bipartite=0)
     made.add_nodes_from((("out", j) for j in range(len(edges.fan_in()))), bipartite=1)
@@ -138,13 +162,13 @@ def _bipartite(graph: LayeredGraph, layer: str, max_edges: int) -> networkx.Grap
     return made
 
 
-def _of_units(graph: LayeredGraph, max_edges: int) -> networkx.DiGraph:
+def _of_units(graph: LayeredGraph, max_edges: float) -> networkx.DiGraph:
     import networkx as nx
 
     assert graph.wiring is not None
+    _check(sum(_joined(step) for step in graph.steps if isinstance(step, Block) and not step.source), max_edges)
     live = flow.live(graph)
     found = [(step, *_edges_of(step, live.forward)) for step in graph.steps]
-    _check(sum(len(multiplicities) for *_, multiplicities in found), max_edges)
     starts = set(graph.wiring.inputs.tolist())
     for step, wired in zip(graph.steps, graph.wiring.steps):
         if isinstance(step, Block) and step.source:
@@ -175,7 +199,8 @@ def _of_layers(graph: LayeredGraph) -> networkx.DiGraph:
         maker[units] = subset
     for subset, step in enumerate(graph.steps, 1):
         if isinstance(step, Block) and not step.source:
-            made.nodes[subset].update(params=step.size, kept=step.kept)
+            assert step.layer is not None
+            made.nodes[subset].update(params=step.layer.used, kept=step.kept)
         reads = np.unique(np.concatenate(step.operands) if isinstance(step, Join) else step.reads)
         before, read = np.unique(maker[reads[reads >= 0]], return_counts=True)
         made.add_edges_from((a, subset, {"units": n}) for a, n in zip(before.tolist(), read.tolist()))
@@ -209,6 +234,11 @@ def _edges_of(step: Block | Join, live: np.ndarray) -> tuple[np.ndarray, np.ndar
     return pairs & 0xFFFFFFFF, pairs >> 32, np.bincount(places, multiplicities[known]).astype(np.int64)
 
 
-def _check(edges: int, most: int) -> None:
+def _joined(block: Block) -> int:
+    """How many pairs of units a layer joins, found without listing them."""
+    return views.unit(block.rows, block.reads, block.groups).total
+
+
+def _check(edges: int, most: float) -> None:
     if edges > most:
         raise TopoError(f"the graph has {edges:,} edges; networkx gets up to {most:,} unless max_edges says more")

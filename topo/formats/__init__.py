@@ -109,6 +109,7 @@ def _masks(reader: Reader, source: Source) -> MaskSet:
         raise FormatError("it holds no mask of two or more dimensions")
     output_first = reader.output_first and not source.as_parameters
     found, unsure = oriented(found, source.wiring, output_first)
+    unsure = [name for name in unsure if name not in source.provenance.get("input_first", {})]
     if unsure and output_first:
         source.notes.append(f"square layers that torch stores input-first, taken as (out, in): {some(unsure)}")
     rows: dict[str, BitRows] = {name: tensor.bits(name) for name, tensor in found.items()}

@@ -9,6 +9,8 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from topo.errors import TopoError
 from topo.graph import LayeredGraph, build_graph
 from topo.masks import MaskSet
@@ -115,15 +117,27 @@ class Problem:
         return found
 
     @cached_property
-    def costs(self) -> dict[str, float]:
-        """Layer -> multiply-accumulates of one weight on one example, over all uses of the parameter; a mean of them
-        where a use takes a part of the parameter."""
-        found = dict.fromkeys(self.names, 0.0)
+    def costs(self) -> dict[str, int]:
+        """Layer -> multiply-accumulates of one weight on one example, over all uses of the parameter.
+
+        Raises TopoError where they are not known, or differ from weight to weight.
+        """
+        found = dict.fromkeys(self.names, 0)
+        sliced = dict.fromkeys(layer.name for layer in self.wiring.layers if layer.used < layer.size)
         for layer in self.wiring.layers:
             if layer.name in found:
                 if layer.positions is None:
                     raise TopoError(f"FLOPs of '{layer.name}' are unknown: give the model and its input shape")
-                found[layer.name] += layer.positions * layer.used / layer.size
+                found[layer.name] += layer.positions
+        for name in [name for name in sliced if name in found]:
+            uses = [layer for layer in self.wiring.layers if layer.name == name]
+            price = np.sum([(use.positions or 0) * np.outer(*use.part) for use in uses], axis=0)
+            if price.min() < price.max():
+                raise TopoError(
+                    f"weights of '{name}' take {price.min()} to {price.max()} multiply-accumulates, as parts of it are "
+                    "used apart; a FLOPs budget needs one price a layer"
+                )
+            found[name] = int(price[0, 0])
         return found
 
     @cached_property

@@ -140,7 +140,7 @@ class Round:
             free &= held < n
         return free
 
-    def _affordable(self) -> tuple[Mapping[str, float], float] | None:
+    def _affordable(self) -> tuple[Mapping[str, int], float] | None:
         """(cost of a unit of each layer, operations left); None without a FLOPs budget."""
         if self.problem.macs is None:
             return None

@@ -221,7 +221,7 @@ def _weigh(units: Units, x: Tensor, w: Weight, axes: Any, shape: Any) -> Tensor:
     kept = [a for a in of_x if a in shared or a in into]
     reads = reads.permute([kept.index(a) for a in (*shared, *into)]).reshape(-1)
     at_out, at_in, at_shared = ([of_w.index(a) for a in letters] for letters in (out, into, shared))
-    positions = _positions(units, shape, extent(length[a] for a in out))
+    positions = _positions(units, shape, extent(length[a] for a in (*out, *shared)))
     ids = units.layer(w, reads, out=at_out, into=at_in, shared=at_shared, positions=positions)
     ids = ids.permute([[*shared, *out].index(a) for a in of_out if a in shared or a in out])
     return _aligned(ids, [a for a in of_out if a in shared or a in out], of_out).expand(shape)

@@ -268,6 +268,9 @@ class Units:
                 role[axis] = moves[0]
             elif length > 1 and kind == "conv" and axis >= 2:
                 role[axis] = "kernel"
+        for axis in [axis for axis, name in role.items() if name == "kernel" and rest]:
+            if len(np.unique(self._flat(weight, [axis], rest))) < weight.size[axis]:
+                raise NoRule(f"part of the kernels of parameter '{weight.name}'")
         for wanted in ("out", "in"):
             free = [axis for axis in range(len(weight.size)) if axis not in role]
             if wanted not in role.values() and free:
@@ -280,6 +283,8 @@ class Units:
         if not axes["out"] or not axes["in"]:
             raise NoRule(f"parameter '{weight.name}' of shape {weight.size}, which is no matrix")
 
+        if axes["group"] and axes["group"] != list(range(len(axes["group"]))):
+            raise NoRule(f"parameter '{weight.name}' of shape {weight.size}, whose matrices do not stand one by one")
         n_out, n_in, n_group = (int(np.prod([weight.size[a] for a in axes[name]])) for name in ("out", "in", "group"))
         at = [
             self._flat(weight, axes["group"], list(shared)),
@@ -291,6 +296,8 @@ class Units:
                 raise NoRule(f"a grouped convolution with part of parameter '{weight.name}'")
             full = reads.numpy()
         else:
+            if len(np.unique(column)) < len(column):
+                raise NoRule(f"a view of parameter '{weight.name}' that holds an input of it several times")
             full = np.full((n_group, n_in), -1, np.int32)
             full[group[:, None], column[None, :]] = reads.reshape(len(group), -1).numpy()
             full = full.reshape(-1)
