@@ -137,6 +137,25 @@ def test_the_weights_of_node_path_balancing_are_named() -> None:
         methods["npb"](mlp(8, 6, 4), total=20, beta=-1)
 
 
+@pytest.mark.parametrize("mode", ["balanced", "paths"])
+def test_a_parameter_that_is_used_in_parts_takes_any_budget(mode: str) -> None:
+    """Cross-attention: the queries' rows read one tensor, those of keys and values another."""
+    import torch
+
+    class Cross(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attend = torch.nn.MultiheadAttention(4, 2, bias=False, batch_first=True)
+
+        def forward(self, x, y):
+            return self.attend(x, y, y)[0]
+
+    wiring = topo.trace(Cross(), args=(torch.zeros(1, 3, 4), torch.zeros(1, 5, 4)))
+    for total in (16, 33, 48, 57, 64):
+        found = methods["balance"](wiring, total=total, mode=mode, rng=1)
+        assert found.certificate.kept == found.certificate.effective == total
+
+
 def test_a_flops_budget_needs_one_price_a_layer() -> None:
     with pytest.raises(TopoError, match="weights of 'rows' take 2 to 4 multiply-accumulates, as parts of it are used"):
         methods["balance"](toys.sliced(), total=20, flops=0.5)

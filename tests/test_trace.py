@@ -372,6 +372,12 @@ def test_slices_that_read_the_same_units_are_one_layer():
     assert [layer.used for layer in topo.trace(twice, (6,)).layers] == [18, 18]
 
 
+def test_part_of_an_embedding_is_named():
+    net = Net(lambda s, i: s.fc(F.embedding(i, s.e.weight[:5])), e=nn.Embedding(9, 4), fc=nn.Linear(4, 2))
+    with pytest.raises(TraceError, match=r"part of the embedding 'e\.weight'"):
+        topo.trace(net, args=(torch.zeros(1, 3, dtype=torch.long),), strict=True)
+
+
 @pytest.mark.parametrize(
     "forward, parts, shape, why",
     [

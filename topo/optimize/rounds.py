@@ -67,10 +67,30 @@ class Round:
 
     # -- logs of path counts
 
-    def ends(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """(log F of the inputs, log B of the outputs) of a layer; -inf where no path leads."""
-        index = self.step[name]
+    def uses(self, name: str) -> list[int]:
+        """Steps by which the parameters of a layer are valued: its first use; all of one that is used in parts."""
+        first = self.problem.layer(name)
+        if first.used == first.size:
+            return [self.step[name]]
+        return [i for i, step in enumerate(self.graph.steps) if isinstance(step, Block) and step.name == name]
+
+    def values(self, name: str, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """log F_i B_j of kernels of a layer, in the best of its uses."""
         layer = self.problem.layer(name)
+        found = np.full(len(sources), -np.inf)
+        for index in self.uses(name):
+            ahead, behind = self.ends(name, index)
+            rows, columns = self.problem.wiring.steps[index].part  # type: ignore[union-attr]
+            mine = rows[targets] & columns[sources % layer.shape[1]]
+            found = np.where(mine, np.maximum(found, ahead[sources] + behind[targets]), found)
+        return found
+
+    def ends(self, name: str, index: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """(log F of the inputs, log B of the outputs) of a layer, by default in its first use; -inf where no path
+        leads."""
+        index = self.step[name] if index is None else index
+        layer = self.problem.wiring.steps[index]
+        assert isinstance(layer, Layer)
         made = slice(layer.start, layer.stop)
         ahead, behind = self.walk.read[index], self.walk.backward[index + 1]
         alive = self.live.forward[layer.reads], self.live.backward[made]
@@ -97,15 +117,21 @@ class Round:
         return self.add(_best(cells, missing, self._affordable())) > 0
 
     def _candidates(self, name: str, many: int) -> Cells:
-        """The most valuable kernels of a layer that may hold one unit more, `many` at most."""
+        """The most valuable kernels of a layer that may hold one unit more, `many` at most in each use."""
+        found = [self._candidates_of(name, index, many) for index in self.uses(name)]
+        sources, targets, values = (np.concatenate(part) for part in zip(*found))
+        return Cells(name, sources, targets, values)
+
+    def _candidates_of(self, name: str, index: int, many: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(sources, targets, values) of a use of a layer."""
         from topo.kernels.rank_one import rank_one
 
-        layer, index = self.problem.layer(name), self.step[name]
-        ahead, behind = self.ends(name)
+        layer = self.problem.wiring.steps[index]
+        assert isinstance(layer, Layer)
+        ahead, behind = self.ends(name, index)
+        behind = np.where(layer.part[0], behind, -np.inf)
         if self.problem.fan_in(name) > 1:
             behind = np.where(self.words[name].any(axis=1), behind, -np.inf)
-        block = self.graph.steps[index]
-        assert isinstance(block, Block)
         pattern = self.problem.pattern(name)
         blocked = self.kept(name) // layer.taps if pattern is None else self.kept(name) * pattern[1]
         f, g = _relative(ahead), _relative(behind)
@@ -116,7 +142,7 @@ class Round:
         sources, targets, _, _ = rank_one(f, g, *nobody, 1, layer.groups, most)
         free = self.free(name, sources, targets).any(axis=1) if len(sources) else np.zeros(0, bool)
         sources, targets = sources[free], targets[free]
-        return Cells(name, sources, targets, ahead[sources] + behind[targets])
+        return sources, targets, ahead[sources] + behind[targets]
 
     def _taps(self, name: str, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """bool (kernels, taps): kept positions."""
@@ -174,7 +200,6 @@ class Round:
         values, owners, places = [], [], []
         for k, name in enumerate(names):
             layer = self.problem.layer(name)
-            ahead, behind = self.ends(name)
             bits = np.unpackbits(
                 self.words[name].view(np.uint8), axis=1, count=layer.size // layer.outputs, bitorder="little"
             )
@@ -188,7 +213,7 @@ class Round:
             free = fan_in[targets] > self.problem.fan_in(name)
             free |= (self.problem.fan_in(name) == 1) & ~required[made][targets]
             free &= (fan_out[sources] > 1) | ~required[layer.reads][sources]
-            worth = ahead[sources] + behind[targets] + 1e-6 * self.rng.random(len(sources))
+            worth = self.values(name, sources, targets) + 1e-6 * self.rng.random(len(sources))
             free &= (worth > _NO_PATHS) | (fan_in[targets] > 1)  # what only opens a gate carries no path, and is needed
             order = np.argsort(worth, kind="stable")
             order = order[free[order]]

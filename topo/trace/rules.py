@@ -352,6 +352,8 @@ def embedding(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     weight = inputs[0]
     if not isinstance(weight, Weight):
         raise NoRule("its weight is no parameter")
+    if weight.shape != weight.size:
+        raise NoRule(f"part of the embedding '{weight.name}'")
     made = units.embedding(weight, _positions(units, shape, weight.shape[1]))
     return torch.from_numpy(made).expand(shape)
 
