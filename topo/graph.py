@@ -179,7 +179,7 @@ def build_graph(
 
 def used_bits(rows: BitRows, layer: Layer) -> BitRows:
     """The rows without the parameters that take no part in a use of the layer."""
-    if layer.used == layer.size:
+    if layer.rows is None and layer.columns is None:
         return rows
     columns = BitRows.of_mask(np.repeat(layer.part[1], layer.taps)[None]).words
     return BitRows(rows.shape, np.where(layer.part[0][:, None], rows.words & columns, np.uint64(0)))

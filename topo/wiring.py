@@ -135,12 +135,12 @@ class Layer:
     @property
     def taps(self) -> int:
         """Weights per kernel: height * width of a convolution, 1 of a linear layer."""
-        return int(np.prod(self.shape[2:], dtype=np.int64))
+        return math.prod(self.shape[2:])
 
     @property
     def size(self) -> int:
         """Number of weights."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def part(self) -> tuple[np.ndarray, np.ndarray]:
@@ -155,8 +155,9 @@ class Layer:
     @property
     def used(self) -> int:
         """Number of weights that take part in this use."""
-        rows, columns = self.part
-        return int(np.count_nonzero(rows)) * int(np.count_nonzero(columns)) * self.taps
+        rows = self.shape[0] if self.rows is None else len(self.rows)
+        columns = self.shape[1] if self.columns is None else len(self.columns)
+        return rows * columns * self.taps
 
 
 @dataclass(frozen=True, eq=False, slots=True)
