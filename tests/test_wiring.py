@@ -61,7 +61,10 @@ FC = {"step": "layer", "name": "fc", "kind": "linear", "shape": [3, 4], "reads":
 
 def document(**changed) -> str:
     """One linear layer as JSON, with other entries of the document or of its layer."""
-    step = {**FC, **{key: value for key, value in changed.items() if key in (*FC, "groups", "positions", "rows")}}
+    step = {
+        **FC,
+        **{key: value for key, value in changed.items() if key in (*FC, "groups", "positions", "rows", "columns")},
+    }
     whole = {"schema": "topo-wiring/1", "model": None, "input_shape": None, "notes": []}
     whole |= {"inputs": [[0, 4, 1]], "outputs": [[4, 3, 1]], "steps": [step]}
     return json.dumps({**whole, **{key: value for key, value in changed.items() if key in whole}})
@@ -83,6 +86,7 @@ def document(**changed) -> str:
         ({"rows": [[0, 2, 2]]}, r"layer 'fc' uses rows \[0, 0, 1, 1\]; they are ascending whole numbers below 3"),
         ({"rows": [[2, 2, 1]]}, r"uses rows \[2, 3\]; they are ascending whole numbers below 3"),
         ({"rows": [0]}, "is no run of units"),
+        ({"shape": [2**40, 4], "columns": [[0, 1, 1]]}, "numbers 1,099,511,627,780 units"),
         ({"start": 10**12}, "numbers 1,000,000,000,003 units"),
         ({"start": -4}, "layer 'fc' makes units from -4 on"),
         ({"start": "4"}, "layer 'fc' makes units from '4' on"),

@@ -120,7 +120,9 @@ class Layer:
             if getattr(self, side) is not None:
                 object.__setattr__(self, side, _part(getattr(self, side), most, f"layer '{self.name}' uses {side}"))
         if self.columns is not None:
-            object.__setattr__(self, "reads", _units(np.where(np.tile(self.part[1], self.groups), self.reads, -1), ""))
+            outside = np.ones(self.shape[1], np.bool_)
+            outside[self.columns] = False
+            object.__setattr__(self, "reads", _units(np.where(np.tile(outside, self.groups), -1, self.reads), ""))
 
     @property
     def outputs(self) -> int:

@@ -391,7 +391,7 @@ def layer_path_entropy_width(graph: LayeredGraph, block: Block) -> Value:
 def entropy_bound(graph: LayeredGraph) -> float:
     """Sum over layers of log n, n the kept parameters that a path could meet: what path_entropy reaches at most.
 
-    Parameters that only gate (queries, keys), or lead nowhere in this wiring, are in neither (`Wiring.reachable`).
+    Parameters that only gate (queries, keys), or lead nowhere in this wiring, are left out: see `Wiring.reachable`.
     """
     assert graph.wiring is not None
     ahead, behind = graph.wiring.reachable

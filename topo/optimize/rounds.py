@@ -290,7 +290,7 @@ def _relative(logs: np.ndarray) -> np.ndarray:
     return np.where(finite, np.exp(np.maximum(logs - logs[finite].max(), -300.0)), 0.0)
 
 
-def _best(cells: list[Cells], many: int, budget: tuple[Mapping[str, float], float] | None) -> list[Cells]:
+def _best(cells: list[Cells], many: int, budget: tuple[Mapping[str, int], float] | None) -> list[Cells]:
     """The `many` most valuable kernels of all layers; under a FLOPs budget those that it still pays."""
     values = np.concatenate([c.values for c in cells])
     owners = np.repeat(np.arange(len(cells)), [len(c.values) for c in cells])
