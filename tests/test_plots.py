@@ -159,6 +159,19 @@ def test_masks_and_graphs_are_analysed_where_reports_are_drawn():
             getattr(plots, kind)(one)
 
 
+def test_units_outside_the_part_of_a_use_are_not_drawn():
+    import topo
+    import toys
+    from topo.plots.columns import Columns
+
+    wiring = toys.sliced()
+    graph = topo.build_graph(toys.sparse(wiring, 1.0), wiring)
+    units = {tuple(found.tolist()) for found in Columns(graph).units.values()}
+    assert {(7, 10), (13, 14, 16), (3, 4, 5, 6), (17, 18)} <= units
+    for kind in ("layered_graph", "path_flow"):
+        getattr(plots, kind)(graph, ax=_axes())
+
+
 def test_paper_sets_the_column_and_leaves_no_trace():
     before = dict(matplotlib.rcParams)
     with plots.paper("icml"):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from topo.graph import Block, LayeredGraph
-from topo.wiring import Join
+from topo.wiring import Join, Layer
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,17 @@ class Columns:
         self._home, self._group_of = home, group_of
         self.depth = self._depths()
         self.order = sorted(self.depth, key=lambda group: (self.depth[group], group))
-        self.units = {
-            group: np.asarray(wiring.inputs) if group == 0 else np.arange(*spans[group]) for group in self.order
-        }
+        self.units = {group: self._made(group, spans[group]) for group in self.order}
         self.names = self._names()
+
+    def _made(self, group: int, span: tuple[int, int]) -> np.ndarray:
+        """The inputs, or the units that a step makes; of a layer that is used in part, those of the part."""
+        wiring = self.graph.wiring
+        assert wiring is not None
+        step = wiring.steps[group - 1] if group else None
+        if step is None:
+            return np.asarray(wiring.inputs)
+        return step.start + step.rows if isinstance(step, Layer) and step.rows is not None else np.arange(*span)
 
     def _merged(self, group_of: np.ndarray, spans: list[tuple[int, int]]) -> dict[int, int]:
         """Group -> the sum that alone reads it, each unit once and in full."""
