@@ -5,7 +5,7 @@ into t and e' out of it (through additions and concatenations), x_e + y_t >= 1 a
     P <= prod_t C_t^{y_t} * (paths of the network at large, a layer counting n_e^{x_e} K_e^{1 - x_e}, an identity 1),
 K_e the most parameters between two units. Along one route the paths are a join of the relations "e keeps a parameter
 from i to j at kernel position k"; the Atserias-Grohe-Marx inequality bounds it, with the position covered by x_e + (1 -
-x_e); then sum over routes. The bound knows nothing of coverage.
+x_e); then sum over routes. A join that repeats a unit r times counts r. The bound knows nothing of coverage.
 
 Exponents alternate between tensors here: xi for layers that leave a tensor of one colour, 1 - xi for the other, and the
 larger of the two where a layer joins equal colours, with y = 0 but at inputs and outputs. That is always admissible.
@@ -117,13 +117,17 @@ class _Macro:
         self.index = {name: k for k, name in enumerate(self.sizes)}
         self.reads = [_passed(wiring, step) for step in wiring.steps]
         self.ends = _tensors(wiring, wiring.outputs)
-        self.repeats = [
-            step.taps * int(np.unique(step.reads[step.reads >= 0], return_counts=True)[1].max(initial=1))
-            if isinstance(step, Layer) and step.name in self.index
-            else 1
-            for step in wiring.steps
-        ]
+        self.repeats = [self._repeats(step) for step in wiring.steps]
         self.colour = self._colours()
+
+    def _repeats(self, step: Layer | Join) -> int:
+        """Most parameters between two units of a layer; most units of a join that one unit goes into, by one operand.
+
+        For each way of choosing one of them the join is an identity, so that paths are at most so many times as many.
+        """
+        if isinstance(step, Layer):
+            return step.taps * _most_often(step.reads) if step.name in self.index else 1
+        return max(map(_most_often, _operands(step)), default=1)
 
     def _layer(self, index: int) -> Layer | None:
         step = self.wiring.steps[index]
@@ -172,6 +176,8 @@ class _Macro:
             if layer is not None:
                 x = self.exponent(index, xi)
                 factor[index] = x * math.log(counts[self.index[layer.name]]) + (1 - x) * math.log(self.repeats[index])
+            else:
+                factor[index] = math.log(self.repeats[index])
             if self.reads[index]:
                 ahead[index + 1] = np.logaddexp.reduce(ahead[self.reads[index]]) + factor[index]
         behind = np.full(len(steps) + 1, -np.inf)
@@ -241,10 +247,16 @@ def _passed(wiring: Wiring, step: Layer | Join) -> list[int]:
     """Tensors whose paths a step passes on: a gate its value branch, a score none, an embedding starts anew."""
     if isinstance(step, Layer):
         return [] if step.kind == "embedding" else _tensors(wiring, step.reads)
-    if step.kind == "score":
-        return []
-    reads = step.operands if step.kind == "add" else step.operands[:1]
-    return [tensor for read in reads for tensor in _tensors(wiring, read)]
+    return [tensor for read in _operands(step) for tensor in _tensors(wiring, read)]
+
+
+def _operands(join: Join) -> tuple[np.ndarray, ...]:
+    """Those whose paths go on."""
+    return {"add": join.operands, "gate": join.operands[:1], "score": ()}[join.kind]
+
+
+def _most_often(units: np.ndarray) -> int:
+    return int(np.unique(units[units >= 0], return_counts=True)[1].max(initial=1))
 
 
 def _tensors(wiring: Wiring, units: np.ndarray) -> list[int]:
