@@ -215,13 +215,18 @@ def effective_units(net: Net):
 
 
 def effective_kernels(net: Net):
-    found = {(name, unit_of(net, *p), o) for name in net.masks for p in net.effective[name] for o in [p[1]]}
-    return sum(unit >= 0 for _, unit, _ in found)
+    pairs = {(unit_of(net, *p), first_use(net, *p).start + p[1]) for name in net.masks for p in net.effective[name]}
+    return sum(unit >= 0 for unit, _ in pairs)
+
+
+def first_use(net: Net, name: str, o: int, i: int, *tap: int) -> Layer:
+    """The first use that takes a parameter."""
+    return next(use for use in net.layers if use.name == name and in_use(use, o, i))
 
 
 def unit_of(net: Net, name: str, o: int, i: int, *tap: int) -> int:
-    """The unit behind a parameter: of the first use that takes it."""
-    first = next(use for use in net.layers if use.name == name and in_use(use, o, i))
+    """The unit behind a parameter."""
+    first = first_use(net, name, o, i)
     return int(first.reads[o // (first.shape[0] // first.groups) * first.shape[1] + i])
 
 

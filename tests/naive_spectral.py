@@ -12,9 +12,9 @@ from naive import Net, in_use
 from topo.wiring import Layer
 
 
-def matrix(net: Net, name: str, weights: np.ndarray | None = None) -> np.ndarray:
+def matrix(net: Net, name: str, weights: np.ndarray | None = None, use: Layer | None = None) -> np.ndarray:
     """Biadjacency matrix (left, right) in the layer view, isolated units included; with weights, of |w|."""
-    layer, mask = net.wiring.layer(name), net.masks[name]
+    layer, mask = use or net.wiring.layer(name), net.masks[name]
     edges = mask.astype(float) if weights is None else np.abs(weights) * mask
     out, taps = layer.shape[0], layer.taps
     columns = layer.shape[1] * (taps if net.layer_view == "kernel" else 1)
@@ -185,7 +185,7 @@ def pairs(net: Net) -> list[tuple[np.ndarray, np.ndarray, dict[int, list[int]]]]
     found = []
 
     def of_use(layer: Layer) -> np.ndarray:
-        whole, per_group = matrix(kernels, layer.name), layer.shape[1] * layer.taps
+        whole, per_group = matrix(kernels, layer.name, use=layer), layer.shape[1] * layer.taps
         for place, o in zip(*np.nonzero(whole)):
             if not in_use(layer, int(o), int(place) % per_group // layer.taps):
                 whole[place, o] = 0

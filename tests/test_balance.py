@@ -31,7 +31,7 @@ from topo.optimize.problem import Problem, prunable
 from topo.optimize.regular import solve_balanced
 from topo.plots import plots
 from topo.plots.style import figure
-from topo.wiring import Layer, Wiring, chain
+from topo.wiring import Join, Layer, Wiring, chain
 
 MASK = Path(__file__).parents[1] / "notebooks" / "masks" / "synflow_resnet20_d0.02.safetensors"
 EVERYTHING_EFFECTIVE = [
@@ -154,6 +154,26 @@ def test_a_parameter_that_is_used_in_parts_takes_any_budget(mode: str) -> None:
     for total in (16, 33, 48, 57, 64):
         found = methods["balance"](wiring, total=total, mode=mode, rng=1)
         assert found.certificate.kept == found.certificate.effective == total
+
+
+@pytest.mark.parametrize("name, options", [("balance", {}), ("balance", {"mode": "paths"}), ("npb", {})])
+def test_a_parameter_used_twice_fills_up_through_its_second_use(name: str, options: dict) -> None:
+    """Three of the first use's inputs are zero padding: the weights behind them live through the second alone."""
+    steps = (
+        Layer("w", (8, 6), np.array([0, 1, 2, -1, -1, -1]), 9, positions=1),
+        Layer("w", (8, 6), np.arange(3, 9), 17, positions=1),
+        Join("add", (np.arange(9, 17), np.arange(17, 25)), 25),
+        Layer("o", (4, 8), np.arange(25, 33), 33, positions=1),
+    )
+    wiring = Wiring(np.arange(9), steps, np.arange(33, 37))
+    for total in (20, 64, 72, 79, 80):
+        found = methods[name](wiring, total=total, rng=0, **options)
+        assert found.certificate.kept == found.certificate.effective == total
+
+
+def test_layers_are_not_kept_dense_beside_parts() -> None:
+    with pytest.raises(TopoError, match="cannot be kept dense beside one whose parts are used apart, as 'rows'"):
+        methods["balance"](toys.sliced(), total=20, dense="out")
 
 
 def test_a_flops_budget_needs_one_price_a_layer() -> None:

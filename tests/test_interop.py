@@ -167,6 +167,9 @@ def test_parallel_edges_and_odd_layers_are_refused() -> None:
 def test_masks_alone_will_do_for_a_layer() -> None:
     masks = toys.sparse(toys.residual(), 0.5)
     assert (topo.to_scipy(masks, "fc").toarray() == masks["fc"]).all()
+    assert (topo.to_scipy({"fc": masks["fc"]}, "fc").toarray() == masks["fc"]).all()
+    with pytest.raises(MaskError, match="not of a MaskSet"):
+        topo.from_networkx(masks)
     assert topo.to_networkx(masks, "fc", max_edges=None).number_of_edges() == masks["fc"].sum()
     graph = build_graph(toys.sparse(toys.embedded(), 0.6, 1, ("words",)), toys.embedded())
     with pytest.raises(TopoError, match="'words' is an embedding without a mask"):

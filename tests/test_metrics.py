@@ -35,6 +35,7 @@ TOYS = {
     "branching": (toys.branching(), ()),
     "gated": (toys.gated(), ()),
     "sliced": (toys.sliced(), ()),
+    "grouped": (toys.grouped(), ()),
     "words": (toys.embedded(), ()),
     "sources": (toys.embedded(), ("words",)),
 }

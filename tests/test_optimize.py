@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_optimize import CoverCase, LayerCase
 
+import topo
 import toys
 from topo.errors import TopoError
 from topo.graph import build_graph
@@ -27,6 +28,7 @@ from topo.optimize import methods, solve_layer_npb, solve_layer_rank1, upper_bou
 from topo.optimize.layers import max_path
 from topo.optimize.problem import Problem
 from topo.optimize.streams import Streams
+from topo.wiring import Join, Layer, Wiring
 
 
 def some_case(rng: np.random.Generator, largest: int = 8, *, n_m: bool = False, caps: bool = False) -> LayerCase:
@@ -419,6 +421,23 @@ def test_no_mask_passes_the_upper_bound(seed: int) -> None:
 
 
 @pytest.mark.small
+def test_the_bound_counts_joins_that_repeat_a_unit() -> None:
+    """Each of 4 units goes into two of a gate's 8, as heads that share their keys do."""
+    steps = (
+        Layer("a", (4, 4), np.arange(4), 4),
+        Layer("b", (8, 4), np.arange(4), 8),
+        Join("gate", (np.repeat(np.arange(4, 8), 2), np.arange(8, 16)), 16),
+        Layer("o", (3, 8), np.arange(16, 24), 24),
+    )
+    wiring = Wiring(np.arange(4), steps, np.arange(24, 27))
+    dense = MaskSet({name: np.ones(shape, bool) for name, shape in wiring.shapes.items()})
+    paths = topo.analyze(dense, wiring).network["log10_effective_paths"]
+    assert paths == pytest.approx(math.log10(4 * 8 * 3))
+    budgets = {name: mask.size for name, mask in dense.items()}
+    for bound in (upper_bound(wiring, total=dense.size), upper_bound(wiring, budgets=budgets)):
+        assert bound.log10_paths >= paths - 1e-9
+
+
 def test_the_bound_is_reached_by_dense_chains_and_says_where_it_is_not_proved() -> None:
     masks, wiring = toys.complete(4, 4, 4)
     assert upper_bound(wiring, total=masks.kept).log10_paths == pytest.approx(math.log10(64))

@@ -776,6 +776,8 @@ def test_experts_are_added():
     )
     wiring = topo.trace(net, strict=True)
     down = wiring.layer("model.layers.0.mlp.experts.down_proj")
-    assert down.shape == (4 * 32, 48) and "is read as a mask of shape (128, 48)" in wiring.notes[1]
+    assert down.shape == (4 * 32, 48) and any("is read as a mask of shape (128, 48)" in note for note in wiring.notes)
+    tokens = wiring.layer("model.layers.0.self_attn.q_proj.weight").positions
+    assert down.positions == -(-2 * tokens // 4)  # two of four experts see each token
     (join,) = [join for join in joins(wiring) if len(join.operands) == 4 and down.start in join.operands[0]]
     assert [o.tolist() for o in join.operands] == np.reshape(made(down), (4, 32)).tolist()

@@ -115,6 +115,18 @@ def sliced() -> Wiring:
     return Wiring(np.arange(3), steps, np.arange(27, 29))
 
 
+def grouped() -> Wiring:
+    """A grouped layer that reads units several times in a group and in both, then one parameter in two groupings."""
+    steps = (
+        Layer("stem", (4, 2), np.arange(2), 2, positions=1),  # 2..5
+        Layer("pairs", (4, 3), np.array([2, 2, 3, 3, 4, 4]), 6, groups=2, positions=1),  # 6..9
+        Layer("both", (4, 2), np.arange(6, 10), 10, groups=2, positions=1),  # 10..13
+        Layer("both", (4, 2), np.repeat(np.arange(10, 14), 2), 14, groups=4, positions=1),  # 14..17
+        Layer("out", (2, 4), np.arange(14, 18), 18, positions=1),  # 18, 19
+    )
+    return Wiring(np.arange(2), steps, np.arange(18, 20))
+
+
 def embedded() -> Wiring:
     """An embedding of 5 words in 3 dimensions (stored input-first), then a linear layer."""
     return Wiring(

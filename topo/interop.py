@@ -22,7 +22,7 @@ import numpy as np
 from topo import views
 from topo.errors import MaskError, TopoError, WiringError
 from topo.graph import Block, LayeredGraph, build_graph
-from topo.masks import MaskSet
+from topo.masks import MaskSet, as_mask_set
 from topo.metrics import flow
 from topo.wiring import Join
 
@@ -77,7 +77,7 @@ def to_networkx(
     Raises TopoError for an unknown layer or level, for more than max_edges edges (None is no limit), and for a network
     without wiring.
     """
-    graph = build_graph(graph) if isinstance(graph, MaskSet) else graph
+    graph = graph if isinstance(graph, LayeredGraph) else build_graph(as_mask_set(graph))
     if level not in LEVELS:
         raise TopoError(f"level is '{level}'; it is one of {', '.join(LEVELS)}")
     if layer is not None:
@@ -100,6 +100,8 @@ def from_networkx(graph: networkx.Graph, names: Sequence[str] | None = None) -> 
 
     Raises MaskError for nodes without a layer, edges that join no neighbours, and edges of several weights.
     """
+    if not hasattr(graph, "nodes"):
+        raise MaskError(f"masks are made of a graph of networkx here, not of a {type(graph).__name__}")
     layers: dict[int, list[Hashable]] = {}
     for node, about in graph.nodes(data=True):
         subset = about.get("subset", about.get("bipartite"))
@@ -136,7 +138,7 @@ def from_networkx(graph: networkx.Graph, names: Sequence[str] | None = None) -> 
 
 
 def _block(graph: LayeredGraph | MaskSet, layer: str) -> Block:
-    graph = build_graph(graph) if isinstance(graph, MaskSet) else graph
+    graph = graph if isinstance(graph, LayeredGraph) else build_graph(as_mask_set(graph))
     for block in graph.blocks:
         if block.name == layer:
             if block.source:

@@ -129,7 +129,7 @@ def unit(rows: BitRows, reads: np.ndarray, groups: int = 1) -> Edges:
     A linear layer behind a flatten reads a unit several times; those weights are one edge here.
     """
     if groups > 1:
-        return Edges(reads, None, np.minimum(_counts(rows), 1), groups=groups)
+        return Edges(*_merged(reads, np.minimum(_counts(rows), 1), groups), groups=groups)
     units = np.unique(reads)
     if rows.shape[1] == rows.columns == len(units):
         return Edges(reads, rows.words)
@@ -139,6 +139,21 @@ def unit(rows: BitRows, reads: np.ndarray, groups: int = 1) -> Edges:
         starts = np.searchsorted(reads[order], units)
         joined, reads = np.logical_or.reduceat(joined[:, order], starts, axis=1), units.astype(np.int32)
     return Edges(reads, BitRows.of_mask(joined).words)
+
+
+def _merged(reads: np.ndarray, joined: np.ndarray, groups: int) -> tuple[np.ndarray, None, np.ndarray]:
+    """A unit that a group reads several times has its edges in the first of these columns; the others read none."""
+    of_groups = reads.reshape(groups, -1)
+    once = np.sort(of_groups, axis=1)
+    if not ((once[:, 1:] == once[:, :-1]) & (once[:, 1:] >= 0)).any():
+        return reads, None, joined
+    reads, found = of_groups.copy(), np.zeros_like(joined)
+    for group, rows in enumerate(np.split(np.arange(len(joined)), groups)):
+        _, first, which = np.unique(of_groups[group], return_index=True, return_inverse=True)
+        for column, place in enumerate(first[which]):
+            found[rows, place] |= joined[rows, column]
+        reads[group, np.setdiff1d(np.arange(reads.shape[1]), first)] = -1
+    return reads.reshape(-1), None, found
 
 
 def kernel(rows: BitRows, groups: int = 1) -> Edges:

@@ -41,12 +41,13 @@ class Pair:
 def pairs(graph: LayeredGraph) -> list[Pair]:
     """Pairs of masked layers of a wired graph, in running order of the second."""
     steps = [step for step in graph.steps if isinstance(step, Block)]
-    seen: dict[int, Bipartite] = {}
+    seen: dict[tuple[int, int], Bipartite] = {}
 
     def of_kernels(block: Block) -> Bipartite:  # of the part that is used; whole uses of a parameter share their rows
-        if id(block.rows) not in seen:
-            seen[id(block.rows)] = of_block(replace(block, layer_view="kernel"))
-        return seen[id(block.rows)]
+        key = (id(block.rows), block.groups)
+        if key not in seen:
+            seen[key] = of_block(replace(block, layer_view="kernel"))
+        return seen[key]
 
     found = []
     for place, second in enumerate(steps):

@@ -337,8 +337,8 @@ def _met_use(graph: LayeredGraph) -> dict[str, int]:
     found: dict[str, int] = {}
     for index, step in enumerate(graph.steps):
         if isinstance(step, Block) and step.layer is not None and step.name not in found:
-            made = behind[step.layer.start : step.layer.stop] & step.layer.part[0]
-            if ahead[step.reads].any() and made.any():
+            made = (behind[step.layer.start : step.layer.stop] & step.layer.part[0]).reshape(step.groups, -1)
+            if (made.any(axis=1) & ahead[step.reads].reshape(step.groups, -1).any(axis=1)).any():
                 found[step.name] = index
     first = {step.name: index for index, step in reversed(list(enumerate(graph.steps))) if isinstance(step, Block)}
     return first | found

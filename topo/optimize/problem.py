@@ -38,7 +38,8 @@ class Problem:
     See `solve`. Constraints:
     n_m: (N, M), at most N of M consecutive inputs at each output and kernel position; an incomplete last group obeys
     the same N. min_fan_in: an output unit that keeps any weight keeps at least so many; one number or by layer.
-    dense: names or patterns (`fc.*`) of layers that keep every weight; the other constraints pass them by.
+    dense: names or patterns (`fc.*`) of layers that keep every weight; the other constraints pass them by. Not beside
+    a layer whose parts are used apart.
     flops: at most so many FLOPs (2 x multiply-accumulates of the kept weights on one example); up to 1 it is the share
     of the dense network's.
 
@@ -63,6 +64,9 @@ class Problem:
         for pattern in self.dense:
             if not any(fnmatchcase(name, pattern) for name in self.names):
                 raise TopoError(f"no layer matches '{pattern}'; there are: {', '.join(self.names)}")
+        sliced = [layer.name for layer in self.wiring.layers if layer.used < layer.size]
+        if self.dense and sliced:
+            raise TopoError(f"layers cannot be kept dense beside one whose parts are used apart, as '{sliced[0]}'")
         if self.budgets is not None:
             odd = sorted(set(self.budgets) ^ set(self.names))
             if odd:

@@ -68,10 +68,7 @@ class Round:
     # -- logs of path counts
 
     def uses(self, name: str) -> list[int]:
-        """Steps by which the parameters of a layer are valued: its first use; all of one that is used in parts."""
-        first = self.problem.layer(name)
-        if first.used == first.size:
-            return [self.step[name]]
+        """The steps that use a layer's parameters."""
         return [i for i, step in enumerate(self.graph.steps) if isinstance(step, Block) and step.name == name]
 
     def values(self, name: str, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -120,6 +117,11 @@ class Round:
         """The most valuable kernels of a layer that may hold one unit more, `many` at most in each use."""
         found = [self._candidates_of(name, index, many) for index in self.uses(name)]
         sources, targets, values = (np.concatenate(part) for part in zip(*found))
+        if len(found) > 1:  # once each, at its best value
+            order = np.lexsort((-values, sources, targets))
+            sources, targets, values = sources[order], targets[order], values[order]
+            new = np.append(True, (np.diff(sources) != 0) | (np.diff(targets) != 0))[: len(sources)]
+            sources, targets, values = sources[new], targets[new], values[new]
         return Cells(name, sources, targets, values)
 
     def _candidates_of(self, name: str, index: int, many: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

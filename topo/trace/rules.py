@@ -280,7 +280,10 @@ def experts(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     if not isinstance(weight, Weight) or len(weight.shape) != 3 or len(x.shape) != 2:
         raise NoRule("a grouped product of another form")
     each = (weight.shape[0], *shape)
-    return units.reduce(contract(units, plain(x), weight, ("sk", "ekn", "esn"), each), [0]).expand(shape)
+    before = len(units.steps)
+    made = contract(units, plain(x), weight, ("sk", "ekn", "esn"), each)
+    units.share(before, weight.shape[0])
+    return units.reduce(made, [0]).expand(shape)
 
 
 def _letters(term: str, dims: int) -> list[str]:

@@ -326,6 +326,13 @@ class Units:
             return torch.arange(start, start + shape[0], dtype=torch.int32)
         return torch.from_numpy((start + rows).astype(np.int32)).view([weight.shape[d] for d in (*shared, *out)])
 
+    def share(self, since: int, parts: int) -> None:
+        """Layers emitted as step `since` and later are `parts` matrices, each of which sees its part of the rows."""
+        for index, step in enumerate(self.steps[since:], since):
+            if isinstance(step, Layer) and step.positions:
+                self.steps[index] = replace(step, positions=-(-step.positions // parts))
+                self.note(f"the rows of '{step.name}' are taken to go to its {parts} matrices in equal parts")
+
     @staticmethod
     def _flat(weight: Weight, axes: Sequence[int], dims: Sequence[int]) -> np.ndarray:
         """For each index along the view's `dims`, flattened, its flat index along the parameter's `axes`."""
