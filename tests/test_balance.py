@@ -418,7 +418,6 @@ def test_repair_of_a_collapsed_network_and_of_impossible_budgets() -> None:
     assert all(mask.all() for mask in repair(empty, wiring, total=size(wiring)).values())
 
 
-@pytest.mark.skipif(not MASK.exists(), reason=f"there is no {MASK.name}")
 def test_repair_of_a_real_mask() -> None:
     """SynFlow's mask at 2 %: ineffective parameters go, nodes stay as they are or grow."""
     wiring, masks = find_wiring("resnet20"), read_masks(MASK, model="resnet20")
