@@ -12,6 +12,13 @@ import numpy as np
 
 
 @nb.njit(cache=True, nogil=True)
+def _copy(source, start, target, place, many):
+    """target[place : place + many] = source[start : start + many]; as slices this takes the compiler two seconds."""
+    for k in range(many):
+        target[place + k] = source[start + k]
+
+
+@nb.njit(cache=True, nogil=True)
 def _level(lengths, start, stop, units, taken):
     """Share `units` over lengths[start:stop] as evenly as their caps allow; ones left over go to the first."""
     caps = np.sort(lengths[start:stop])
@@ -48,7 +55,7 @@ def fill(slopes, lengths, ends, caps, even, taken):
                 whole += lengths[stop]
                 stop += 1
             if whole <= left:
-                taken[start:stop] = lengths[start:stop]
+                _copy(lengths, start, taken, start, stop - start)
                 left -= whole
             elif even:
                 _level(lengths, start, stop, left, taken)
@@ -75,12 +82,12 @@ def _draw(deck, size, head, many, drawn, rng):
     goes beyond the end takes the rest, then cards that it does not hold yet.
     """
     rest = min(many, size - head)
-    drawn[:rest] = deck[head : head + rest]
+    _copy(deck, head, drawn, 0, rest)
     if rest == many:
         return head + rest
     more, fresh = many - rest, size - rest  # deck[fresh:size] are the cards just drawn
     _shuffle(deck, 0, fresh, rng)
-    drawn[rest:many] = deck[:more]
+    _copy(deck, 0, drawn, rest, more)
     _shuffle(deck, more, size, rng)
     return more
 
@@ -101,7 +108,7 @@ def _lightest_first(cards, start, stop, load, spare):
         else:
             spare[back] = cards[k]
             back += 1
-    cards[front:stop] = spare[:back]
+    _copy(spare, 0, cards, front, back)
 
 
 @nb.njit(cache=True, nogil=True)

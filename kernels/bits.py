@@ -138,7 +138,8 @@ def pack(values, words, strict):
             words[i, w] = _kept_word(flat, start)
             odd |= _odd_word(flat, start) if strict else _nan_word(flat, start)
         if rest:
-            tail[:rest] = flat[i * cols + 64 * full : (i + 1) * cols]
+            for j in range(rest):  # not as slices: their assignment alone takes the compiler two seconds
+                tail[j] = flat[i * cols + 64 * full + j]
             words[i, full] = _kept_word(tail, 0)
             odd |= _odd_word(tail, 0) if strict else _nan_word(tail, 0)
     return odd != 0

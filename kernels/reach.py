@@ -1,55 +1,154 @@
-"""Reachability through one layer on bit rows: booleans, never counts, so nothing underflows or overflows.
+"""Reachability over a network on bit rows: booleans, never counts, so nothing underflows or overflows.
 
-Columns of a grouped layer belong to its group; a layer without groups is one group.
+A pass takes steps `first` to `last` of a table (topo.flat.Table: a row a step, its columns below) with the words of
+their layers, one behind the other. Columns of a grouped layer belong to its group; a layer without groups is one group.
 """
 
 from __future__ import annotations
 
 import numba as nb
+import numpy as np
+
+KIND, START, STOP, READ, READ_STOP, OPERANDS, GROUPS, TAPS, WIDTH, WORDS = range(10)
+LAYER, ADD, GATE, SCORE, SOURCE = range(5)
 
 
 @nb.njit(cache=True, nogil=True)
-def reach_forward(words, flags, rows_per_group, live):
-    """words (rows, w), flags (groups, w) uint64 -> live (rows,) bool: the row has a kept weight at a flagged column.
+def mark_columns(flags, units, taps, columns):
+    """flags (n,) bool, units (in,) int32 -> columns (w,) uint64: every weight column of a flagged input channel.
 
-    words [[0b01], [0b10]], flags [[0b10]] -> live [False, True]
+    flags [False, True], units [1, 0], taps 2 -> columns [0b0011]
     """
-    rows, width = words.shape
-    for i in range(rows):
-        g = i // rows_per_group
-        live[i] = False
-        for w in range(width):
-            if words[i, w] & flags[g, w]:
-                live[i] = True
-                break
+    columns[:] = 0
+    for j in range(len(units)):
+        if flags[units[j]]:
+            at, stop = j * taps, (j + 1) * taps
+            while at < stop:
+                many = min(64 - (at & 63), stop - at)
+                columns[at >> 6] |= (~np.uint64(0) >> np.uint64(64 - many)) << np.uint64(at & 63)
+                at += many
 
 
 @nb.njit(cache=True, nogil=True)
-def reach_backward(words, live, rows_per_group, flags):
-    """words (rows, w) uint64, live (rows,) bool -> flags (groups, w): columns where a live row has a kept weight.
+def has_column(columns, j, taps):
+    """columns (w,) uint64 -> whether a weight column of input channel j is flagged.
 
-    words [[0b01], [0b10]], live [False, True] -> flags [[0b10]]
+    columns [0b0100], j 1, taps 2 -> True
     """
-    rows, width = words.shape
-    flags[:] = 0
-    for i in range(rows):
-        if live[i]:
-            g = i // rows_per_group
-            for w in range(width):
-                flags[g, w] |= words[i, w]
+    at, stop = j * taps, (j + 1) * taps
+    while at < stop:
+        many = min(64 - (at & 63), stop - at)
+        if columns[at >> 6] & ((~np.uint64(0) >> np.uint64(64 - many)) << np.uint64(at & 63)):
+            return True
+        at += many
+    return False
 
 
 @nb.njit(cache=True, nogil=True)
-def effective(words, flags, live, rows_per_group, out):
-    """words (rows, w), flags (groups, w) uint64, live (rows,) bool -> out (rows, w): words[i] & flags, or 0.
+def reach_forward(steps, reads, words, first, last, live):
+    """live (units + 1,) bool, the last one False: fills the units of the steps that a live unit reaches.
 
-    words [[0b11], [0b11]], flags [[0b10]], live [True, False] -> out [[0b10], [0]]
+    A row of a layer is live if it has a kept weight at a live unit; an add if any operand is, a gate if all are, a
+    score if all are in any of its entries; a source always.
     """
-    rows, width = words.shape
-    for i in range(rows):
-        if live[i]:
-            g = i // rows_per_group
-            for w in range(width):
-                out[i, w] = words[i, w] & flags[g, w]
+    for k in range(first, last):
+        start, stop, read = steps[k, START], steps[k, STOP], steps[k, READ]
+        many = (steps[k, READ_STOP] - read) // steps[k, OPERANDS]
+        if steps[k, KIND] == SOURCE:
+            live[start:stop] = True
+        elif steps[k, KIND] == LAYER:
+            groups, width = steps[k, GROUPS], steps[k, WIDTH]
+            columns = np.empty(width, np.uint64)
+            at = steps[k, WORDS] - steps[first, WORDS]
+            for g in range(groups):
+                mark_columns(
+                    live,
+                    reads[read + g * (many // groups) : read + (g + 1) * (many // groups)],
+                    steps[k, TAPS],
+                    columns,
+                )
+                for i in range(start + g * ((stop - start) // groups), start + (g + 1) * ((stop - start) // groups)):
+                    live[i] = False
+                    for w in range(width):
+                        if words[at + w] & columns[w]:
+                            live[i] = True
+                            break
+                    at += width
         else:
-            out[i, :] = 0
+            live[start:stop] = False
+            for i in range(many):
+                found = steps[k, KIND] != ADD
+                for o in range(steps[k, OPERANDS]):
+                    if live[reads[read + o * many + i]] != found:
+                        found = not found
+                        break
+                if found:
+                    live[start + i // steps[k, WIDTH]] = True
+
+
+@nb.njit(cache=True, nogil=True)
+def reach_backward(steps, reads, words, first, last, live, ahead):
+    """live (units + 1,) bool as `reach_forward` fills it -> ahead, likewise: marks the units from which a path leads on
+    to a marked unit of the steps. A factor of a product leads on only where the others are live.
+    """
+    for k in range(last - 1, first - 1, -1):
+        start, stop, read = steps[k, START], steps[k, STOP], steps[k, READ]
+        many = (steps[k, READ_STOP] - read) // steps[k, OPERANDS]
+        if steps[k, KIND] == LAYER:
+            rows, width, channels = (stop - start) // steps[k, GROUPS], steps[k, WIDTH], many // steps[k, GROUPS]
+            columns = np.empty(width, np.uint64)
+            at = steps[k, WORDS] - steps[first, WORDS]
+            for g in range(steps[k, GROUPS]):
+                columns[:] = 0
+                for i in range(start + g * rows, start + (g + 1) * rows):
+                    if ahead[i]:
+                        for w in range(width):
+                            columns[w] |= words[at + w]
+                    at += width
+                for j in range(channels):
+                    unit = reads[read + g * channels + j]
+                    if unit >= 0 and has_column(columns, j, steps[k, TAPS]):
+                        ahead[unit] = True
+        elif steps[k, KIND] != SOURCE:
+            for i in range(many):
+                if ahead[start + i // steps[k, WIDTH]]:
+                    for o in range(steps[k, OPERANDS]):
+                        unit = reads[read + o * many + i]
+                        leads = unit >= 0
+                        for other in range(steps[k, OPERANDS]):
+                            if steps[k, KIND] != ADD and other != o:
+                                leads &= live[reads[read + other * many + i]]
+                        if leads:
+                            ahead[unit] = True
+
+
+@nb.njit(cache=True, nogil=True)
+def effective(steps, reads, words, first, last, live, ahead, out, used):
+    """live, ahead (units + 1,) bool -> out, like words: the kept weights between a live and a leading unit.
+
+    used (steps,) int64: of each layer, how many distinct units it reads with one of them.
+    """
+    seen = np.zeros(len(live), np.int32)
+    for k in range(first, last):
+        if steps[k, KIND] != LAYER:
+            continue
+        start, read, groups = steps[k, START], steps[k, READ], steps[k, GROUPS]
+        rows, channels = (steps[k, STOP] - start) // groups, (steps[k, READ_STOP] - read) // groups
+        width = steps[k, WIDTH]
+        columns, met = np.empty(width, np.uint64), np.empty(width, np.uint64)
+        at = steps[k, WORDS] - steps[first, WORDS]
+        used[k] = 0
+        for g in range(groups):
+            mark_columns(live, reads[read + g * channels : read + (g + 1) * channels], steps[k, TAPS], columns)
+            met[:] = 0
+            for i in range(start + g * rows, start + (g + 1) * rows):
+                for w in range(width):
+                    word = words[at + w] & columns[w] if ahead[i] else np.uint64(0)
+                    out[at + w] = word
+                    met[w] |= word
+                at += width
+            for j in range(channels):
+                unit = reads[read + g * channels + j]
+                if has_column(met, j, steps[k, TAPS]) and seen[unit] <= k:
+                    seen[unit] = k + 1
+                    used[k] += 1

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from topo import flat
 from topo.kernels import bits, paths, reach
 from topo.masks import _pack
 
@@ -90,18 +91,67 @@ def test_pull_and_push_counts_with_groups(groups: int) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_reach(shape) -> None:
-    mask, rng = random_mask(shape), np.random.default_rng(1)
+@pytest.mark.parametrize("taps, groups", [(1, 1), (3, 1), (1, 2), (9, 2), (70, 1)])
+def test_reach(shape, taps, groups) -> None:
+    """One layer as a network of one step: units 0 .. inputs - 1 are read backwards, then come its outputs."""
+    rng = np.random.default_rng(1)
+    inputs, outputs = shape[1] * groups, shape[0] * groups
+    mask = random_mask((outputs, shape[1] * taps), 0.05)
     words = numpy_words(mask)
-    inputs, outputs = rng.random(shape[1]) < 0.3, rng.random(shape[0]) < 0.5
-    flags = numpy_words(inputs[None])
-    live, back, out = np.empty(shape[0], bool), np.empty_like(flags), np.empty_like(words)
-    reach.reach_forward(words, flags, shape[0], live)
-    reach.reach_backward(words, outputs, shape[0], back)
-    reach.effective(words, flags, outputs, shape[0], out)
-    assert (live == (mask & inputs).any(axis=1)).all()
-    assert (back == numpy_words((mask & outputs[:, None]).any(axis=0)[None])).all()
-    assert (out == numpy_words(mask & inputs & outputs[:, None])).all()
+    steps = np.array([[0, inputs, inputs + outputs, 0, inputs, 1, groups, taps, words.shape[1], 0]])
+    reads = np.arange(inputs, dtype=np.int32)[::-1].copy()
+    live, ahead = np.zeros(inputs + outputs + 1, bool), np.zeros(inputs + outputs + 1, bool)
+    live[:inputs], ahead[inputs:-1] = rng.random(inputs) < 0.3, rng.random(outputs) < 0.5
+    pull, push = live[reads].reshape(groups, -1).repeat(taps, axis=1), ahead[inputs:-1].copy()
+    pull = pull.repeat(shape[0], axis=0)
+    out, used = np.empty_like(words.reshape(-1)), np.zeros(1, np.int64)
+    reach.reach_forward(steps, reads, words.reshape(-1), 0, 1, live)
+    reach.reach_backward(steps, reads, words.reshape(-1), 0, 1, live, ahead)
+    reach.effective(steps, reads, words.reshape(-1), 0, 1, live, ahead, out, used)
+    assert (live[inputs:-1] == (mask & pull).any(axis=1)).all()
+
+    def met(kept: np.ndarray) -> np.ndarray:
+        return kept.reshape(groups, shape[0], shape[1], taps).any(axis=(1, 3)).reshape(-1)
+
+    assert (ahead[reads] == met(mask & push[:, None])).all() and not ahead[-1]
+    effective = mask & pull & push[:, None]
+    assert (out.reshape(words.shape) == numpy_words(effective)).all()
+    assert used[0] == np.count_nonzero(met(effective))
+
+
+def test_push_and_pull_of_a_step_are_matrix_products() -> None:
+    for rows, channels, taps, groups in [(3, 5, 1, 1), (300, 4, 9, 1), (4, 3, 2, 2), (6, 70, 1, 3), (260, 1, 9, 260)]:
+        rng = np.random.default_rng(0)
+        mask = rng.random((rows, channels * taps)) < 0.3
+        counts = mask.reshape(rows, channels, taps).sum(axis=2)
+        dense = np.zeros((rows, groups * channels))
+        for i in range(rows):
+            g = i // (rows // groups)
+            dense[i, g * channels : (g + 1) * channels] = counts[i]
+        x, b = rng.random(groups * channels), rng.random(rows)
+        y, z = np.empty(rows), np.empty(groups * channels)
+        paths.pull_step(numpy_words(mask), taps, groups, x, y)
+        paths.push_step(numpy_words(mask), taps, groups, b, z)
+        assert y == pytest.approx(dense @ x) and z == pytest.approx(b @ dense)
+
+
+def test_counts_share_a_power_of_two() -> None:
+    values = np.array([3.0, 1.0, 0.0])
+    assert paths.normalise(values, 5) == 7 and values.tolist() == [0.75, 0.25, 0.0]
+    values = np.array([5e-324, 0.0])
+    assert paths.normalise(values, 0) == -1073 and values.tolist() == [0.5, 0.0]
+    values = np.array([1e308])
+    assert paths.normalise(values, 0) == 1024 and values[0] == 1e308 / 2.0**1023 / 2
+    assert paths.normalise(np.zeros(2), 3) == paths.NEVER
+    assert paths.shifted(1.0, paths.NEVER) == 0.0 and paths.shifted(3.0, -1) == 1.5
+
+
+def test_columns_of_tables_have_one_order() -> None:
+    for kernels in (reach, paths):
+        for place, name in enumerate(flat.COLUMNS):
+            assert getattr(kernels, name.upper()) == place
+        for place, name in enumerate(flat.KINDS):
+            assert getattr(kernels, name.upper()) == place
 
 
 def test_packing_does_not_depend_on_who_packs(monkeypatch) -> None:

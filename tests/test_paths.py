@@ -21,6 +21,7 @@ from topo.errors import TopoError
 from topo.graph import build_graph
 from topo.masks import MaskSet
 from topo.metrics import flow, metrics
+from topo.metrics.arithmetic import Scaled
 from topo.metrics.paths import edge_centrality, effective_masks, unit_centrality
 from topo.wiring import Join, Layer, Wiring, chain
 
@@ -197,6 +198,77 @@ def test_shared_scale_survives_branches_of_very_different_size() -> None:
 
 
 @pytest.mark.small
+def lengthy(first: int, second: int, width: int = 64) -> Wiring:
+    """Two branches of layers 1 - width - 1, `first` and `second` of them long, that meet in sums and in a flatten."""
+    steps: list[Layer | Join] = []
+    ends, unit = [], 1
+    for many in (first, second):
+        read = 0
+        for _ in range(many):
+            steps.append(Layer(f"{len(steps)}", (width, 1), np.array([read]), unit))
+            steps.append(Layer(f"{len(steps)}", (1, width), np.arange(unit, unit + width), unit + width))
+            unit, read = unit + width + 1, unit + width
+        ends.append(read)
+    steps.append(Join("add", (np.array(ends), np.array(ends[::-1]), np.array([-1, ends[0]])), unit))
+    steps.append(Layer("out", (2, 6), np.array([unit, -1, ends[1], unit + 1, unit, ends[0]]), unit + 2))
+    return Wiring(np.array([0]), tuple(steps), np.array([unit + 3, unit + 2, ends[1]]))
+
+
+SWEPT = {
+    "chain": toys.complete(3, 70, 2)[1],
+    "residual": toys.residual(width=7, blocks=3),
+    **{name: getattr(toys, name)() for name in ("branching", "gated", "sliced", "grouped", "embedded", "strange")},
+    "short branch": lengthy(200, 1),  # 2**1200 paths beside 2**6
+    "long branch": lengthy(1, 200),
+}
+
+
+@pytest.mark.parametrize("name", SWEPT)
+@pytest.mark.parametrize("density", [0.02, 0.3, 1.0])
+@pytest.mark.parametrize("all_units", [True, False])
+def test_swept_counts_are_those_of_the_walk(name: str, density: float, all_units: bool) -> None:
+    """The kernels that take many steps a call against the walk that takes one, unit by unit, exponents included."""
+    wiring = SWEPT[name]
+    leave_out = tuple(n for n, s in wiring.shapes.items() if wiring.layer(n).kind == "embedding")
+    graph = build_graph(toys.sparse(wiring, density, 1, leave_out), wiring)
+    only = None if all_units else flow.live(graph).effective
+    walk = flow.Walk(graph, Scaled, only=only).go_forward().go_backward()
+    swept = flow.Swept(graph, only)
+    for side in ("forward", "backward"):
+        for mine, other in zip(getattr(swept, side), getattr(walk, side), strict=True):
+            _same_counts(mine, other)
+    assert swept.read.keys() == walk.read.keys() == swept.pushed.keys() == walk.pushed.keys()
+    for index in walk.read:
+        _same_counts(swept.read[index], walk.read[index])
+        _same_counts(swept.pushed[index], walk.pushed[index])
+    assert swept.forward_total() == pytest.approx(walk.forward_total(), rel=1e-13)
+    assert swept.backward_total() == pytest.approx(walk.backward_total(), rel=1e-13)
+
+
+def _same_counts(mine: Scaled, other: Scaled) -> None:
+    assert mine.exponent == other.exponent
+    assert mine.mantissa == pytest.approx(other.mantissa, rel=1e-13, abs=0)
+
+
+def test_large_layers_stand_alone_in_runs_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    wiring = toys.residual(width=7, blocks=3)
+    masks = toys.sparse(wiring, 0.2)
+    whole = build_graph(masks, wiring)
+    assert len(whole.runs) == 1
+    for limit in (0, 5, 6):
+        monkeypatch.setattr("topo.graph._COPIED", limit)
+        split = build_graph(masks, wiring, threads=2)
+        assert [run[:2] for run in split.runs] != [run[:2] for run in whole.runs]
+        assert sum(last - first for first, last, _ in split.runs) == len(wiring.steps)
+        for one, other in zip(
+            flow.effective_by_step(whole).words.values(), flow.effective_by_step(split).words.values()
+        ):
+            assert (one == other).all()
+        assert (flow.effective_by_step(whole).inputs == flow.effective_by_step(split).inputs).all()
+        for one, other in zip(flow.counts(whole).backward, flow.counts(split).backward):
+            _same_counts(one, other)
+
+
 def test_no_path_is_minus_infinity_with_a_reason() -> None:
     masks = MaskSet({"a": np.ones((3, 2)), "b": np.zeros((2, 3))})
     report = topo.analyze(masks)

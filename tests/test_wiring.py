@@ -33,19 +33,7 @@ def test_json_round_trip(wiring: Wiring, tmp_path) -> None:
     assert (other.inputs == wiring.inputs).all() and (other.outputs == wiring.outputs).all()
 
 
-def strange() -> Wiring:
-    """A score and a gate of it as values, a gate that is never open, and a layer that reads rows outside a part."""
-    steps = (
-        Layer("a", (4, 2), np.arange(2), 2, rows=[0, 1]),  # 2..5; 4 and 5 carry nothing
-        Join("score", (np.array([2, 3]), np.array([3, 2])), 6, width=2),  # 6: live, on no path
-        Join("gate", (np.array([6, 2, 3]), np.array([2, 6, 4])), 7),  # 7: of a score; 8; 9: never open
-        Layer("b", (2, 5), np.array([4, 5, 7, 8, 9]), 10),  # 10, 11
-        Layer("c", (2, 2), np.array([4, 5]), 12),  # 12, 13: reads nothing that is carried
-    )
-    return Wiring(np.arange(2), steps, np.array([10, 11, 12]))
-
-
-@pytest.mark.parametrize("wiring", [*EVERY, toys.grouped(), strange()])
+@pytest.mark.parametrize("wiring", [*EVERY, toys.grouped(), toys.strange()])
 def test_what_paths_can_reach_is_what_searches_find(wiring: Wiring) -> None:
     ahead, behind = naive.reachable(wiring, wiring.names)
     found = [set(np.flatnonzero(flags).tolist()) for flags in wiring.reachable]
@@ -53,7 +41,7 @@ def test_what_paths_can_reach_is_what_searches_find(wiring: Wiring) -> None:
 
 
 def test_what_no_path_can_meet_is_in_no_bound() -> None:
-    wiring = strange()
+    wiring = toys.strange()
     masks = MaskSet({name: np.ones(shape, bool) for name, shape in wiring.shapes.items()})
     gap = topo.analyze(masks, wiring, metrics="balance_gap").network["balance_gap"]
     assert gap == pytest.approx(naive.balance_gap(naive.Net(masks, wiring)), abs=1e-12)

@@ -139,6 +139,18 @@ def embedded() -> Wiring:
     )
 
 
+def strange() -> Wiring:
+    """A score and a gate of it as values, a gate that is never open, and a layer that reads rows outside a part."""
+    steps = (
+        Layer("a", (4, 2), np.arange(2), 2, rows=[0, 1]),  # 2..5; 4 and 5 carry nothing
+        Join("score", (np.array([2, 3]), np.array([3, 2])), 6, width=2),  # 6: live, on no path
+        Join("gate", (np.array([6, 2, 3]), np.array([2, 6, 4])), 7),  # 7: of a score; 8; 9: never open
+        Layer("b", (2, 5), np.array([4, 5, 7, 8, 9]), 10),  # 10, 11
+        Layer("c", (2, 2), np.array([4, 5]), 12),  # 12, 13: reads nothing that is carried
+    )
+    return Wiring(np.arange(2), steps, np.array([10, 11, 12]))
+
+
 def sparse(wiring: Wiring, density: float, seed: int = 0, leave_out: tuple[str, ...] = ()) -> MaskSet:
     """Independent random masks of one density on every layer."""
     rng = np.random.default_rng(seed)

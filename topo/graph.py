@@ -17,6 +17,7 @@ from topo.masks import BitRows, MaskSet, as_numpy
 from topo.wiring import Join, Layer, Wiring
 
 _LARGEST_DENSE = 1 << 36  # 8 GiB of bits
+_COPIED = 1 << 14  # words
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,13 +91,10 @@ class Block:
         return np.asarray(self.rows.words.any(axis=1))
 
 
-def inputs_to_columns(flags: np.ndarray, groups: int, taps: int) -> np.ndarray:
-    """flags bool (in,) -> uint64 (groups, w): every weight column of a flagged input channel."""
-    columns = np.repeat(flags.reshape(groups, -1), taps, axis=1)
-    words = np.zeros((groups, -(-columns.shape[1] // 64)), np.uint64)
-    packed = np.packbits(columns, axis=1, bitorder="little")
-    words.view(np.uint8)[:, : packed.shape[1]] = packed
-    return words
+def _joined(words: list[np.ndarray]) -> np.ndarray:
+    joined = np.concatenate(words) if words else np.zeros(0, np.uint64)
+    joined.flags.writeable = False
+    return joined
 
 
 def columns_to_inputs(words: np.ndarray, per_group: int, taps: int) -> np.ndarray:
@@ -125,6 +123,36 @@ class LayeredGraph:
     weights: Mapping[str, np.ndarray] | None = None
     threads: int | None = 1
     memo: dict[Callable[..., Any], Any] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def table(self) -> np.ndarray:
+        """The wiring's table of steps (topo.flat.Table), with the sources of this graph."""
+        assert self.wiring is not None
+        sources = [index for index, step in enumerate(self.steps) if isinstance(step, Block) and step.source]
+        return self.wiring.table.with_sources(sources)
+
+    @cached_property
+    def runs(self) -> tuple[tuple[int, int, np.ndarray], ...]:
+        """(first, last, words) of steps in a row: what one call of a kernel takes.
+
+        words: uint64, the bit rows of their layers. Small layers are copied one behind the other, for a call of each
+        would cost more than its work; a large layer stands alone, as it is.
+        """
+        found, first = [], 0
+        small: list[np.ndarray] = []
+        for index, step in enumerate(self.steps):
+            if isinstance(step, Block) and not step.source:
+                words = step.rows.words.reshape(-1)
+                if len(words) > _COPIED:
+                    if index > first:
+                        found.append((first, index, _joined(small)))
+                    found.append((index, index + 1, words))
+                    first, small = index + 1, []
+                else:
+                    small.append(words)
+        if len(self.steps) > first:
+            found.append((first, len(self.steps), _joined(small)))
+        return tuple(found)
 
     @cached_property
     def masked_blocks(self) -> tuple[Block, ...]:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from topo.errors import WiringError
+from topo.flat import Groups, Table
 from topo.masks import MaskSet
 
 LAYER_KINDS = ("linear", "conv", "embedding")
@@ -309,6 +310,11 @@ class Wiring:
         return Groups(self)
 
     @cached_property
+    def table(self) -> Table:
+        """The steps as numbers, for kernels."""
+        return Table(self)
+
+    @cached_property
     def shortcuts(self) -> frozenset[int]:
         """Steps (by index) that are shortcut layers.
 
@@ -459,47 +465,6 @@ class Wiring:
     def named(self, model: str | None) -> Wiring:
         """The same wiring under another model name."""
         return replace(self, model=model)
-
-
-class Groups:
-    """Unit -> (group, place in it). Units made together form a group: group 0 the inputs, group i + 1 step i."""
-
-    def __init__(self, wiring: Wiring) -> None:
-        self.sizes = [len(wiring.inputs), *(step.stop - step.start for step in wiring.steps)]
-        self._group = np.full(wiring.n_units + 1, -1, np.int32)
-        self._place = np.zeros(wiring.n_units + 1, np.int32)
-        self._group[wiring.inputs] = 0
-        self._place[wiring.inputs] = np.arange(len(wiring.inputs))
-        for index, step in enumerate(wiring.steps):
-            self._group[step.start : step.stop] = index + 1
-            self._place[step.start : step.stop] = np.arange(step.stop - step.start)
-        reads = [r for step in wiring.steps for r in ((step.reads,) if isinstance(step, Layer) else step.operands)]
-        self._parts: dict[int, list | None] = {id(units): None for units in (*reads, wiring.outputs)}
-
-    def parts(self, units: np.ndarray) -> list[tuple[int, Any, Any]]:
-        """(group, where in `units`, where in the group) for each group that `units` names; a slice for the whole.
-
-        What the wiring's own steps read is looked up once.
-        """
-        known = self._parts.get(id(units))
-        if known is None:
-            known = list(self._find(units))
-            if id(units) in self._parts:
-                self._parts[id(units)] = known
-        return known
-
-    def _find(self, units: np.ndarray) -> Iterator[tuple[int, Any, Any]]:
-        groups = self._group[units]
-        for group in [int(groups[0])] if (groups == groups[0]).all() else np.unique(groups).tolist():
-            if group < 0:
-                continue
-            where: Any = np.flatnonzero(groups == group)
-            place: Any = self._place[units[where]]
-            if len(where) == len(units):
-                where = slice(None)
-            if len(place) == self.sizes[group] and (place[1:] > place[:-1]).all():
-                place = slice(None)
-            yield group, where, place
 
 
 def _some(names: Sequence[str], most: int = 6) -> str:

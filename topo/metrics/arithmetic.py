@@ -31,6 +31,13 @@ class Scaled:
         self.exponent = exponent + shift if largest else _NEVER
 
     @classmethod
+    def held(cls, mantissa: np.ndarray, exponent: int) -> Scaled:
+        """As given: the maximum is in [0.5, 1) already, or all is 0."""
+        found = cls.__new__(cls)
+        found.mantissa, found.exponent = mantissa, exponent
+        return found
+
+    @classmethod
     def ones(cls, n: int) -> Scaled:
         """n ones."""
         return cls(np.ones(n))

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from topo import threads
 from topo.errors import TopoError
-from topo.graph import Block, LayeredGraph, columns_to_inputs, inputs_to_columns
+from topo.flat import Groups
+from topo.graph import Block, LayeredGraph
 from topo.metrics import shared
 from topo.metrics.arithmetic import Limbs, Scaled
-from topo.wiring import Join
+from topo.wiring import Join, Wiring
 
 ROUTES = ("value", "all")
 
@@ -46,37 +48,11 @@ def live(graph: LayeredGraph) -> Live:
     forward = np.zeros(wiring.n_units + 1, np.bool_)
     backward = np.zeros_like(forward)
     forward[wiring.inputs] = True
-    for step in graph.steps:
-        made = forward[_made(step)]
-        if isinstance(step, Block):
-            if step.source:
-                made[:] = True
-            else:
-                columns = inputs_to_columns(forward[step.reads], step.groups, step.taps)
-                reach_forward(step.rows.words, columns, step.shape[0] // step.groups, made)
-        elif step.kind == "add":
-            np.logical_or.reduce([forward[operand] for operand in step.operands], out=made)
-        elif step.kind == "gate":
-            np.logical_and.reduce([forward[operand] for operand in step.operands], out=made)
-        else:
-            query, key = step.operands
-            np.any((forward[query] & forward[key]).reshape(-1, step.width), axis=1, out=made)
+    for first, last, words in graph.runs:
+        reach_forward(graph.table, wiring.table.reads, words, first, last, forward)
     backward[wiring.outputs] = True
-    for step in reversed(graph.steps):
-        made = backward[_made(step)]
-        if isinstance(step, Block):
-            if not step.source:
-                columns = np.empty((step.groups, step.rows.words.shape[1]), np.uint64)
-                reach_backward(step.rows.words, made, step.shape[0] // step.groups, columns)
-                _mark(backward, step.reads, columns_to_inputs(columns, step.shape[1], step.taps))
-            continue
-        for operand in step.operands:
-            needed = np.repeat(made, step.width)
-            if step.kind != "add":  # a factor matters only where the others are not zero for good
-                needed = np.logical_and.reduce(
-                    [needed, *(forward[other] for other in step.operands if other is not operand)]
-                )
-            _mark(backward, operand, needed)
+    for first, last, words in reversed(graph.runs):
+        reach_backward(graph.table, wiring.table.reads, words, first, last, forward, backward)
     return Live(forward, backward)
 
 
@@ -87,47 +63,97 @@ def _made(step: Block | Join) -> slice:
     return slice(step.start, step.stop)
 
 
-def _mark(flags: np.ndarray, units: np.ndarray, values: np.ndarray) -> None:
-    """flags[units] |= values, units that stand several times included; "no unit" stays False."""
-    flags[units[values]] = True
-    flags[-1] = False
+@dataclass(frozen=True, eq=False)
+class Effective:
+    """By step, of layers that are no sources: bit rows of the effective parameters of that use of the layer (kept, both
+    ends live), and how many distinct units it reads with them."""
+
+    words: dict[int, np.ndarray]
+    inputs: np.ndarray
 
 
 @shared
-def effective_by_step(graph: LayeredGraph) -> dict[int, np.ndarray]:
-    """Step -> bit rows of the effective parameters of that use of the layer: kept, both ends live."""
+def effective_by_step(graph: LayeredGraph) -> Effective:
+    """What is effective in each use of a layer."""
     from topo.kernels.reach import effective
 
-    state = live(graph)
+    assert graph.wiring is not None
+    table, reads, state = graph.table, graph.wiring.table.reads, live(graph)
+    inputs = np.zeros(len(graph.steps), np.int64)
 
-    def of_step(step: Block) -> np.ndarray:
-        out = np.empty_like(step.rows.words)
-        columns = inputs_to_columns(state.forward[step.reads], step.groups, step.taps)
-        effective(step.rows.words, columns, state.backward[_made(step)], step.shape[0] // step.groups, out)
+    def of_run(run: tuple[int, int, np.ndarray]) -> np.ndarray:
+        first, last, words = run
+        out = np.empty_like(words)
+        effective(table, reads, words, first, last, state.forward, state.backward, out, inputs)
         return out
 
-    steps = {index: step for index, step in enumerate(graph.steps) if isinstance(step, Block) and not step.source}
     workers = graph.threads if graph.masks.size > 1 << 22 else 1
-    return dict(zip(steps, threads.over(of_step, steps.values(), workers)))
+    found: dict[int, np.ndarray] = {}
+    for (first, last, _), words in zip(graph.runs, threads.over(of_run, graph.runs, workers)):
+        at = 0
+        for index in range(first, last):
+            step = graph.steps[index]
+            if isinstance(step, Block) and not step.source:
+                stop = at + step.rows.words.size
+                found[index] = words[at:stop].reshape(step.rows.words.shape)
+                at = stop
+    return Effective(found, inputs)
 
 
 @shared
 def effective_words(graph: LayeredGraph) -> dict[str, np.ndarray]:
     """Parameter -> bit rows of its effective weights. A parameter that is used twice is effective if either use is."""
     words: dict[str, np.ndarray] = {}
-    for index, mine in effective_by_step(graph).items():
+    for index, mine in effective_by_step(graph).words.items():
         name = graph.steps[index].name  # type: ignore[union-attr]
         words[name] = words[name] | mine if name in words else mine
     return words
 
 
-class Walk:
-    """One walk of path counts over a graph, in one arithmetic (Scaled or Limbs).
+class Counted:
+    """Path counts of a graph, in one arithmetic (Scaled, Limbs or Floating).
 
-    forward[g], backward[g]: counts of the units of group g. read[i]: what step i reads, pushed[i]: what it gives back
-    to each of its inputs (layers only). routes: "value" follows the value branch of a gate, "all" every branch. alive:
-    units that an input reaches, which close gates; looked up if there are gates. only: count paths through these units
-    alone.
+    forward[g], backward[g]: counts of the units of group g (topo.flat.Groups). read[i]: what step i reads, pushed[i]:
+    what it gives back to each of its inputs (layers only).
+    """
+
+    steps: tuple[Block | Join, ...]
+    wiring: Wiring
+    groups: Groups
+    arithmetic: Any
+    forward: list[Any]
+    backward: list[Any]
+    read: dict[int, Any]
+    pushed: dict[int, Any]
+
+    def gather(self, units: np.ndarray) -> Any:
+        """Forward counts of `units`."""
+        parts = [(where, self.forward[group].take(place)) for group, where, place in self.groups.parts(units)]
+        if len(parts) == 1 and isinstance(parts[0][0], slice):
+            return parts[0][1]
+        total = self.arithmetic.zeros(len(units))
+        for where, values in parts:
+            total = total.plus(values.spread(where, len(units)))
+        return total
+
+    def forward_total(self) -> Any:
+        """The number of paths, summed at the outputs: (mantissa, exponent) or an integer."""
+        return self.gather(self.wiring.outputs).total()
+
+    def backward_total(self) -> Any:
+        """The number of paths, summed where they start: at the inputs and at embeddings that are not masked."""
+        starts = [0, *(i + 1 for i, step in enumerate(self.steps) if isinstance(step, Block) and step.source)]
+        total = self.arithmetic.zeros(1)
+        for group in starts:
+            total = total.plus(self.backward[group].fold(self.groups.sizes[group]))
+        return total.total()
+
+
+class Walk(Counted):
+    """Counts step by step, in any arithmetic and view.
+
+    routes: "value" follows the value branch of a gate, "all" every branch. alive: units that an input reaches, which
+    close gates; looked up if there are gates. only: count paths through these units alone.
     """
 
     def __init__(
@@ -144,27 +170,14 @@ class Walk:
         # Parts of the graph, not the graph: its memo holds walks, and a cycle would keep all bits until a collection.
         self.steps, self.wiring, self.groups = graph.steps, graph.wiring, graph.wiring.groups
         self.arithmetic, self.routes, self.only = arithmetic, routes, only
-        if alive is None and any(isinstance(step, Join) and step.kind != "add" for step in graph.steps):
+        if alive is None and _has_products(graph):
             alive = live(graph).forward
         self.alive = alive
-        self.forward: list[Any] = []
-        self.backward: list[Any] = []
-        self.read: dict[int, Any] = {}
-        self.pushed: dict[int, Any] = {}
+        self.forward, self.backward, self.read, self.pushed = [], [], {}, {}
 
     def _open(self, step: Join) -> np.ndarray:
         assert self.alive is not None
         return self.alive[_made(step)]
-
-    def gather(self, units: np.ndarray) -> Any:
-        """Forward counts of `units`."""
-        parts = [(where, self.forward[group].take(place)) for group, where, place in self.groups.parts(units)]
-        if len(parts) == 1 and isinstance(parts[0][0], slice):
-            return parts[0][1]
-        total = self.arithmetic.zeros(len(units))
-        for where, values in parts:
-            total = total.plus(values.spread(where, len(units)))
-        return total
 
     def _give(self, units: np.ndarray, values: Any) -> None:
         """Add backward counts to `units`."""
@@ -238,33 +251,88 @@ class Walk:
             self.backward[0] = self.arithmetic.zeros(self.groups.sizes[0])
         return self
 
-    def forward_total(self) -> Any:
-        """The number of paths, summed at the outputs: (mantissa, exponent) or an integer."""
-        return self.gather(self.wiring.outputs).total()
 
-    def backward_total(self) -> Any:
-        """The number of paths, summed where they start: at the inputs and at embeddings that are not masked."""
-        starts = [0, *(i + 1 for i, step in enumerate(self.steps) if isinstance(step, Block) and step.source)]
-        total = self.arithmetic.zeros(1)
-        for group in starts:
-            total = total.plus(self.backward[group].fold(self.groups.sizes[group]))
-        return total.total()
+class Swept(Counted):
+    """The same counts in floats and in the channel view, by kernels that take many steps a call."""
+
+    def __init__(self, graph: LayeredGraph, only: np.ndarray | None = None) -> None:
+        from topo.kernels.paths import NEVER, count_backward, count_forward
+
+        assert graph.wiring is not None
+        self.steps, self.wiring, self.groups = graph.steps, graph.wiring, graph.wiring.groups
+        self.arithmetic = Scaled
+        reads, of_unit, inputs = self.wiring.table.reads, self.groups.of_unit, self.wiring.inputs
+        units, none = len(of_unit), np.zeros(0, np.bool_)
+        alive = live(graph).forward if _has_products(graph) else none
+        only = none if only is None else only
+        self._ahead = ahead, e_ahead = np.zeros(units), np.full(len(self.steps) + 1, NEVER)
+        self._behind = behind, e_behind = np.zeros(units), np.full(len(self.steps) + 1, NEVER)
+        self._read = read, e_read = np.empty(len(reads)), np.full(len(self.steps), NEVER)
+        self._pushed = pushed, e_pushed = np.empty(len(reads)), np.full(len(self.steps), NEVER)
+        ahead[inputs], e_ahead[0] = 1.0, 0
+        for first, last, words in graph.runs:
+            count_forward(graph.table, reads, words, first, last, of_unit, alive, only, ahead, e_ahead, read, e_read)
+        behind[self.wiring.outputs], e_behind[of_unit[self.wiring.outputs]] = 1.0, 0
+        for first, last, words in reversed(graph.runs):
+            count_backward(
+                graph.table, reads, words, first, last, of_unit, inputs, alive, only, behind, e_behind, pushed, e_pushed
+            )
+
+    def _groups(self, counts: np.ndarray, exponents: np.ndarray) -> list[Scaled]:
+        found = [Scaled(counts[self.wiring.inputs], int(exponents[0]))]
+        for step, exponent in zip(self.wiring.steps, exponents[1:].tolist()):
+            found.append(Scaled.held(counts[step.start : step.stop], exponent))
+        return found
+
+    def _layers(self, counts: np.ndarray, exponents: np.ndarray) -> dict[int, Scaled]:
+        table = self.wiring.table.steps
+        return {
+            index: Scaled.held(counts[table[index, 3] : table[index, 4]], int(exponents[index]))
+            for index, step in enumerate(self.steps)
+            if isinstance(step, Block) and not step.source
+        }
+
+    @cached_property
+    def forward(self) -> list[Scaled]:  # type: ignore[override]
+        return self._groups(*self._ahead)
+
+    @cached_property
+    def backward(self) -> list[Scaled]:  # type: ignore[override]
+        return self._groups(*self._behind)
+
+    @cached_property
+    def read(self) -> dict[int, Scaled]:  # type: ignore[override]
+        return self._layers(*self._read)
+
+    @cached_property
+    def pushed(self) -> dict[int, Scaled]:  # type: ignore[override]
+        return self._layers(*self._pushed)
+
+
+def _has_products(graph: LayeredGraph) -> bool:
+    return any(isinstance(step, Join) and step.kind != "add" for step in graph.steps)
 
 
 @shared
-def effective_counts(graph: LayeredGraph) -> Walk:
+def effective_counts(graph: LayeredGraph) -> Counted:
     """Counts of the paths from inputs to outputs that meet each unit's two sides, in floats: dead ends count 0.
 
     Forward counts of a stream that leads nowhere could be 2**1074 times those that arrive, and drown them in the scale
     that they share.
     """
-    return Walk(graph, Scaled, only=live(graph).effective).go_forward().go_backward()
+    return _counts(graph, live(graph).effective)
 
 
 @shared
-def counts(graph: LayeredGraph) -> Walk:
+def counts(graph: LayeredGraph) -> Counted:
     """Path counts of every unit, forwards and backwards, in floats; see Scaled for the error bound."""
-    return Walk(graph, Scaled).go_forward().go_backward()
+    return _counts(graph)
+
+
+def _counts(graph: LayeredGraph, only: np.ndarray | None = None) -> Counted:
+    if graph.view == "channel":
+        return Swept(graph, only)
+    return Walk(graph, Scaled, only=only).go_forward().go_backward()
 
 
 def exact_paths(graph: LayeredGraph, routes: str = "value", direction: str = "forward") -> int:

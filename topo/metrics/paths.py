@@ -194,17 +194,16 @@ def nodes(graph: LayeredGraph) -> int:
     """Input units of every layer but shortcuts, plus the outputs: a stream counts once for each layer that reads it."""
     assert graph.wiring is not None
     read = sum(len(_distinct(step.reads)) for _, step in _node_layers(graph))
-    return read + len(np.unique(graph.wiring.outputs))
+    return read + len(graph.wiring.outputs)
 
 
 @_network("nodes", _NPB)
 def effective_nodes(graph: LayeredGraph) -> int:
     """Of `nodes`, those with an effective weight in the layer that reads them; effective outputs (ResNet-20: 701)."""
     assert graph.wiring is not None
-    outputs = np.unique(graph.wiring.outputs)
-    live_outputs = int(np.count_nonzero(flow.live(graph).effective[outputs]))
-    words = flow.effective_by_step(graph)
-    return sum(len(_effective_inputs(words[index], step)) for index, step in _node_layers(graph)) + live_outputs
+    state, outputs = flow.live(graph), graph.wiring.outputs
+    live_outputs = int(np.count_nonzero(state.forward[outputs] & state.backward[outputs]))
+    return int(flow.effective_by_step(graph).inputs[[index for index, _ in _node_layers(graph)]].sum()) + live_outputs
 
 
 @shared

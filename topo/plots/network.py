@@ -129,7 +129,7 @@ def _effective(columns: Columns, link: Link) -> np.ndarray:
     """bool: which edges of a layer hold an effective weight."""
     step = columns.graph.steps[link.step]
     assert isinstance(step, Block)
-    words = flow.effective_by_step(columns.graph)[link.step]
+    words = flow.effective_by_step(columns.graph).words[link.step]
     bits = np.unpackbits(words.view(np.uint8), axis=1, count=step.rows.columns, bitorder="little")
     kernels = np.asarray(bits.reshape(step.shape[0], step.shape[1], -1).any(axis=2))
     return kernels[link.rows, link.columns]
