@@ -382,8 +382,8 @@ def scale(quick: bool) -> list[Row]:
         masks = {f"l{k}": (rng.random((width, width), dtype=np.float32) < 0.1).astype(np.float32) for k in range(depth)}
         wiring = chain(MaskSet(masks))
         size = width * width * depth
-        ours, _ = best(lambda m=masks, w=wiring: count(m, w), 5)
-        read = best(lambda m=masks: [mask.view(np.uint32).max() for mask in m.values()])[0]
+        ours, _ = best(lambda m=masks, w=wiring: count(m, w), 2000, 1.0)
+        read = best(lambda m=masks: [mask.view(np.uint32).max() for mask in m.values()], 2000, 1.0)[0]
         task = f"{size:.1e} parameters: {1e9 * ours / size:.2f} ns each"
         found.append(Row("scale", task, ours, "one plain read of the masks", read, None, ""))
     return found

@@ -93,7 +93,9 @@ sys.modules[__name__].__class__ = _Package
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
+        found = getattr(importlib.import_module(_HOME[name]), name)
+        globals()[name] = found  # looked up once
+        return found
     if name in _ROOMS:
         return importlib.import_module(f"topo.{name}")
     raise AttributeError(f"module 'topo' has no attribute '{name}'")

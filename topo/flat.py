@@ -63,11 +63,13 @@ class Table:
     read_stop: its part of `reads`, operand after operand. operands: how many. groups, taps: of a layer, 1 of a join.
     width: uint64 words in a bit row of a layer, entries of a head in a score. words: where a layer's words begin, all
     layers' words one behind the other.
-    reads: int32, the units that the steps read. inputs: int32, the network's input units.
+    reads: int32, the units that the steps read. inputs, outputs: bool (units + 1,), the network's; the last entry, "no
+    unit", is False.
     """
 
     def __init__(self, wiring: Wiring) -> None:
-        self.inputs = wiring.inputs
+        self.inputs, self.outputs = (np.zeros(wiring.n_units + 1, np.bool_) for _ in range(2))
+        self.inputs[wiring.inputs], self.outputs[wiring.outputs] = True, True
         self.reads = np.concatenate([units for step in wiring.steps for units in _read(step)] or [wiring.inputs[:0]])
         self.reads.flags.writeable = False
         rows, read, words = [], 0, 0

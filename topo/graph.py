@@ -176,9 +176,7 @@ def build_graph(
     unknown view and for weights that do not have the shape of their mask.
     """
     network_view, layer_view = views.asked(view)
-    shapes = masks.shapes if wiring is None else {**wiring.shapes, **masks.shapes}
-    turned = masks.provenance.get("input_first", {}) if wiring is None else wiring.input_first
-    arrays = _checked_weights(shapes, weights, turned) if weights is not None else None
+    arrays = None if weights is None else _checked_weights(masks, wiring, weights)
     if wiring is None:
         blocks = tuple(Block(name, masks.rows(name), network_view, layer_view) for name in masks)
         return LayeredGraph(masks, None, network_view, layer_view, blocks, weights=arrays, threads=threads)
@@ -213,10 +211,10 @@ def used_bits(rows: BitRows, layer: Layer) -> BitRows:
     return BitRows(rows.shape, np.where(layer.part[0][:, None], rows.words & columns, np.uint64(0)))
 
 
-def _checked_weights(
-    shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, Any], input_first: Mapping[str, int]
-) -> dict[str, np.ndarray]:
+def _checked_weights(masks: MaskSet, wiring: Wiring | None, weights: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Arrays laid out as masks. A tensor of an input-first layer (name -> groups) is its parameter, and turned."""
+    shapes = masks.shapes if wiring is None else {**wiring.shapes, **masks.shapes}
+    input_first = masks.provenance.get("input_first", {}) if wiring is None else wiring.input_first
     arrays = {name: as_numpy(values) for name, values in weights.items() if name in shapes}
     for name, array in arrays.items():
         if name in input_first and hasattr(weights[name], "detach") and array.ndim > 1:

@@ -16,6 +16,7 @@ from topo.errors import MaskError
 
 # Below this many elements numpy packs sooner than numba is imported; once it is, the kernel is twice as fast.
 _SMALL = 1 << 20
+_PACKED = {np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.uint8)}  # as they are, of this machine's byte order
 _BFLOAT16_INFINITY = 0x7F80  # 8 bits of exponent above 7 of fraction; more is NaN
 
 
@@ -26,7 +27,7 @@ def _pack(values: np.ndarray, strict: bool = False) -> tuple[np.ndarray, bool]:
     """
     rows, cols = values.shape
     words = np.zeros((rows, -(-cols // 64)), np.uint64)
-    if values.size < _SMALL and "topo.kernels.bits" not in sys.modules:
+    if values.size < _SMALL and "numba" not in sys.modules:
         magnitudes = values & 0x7FFF if values.dtype == np.uint16 and not strict else values
         kept = magnitudes != 0
         packed = np.packbits(kept, axis=1, bitorder="little")
@@ -34,6 +35,8 @@ def _pack(values: np.ndarray, strict: bool = False) -> tuple[np.ndarray, bool]:
         return words, bool((kept & (values != 1)).any() if strict else _has_nan(values))
     from topo.kernels.bits import largest_magnitude, pack
 
+    if values.dtype in _PACKED and values.flags.c_contiguous:
+        return words, pack(values, words, strict)
     if values.dtype == np.bool_ or values.dtype == np.int8:
         values = values.view(np.uint8)
     elif values.dtype in (np.float16, np.uint16) and not strict:
@@ -56,6 +59,8 @@ def _has_nan(values: np.ndarray) -> bool:
 
 def as_numpy(values: Any) -> np.ndarray:
     """A numpy array or a torch tensor (any device, any dtype) as a numpy array; bfloat16 becomes float32."""
+    if type(values) is np.ndarray:
+        return values
     if hasattr(values, "detach"):
         if values.is_meta:
             raise MaskError("a tensor on the meta device holds no values, so it is no mask")
@@ -90,7 +95,7 @@ class BitRows:
     def of_mask(cls, values: Any, name: str = "mask") -> BitRows:
         """From an array or tensor that holds only 0 and 1 (of any dtype); MaskError otherwise."""
         array = _with_shape(as_numpy(values), name)
-        words, odd = _pack(array.reshape(array.shape[0], -1), strict=array.dtype != np.bool_)
+        words, odd = _pack(array.reshape(array.shape[0], -1), strict=array.dtype.kind != "b")
         if odd:
             value = array[(array != 0) & (array != 1)][0]
             raise MaskError(f"mask '{name}' holds {value}; a mask holds only 0 and 1")

@@ -45,12 +45,9 @@ def live(graph: LayeredGraph) -> Live:
 
     wiring = graph.wiring
     assert wiring is not None
-    forward = np.zeros(wiring.n_units + 1, np.bool_)
-    backward = np.zeros_like(forward)
-    forward[wiring.inputs] = True
+    forward, backward = wiring.table.inputs.copy(), wiring.table.outputs.copy()
     for first, last, words in graph.runs:
         reach_forward(graph.table, wiring.table.reads, words, first, last, forward)
-    backward[wiring.outputs] = True
     for first, last, words in reversed(graph.runs):
         reach_backward(graph.table, wiring.table.reads, words, first, last, forward, backward)
     return Live(forward, backward)
@@ -261,18 +258,18 @@ class Swept(Counted):
         assert graph.wiring is not None
         self.steps, self.wiring, self.groups = graph.steps, graph.wiring, graph.wiring.groups
         self.arithmetic = Scaled
-        reads, of_unit, inputs = self.wiring.table.reads, self.groups.of_unit, self.wiring.inputs
-        units, none = len(of_unit), np.zeros(0, np.bool_)
+        table, of_unit, inputs = self.wiring.table, self.groups.of_unit, self.wiring.inputs
+        none, reads = np.zeros(0, np.bool_), table.reads
         alive = live(graph).forward if _has_products(graph) else none
         only = none if only is None else only
-        self._ahead = ahead, e_ahead = np.zeros(units), np.full(len(self.steps) + 1, NEVER)
-        self._behind = behind, e_behind = np.zeros(units), np.full(len(self.steps) + 1, NEVER)
-        self._read = read, e_read = np.empty(len(reads)), np.full(len(self.steps), NEVER)
-        self._pushed = pushed, e_pushed = np.empty(len(reads)), np.full(len(self.steps), NEVER)
-        ahead[inputs], e_ahead[0] = 1.0, 0
+        self._counts, self._exponents = np.empty((2, len(of_unit))), np.full((4, len(self.steps) + 1), NEVER)
+        self._passed = np.empty((2, len(reads)))
+        (ahead, behind), (read, pushed) = self._counts, self._passed
+        e_ahead, e_behind, e_read, e_pushed = self._exponents
+        ahead[:], behind[:] = table.inputs, table.outputs  # one path begins at each, one ends
+        e_ahead[0] = e_behind[of_unit[self.wiring.outputs]] = 0
         for first, last, words in graph.runs:
             count_forward(graph.table, reads, words, first, last, of_unit, alive, only, ahead, e_ahead, read, e_read)
-        behind[self.wiring.outputs], e_behind[of_unit[self.wiring.outputs]] = 1.0, 0
         for first, last, words in reversed(graph.runs):
             count_backward(
                 graph.table, reads, words, first, last, of_unit, inputs, alive, only, behind, e_behind, pushed, e_pushed
@@ -294,19 +291,19 @@ class Swept(Counted):
 
     @cached_property
     def forward(self) -> list[Scaled]:  # type: ignore[override]
-        return self._groups(*self._ahead)
+        return self._groups(self._counts[0], self._exponents[0])
 
     @cached_property
     def backward(self) -> list[Scaled]:  # type: ignore[override]
-        return self._groups(*self._behind)
+        return self._groups(self._counts[1], self._exponents[1])
 
     @cached_property
     def read(self) -> dict[int, Scaled]:  # type: ignore[override]
-        return self._layers(*self._read)
+        return self._layers(self._passed[0], self._exponents[2])
 
     @cached_property
     def pushed(self) -> dict[int, Scaled]:  # type: ignore[override]
-        return self._layers(*self._pushed)
+        return self._layers(self._passed[1], self._exponents[3])
 
 
 def _has_products(graph: LayeredGraph) -> bool:

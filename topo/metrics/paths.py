@@ -203,7 +203,8 @@ def effective_nodes(graph: LayeredGraph) -> int:
     assert graph.wiring is not None
     state, outputs = flow.live(graph), graph.wiring.outputs
     live_outputs = int(np.count_nonzero(state.forward[outputs] & state.backward[outputs]))
-    return int(flow.effective_by_step(graph).inputs[[index for index, _ in _node_layers(graph)]].sum()) + live_outputs
+    read = flow.effective_by_step(graph).inputs.tolist()
+    return sum(read[index] for index, _ in _node_layers(graph)) + live_outputs
 
 
 @shared
