@@ -133,7 +133,8 @@ def best_cores(net, k, a, limit, exchanges, units):
             if k[c] <= 1:
                 continue
             best_log, best_total, best = -np.inf, 0.0, -1
-            trial[:] = k
+            for d in range(k.size):
+                trial[d] = k[d]
             trial[c] -= 1
             for d in range(k.size):
                 if d == c or trial[d] >= a[d]:
@@ -148,7 +149,8 @@ def best_cores(net, k, a, limit, exchanges, units):
             trial[best] += 1
             log_paths, cost = _climb(net, trial, a, limit, best_log, best_total, core, rim, power, units)
             if log_paths > value + 1e-9:
-                k[:] = trial
+                for d in range(k.size):
+                    k[d] = trial[d]
                 value, total = log_paths, cost
                 improved = True
         exchanges -= 1

@@ -57,17 +57,12 @@ def reach_forward(steps, reads, words, first, last, live):
         if steps[k, KIND] == SOURCE:
             live[start:stop] = True
         elif steps[k, KIND] == LAYER:
-            groups, width = steps[k, GROUPS], steps[k, WIDTH]
+            rows, width, channels = (stop - start) // steps[k, GROUPS], steps[k, WIDTH], many // steps[k, GROUPS]
             columns = np.empty(width, np.uint64)
             at = steps[k, WORDS] - steps[first, WORDS]
-            for g in range(groups):
-                mark_columns(
-                    live,
-                    reads[read + g * (many // groups) : read + (g + 1) * (many // groups)],
-                    steps[k, TAPS],
-                    columns,
-                )
-                for i in range(start + g * ((stop - start) // groups), start + (g + 1) * ((stop - start) // groups)):
+            for g in range(steps[k, GROUPS]):
+                mark_columns(live, reads[read + g * channels : read + (g + 1) * channels], steps[k, TAPS], columns)
+                for i in range(start + g * rows, start + (g + 1) * rows):
                     live[i] = False
                     for w in range(width):
                         if words[at + w] & columns[w]:
@@ -88,8 +83,9 @@ def reach_forward(steps, reads, words, first, last, live):
 
 @nb.njit(cache=True, nogil=True)
 def reach_backward(steps, reads, words, first, last, live, ahead):
-    """live (units + 1,) bool as `reach_forward` fills it -> ahead, likewise: marks the units from which a path leads on
-    to a marked unit of the steps. A factor of a product leads on only where the others are live.
+    """ahead (units + 1,) bool: marks the units from which a path leads on to a marked unit of the steps.
+
+    live: as `reach_forward` fills it; a factor of a product leads on only where the others are live.
     """
     for k in range(last - 1, first - 1, -1):
         start, stop, read = steps[k, START], steps[k, STOP], steps[k, READ]
@@ -124,7 +120,7 @@ def reach_backward(steps, reads, words, first, last, live, ahead):
 
 @nb.njit(cache=True, nogil=True)
 def effective(steps, reads, words, first, last, live, ahead, out, used):
-    """live, ahead (units + 1,) bool -> out, like words: the kept weights between a live and a leading unit.
+    """live, ahead (units + 1,) bool -> out, like words: the kept weights that join a live unit to one that leads on.
 
     used (steps,) int64: of each layer, how many distinct units it reads with one of them.
     """

@@ -103,6 +103,16 @@ def test_kernels_never_raise_print_or_use_fastmath() -> None:
                 assert node.arg not in ("fastmath", "parallel"), path
 
 
+def test_kernels_assign_numbers_to_slices_and_nothing_else() -> None:
+    """An array assigned to a slice takes the compiler two seconds: its error for shapes that differ is a text."""
+    for path, room in sources():
+        for node in ast.walk(ast.parse(path.read_text())) if room == "kernels" else ():
+            if isinstance(node, ast.Assign) and not isinstance(node.value, ast.Constant):
+                for target in node.targets:
+                    places = ast.walk(target.slice) if isinstance(target, ast.Subscript) else ()
+                    assert not any(isinstance(place, ast.Slice) for place in places), f"{path}: {ast.unparse(node)}"
+
+
 def test_package_list_is_complete() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
