@@ -55,6 +55,7 @@ with open(f"{out}/rank{rank}.json", "w") as file:
     json.dump({"hash": run.masks.content_hash, "own": masks.content_hash, "total": total, "said": said,
                "accuracy": run.final_accuracy, "drift": len(topo.verify_masks(user, run.masks)),
                "user": sum(p.double().sum().item() for p in user.parameters())}, file)
+del wrapped  # it holds the group, whose threads must end before the interpreter does
 torch.distributed.destroy_process_group()
 """
 
