@@ -3,8 +3,9 @@
 A layer comes as bit rows, one bit a kept weight, or as a matrix of multiplicities. Sums are of non-negative float64.
 
 A pass takes steps `first` to `last` of a table (topo.flat.Table: a row a step, its columns below) with the words of
-their layers, one behind the other. Units made together, a group, share a power of two: a count is mantissa[unit] *
-2**exponent[group], and after its step the largest mantissa of a group is in [0.5, 1).
+their layers, one behind the other. Units made together share a power of two: a count is mantissa[unit] *
+2**exponent[group_of[unit]], step k makes group k + 1, the network's inputs are group 0. Once a pass is through with a
+step, the largest mantissa of its group is in [0.5, 1), or all are 0 and the exponent is NEVER.
 """
 
 from __future__ import annotations
@@ -219,8 +220,21 @@ def gather(units, group_of, mantissa, exponent, top, out):
 
 
 @nb.njit(cache=True, nogil=True)
+def raise_exponent(group, needed, steps, inputs, mantissa, exponent):
+    """Counts of a group over a larger power of two. Its units: of the step that makes them, or `inputs` of group 0."""
+    shift = exponent[group] - needed
+    if exponent[group] != NEVER and group == 0:
+        for unit in inputs:
+            mantissa[unit] = shifted(mantissa[unit], shift)
+    elif exponent[group] != NEVER:
+        for unit in range(steps[group - 1, START], steps[group - 1, STOP]):
+            mantissa[unit] = shifted(mantissa[unit], shift)
+    exponent[group] = needed
+
+
+@nb.njit(cache=True, nogil=True)
 def give(units, values, top, steps, inputs, group_of, mantissa, exponent):
-    """Adds values * 2**top to the counts of the units; a group whose exponent is too small for them is rescaled."""
+    """Adds values * 2**top to the counts of the units, one run of units of the same group after the other."""
     j = 0
     while j < len(units):
         if units[j] < 0:
@@ -233,16 +247,7 @@ def give(units, values, top, steps, inputs, group_of, mantissa, exponent):
         if largest > 0.0:
             needed = top + math.frexp(largest)[1]
             if needed > exponent[group]:
-                shift = exponent[group] - needed
-                if exponent[group] == NEVER:  # all 0
-                    pass
-                elif group == 0:
-                    for unit in inputs:
-                        mantissa[unit] = shifted(mantissa[unit], shift)
-                else:
-                    for unit in range(steps[group - 1, START], steps[group - 1, STOP]):
-                        mantissa[unit] = shifted(mantissa[unit], shift)
-                exponent[group] = needed
+                raise_exponent(group, needed, steps, inputs, mantissa, exponent)
             for i in range(j, stop):
                 mantissa[units[i]] += shifted(values[i], top - exponent[group])
         j = stop
@@ -308,36 +313,33 @@ def push_step(words, taps, groups, b, z):
 
 
 @nb.njit(cache=True, nogil=True)
-def count_forward(steps, reads, words, first, last, group_of, live, only, mantissa, exponent, read, read_exponent):
+def count_forward(steps, reads, words, first, last, group_of, live, only, mantissa, exponent, passed, passed_exponent):
     """mantissa (units + 1,), exponent (steps + 1,): fills the counts of paths from the inputs to what the steps make.
 
-    read, like reads, and read_exponent (steps,): the counts that each layer reads. live (units + 1,) bool closes gates;
-    only, likewise or empty: the units that paths may meet. Value branches of gates count, scores carry no path.
+    On entry they hold those of the units before. passed, like reads, and passed_exponent (steps,): the counts that each
+    layer reads. live (units + 1,) bool closes gates; only, likewise or empty: the units that paths may meet. Value
+    branches of gates count, scores carry no path.
     """
     for k in range(first, last):
-        start, stop, begin = steps[k, START], steps[k, STOP], steps[k, READ]
-        kind, end = steps[k, KIND], steps[k, READ_STOP]
-        made, top = mantissa[start:stop], 0
+        start, stop, read, read_stop = steps[k, START], steps[k, STOP], steps[k, READ], steps[k, READ_STOP]
+        kind, made, top = steps[k, KIND], mantissa[start:stop], 0
         if kind == SOURCE:
             made[:] = 1.0
         elif kind == LAYER:
-            units, x = reads[begin:end], read[begin:end]
-            top = top_exponent(units, group_of, mantissa, exponent)
+            units, x = reads[read:read_stop], passed[read:read_stop]
+            top = passed_exponent[k] = top_exponent(units, group_of, mantissa, exponent)
             x[:] = 0.0
             gather(units, group_of, mantissa, exponent, top, x)
-            read_exponent[k] = top
-            at, width = steps[k, WORDS] - steps[first, WORDS], steps[k, WIDTH]
-            rows = words[at : at + (stop - start) * width].reshape(stop - start, width)
+            word, width = steps[k, WORDS] - steps[first, WORDS], steps[k, WIDTH]
+            rows = words[word : word + (stop - start) * width].reshape(stop - start, width)
             pull_step(rows, steps[k, TAPS], steps[k, GROUPS], x, made)
         else:
             made[:] = 0.0
-            many = max((end - begin) // steps[k, OPERANDS], 1)
-            if kind == GATE:
-                end = begin + many
-            if kind != SCORE:
-                top = top_exponent(reads[begin:end], group_of, mantissa, exponent)
-                for at in range(begin, end, many):
-                    gather(reads[at : at + many], group_of, mantissa, exponent, top, made)
+            many = stop - start
+            counted = 0 if kind == SCORE else 1 if kind == GATE else steps[k, OPERANDS]
+            top = top_exponent(reads[read : read + counted * many], group_of, mantissa, exponent)
+            for o in range(counted):
+                gather(reads[read + o * many : read + (o + 1) * many], group_of, mantissa, exponent, top, made)
             if kind == GATE:
                 close(made, live, start)
         if len(only):
@@ -347,29 +349,29 @@ def count_forward(steps, reads, words, first, last, group_of, live, only, mantis
 
 @nb.njit(cache=True, nogil=True)
 def count_backward(
-    steps, reads, words, first, last, group_of, inputs, live, only, mantissa, exponent, pushed, pushed_exponent
+    steps, reads, words, first, last, group_of, inputs, live, only, mantissa, exponent, passed, passed_exponent
 ):
-    """As count_forward, of the paths from each unit to the outputs, whose counts are there before.
+    """As count_forward, of the paths from each unit to the outputs: on entry the outputs count 1, all others 0.
 
-    pushed, like reads, and pushed_exponent (steps,): what each layer gives back to its inputs.
+    passed: what each layer gives back to its inputs. inputs int32: the network's input units.
     """
     for k in range(last - 1, first - 1, -1):
-        start, stop, begin = steps[k, START], steps[k, STOP], steps[k, READ]
-        kind, end = steps[k, KIND], steps[k, READ_STOP]
-        made = mantissa[start:stop]
+        start, stop, read, read_stop = steps[k, START], steps[k, STOP], steps[k, READ], steps[k, READ_STOP]
+        kind, made = steps[k, KIND], mantissa[start:stop]
         if len(only):
             close(made, only, start)
         top = exponent[k + 1] = normalise(made, exponent[k + 1])
         if kind == LAYER:
-            at, width = steps[k, WORDS] - steps[first, WORDS], steps[k, WIDTH]
-            rows, z = words[at : at + (stop - start) * width].reshape(stop - start, width), pushed[begin:end]
+            word, width, z = steps[k, WORDS] - steps[first, WORDS], steps[k, WIDTH], passed[read:read_stop]
+            rows = words[word : word + (stop - start) * width].reshape(stop - start, width)
             push_step(rows, steps[k, TAPS], steps[k, GROUPS], made, z)
-            pushed_exponent[k] = normalise(z, top)
-            give(reads[begin:end], z, pushed_exponent[k], steps, inputs, group_of, mantissa, exponent)
+            top = passed_exponent[k] = normalise(z, top)
+            give(reads[read:read_stop], z, top, steps, inputs, group_of, mantissa, exponent)
         elif kind == ADD or kind == GATE:
-            many = max((end - begin) // steps[k, OPERANDS], 1)
+            many, counted = stop - start, steps[k, OPERANDS]
             if kind == GATE:
-                made, end = made.copy(), begin + many
+                made, counted = made.copy(), 1
                 close(made, live, start)
-            for at in range(begin, end, many):
-                give(reads[at : at + many], made, top, steps, inputs, group_of, mantissa, exponent)
+            for o in range(counted):
+                units = reads[read + o * many : read + (o + 1) * many]
+                give(units, made, top, steps, inputs, group_of, mantissa, exponent)

@@ -124,7 +124,6 @@ def effective(steps, reads, words, first, last, live, ahead, out, used):
 
     used (steps,) int64: of each layer, how many distinct units it reads with one of them.
     """
-    seen = np.zeros(len(live), np.int32)
     for k in range(first, last):
         if steps[k, KIND] != LAYER:
             continue
@@ -133,6 +132,11 @@ def effective(steps, reads, words, first, last, live, ahead, out, used):
         width = steps[k, WIDTH]
         columns, met = np.empty(width, np.uint64), np.empty(width, np.uint64)
         at = steps[k, WORDS] - steps[first, WORDS]
+        low, high = len(live), 0
+        for unit in reads[read : read + groups * channels]:
+            if unit >= 0:
+                low, high = min(low, unit), max(high, unit + 1)
+        seen = np.zeros(max(high - low, 0), np.bool_)
         used[k] = 0
         for g in range(groups):
             mark_columns(live, reads[read + g * channels : read + (g + 1) * channels], steps[k, TAPS], columns)
@@ -145,6 +149,6 @@ def effective(steps, reads, words, first, last, live, ahead, out, used):
                 at += width
             for j in range(channels):
                 unit = reads[read + g * channels + j]
-                if has_column(met, j, steps[k, TAPS]) and seen[unit] <= k:
-                    seen[unit] = k + 1
+                if has_column(met, j, steps[k, TAPS]) and not seen[unit - low]:
+                    seen[unit - low] = True
                     used[k] += 1

@@ -3,8 +3,8 @@
 Forward: a layer's output is live if a kept weight joins it to a live unit; an `add` if any operand is, a `gate` if
 all are, a `score` if for some entry both query and key are. Backward: a layer's input is needed if a kept weight
 joins it to a needed output; the operands of an `add` are needed with it, an operand of a `gate` where the others are
-live, the query of a `score` where its key is live and the other way round. Where an operand has no unit (-1): nothing
-in a sum, a constant in a product.
+live, the query of a `score` where its key is live and the other way round. Where an operand has no unit (-1) there is
+nothing: it adds nothing to a sum, and a product with it is dead.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def _blocks(layer, mask):
         yield rows, slice(g * per_in, (g + 1) * per_in), kept[rows]
 
 
-def _at(flags, units, empty):
-    return np.where(units >= 0, flags[units], empty)
+def _at(flags, units):
+    return np.where(units >= 0, flags[units], False)
 
 
 def effective(wiring: Wiring, masks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -35,15 +35,15 @@ def effective(wiring: Wiring, masks: dict[str, np.ndarray]) -> dict[str, np.ndar
     for step in wiring.steps:
         made = slice(step.start, step.stop)
         if isinstance(step, Layer):
-            source = _at(live, step.reads, False)
+            source = _at(live, step.reads)
             for rows, columns, block in _blocks(step, kept[step.name]):
                 live[made][rows] = (block & source[columns]).any(1)
         elif step.kind == "add":
-            live[made] = np.any([_at(live, operand, False) for operand in step.operands], axis=0)
+            live[made] = np.any([_at(live, operand) for operand in step.operands], axis=0)
         elif step.kind == "gate":
-            live[made] = np.all([_at(live, operand, True) for operand in step.operands], axis=0)
+            live[made] = np.all([_at(live, operand) for operand in step.operands], axis=0)
         else:
-            query, key = (_at(live, operand, True).reshape(-1, step.width) for operand in step.operands)
+            query, key = (_at(live, operand).reshape(-1, step.width) for operand in step.operands)
             live[made] = (query & key).any(1)
     needed = np.zeros(wiring.n_units, bool)
     needed[wiring.outputs] = True
@@ -51,7 +51,7 @@ def effective(wiring: Wiring, masks: dict[str, np.ndarray]) -> dict[str, np.ndar
     for step in reversed(wiring.steps):
         want = needed[step.start : step.stop]
         if isinstance(step, Layer):
-            source = _at(live, step.reads, False)
+            source = _at(live, step.reads)
             whole = kept[step.name].reshape(*step.shape[:2], -1)
             for rows, columns, block in _blocks(step, kept[step.name]):
                 read = (block & want[rows, None]).any(0)
@@ -65,6 +65,6 @@ def effective(wiring: Wiring, masks: dict[str, np.ndarray]) -> dict[str, np.ndar
             others = [o for i, o in enumerate(step.operands) if i != at]
             use = wants & (operand >= 0)
             if step.kind != "add":
-                use &= np.all([_at(live, other, True) for other in others], axis=0)
+                use &= np.all([_at(live, other) for other in others], axis=0)
             needed[operand[use]] = True
     return found

@@ -20,7 +20,7 @@ from topo.train.recipe import Recipe
 # 1442 images in batches of 101: odd parts, and a last batch of 28.
 RECIPE = Recipe(epochs=2, batch=101, lr=0.05, padding=1, schedule="cosine", label_smoothing=0.1)
 WORKER = """
-import json, os, sys
+import gc, json, os, sys
 import numpy as np, torch
 import topo
 from topo.errors import TrainingError
@@ -55,7 +55,8 @@ with open(f"{out}/rank{rank}.json", "w") as file:
     json.dump({"hash": run.masks.content_hash, "own": masks.content_hash, "total": total, "said": said,
                "accuracy": run.final_accuracy, "drift": len(topo.verify_masks(user, run.masks)),
                "user": sum(p.double().sum().item() for p in user.parameters())}, file)
-del wrapped  # it holds the group, whose threads must end before the interpreter does
+del wrapped, optimizer  # what holds the group: its threads must end before the interpreter does
+gc.collect()
 torch.distributed.destroy_process_group()
 """
 

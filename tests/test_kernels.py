@@ -173,11 +173,13 @@ def test_packing_does_not_depend_on_who_packs(monkeypatch) -> None:
         assert (words == by_numpy[0][0]).all() and not odd
     assert not any(odd for _, odd in by_numpy)
     for strict, odd in ((2.0, True), (np.nan, True), (1.0, False)):
-        for dtype in (np.float16, np.float32, np.float64):
+        for dtype in (np.float16, ">f2", np.float32, np.float64, ">f4"):
             assert _pack(np.array([[0.0, strict]], dtype), True)[1] == odd
     assert _pack(np.array([[0, 2]], np.uint8), True)[1] and _pack(np.array([[0, 2]], np.int64), True)[1]
     assert _pack(np.array([[0, 0x7F81]], np.uint16))[1] and not _pack(np.array([[0, 0x7F80]], np.uint16))[1]
-    assert _pack(np.array([[0, np.nan]], np.float16))[1] and not _pack(np.array([[0, np.inf]], np.float16))[1]
+    for dtype in (np.float16, ">f2", np.float32, ">f8"):
+        assert _pack(np.array([[0, np.nan]], dtype))[1] and not _pack(np.array([[0, np.inf]], dtype))[1]
+        assert _pack(np.array([[0, -1e-7, -0.0]], dtype))[0].tolist() == [[2]]
 
 
 def test_kernels_compile_where_nothing_can_be_written(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 import naive
 import topo
 import toys
-from topo.errors import TopoError
+from topo.errors import TopoError, WiringError
 from topo.graph import build_graph
-from topo.masks import MaskSet
+from topo.masks import BitRows, MaskSet
 from topo.metrics import flow, metrics
 from topo.metrics.arithmetic import Scaled
 from topo.metrics.paths import edge_centrality, effective_masks, unit_centrality
@@ -197,7 +197,6 @@ def test_shared_scale_survives_branches_of_very_different_size() -> None:
     assert network(cut, wiring, "log10_effective_paths") == pytest.approx(1.0)
 
 
-@pytest.mark.small
 def lengthy(first: int, second: int, width: int = 64) -> Wiring:
     """Two branches of layers 1 - width - 1, `first` and `second` of them long, that meet in sums and in a flatten."""
     steps: list[Layer | Join] = []
@@ -218,17 +217,24 @@ SWEPT = {
     "chain": toys.complete(3, 70, 2)[1],
     "residual": toys.residual(width=7, blocks=3),
     **{name: getattr(toys, name)() for name in ("branching", "gated", "sliced", "grouped", "embedded", "strange")},
-    "short branch": lengthy(200, 1),  # 2**1200 paths beside 2**6
-    "long branch": lengthy(1, 200),
+    "joins of no units": Wiring(
+        np.arange(2),
+        (
+            *(Join(kind, (np.zeros(0, np.int32),) * 2, 2) for kind in ("add", "gate", "score")),
+            Layer("a", (2, 2), np.array([1, 0]), 2),
+        ),
+        np.array([3, 1, 2]),
+    ),
 }
+LENGTHY = {"short branch": lengthy(200, 1), "long branch": lengthy(1, 200)}  # 2**1200 paths beside 2**6
 
 
-@pytest.mark.parametrize("name", SWEPT)
+@pytest.mark.parametrize("name", [*(pytest.param(name, marks=pytest.mark.small) for name in SWEPT), *LENGTHY])
 @pytest.mark.parametrize("density", [0.02, 0.3, 1.0])
 @pytest.mark.parametrize("all_units", [True, False])
 def test_swept_counts_are_those_of_the_walk(name: str, density: float, all_units: bool) -> None:
     """The kernels that take many steps a call against the walk that takes one, unit by unit, exponents included."""
-    wiring = SWEPT[name]
+    wiring = (SWEPT | LENGTHY)[name]
     leave_out = tuple(n for n, s in wiring.shapes.items() if wiring.layer(n).kind == "embedding")
     graph = build_graph(toys.sparse(wiring, density, 1, leave_out), wiring)
     only = None if all_units else flow.live(graph).effective
@@ -250,6 +256,7 @@ def _same_counts(mine: Scaled, other: Scaled) -> None:
     assert mine.mantissa == pytest.approx(other.mantissa, rel=1e-13, abs=0)
 
 
+@pytest.mark.small
 def test_large_layers_stand_alone_in_runs_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     wiring = toys.residual(width=7, blocks=3)
     masks = toys.sparse(wiring, 0.2)
@@ -260,15 +267,46 @@ def test_large_layers_stand_alone_in_runs_and_change_nothing(monkeypatch: pytest
         split = build_graph(masks, wiring, threads=2)
         assert [run[:2] for run in split.runs] != [run[:2] for run in whole.runs]
         assert sum(last - first for first, last, _ in split.runs) == len(wiring.steps)
-        for one, other in zip(
-            flow.effective_by_step(whole).words.values(), flow.effective_by_step(split).words.values()
-        ):
-            assert (one == other).all()
-        assert (flow.effective_by_step(whole).inputs == flow.effective_by_step(split).inputs).all()
+        before, after = flow.effective_by_step(whole), flow.effective_by_step(split)
+        assert before.words.keys() == after.words.keys() and (before.read == after.read).all()
+        assert all((before.words[index] == after.words[index]).all() for index in before.words)
         for one, other in zip(flow.counts(whole).backward, flow.counts(split).backward):
             _same_counts(one, other)
 
 
+@pytest.mark.small
+def test_words_that_do_not_fit_their_layer_are_named() -> None:
+    wiring = toys.complete(3, 70, 2)[1]
+    name = wiring.names[1]
+    masks = MaskSet({**toys.sparse(wiring, 0.5), name: BitRows((2, 70), np.zeros((2, 1), np.uint64))})
+    with pytest.raises(WiringError, match=re.escape(f"layer '{name}' (2, 70) has 2 words; its rows take 4")):
+        flow.live(build_graph(masks, wiring))
+
+
+@pytest.mark.small
+@pytest.mark.parametrize("size", [4, 70])
+def test_an_unmasked_parameter_embeds_in_one_use_and_multiplies_in_another(size: int) -> None:
+    n = size
+    steps = (
+        Layer("e", (n, n), np.arange(n), n, "embedding"),
+        Layer("a", (n, n), np.arange(n, 2 * n), 2 * n),
+        Layer("e", (n, n), np.arange(2 * n, 3 * n), 3 * n),
+    )
+    graph = build_graph(MaskSet({"a": np.eye(n)}), Wiring(np.arange(n), steps, np.arange(3 * n, 4 * n)))
+    assert flow.exact_paths(graph) == n * n and flow.live(graph).effective[n:-1].all()
+    assert [graph.steps[i].rows.shape for i in (0, 2)] == [(n, 1), (n, n)]
+
+
+@pytest.mark.small
+def test_paths_that_start_at_embeddings_alone_are_counted_from_both_ends() -> None:
+    steps = (Layer("e", (3, 5), np.full(5, -1), 0, "embedding"), Layer("a", (2, 3), np.arange(3), 3))
+    wiring = Wiring(np.zeros(0, np.int32), steps, np.array([3, 4]))
+    graph = build_graph(MaskSet({"a": np.array([[1, 1, 0], [0, 1, 1]])}), wiring)
+    assert [flow.exact_paths(graph, direction=way) for way in ("forward", "backward")] == [4, 4]
+    assert flow.counts(graph).backward_total() == flow.counts(graph).forward_total() == (0.5, 3)
+
+
+@pytest.mark.small
 def test_no_path_is_minus_infinity_with_a_reason() -> None:
     masks = MaskSet({"a": np.ones((3, 2)), "b": np.zeros((2, 3))})
     report = topo.analyze(masks)

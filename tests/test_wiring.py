@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import pickle
 import re
 
 import numpy as np
@@ -15,6 +17,7 @@ import toys
 from topo.errors import WiringError
 from topo.graph import build_graph
 from topo.masks import MaskSet
+from topo.metrics import flow
 from topo.wiring import Join, Layer, Wiring, chain
 
 pytestmark = pytest.mark.small
@@ -214,3 +217,14 @@ def test_the_first_mask_that_differs_is_named() -> None:
         wiring.check(MaskSet({"other": np.ones((3, 2)), "b": np.ones((5, 3))}))
     with pytest.raises(WiringError, match=r"mask 'b' has shape \(5, 3\) but the model's layer has \(4, 3\)"):
         wiring.check(MaskSet({"b": np.ones((5, 3)), "other": np.ones((3, 2))}))
+
+
+def test_copies_are_made_anew() -> None:
+    """Cached parts know arrays by their place in memory; a copy has other arrays."""
+    wiring = toys.residual(width=4)
+    masks = toys.sparse(wiring, 0.5)
+    paths = flow.exact_paths(build_graph(masks, wiring))
+    for copied in (pickle.loads(pickle.dumps(wiring)), copy.deepcopy(wiring), copy.copy(wiring)):
+        assert not {"groups", "table"} & vars(copied).keys()
+        assert copied.to_json() == wiring.to_json() and not copied.inputs.flags.writeable
+        assert flow.exact_paths(build_graph(masks, copied)) == paths

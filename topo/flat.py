@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +43,8 @@ class Groups:
 
     def _find(self, units: np.ndarray) -> Iterator[tuple[int, Any, Any]]:
         groups = self.of_unit[units]
+        if not groups.size:
+            return
         for group in [int(groups[0])] if (groups == groups[0]).all() else np.unique(groups).tolist():
             if group < 0:
                 continue
@@ -63,49 +64,46 @@ class Table:
     read_stop: its part of `reads`, operand after operand. operands: how many. groups, taps: of a layer, 1 of a join.
     width: uint64 words in a bit row of a layer, entries of a head in a score. words: where a layer's words begin, all
     layers' words one behind the other.
-    reads: int32, the units that the steps read. inputs, outputs: bool (units + 1,), the network's; the last entry, "no
-    unit", is False.
+    reads: int32, the units that the steps read. places: the part of each step, a slice. sizes: how many words each step
+    has. inputs, outputs: bool (units + 1,), the network's; the last entry, "no unit", is False.
     """
 
     def __init__(self, wiring: Wiring) -> None:
         self.inputs, self.outputs = (np.zeros(wiring.n_units + 1, np.bool_) for _ in range(2))
         self.inputs[wiring.inputs], self.outputs[wiring.outputs] = True, True
-        self.reads = np.concatenate([units for step in wiring.steps for units in _read(step)] or [wiring.inputs[:0]])
-        self.reads.flags.writeable = False
+        self.reads = _frozen(np.concatenate([wiring.inputs[:0], *(u for step in wiring.steps for u in _read(step))]))
+        self.places: list[slice] = []
+        self.sizes: list[int] = []
         rows, read, words = [], 0, 0
         step: Any
         for step in wiring.steps:
-            units = _read(step)
-            stop = read + sum(map(len, units))
-            if hasattr(step, "reads"):
-                width = -(-step.shape[1] * step.taps // 64)
-                rows.append((0, step.start, step.stop, read, stop, 1, step.groups, step.taps, width, words))
-                words += step.shape[0] * width
-            else:
-                kind = KINDS.index(step.kind)
-                rows.append((kind, step.start, step.stop, read, stop, len(units), 1, 1, step.width, words))
-            read = stop
+            units, layer = _read(step), hasattr(step, "reads")
+            kind = KINDS.index("layer" if layer else step.kind)
+            groups, taps = (step.groups, step.taps) if layer else (1, 1)
+            width = -(-step.shape[1] * step.taps // 64) if layer else step.width
+            read_stop, size = read + sum(map(len, units)), (step.stop - step.start) * width if layer else 0
+            rows.append((kind, step.start, step.stop, read, read_stop, len(units), groups, taps, width, words))
+            self.places.append(slice(read, read_stop))
+            self.sizes.append(size)
+            read, words = read_stop, words + size
         self.steps = _frozen(np.array(rows, np.int64).reshape(-1, len(COLUMNS)))
-
-    @cached_property
-    def sizes(self) -> np.ndarray:
-        """How many words each step has."""
-        return np.where(self.steps[:, 0] == 0, (self.steps[:, 2] - self.steps[:, 1]) * self.steps[:, 8], 0)
 
     def with_sources(self, sources: list[int]) -> np.ndarray:
         """`steps` where these are sources, which have no words."""
         if not sources:
             return self.steps
-        steps, sizes = self.steps.copy(), self.sizes.copy()
-        steps[sources, 0], sizes[sources] = KINDS.index("source"), 0
-        steps[1:, 9] = np.cumsum(sizes)[:-1]
+        steps, sizes = self.steps.copy(), np.array(self.sizes)
+        steps[sources, COLUMNS.index("kind")], sizes[sources] = KINDS.index("source"), 0
+        steps[1:, COLUMNS.index("words")] = np.cumsum(sizes)[:-1]
         return _frozen(steps)
 
 
 def _read(step: Any) -> tuple[np.ndarray, ...]:
+    """What a step reads. A layer, whose class stands on a floor above, is what has `reads`; a join has operands."""
     return (step.reads,) if hasattr(step, "reads") else step.operands
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
+    """Read-only: a kernel compiles anew for arrays that could be written."""
     array.flags.writeable = False
     return array

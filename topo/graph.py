@@ -17,7 +17,7 @@ from topo.masks import BitRows, MaskSet, as_numpy
 from topo.wiring import Join, Layer, Wiring
 
 _LARGEST_DENSE = 1 << 36  # 8 GiB of bits
-_COPIED = 1 << 14  # words
+_COPIED = 1 << 14  # layers of up to so many words are copied together
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,9 +140,12 @@ class LayeredGraph:
         """
         found, first = [], 0
         small: list[np.ndarray] = []
-        for index, step in enumerate(self.steps):
+        assert self.wiring is not None
+        for index, (step, size) in enumerate(zip(self.steps, self.wiring.table.sizes)):
             if isinstance(step, Block) and not step.source:
                 words = step.rows.words.reshape(-1)
+                if len(words) != size:
+                    raise WiringError(f"layer '{step.name}' {step.shape} has {len(words)} words; its rows take {size}")
                 if len(words) > _COPIED:
                     if index > first:
                         found.append((first, index, _joined(small)))
@@ -181,14 +184,16 @@ def build_graph(
         blocks = tuple(Block(name, masks.rows(name), network_view, layer_view) for name in masks)
         return LayeredGraph(masks, None, network_view, layer_view, blocks, weights=arrays, threads=threads)
     wiring.check(masks)
-    made: dict[str, BitRows] = {name: masks.rows(name) for name in masks}
+    dense: dict[tuple[int, ...], BitRows] = {}
 
     def block(layer: Layer) -> Block:
-        masked = layer.name in masks
-        source = layer.kind == "embedding" and not masked
-        if layer.name not in made:
-            made[layer.name] = dense_rows(layer.shape if not source else (layer.shape[0], 1))
-        return Block(layer.name, made[layer.name], network_view, layer_view, layer, masked, source)
+        if layer.name in masks:
+            return Block(layer.name, masks.rows(layer.name), network_view, layer_view, layer)
+        source = layer.kind == "embedding"
+        shape = (layer.shape[0], 1) if source else layer.shape
+        if shape not in dense:
+            dense[shape] = dense_rows(shape)
+        return Block(layer.name, dense[shape], network_view, layer_view, layer, False, source)
 
     whole: dict[str, Block] = {}
     steps: list[Block | Join] = []

@@ -37,18 +37,19 @@ def _pack(values: np.ndarray, strict: bool = False) -> tuple[np.ndarray, bool]:
 
     if values.dtype in _PACKED and values.flags.c_contiguous:
         return words, pack(values, words, strict)
-    if values.dtype == np.bool_ or values.dtype == np.int8:
-        values = values.view(np.uint8)
-    elif values.dtype in (np.float16, np.uint16) and not strict:
-        infinity = 0x7C00 if values.dtype == np.float16 else _BFLOAT16_INFINITY
-        halves = np.ascontiguousarray(values).view(np.uint16)
+    native = values.dtype.newbyteorder("=")
+    if native in (np.bool_, np.int8):
+        native, values = np.dtype(np.uint8), values.view(np.uint8)
+    elif native in (np.float16, np.uint16) and not strict:
+        infinity = 0x7C00 if native == np.float16 else _BFLOAT16_INFINITY
+        halves = np.ascontiguousarray(values, native).view(np.uint16)
         pack(halves, words, False)
         return words, bool(largest_magnitude(halves.reshape(-1)) > infinity)
-    elif values.dtype.newbyteorder("=") not in (np.float32, np.float64, np.uint8):
+    elif native not in _PACKED:
         odd = strict and bool(((values != 0) & (values != 1)).any())
         pack(np.ascontiguousarray(values != 0).view(np.uint8), words, False)
         return words, odd
-    return words, pack(np.ascontiguousarray(values, values.dtype.newbyteorder("=")), words, strict)
+    return words, pack(np.ascontiguousarray(values, native), words, strict)
 
 
 def _has_nan(values: np.ndarray) -> bool:

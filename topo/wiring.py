@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -270,6 +270,10 @@ class Wiring:
             raise WiringError(
                 f"the names in module order must be those of the layers, each once; they differ in {_some(odd)}"
             )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies are made anew: what is cached knows arrays by their place in memory."""
+        return Wiring, tuple(getattr(self, entry.name) for entry in fields(self) if entry.init)
 
     @cached_property
     def n_units(self) -> int:

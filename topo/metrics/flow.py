@@ -62,11 +62,13 @@ def _made(step: Block | Join) -> slice:
 
 @dataclass(frozen=True, eq=False)
 class Effective:
-    """By step, of layers that are no sources: bit rows of the effective parameters of that use of the layer (kept, both
-    ends live), and how many distinct units it reads with them."""
+    """Step -> bit rows of the effective parameters of that use of the layer: kept, both ends live. Sources have none.
+
+    read: int64 (steps,), how many distinct units each step reads with them.
+    """
 
     words: dict[int, np.ndarray]
-    inputs: np.ndarray
+    read: np.ndarray
 
 
 @shared
@@ -76,12 +78,12 @@ def effective_by_step(graph: LayeredGraph) -> Effective:
 
     assert graph.wiring is not None
     table, reads, state = graph.table, graph.wiring.table.reads, live(graph)
-    inputs = np.zeros(len(graph.steps), np.int64)
+    read = np.zeros(len(graph.steps), np.int64)
 
     def of_run(run: tuple[int, int, np.ndarray]) -> np.ndarray:
         first, last, words = run
         out = np.empty_like(words)
-        effective(table, reads, words, first, last, state.forward, state.backward, out, inputs)
+        effective(table, reads, words, first, last, state.forward, state.backward, out, read)
         return out
 
     workers = graph.threads if graph.masks.size > 1 << 22 else 1
@@ -94,7 +96,7 @@ def effective_by_step(graph: LayeredGraph) -> Effective:
                 stop = at + step.rows.words.size
                 found[index] = words[at:stop].reshape(step.rows.words.shape)
                 at = stop
-    return Effective(found, inputs)
+    return Effective(found, read)
 
 
 @shared
@@ -142,7 +144,8 @@ class Counted:
         starts = [0, *(i + 1 for i, step in enumerate(self.steps) if isinstance(step, Block) and step.source)]
         total = self.arithmetic.zeros(1)
         for group in starts:
-            total = total.plus(self.backward[group].fold(self.groups.sizes[group]))
+            if self.groups.sizes[group]:
+                total = total.plus(self.backward[group].fold(self.groups.sizes[group]))
         return total.total()
 
 
@@ -250,21 +253,25 @@ class Walk(Counted):
 
 
 class Swept(Counted):
-    """The same counts in floats and in the channel view, by kernels that take many steps a call."""
+    """The same counts in floats and in the channel view, by kernels that take many steps a call.
+
+    Held as the kernels leave them: mantissas of all units (forward, backward) and of all that layers read (read,
+    pushed), exponents of each in that order.
+    """
 
     def __init__(self, graph: LayeredGraph, only: np.ndarray | None = None) -> None:
         from topo.kernels.paths import NEVER, count_backward, count_forward
 
-        assert graph.wiring is not None
+        assert graph.wiring is not None and graph.view == "channel"
         self.steps, self.wiring, self.groups = graph.steps, graph.wiring, graph.wiring.groups
         self.arithmetic = Scaled
         table, of_unit, inputs = self.wiring.table, self.groups.of_unit, self.wiring.inputs
         none, reads = np.zeros(0, np.bool_), table.reads
         alive = live(graph).forward if _has_products(graph) else none
         only = none if only is None else only
-        self._counts, self._exponents = np.empty((2, len(of_unit))), np.full((4, len(self.steps) + 1), NEVER)
-        self._passed = np.empty((2, len(reads)))
-        (ahead, behind), (read, pushed) = self._counts, self._passed
+        self._units, self._passed = np.empty((2, len(of_unit))), np.empty((2, len(reads)))
+        self._exponents = np.full((4, len(self.steps) + 1), NEVER)
+        (ahead, behind), (read, pushed) = self._units, self._passed
         e_ahead, e_behind, e_read, e_pushed = self._exponents
         ahead[:], behind[:] = table.inputs, table.outputs  # one path begins at each, one ends
         e_ahead[0] = e_behind[of_unit[self.wiring.outputs]] = 0
@@ -275,35 +282,35 @@ class Swept(Counted):
                 graph.table, reads, words, first, last, of_unit, inputs, alive, only, behind, e_behind, pushed, e_pushed
             )
 
-    def _groups(self, counts: np.ndarray, exponents: np.ndarray) -> list[Scaled]:
-        found = [Scaled(counts[self.wiring.inputs], int(exponents[0]))]
+    def _by_group(self, mantissa: np.ndarray, exponents: np.ndarray) -> list[Scaled]:
+        found = [Scaled(mantissa[self.wiring.inputs], int(exponents[0]))]  # the kernels leave group 0 as it came
         for step, exponent in zip(self.wiring.steps, exponents[1:].tolist()):
-            found.append(Scaled.held(counts[step.start : step.stop], exponent))
+            found.append(Scaled.held(mantissa[step.start : step.stop], exponent))
         return found
 
-    def _layers(self, counts: np.ndarray, exponents: np.ndarray) -> dict[int, Scaled]:
-        table = self.wiring.table.steps
+    def _by_layer(self, mantissa: np.ndarray, exponents: np.ndarray) -> dict[int, Scaled]:
+        places = enumerate(zip(self.steps, self.wiring.table.places, exponents.tolist()))
         return {
-            index: Scaled.held(counts[table[index, 3] : table[index, 4]], int(exponents[index]))
-            for index, step in enumerate(self.steps)
+            index: Scaled.held(mantissa[place], exponent)
+            for index, (step, place, exponent) in places
             if isinstance(step, Block) and not step.source
         }
 
     @cached_property
     def forward(self) -> list[Scaled]:  # type: ignore[override]
-        return self._groups(self._counts[0], self._exponents[0])
+        return self._by_group(self._units[0], self._exponents[0])
 
     @cached_property
     def backward(self) -> list[Scaled]:  # type: ignore[override]
-        return self._groups(self._counts[1], self._exponents[1])
+        return self._by_group(self._units[1], self._exponents[1])
 
     @cached_property
     def read(self) -> dict[int, Scaled]:  # type: ignore[override]
-        return self._layers(self._passed[0], self._exponents[2])
+        return self._by_layer(self._passed[0], self._exponents[2])
 
     @cached_property
     def pushed(self) -> dict[int, Scaled]:  # type: ignore[override]
-        return self._layers(self._passed[1], self._exponents[3])
+        return self._by_layer(self._passed[1], self._exponents[3])
 
 
 def _has_products(graph: LayeredGraph) -> bool:
@@ -317,16 +324,16 @@ def effective_counts(graph: LayeredGraph) -> Counted:
     Forward counts of a stream that leads nowhere could be 2**1074 times those that arrive, and drown them in the scale
     that they share.
     """
-    return _counts(graph, live(graph).effective)
+    return _in_floats(graph, live(graph).effective)
 
 
 @shared
 def counts(graph: LayeredGraph) -> Counted:
     """Path counts of every unit, forwards and backwards, in floats; see Scaled for the error bound."""
-    return _counts(graph)
+    return _in_floats(graph)
 
 
-def _counts(graph: LayeredGraph, only: np.ndarray | None = None) -> Counted:
+def _in_floats(graph: LayeredGraph, only: np.ndarray | None = None) -> Counted:
     if graph.view == "channel":
         return Swept(graph, only)
     return Walk(graph, Scaled, only=only).go_forward().go_backward()

@@ -203,7 +203,7 @@ def effective_nodes(graph: LayeredGraph) -> int:
     assert graph.wiring is not None
     state, outputs = flow.live(graph), graph.wiring.outputs
     live_outputs = int(np.count_nonzero(state.forward[outputs] & state.backward[outputs]))
-    read = flow.effective_by_step(graph).inputs.tolist()
+    read = flow.effective_by_step(graph).read.tolist()
     return sum(read[index] for index, _ in _node_layers(graph)) + live_outputs
 
 

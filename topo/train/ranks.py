@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 from collections.abc import Iterator
@@ -102,6 +103,7 @@ def ranks(device: str) -> Iterator[Ranks]:
                 yield Ranks(0, 1, where)
         finally:
             if ours:
+                gc.collect()  # wrappers that hold the group: its threads must end before the interpreter does
                 dist.destroy_process_group()
 
 
