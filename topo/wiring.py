@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,14 +22,11 @@ import numpy as np
 from topo.errors import WiringError
 from topo.flat import Groups, Table
 from topo.masks import MaskSet
+from topo.runs import MOST_UNITS, count_units, runs_of, units_of, whole
 
 LAYER_KINDS = ("linear", "conv", "embedding")
 JOIN_KINDS = ("add", "gate", "score")
 SCHEMA = "topo-wiring/1"
-
-
-# Llama-3 405B has some 30 million units. A wiring file is short whatever it asks for: what it may ask for is bounded.
-MOST_UNITS = 1 << 27
 MOST_WEIGHTS = 1 << 48
 
 
@@ -48,10 +45,6 @@ def _part(values: Any, most: int, what: str) -> np.ndarray:
     if not whole or part.min(initial=0) < 0 or part.max(initial=0) >= most or (np.diff(part) <= 0).any():
         raise WiringError(f"{what} {str(part.tolist())[:40]}; they are ascending whole numbers below {most}")
     return _units(part, what)
-
-
-def _whole(value: Any, least: int = 0) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -103,13 +96,13 @@ class Layer:
             raise WiringError(
                 f"layer '{self.name}' has shape {self.shape}; up to {MOST_WEIGHTS:,} weights are possible"
             )
-        if not _whole(self.start):
+        if not whole(self.start):
             raise WiringError(
                 f"layer '{self.name}' makes units from {self.start!r} on; units are numbered 0, 1, 2, ..."
             )
-        if self.positions is not None and not _whole(self.positions):
+        if self.positions is not None and not whole(self.positions):
             raise WiringError(f"layer '{self.name}' has positions {self.positions!r}; it is a whole number, or None")
-        if not _whole(self.groups, 1) or self.shape[0] % self.groups:
+        if not whole(self.groups, 1) or self.shape[0] % self.groups:
             raise WiringError(
                 f"layer '{self.name}' makes {self.shape[0]} units in {self.groups} groups, which do not divide them"
             )
@@ -180,7 +173,7 @@ class Join:
     def __post_init__(self) -> None:
         name = f"a join of kind '{self.kind}'"
         object.__setattr__(self, "operands", tuple(_units(operand, name) for operand in self.operands))
-        if not _whole(self.start):
+        if not whole(self.start):
             raise WiringError(f"{name} makes units from {self.start!r} on; units are numbered 0, 1, 2, ...")
         if self.kind not in JOIN_KINDS:
             raise WiringError(f"a join is of kind '{self.kind}'; a join is one of {', '.join(JOIN_KINDS)}")
@@ -190,11 +183,7 @@ class Join:
                 f"a join of kind '{self.kind}' has operands of {sorted(lengths)} units; "
                 "it takes two or more of equal length"
             )
-        if (
-            not _whole(self.width, 1)
-            or len(self.operands[0]) % self.width
-            or (self.width != 1 and self.kind != "score")
-        ):
+        if not whole(self.width, 1) or len(self.operands[0]) % self.width or (self.width != 1 and self.kind != "score"):
             raise WiringError(
                 f"a join of kind '{self.kind}' over {len(self.operands[0])} units cannot have width {self.width}"
             )
@@ -423,8 +412,8 @@ class Wiring:
             "input_shape": list(self.input_shape) if self.input_shape else None,
             "notes": list(self.notes),
             "parameters": list(self.parameters),
-            "inputs": _runs(self.inputs),
-            "outputs": _runs(self.outputs),
+            "inputs": runs_of(self.inputs),
+            "outputs": runs_of(self.outputs),
             "steps": [_step_to_json(step) for step in self.steps],
         }
         return json.dumps(document, separators=(",", ":")) + "\n"
@@ -436,17 +425,17 @@ class Wiring:
             document = json.loads(text)
             if document.get("schema") != SCHEMA:
                 raise WiringError(f"this JSON has schema {document.get('schema')!r}; a wiring has {SCHEMA!r}")
-            if (asked := sum(map(_length, _lists_of_runs(document)))) > MOST_UNITS:
+            if (asked := sum(map(count_units, _lists_of_runs(document)))) > MOST_UNITS:
                 raise WiringError(f"this JSON asks for lists of {asked:,} units; up to {MOST_UNITS:,} are read")
             shape, model, notes = document["input_shape"], document["model"], document["notes"]
             if not isinstance(model, str | None) or not all(isinstance(note, str) for note in notes):
                 raise WiringError("the model and the notes of a wiring are text")
-            if shape and not all(_whole(n, 1) for n in shape):
+            if shape and not all(whole(n, 1) for n in shape):
                 raise WiringError(f"the wiring has input_shape {shape}; it is a list of whole numbers of at least 1")
             return cls(
-                inputs=_from_runs(document["inputs"]),
+                inputs=units_of(document["inputs"]),
                 steps=tuple(_step_from_json(step) for step in document["steps"]),
-                outputs=_from_runs(document["outputs"]),
+                outputs=units_of(document["outputs"]),
                 model=model,
                 input_shape=tuple(shape) if shape else None,
                 notes=tuple(notes),
@@ -475,19 +464,7 @@ def _some(names: Sequence[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
 
 
-# Units in JSON: runs [first, count, repeat] of `count` consecutive units, each `repeat` times; a flatten is one run.
-
-
-def _runs(units: np.ndarray) -> list[list[int]]:
-    if units.size == 0:
-        return []
-    edges = np.flatnonzero(np.diff(units)) + 1
-    values = units[np.concatenate(([0], edges))]
-    repeats = np.diff(np.concatenate(([0], edges, [units.size])))
-    breaks = np.flatnonzero((np.diff(values) != 1) | (np.diff(repeats) != 0) | (values[1:] == 0)) + 1
-    starts = np.concatenate(([0], breaks))
-    counts = np.diff(np.concatenate((starts, [values.size])))
-    return [[int(values[s]), int(n), int(repeats[s])] for s, n in zip(starts, counts)]
+_PARTS = ("rows", "columns")
 
 
 def _lists_of_runs(document: Mapping[str, Any]) -> Iterator[Any]:
@@ -499,31 +476,11 @@ def _lists_of_runs(document: Mapping[str, Any]) -> Iterator[Any]:
             yield from step["operands"]
 
 
-def _length(runs: Iterable[Sequence[int]]) -> int:
-    """How many units runs stand for, found without writing them out; WiringError if they are no runs."""
-    total = 0
-    for run in runs:
-        if not (isinstance(run, list) and len(run) == 3 and _whole(run[0], -1) and _whole(run[1]) and _whole(run[2])):
-            raise WiringError(f"{run!r:.80} is no run of units; it is [first, count, repeat], whole numbers")
-        if run[0] + run[1] > MOST_UNITS:
-            raise WiringError(f"the run {run} names a unit over {MOST_UNITS:,}")
-        total += run[1] * run[2]
-    return total
-
-
-def _from_runs(runs: Iterable[Sequence[int]]) -> np.ndarray:
-    parts = [np.repeat(np.arange(first, first + count, dtype=np.int32), repeat) for first, count, repeat in runs]
-    return np.concatenate(parts) if parts else np.zeros(0, np.int32)
-
-
-_PARTS = ("rows", "columns")
-
-
 def _step_to_json(step: Step) -> dict[str, Any]:
     if isinstance(step, Join):
         return {
             "step": step.kind,
-            "operands": [_runs(operand) for operand in step.operands],
+            "operands": [runs_of(operand) for operand in step.operands],
             "start": step.start,
             "width": step.width,
         }
@@ -532,7 +489,7 @@ def _step_to_json(step: Step) -> dict[str, Any]:
         "name": step.name,
         "kind": step.kind,
         "shape": list(step.shape),
-        "reads": _runs(step.reads),
+        "reads": runs_of(step.reads),
         "start": step.start,
         "groups": step.groups,
         "stride": list(step.stride),
@@ -540,7 +497,7 @@ def _step_to_json(step: Step) -> dict[str, Any]:
         "dilation": list(step.dilation),
         "positions": step.positions,
         "transposed": step.transposed,
-        **{side: _runs(part) for side in _PARTS if (part := getattr(step, side)) is not None},
+        **{side: runs_of(part) for side in _PARTS if (part := getattr(step, side)) is not None},
     }
 
 
@@ -548,8 +505,8 @@ def _step_from_json(entry: Mapping[str, Any]) -> Step:
     fields = dict(entry)
     kind = fields.pop("step")
     if kind == "layer":
-        return Layer(**fields | {side: _from_runs(fields[side]) for side in ("reads", *_PARTS) if side in fields})
-    operands = tuple(_from_runs(runs) for runs in fields["operands"])
+        return Layer(**fields | {side: units_of(fields[side]) for side in ("reads", *_PARTS) if side in fields})
+    operands = tuple(units_of(runs) for runs in fields["operands"])
     return Join(kind, operands, fields["start"], fields["width"])
 
 
