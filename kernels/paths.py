@@ -14,26 +14,10 @@ import math
 
 import numba as nb
 import numpy as np
-from numba import types
-from numba.extending import intrinsic
 
 KIND, START, STOP, READ, READ_STOP, OPERANDS, GROUPS, TAPS, WIDTH, WORDS = range(10)
 LAYER, ADD, GATE, SCORE, SOURCE = range(5)
 NEVER = -(1 << 40)  # exponent of zeros: smaller than any other, and differences stay far from overflow
-
-
-@intrinsic
-def _popcount(typing_context, word):
-    def codegen(context, builder, signature, args):
-        return builder.ctpop(args[0])
-
-    return types.uint64(types.uint64), codegen
-
-
-if nb.config.DISABLE_JIT:
-
-    def _popcount(word):
-        return int(word).bit_count()
 
 
 @nb.njit(cache=True, nogil=True)
@@ -259,10 +243,13 @@ def kept(words, i, j, taps):
 
     words [[0b1011]], i 0, j 0, taps 2 -> 2
     """
-    at, stop, count = j * taps, (j + 1) * taps, np.uint64(0)
+    at, stop, count = j * taps, (j + 1) * taps, 0
     while at < stop:
         many = min(64 - (at & 63), stop - at)
-        count += _popcount(words[i, at >> 6] >> np.uint64(at & 63) << np.uint64(64 - many))
+        word = words[i, at >> 6] >> np.uint64(at & 63) << np.uint64(64 - many)
+        while word:
+            word &= word - np.uint64(1)  # its lowest bit goes
+            count += 1
         at += many
     return count
 

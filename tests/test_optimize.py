@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 import naive_optimize as oracle
 import numpy as np
@@ -495,6 +495,32 @@ def test_the_network_at_large_counts_paths_of_cores() -> None:
     core = np.ones(3, np.int64)
     assert math.exp(best_cores(net, core, a, 24.0, 3, units)) == pytest.approx(36)
     assert core.tolist() == [3, 4, 3]
+
+
+@pytest.mark.small
+@pytest.mark.parametrize("seed", range(12))
+def test_no_exchange_of_a_core_unit_is_left_that_helps(seed: int) -> None:
+    """Chains of five streams: a unit less of a core and one more of another gives no more paths, or costs too much."""
+    rng = np.random.default_rng(seed)
+    n = 4
+    one, flags = np.ones(n), np.ones(n, bool)
+    net = (
+        np.zeros(n, int), np.arange(n + 1), np.arange(n), one, np.arange(n + 1), np.arange(1, n + 1),
+        flags, flags, one, one, np.arange(n + 1), np.array([0]), np.array([n]),
+    )  # fmt: skip
+    a, units = rng.integers(3, 12, n + 1), np.zeros(n)
+    state = np.empty(n + 1), np.empty(n + 1), np.empty(n + 1, np.int64)
+    limit = float(paths_and_units(net, np.ones(n + 1, int), a, *state, units)[1] + rng.integers(10, 60))
+    core = np.ones(n + 1, np.int64)
+    value = best_cores(net, core, a, limit, 100, units)
+    log_paths, total = paths_and_units(net, core, a, *state, units)
+    assert (log_paths, True) == (pytest.approx(value), total <= limit) and (core <= a).all()
+    for less, more in permutations(range(n + 1), 2):
+        if core[less] > 1 and core[more] < a[more]:
+            core[[less, more]] += -1, 1
+            log_paths, total = paths_and_units(net, core, a, *state, units)
+            core[[less, more]] += 1, -1
+            assert total > limit or log_paths <= value + 2e-9
 
 
 @pytest.mark.small
