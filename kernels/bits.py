@@ -130,7 +130,7 @@ def pack(values, words, strict):
     rows, cols = values.shape
     flat = values.reshape(rows * cols)
     full, rest = cols // 64, cols % 64
-    tail = np.zeros(64, values.dtype)
+    tail = np.empty(64, values.dtype)
     odd = np.uint64(0)
     for i in range(rows):
         for w in range(full):
@@ -138,10 +138,16 @@ def pack(values, words, strict):
             words[i, w] = _kept_word(flat, start)
             odd |= _odd_word(flat, start) if strict else _nan_word(flat, start)
         if rest:
-            for j in range(rest):  # not as slices: their assignment alone takes the compiler two seconds
-                tail[j] = flat[i * cols + 64 * full + j]
-            words[i, full] = _kept_word(tail, 0)
-            odd |= _odd_word(tail, 0) if strict else _nan_word(tail, 0)
+            start = (i + 1) * cols - 64
+            shift = np.uint64(64 - rest)
+            if start >= 0:  # the 64 values that end with the row, and those of before shifted out
+                words[i, full] = _kept_word(flat, start) >> shift
+                odd |= _odd_word(flat, start) if strict else _nan_word(flat, start)
+            else:
+                for j in range(64):  # not as slices: their assignment alone takes the compiler two seconds
+                    tail[j] = flat[i * cols + j] if j < rest else 0
+                words[i, 0] = _kept_word(tail, 0)
+                odd |= _odd_word(tail, 0) if strict else _nan_word(tail, 0)
     return odd != 0
 
 
@@ -212,9 +218,9 @@ def column_counts(words, counts):
     words [[0b101], [0b001]] -> counts [2, 0, 1, 0, ...]
     """
     rows, width = words.shape
-    lanes = np.zeros((8, width), np.uint64)
+    lanes = np.empty((8, width), np.uint64)
     lowest = np.uint64(0x0101010101010101)
-    counts[:] = 0
+    counts[:], lanes[:] = 0, 0
     for start in range(0, rows, 255):
         for i in range(start, min(start + 255, rows)):
             for shift in range(8):

@@ -33,9 +33,11 @@ def components(words, labels):
     words [[0b011], [0b100], [0b110]] -> 1, labels [0, 0, 0]
     """
     rows, width = words.shape
-    parent = np.arange(rows)
-    owner = np.full(64 * width, -1, np.int64)
-    inside = np.zeros(width, np.uint64)  # columns of the first row's component
+    parent, owner = np.empty(rows, np.int64), np.empty(64 * width, np.int64)
+    inside = np.empty(width, np.uint64)  # columns of the first row's component
+    for i in range(rows):
+        parent[i] = i
+    owner[:], inside[:] = -1, 0
     first = -1
     for i in range(rows):
         touches = False
@@ -46,7 +48,9 @@ def components(words, labels):
                 empty = False
                 touches |= (word & inside[w]) != 0
         if empty:
+            labels[i] = -1
             continue
+        labels[i] = 0
         if first < 0:
             first = i
         if touches:
@@ -80,10 +84,9 @@ def components(words, labels):
         a = i
         while parent[a] != a:
             a = parent[a]
-        labels[i] = -1
         if a < i:
             labels[i] = labels[a]
-        elif words[i].any():
+        elif labels[i] == 0:
             labels[i] = count
             count += 1
     return count

@@ -69,17 +69,11 @@ def push_bits(words, b, z):
     for w in range(columns):
         table[:] = 0.0
         for i in range(rows):
-            value = b[i]
+            value, word = b[i], words[i, w]
             if value != 0.0:
-                word = words[i, w]
-                table[0, word & 255] += value
-                table[1, word >> 8 & 255] += value
-                table[2, word >> 16 & 255] += value
-                table[3, word >> 24 & 255] += value
-                table[4, word >> 32 & 255] += value
-                table[5, word >> 40 & 255] += value
-                table[6, word >> 48 & 255] += value
-                table[7, word >> 56] += value
+                for n in range(8):
+                    table[n, word & np.uint64(255)] += value
+                    word >>= np.uint64(8)
         for byte in range(8):
             sums = table[byte]
             for bit in range(7, -1, -1):
@@ -99,9 +93,11 @@ def _push_half_bytes(words, b, z):
     for w in range(columns):
         table[:] = 0.0
         for i in range(rows):
-            if b[i] != 0.0:
+            value, word = b[i], words[i, w]
+            if value != 0.0:
                 for n in range(16):
-                    table[n, words[i, w] >> np.uint64(4 * n) & np.uint64(15)] += b[i]
+                    table[n, word & np.uint64(15)] += value
+                    word >>= np.uint64(4)
         for n in range(16):
             s, j = table[n], 64 * w + 4 * n
             z[j] = ((s[1] + s[3]) + (s[5] + s[7])) + ((s[9] + s[11]) + (s[13] + s[15]))
@@ -263,7 +259,8 @@ def pull_step(words, taps, groups, x, y):
     rows, width = words.shape
     many = len(x) // groups
     if groups == 1:
-        columns = np.zeros(64 * width)
+        columns = np.empty(64 * width)
+        columns[:] = 0.0
         for j in range(many):
             for t in range(taps):
                 columns[j * taps + t] = x[j]
@@ -297,6 +294,18 @@ def push_step(words, taps, groups, b, z):
         if b[i] != 0.0:
             for j in range(many):
                 z[base + j] += kept(words, i, j, taps) * b[i]
+
+
+@nb.njit(cache=True, nogil=True)
+def begin(units, group_of, mantissa, exponent):
+    """mantissa (units + 1,), exponent (steps + 1,): the counts before a pass, 1 of these units and 0 of all others."""
+    for unit in range(len(mantissa)):
+        mantissa[unit] = 0.0
+    for group in range(len(exponent)):
+        exponent[group] = NEVER
+    for unit in units:
+        if unit >= 0:
+            mantissa[unit], exponent[group_of[unit]] = 1.0, 0
 
 
 @nb.njit(cache=True, nogil=True)

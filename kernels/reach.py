@@ -136,8 +136,8 @@ def effective(steps, reads, words, first, last, live, ahead, out, used):
         for unit in reads[read : read + groups * channels]:
             if unit >= 0:
                 low, high = min(low, unit), max(high, unit + 1)
-        seen = np.zeros(max(high - low, 0), np.bool_)
-        used[k] = 0
+        seen = np.empty(max(high - low, 0), np.bool_)
+        seen[:], used[k] = False, 0
         for g in range(groups):
             mark_columns(live, reads[read + g * channels : read + (g + 1) * channels], steps[k, TAPS], columns)
             met[:] = 0

@@ -40,6 +40,19 @@ def test_pack(shape, dtype) -> None:
     assert not bits.pack(mask.astype(dtype), words, True)
 
 
+@pytest.mark.parametrize("shape", [(5, 3), (3, 30), (4, 63), (3, 65), (2, 130)])
+def test_pack_meets_every_value_once(shape) -> None:
+    """Rows whose last word is not full: one value alone, at each place, is one bit; NaN or 2 there is odd."""
+    for place in np.ndindex(*shape):
+        values, words = np.zeros(shape, np.float32), np.full((shape[0], -(-shape[1] // 64)), 7, np.uint64)
+        values[place] = 1.0
+        assert not bits.pack(values, words, True)
+        assert (words == numpy_words(values != 0)).all()
+        for odd, strict in ((np.nan, False), (2.0, True)):
+            values[place] = odd
+            assert bits.pack(values, words, strict)
+
+
 def test_pack_signs_nan_and_the_smallest_numbers() -> None:
     row = [0.0, -0.0, np.nan, np.inf, -np.inf, np.finfo(np.float32).smallest_subnormal, -1e-45] + [0.0] * 70
     for dtype in (np.float32, np.float64):

@@ -92,7 +92,7 @@ class Block:
 
 
 def _joined(words: list[np.ndarray]) -> np.ndarray:
-    joined = np.concatenate(words) if words else np.zeros(0, np.uint64)
+    joined = np.concatenate(words, axis=None) if words else np.zeros(0, np.uint64)
     joined.flags.writeable = False
     return joined
 
@@ -125,6 +125,11 @@ class LayeredGraph:
     memo: dict[Callable[..., Any], Any] = field(default_factory=dict, repr=False)
 
     @cached_property
+    def uses(self) -> tuple[tuple[int, Block], ...]:
+        """(step, block) of each use of a layer, sources left out."""
+        return tuple((i, step) for i, step in enumerate(self.steps) if isinstance(step, Block) and not step.source)
+
+    @cached_property
     def table(self) -> np.ndarray:
         """The wiring's table of steps (topo.flat.Table), with the sources of this graph."""
         assert self.wiring is not None
@@ -141,18 +146,20 @@ class LayeredGraph:
         found, first = [], 0
         small: list[np.ndarray] = []
         assert self.wiring is not None
-        for index, (step, size) in enumerate(zip(self.steps, self.wiring.table.sizes)):
-            if isinstance(step, Block) and not step.source:
-                words = step.rows.words.reshape(-1)
-                if len(words) != size:
-                    raise WiringError(f"layer '{step.name}' {step.shape} has {len(words)} words; its rows take {size}")
-                if len(words) > _COPIED:
-                    if index > first:
-                        found.append((first, index, _joined(small)))
-                    found.append((index, index + 1, words))
-                    first, small = index + 1, []
-                else:
-                    small.append(words)
+        sizes = self.wiring.table.sizes
+        for index, block in self.uses:
+            words = block.rows.words
+            if words.size != sizes[index]:
+                raise WiringError(
+                    f"layer '{block.name}' {block.shape} has {words.size} words; its rows take {sizes[index]}"
+                )
+            if words.size > _COPIED:
+                if index > first:
+                    found.append((first, index, _joined(small)))
+                found.append((index, index + 1, words.reshape(-1)))
+                first, small = index + 1, []
+            else:
+                small.append(words)
         if len(self.steps) > first:
             found.append((first, len(self.steps), _joined(small)))
         return tuple(found)

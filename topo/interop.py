@@ -168,7 +168,7 @@ def _of_units(graph: LayeredGraph, max_edges: float) -> networkx.DiGraph:
     import networkx as nx
 
     assert graph.wiring is not None
-    _check(sum(_joined(step) for step in graph.steps if isinstance(step, Block) and not step.source), max_edges)
+    _check(sum(_joined(block) for _, block in graph.uses), max_edges)
     live = flow.live(graph)
     found = [(step, *_edges_of(step, live.forward)) for step in graph.steps]
     starts = set(graph.wiring.inputs.tolist())

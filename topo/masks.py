@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -26,30 +27,39 @@ def _pack(values: np.ndarray, strict: bool = False) -> tuple[np.ndarray, bool]:
     Odd is a value other than 0 and 1 if strict, else NaN. uint16 stands for the bits of bfloat16.
     """
     rows, cols = values.shape
-    words = np.zeros((rows, -(-cols // 64)), np.uint64)
     if values.size < _SMALL and "numba" not in sys.modules:
+        words = np.zeros((rows, -(-cols // 64)), np.uint64)
         magnitudes = values & 0x7FFF if values.dtype == np.uint16 and not strict else values
         kept = magnitudes != 0
         packed = np.packbits(kept, axis=1, bitorder="little")
         words.view(np.uint8)[:, : packed.shape[1]] = packed
         return words, bool((kept & (values != 1)).any() if strict else _has_nan(values))
-    from topo.kernels.bits import largest_magnitude, pack
-
+    kernels = _kernels()
+    words = np.empty((rows, -(-cols // 64)), np.uint64)
     if values.dtype in _PACKED and values.flags.c_contiguous:
-        return words, pack(values, words, strict)
+        return words, kernels.pack(values, words, strict)
     native = values.dtype.newbyteorder("=")
     if native in (np.bool_, np.int8):
         native, values = np.dtype(np.uint8), values.view(np.uint8)
+        values.flags.writeable = False  # as what is read from files, so that the kernel compiles once
     elif native in (np.float16, np.uint16) and not strict:
         infinity = 0x7C00 if native == np.float16 else _BFLOAT16_INFINITY
         halves = np.ascontiguousarray(values, native).view(np.uint16)
-        pack(halves, words, False)
-        return words, bool(largest_magnitude(halves.reshape(-1)) > infinity)
+        kernels.pack(halves, words, False)
+        return words, bool(kernels.largest_magnitude(halves.reshape(-1)) > infinity)
     elif native not in _PACKED:
         odd = strict and bool(((values != 0) & (values != 1)).any())
-        pack(np.ascontiguousarray(values != 0).view(np.uint8), words, False)
+        kernels.pack(np.ascontiguousarray(values != 0).view(np.uint8), words, False)
         return words, odd
-    return words, pack(np.ascontiguousarray(values, native), words, strict)
+    return words, kernels.pack(np.ascontiguousarray(values, native), words, strict)
+
+
+@cache
+def _kernels() -> Any:
+    """The kernels of bit rows, imported when they are first called: numba takes a moment."""
+    from topo.kernels import bits
+
+    return bits
 
 
 def _has_nan(values: np.ndarray) -> bool:

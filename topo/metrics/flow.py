@@ -86,16 +86,17 @@ def effective_by_step(graph: LayeredGraph) -> Effective:
         effective(table, reads, words, first, last, state.forward, state.backward, out, read)
         return out
 
-    workers = graph.threads if graph.masks.size > 1 << 22 else 1
+    workers = graph.threads if len(graph.runs) > 1 and graph.masks.size > 1 << 22 else 1
     found: dict[int, np.ndarray] = {}
-    for (first, last, _), words in zip(graph.runs, threads.over(of_run, graph.runs, workers)):
-        at = 0
-        for index in range(first, last):
-            step = graph.steps[index]
-            if isinstance(step, Block) and not step.source:
-                stop = at + step.rows.words.size
-                found[index] = words[at:stop].reshape(step.rows.words.shape)
-                at = stop
+    made = zip(graph.runs, threads.over(of_run, graph.runs, workers))
+    last = 0
+    for index, block in graph.uses:
+        while index >= last:
+            (_, last, _), words = next(made)
+            at = 0
+        stop = at + block.rows.words.size
+        found[index] = words[at:stop].reshape(block.rows.words.shape)
+        at = stop
     return Effective(found, read)
 
 
@@ -260,7 +261,7 @@ class Swept(Counted):
     """
 
     def __init__(self, graph: LayeredGraph, only: np.ndarray | None = None) -> None:
-        from topo.kernels.paths import NEVER, count_backward, count_forward
+        from topo.kernels.paths import begin, count_backward, count_forward
 
         assert graph.wiring is not None and graph.view == "channel"
         self.steps, self.wiring, self.groups = graph.steps, graph.wiring, graph.wiring.groups
@@ -270,11 +271,11 @@ class Swept(Counted):
         alive = live(graph).forward if _has_products(graph) else none
         only = none if only is None else only
         self._units, self._passed = np.empty((2, len(of_unit))), np.empty((2, len(reads)))
-        self._exponents = np.full((4, len(self.steps) + 1), NEVER)
+        self._exponents = np.empty((4, len(self.steps) + 1), np.int64)
         (ahead, behind), (read, pushed) = self._units, self._passed
         e_ahead, e_behind, e_read, e_pushed = self._exponents
-        ahead[:], behind[:] = table.inputs, table.outputs  # one path begins at each, one ends
-        e_ahead[0] = e_behind[of_unit[self.wiring.outputs]] = 0
+        begin(inputs, of_unit, ahead, e_ahead)
+        begin(self.wiring.outputs, of_unit, behind, e_behind)
         for first, last, words in graph.runs:
             count_forward(graph.table, reads, words, first, last, of_unit, alive, only, ahead, e_ahead, read, e_read)
         for first, last, words in reversed(graph.runs):
@@ -289,10 +290,10 @@ class Swept(Counted):
         return found
 
     def _by_layer(self, mantissa: np.ndarray, exponents: np.ndarray) -> dict[int, Scaled]:
-        places = enumerate(zip(self.steps, self.wiring.table.places, exponents.tolist()))
+        places, exponent = self.wiring.table.places, exponents.tolist()
         return {
-            index: Scaled.held(mantissa[place], exponent)
-            for index, (step, place, exponent) in places
+            index: Scaled.held(mantissa[places[index]], exponent[index])
+            for index, step in enumerate(self.steps)
             if isinstance(step, Block) and not step.source
         }
 

@@ -139,12 +139,12 @@ def _uses(graph: LayeredGraph) -> dict[str, list[tuple[Block, np.ndarray]]]:
     """Parameter -> (use, effective bits that it is the first to take), for each use that is the first to take any."""
     found: dict[str, list[tuple[Block, np.ndarray]]] = {}
     left = dict(flow.effective_words(graph))
-    for step in graph.steps:
-        if isinstance(step, Block) and not step.source and (step.name not in found or left[step.name].any()):
-            assert step.layer is not None
-            words = used_bits(BitRows(step.shape, left[step.name]), step.layer).words
-            found.setdefault(step.name, []).append((step, words))
-            left[step.name] = left[step.name] & ~words
+    for _, block in graph.uses:
+        if block.name not in found or left[block.name].any():
+            assert block.layer is not None
+            words = used_bits(BitRows(block.shape, left[block.name]), block.layer).words
+            found.setdefault(block.name, []).append((block, words))
+            left[block.name] = left[block.name] & ~words
     return found
 
 
@@ -182,11 +182,7 @@ def _distinct(units: np.ndarray) -> np.ndarray:
 def _node_layers(graph: LayeredGraph) -> list[tuple[int, Block]]:
     """Steps whose inputs are nodes in the papers' convention: not shortcut layers, not unmasked embeddings."""
     assert graph.wiring is not None
-    return [
-        (index, step)
-        for index, step in enumerate(graph.steps)
-        if isinstance(step, Block) and not step.source and index not in graph.wiring.shortcuts
-    ]
+    return [(index, block) for index, block in graph.uses if index not in graph.wiring.shortcuts]
 
 
 @_network("nodes", _NPB)
@@ -211,7 +207,7 @@ def effective_nodes(graph: LayeredGraph) -> int:
 def _units(graph: LayeredGraph) -> np.ndarray:
     """Units that a layer reads or the network gives, each once."""
     assert graph.wiring is not None
-    reads = [step.reads for step in graph.steps if isinstance(step, Block) and not step.source]
+    reads = [block.reads for _, block in graph.uses]
     return _distinct(np.concatenate([*reads, graph.wiring.outputs]))
 
 
@@ -396,13 +392,12 @@ def entropy_bound(graph: LayeredGraph) -> float:
     assert graph.wiring is not None
     ahead, behind = graph.wiring.reachable
     bound = 0.0
-    for step in graph.steps:
-        if isinstance(step, Block) and not step.source:
-            assert step.layer is not None
-            fed, used = ahead[step.edges.reads], behind[step.layer.start : step.layer.stop]
-            every = fed.all() and used.all()
-            total = step.edges.total if every else float(step.edges.pull(fed.astype(np.float64)) @ used)
-            bound += math.log(total) if total else 0.0
+    for _, block in graph.uses:
+        assert block.layer is not None
+        fed, used = ahead[block.edges.reads], behind[block.layer.start : block.layer.stop]
+        every = fed.all() and used.all()
+        total = block.edges.total if every else float(block.edges.pull(fed.astype(np.float64)) @ used)
+        bound += math.log(total) if total else 0.0
     return bound
 
 
