@@ -23,6 +23,7 @@ from topo.metrics.arithmetic import Limbs, Scaled
 from topo.wiring import Join, Wiring
 
 ROUTES = ("value", "all")
+_NONE = np.zeros(0, np.bool_)
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,32 +257,14 @@ class Walk(Counted):
 class Swept(Counted):
     """The same counts in floats and in the channel view, by kernels that take many steps a call.
 
-    Held as the kernels leave them: mantissas of all units (forward, backward) and of all that layers read (read,
-    pushed), exponents of each in that order.
+    Held as the kernels leave them: each way, mantissas and exponents of all units and of all that layers read.
     """
 
     def __init__(self, graph: LayeredGraph, only: np.ndarray | None = None) -> None:
-        from topo.kernels.paths import begin, count_backward, count_forward
-
         assert graph.wiring is not None and graph.view == "channel"
         self.steps, self.wiring, self.groups = graph.steps, graph.wiring, graph.wiring.groups
         self.arithmetic = Scaled
-        table, of_unit, inputs = self.wiring.table, self.groups.of_unit, self.wiring.inputs
-        none, reads = np.zeros(0, np.bool_), table.reads
-        alive = live(graph).forward if _has_products(graph) else none
-        only = none if only is None else only
-        self._units, self._passed = np.empty((2, len(of_unit))), np.empty((2, len(reads)))
-        self._exponents = np.empty((4, len(self.steps) + 1), np.int64)
-        (ahead, behind), (read, pushed) = self._units, self._passed
-        e_ahead, e_behind, e_read, e_pushed = self._exponents
-        begin(inputs, of_unit, ahead, e_ahead)
-        begin(self.wiring.outputs, of_unit, behind, e_behind)
-        for first, last, words in graph.runs:
-            count_forward(graph.table, reads, words, first, last, of_unit, alive, only, ahead, e_ahead, read, e_read)
-        for first, last, words in reversed(graph.runs):
-            count_backward(
-                graph.table, reads, words, first, last, of_unit, inputs, alive, only, behind, e_behind, pushed, e_pushed
-            )
+        self._ahead, self._behind = swept_forward(graph, only), swept_backward(graph, only)
 
     def _by_group(self, mantissa: np.ndarray, exponents: np.ndarray) -> list[Scaled]:
         found = [Scaled(mantissa[self.wiring.inputs], int(exponents[0]))]  # the kernels leave group 0 as it came
@@ -299,19 +282,68 @@ class Swept(Counted):
 
     @cached_property
     def forward(self) -> list[Scaled]:  # type: ignore[override]
-        return self._by_group(self._units[0], self._exponents[0])
+        return self._by_group(*self._ahead[:2])
 
     @cached_property
     def backward(self) -> list[Scaled]:  # type: ignore[override]
-        return self._by_group(self._units[1], self._exponents[1])
+        return self._by_group(*self._behind[:2])
 
     @cached_property
     def read(self) -> dict[int, Scaled]:  # type: ignore[override]
-        return self._by_layer(self._passed[0], self._exponents[2])
+        return self._by_layer(*self._ahead[2:])
 
     @cached_property
     def pushed(self) -> dict[int, Scaled]:  # type: ignore[override]
-        return self._by_layer(self._passed[1], self._exponents[3])
+        return self._by_layer(*self._behind[2:])
+
+
+Sweep = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def swept_forward(graph: LayeredGraph, only: np.ndarray | None = None) -> Sweep:
+    """Counts of paths from the inputs: mantissas of all units, exponents of groups, and both of what layers read."""
+    from topo.kernels.paths import count_forward
+
+    assert graph.wiring is not None
+    units, exponents, passed, passed_exponents = _start(graph, graph.wiring.inputs)
+    of_unit, alive, only = graph.wiring.groups.of_unit, _alive(graph), _NONE if only is None else only
+    for first, last, words in graph.runs:
+        count_forward(
+            graph.table, graph.wiring.table.reads, words, first, last, of_unit,
+            alive, only, units, exponents, passed, passed_exponents,
+        )  # fmt: skip
+    return units, exponents, passed, passed_exponents
+
+
+def swept_backward(graph: LayeredGraph, only: np.ndarray | None = None) -> Sweep:
+    """The same of paths to the outputs, and of what layers give back to each of their inputs."""
+    from topo.kernels.paths import count_backward
+
+    assert graph.wiring is not None
+    units, exponents, passed, passed_exponents = _start(graph, graph.wiring.outputs)
+    of_unit, alive, only = graph.wiring.groups.of_unit, _alive(graph), _NONE if only is None else only
+    for first, last, words in reversed(graph.runs):
+        count_backward(
+            graph.table, graph.wiring.table.reads, words, first, last, of_unit, graph.wiring.inputs,
+            alive, only, units, exponents, passed, passed_exponents,
+        )  # fmt: skip
+    return units, exponents, passed, passed_exponents
+
+
+def _start(graph: LayeredGraph, units: np.ndarray) -> Sweep:
+    """One path at each of these units, none elsewhere."""
+    from topo.kernels.paths import begin
+
+    assert graph.wiring is not None
+    of_unit, reads, steps = graph.wiring.groups.of_unit, graph.wiring.table.reads, len(graph.steps)
+    mantissa, exponent = np.empty(len(of_unit)), np.empty(steps + 1, np.int64)
+    begin(units, of_unit, mantissa, exponent)
+    return mantissa, exponent, np.empty(len(reads)), np.empty(steps, np.int64)
+
+
+def _alive(graph: LayeredGraph) -> np.ndarray:
+    """What closes gates: nothing where there are none."""
+    return live(graph).forward if _has_products(graph) else _NONE
 
 
 def _has_products(graph: LayeredGraph) -> bool:
