@@ -37,8 +37,8 @@ def test_the_other_end_compiles_for_the_same_types() -> None:
     code = (
         "import sys; from topo.cli import compiling, main; compiling.other_end(); "
         "from topo.kernels import bits, components, paths, spectrum; "
-        "kernels = (paths.count_backward, components.components, spectrum.gram, spectrum.transpose, bits.column_counts); "
-        "before = [len(kernel.signatures) for kernel in kernels]; "
+        "kernels = (paths.count_backward, components.components, spectrum.gram, spectrum.transpose, "
+        "bits.column_counts); before = [len(kernel.signatures) for kernel in kernels]; "
         "code = main(['analyze', sys.argv[1], '--quiet', '--csv', '/dev/null']); "
         "print(code, before, [len(kernel.signatures) for kernel in kernels])"
     )
