@@ -21,14 +21,17 @@ def test_the_first_command_gives_what_every_later_one_gives(tmp_path: Path) -> N
         "from topo.cli import main; code = main(sys.argv[1:]); "
         "print(code, len(made), *(one.returncode is not None for one in made))"
     )
-    texts = []
+    texts, folder = [], tmp_path / "strange"
+    folder.mkdir()
+    (folder / "numba.py").write_text("open('was here', 'w')")  # a file of the current folder is nobody's module
     for number, asked in enumerate((["--threads", "2"], ["--threads", "2"], ["--threads", "1"])):
         out = tmp_path / f"{number}.json"
-        line = [sys.executable, "-c", code, "analyze", str(MASK), "--quiet", "--csv", os.devnull, "--json", str(out)]
+        line = [sys.executable, "-P", "-c", code, "analyze", str(MASK), "--quiet", "--csv", os.devnull]
         environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-        done = subprocess.run([*line, *asked], env=environment, capture_output=True, text=True, check=True)
+        done = subprocess.run([*line, "--json", str(out), *asked], env=environment, capture_output=True, text=True, check=True, cwd=folder)
         assert done.stdout.splitlines()[-1].split() == (["0", "1", "True"] if number == 0 else ["0", "0"])
         texts.append(out.read_text())
+    assert [path.name for path in folder.iterdir()] == ["numba.py"]
     assert texts[0] == texts[1] == texts[2] and json.loads(texts[0])["reports"]
 
 

@@ -28,7 +28,8 @@ def from_both_ends(most: int | None) -> Iterator[None]:
         return
     try:
         other = subprocess.Popen(
-            [sys.executable, "-c", "from topo.cli.compiling import other_end; other_end()"],
+            # -P: a file of the current folder is never imported in place of a module
+            [sys.executable, "-P", "-c", "from topo.cli.compiling import other_end; other_end()"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
