@@ -28,7 +28,8 @@ def test_the_first_command_gives_what_every_later_one_gives(tmp_path: Path) -> N
         out = tmp_path / f"{number}.json"
         line = [sys.executable, "-P", "-c", code, "analyze", str(MASK), "--quiet", "--csv", os.devnull]
         environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-        done = subprocess.run([*line, "--json", str(out), *asked], env=environment, capture_output=True, text=True, check=True, cwd=folder)
+        line += ["--json", str(out), *asked]
+        done = subprocess.run(line, env=environment, capture_output=True, text=True, check=True, cwd=folder)
         assert done.stdout.splitlines()[-1].split() == (["0", "1", "True"] if number == 0 else ["0", "0"])
         texts.append(out.read_text())
     assert [path.name for path in folder.iterdir()] == ["numba.py"]
