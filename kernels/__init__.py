@@ -32,10 +32,7 @@ def _private_cache(folders: Iterable[Path]) -> str | None:
 
 if not os.environ.get("NUMBA_CACHE_DIR"):
     _users = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME") or os.sep) / ".cache")
-    CACHES = [Path(__file__).parent / "__pycache__", _users / "numba"]
-    if (_made := _private_cache(CACHES)) is not None:
+    if (_made := _private_cache([Path(__file__).parent / "__pycache__", _users / "numba"])) is not None:
         os.environ["NUMBA_CACHE_DIR"] = _made
         if "numba" in sys.modules:
             sys.modules["numba"].config.CACHE_DIR = _made
-if _chosen := os.environ.get("NUMBA_CACHE_DIR"):
-    CACHES = [Path(_chosen)]  # folders in which numba keeps what it compiles

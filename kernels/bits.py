@@ -220,7 +220,8 @@ def column_counts(words, counts):
     rows, width = words.shape
     lanes = np.empty((8, width), np.uint64)
     lowest = np.uint64(0x0101010101010101)
-    counts[:], lanes[:] = 0, 0
+    counts[:] = 0
+    lanes[:] = 0
     for start in range(0, rows, 255):
         for i in range(start, min(start + 255, rows)):
             for shift in range(8):

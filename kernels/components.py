@@ -37,7 +37,8 @@ def components(words, labels):
     inside = np.empty(width, np.uint64)  # columns of the first row's component
     for i in range(rows):
         parent[i] = i
-    owner[:], inside[:] = -1, 0
+    owner[:] = -1
+    inside[:] = 0
     first = -1
     for i in range(rows):
         touches = False
@@ -50,7 +51,7 @@ def components(words, labels):
         if empty:
             labels[i] = -1
             continue
-        labels[i] = 0
+        labels[i] = 0  # not empty; its number is found below
         if first < 0:
             first = i
         if touches:

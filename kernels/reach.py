@@ -137,7 +137,8 @@ def effective(steps, reads, words, first, last, live, ahead, out, used):
             if unit >= 0:
                 low, high = min(low, unit), max(high, unit + 1)
         seen = np.empty(max(high - low, 0), np.bool_)
-        seen[:], used[k] = False, 0
+        seen[:] = False
+        used[k] = 0
         for g in range(groups):
             mark_columns(live, reads[read + g * channels : read + (g + 1) * channels], steps[k, TAPS], columns)
             met[:] = 0

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from topo.cli import inputs
-from topo.cli.compiling import from_both_ends
 from topo.cli.options import UsageError, check_outputs, command, network_options, plot_file
 from topo.cli.output import Progress, deliver, quiet, wrote
 from topo.cli.tables import Page, Table
@@ -65,13 +64,12 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--plot draws the densities of layers: --metrics should hold density")
     wiring = inputs.wiring_of(args)
     reports = []
-    with from_both_ends(getattr(args, "threads", None)):
-        for number, (path, name) in enumerate(zip(args.files, inputs.names_of(args.files)), 1):
-            prefix = f"{name} ({number} of {len(args.files)}), " if len(args.files) > 1 else ""
-            with Progress(not quiet(args), prefix) as progress:
-                reports.append(
-                    report_of(path, name, args, wiring, progress, args.metrics, args.view, args.weights, args.nulls)
-                )
+    for number, (path, name) in enumerate(zip(args.files, inputs.names_of(args.files)), 1):
+        prefix = f"{name} ({number} of {len(args.files)}), " if len(args.files) > 1 else ""
+        with Progress(not quiet(args), prefix) as progress:
+            reports.append(
+                report_of(path, name, args, wiring, progress, args.metrics, args.view, args.weights, args.nulls)
+            )
     if args.plot:
         _plot(reports, args)
     texts = {"json": reports_to_json, "csv": reports_to_csv}

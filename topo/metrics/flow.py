@@ -90,9 +90,9 @@ def effective_by_step(graph: LayeredGraph) -> Effective:
     workers = graph.threads if len(graph.runs) > 1 and graph.masks.size > 1 << 22 else 1
     found: dict[int, np.ndarray] = {}
     made = zip(graph.runs, threads.over(of_run, graph.runs, workers))
-    last = 0
+    last = at = 0
     for index, block in graph.uses:
-        while index >= last:
+        while index >= last:  # in a later run, whose words begin anew
             (_, last, _), words = next(made)
             at = 0
         stop = at + block.rows.words.size
