@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -400,6 +401,29 @@ def test_what_nobody_foresaw_is_one_line_too(files, run, monkeypatch):
     assert err == "topo: internal error: RuntimeError: a b\\x1b[2J; --debug shows where\n"
     _, _, err = run("analyze", "a.safetensors", "--debug")
     assert "Traceback" in err
+
+
+def test_ctrl_c_that_a_compiler_swallows_is_an_interrupt(files, run, monkeypatch) -> None:
+    def swallow(*args):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("no compiled object yet") from None
+
+    monkeypatch.setattr("topo.cli.inputs.read", swallow)
+    before = signal.getsignal(signal.SIGINT)
+    assert run("analyze", "a.safetensors") == (130, "", "topo: interrupted\n")
+    assert signal.getsignal(signal.SIGINT) is before
+    monkeypatch.setattr("topo.cli.inputs.read", lambda *args: 1 / 0)
+    code, _, err = run("analyze", "a.safetensors")  # an error without Ctrl-C stays one
+    assert code == 1 and "internal error: ZeroDivisionError" in err
+    monkeypatch.setattr("topo.cli.inputs.read", lambda *args: signal.raise_signal(signal.SIGINT) or 1 / 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
+    try:
+        code, _, err = run("analyze", "a.safetensors")
+        assert code == 1 and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_leaves_no_half_file(files, run, monkeypatch):

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from topo._version import __version__
 from topo.cli import analyze, check, compare, convert, generate, imp, listing, plot, train
 from topo.cli.options import UsageError, common
-from topo.cli.output import one_line, results_alone, speak, warnings_on_stderr
+from topo.cli.output import interrupts, one_line, results_alone, speak, warnings_on_stderr
 from topo.errors import TopoError
 
 _COMMANDS = (analyze, generate, train, imp, compare, check, convert, plot, listing)
@@ -41,10 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code. Never raises."""
     debug = "--debug" in (sys.argv[1:] if argv is None else argv)
     command = "topo"
+    pressed: list[int] = []
     try:
         args = parser().parse_args(argv)
         command = f"topo {args.command}"
-        with warnings_on_stderr(args), results_alone():
+        with warnings_on_stderr(args), results_alone(), interrupts(pressed):
             code: int = args.run(args)
         sys.stdout.flush()
         return code
@@ -62,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(one_line(str(error)), 1, debug)
     except Exception as error:
+        if pressed:
+            return _fail("interrupted", INTERRUPTED, debug)
         text = one_line(f"internal error: {type(error).__name__}: {error}")
         return _fail(text if debug else f"{text}; --debug shows where", 1, debug)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -44,6 +46,26 @@ def results_alone() -> Iterator[None]:
             yield
     finally:
         _results = before
+
+
+@contextmanager
+def interrupts(pressed: list[int]) -> Iterator[None]:
+    """Within it Ctrl-C is noted in `pressed`, too: a compiler at work can swallow the exception, and fail later."""
+
+    def note(number: int, frame: Any) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread() or (
+        signal.getsignal(signal.SIGINT) is not signal.default_int_handler  # ignored, or somebody else's
+    ):
+        yield
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def stdout() -> TextIO:
