@@ -410,20 +410,23 @@ def test_ctrl_c_that_a_compiler_swallows_is_an_interrupt(files, run, monkeypatch
         except KeyboardInterrupt:
             raise RuntimeError("no compiled object yet") from None
 
-    monkeypatch.setattr("topo.cli.inputs.read", swallow)
-    before = signal.getsignal(signal.SIGINT)
-    assert run("analyze", "a.safetensors") == (130, "", "topo: interrupted\n")
-    assert signal.getsignal(signal.SIGINT) is before
-    monkeypatch.setattr("topo.cli.inputs.read", lambda *args: 1 / 0)
-    code, _, err = run("analyze", "a.safetensors")  # an error without Ctrl-C stays one
-    assert code == 1 and "internal error: ZeroDivisionError" in err
-    monkeypatch.setattr("topo.cli.inputs.read", lambda *args: signal.raise_signal(signal.SIGINT) or 1 / 0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
-    try:
-        code, _, err = run("analyze", "a.safetensors")
-        assert code == 1 and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
+    def read(function, handler) -> tuple[int, str]:
+        monkeypatch.setattr("topo.cli.inputs.read", function)
+        before = signal.signal(signal.SIGINT, handler)
+        try:
+            code, _, err = run("analyze", "a.safetensors")
+            assert signal.getsignal(signal.SIGINT) is handler
+            return code, err
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    assert read(swallow, signal.default_int_handler) == (130, "topo: interrupted\n")
+    for function, handler in (
+        (lambda *args: 1 / 0, signal.default_int_handler),  # an error without Ctrl-C stays one
+        (lambda *args: signal.raise_signal(signal.SIGINT) or 1 / 0, signal.SIG_IGN),  # as under nohup
+    ):
+        code, err = read(function, handler)
+        assert code == 1 and "internal error: ZeroDivisionError" in err
 
 
 def test_ctrl_c_leaves_no_half_file(files, run, monkeypatch):
