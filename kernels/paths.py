@@ -298,14 +298,15 @@ def push_step(words, taps, groups, b, z):
 
 @nb.njit(cache=True, nogil=True)
 def begin(units, group_of, mantissa, exponent):
-    """mantissa (units + 1,), exponent (steps + 1,): the counts before a pass, 1 of these units and 0 of all others."""
-    for unit in range(len(mantissa)):
-        mantissa[unit] = 0.0
+    """mantissa (units + 1,), exponent (steps + 1,): the counts before a pass, 1 of these units and 0 of all others.
+
+    units [1], group_of [0, 1, -1] -> mantissa [0, 1, 0], exponent [NEVER, 0]
+    """
+    mantissa[:] = 0.0
     for group in range(len(exponent)):
         exponent[group] = NEVER
     for unit in units:
-        if unit >= 0:
-            mantissa[unit], exponent[group_of[unit]] = 1.0, 0
+        mantissa[unit], exponent[group_of[unit]] = 1.0, 0
 
 
 @nb.njit(cache=True, nogil=True)

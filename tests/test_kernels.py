@@ -159,6 +159,12 @@ def test_counts_share_a_power_of_two() -> None:
     assert paths.shifted(1.0, paths.NEVER) == 0.0 and paths.shifted(3.0, -1) == 1.5
 
 
+def test_counts_begin_at_the_units_alone() -> None:
+    mantissa, exponent = np.full(5, np.nan), np.full(3, 7)
+    paths.begin(np.array([1, 3], np.int32), np.array([0, 0, 1, 2, -1], np.int32), mantissa, exponent)
+    assert mantissa.tolist() == [0, 1, 0, 1, 0] and exponent.tolist() == [0, paths.NEVER, 0]
+
+
 def test_columns_of_tables_have_one_order() -> None:
     for kernels in (reach, paths):
         for place, name in enumerate(flat.COLUMNS):

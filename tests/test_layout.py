@@ -107,11 +107,13 @@ def test_kernels_assign_numbers_to_slices_and_nothing_else() -> None:
     """An array assigned to a slice takes the compiler two seconds: its error for shapes that differ is a text."""
     for path, room in sources():
         for node in ast.walk(ast.parse(path.read_text())) if room == "kernels" else ():
-            value = getattr(node.value, "operand", node.value) if isinstance(node, ast.Assign) else None  # -1 is -(1)
-            if isinstance(node, ast.Assign) and not isinstance(value, ast.Constant):
-                for target in node.targets:
-                    places = ast.walk(target.slice) if isinstance(target, ast.Subscript) else ()
-                    assert not any(isinstance(place, ast.Slice) for place in places), f"{path}: {ast.unparse(node)}"
+            if isinstance(node, ast.Assign) and any(
+                isinstance(place, ast.Slice) for target in node.targets for place in ast.walk(target)
+            ):
+                values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
+                for value in values:
+                    number = value.operand if isinstance(value, ast.UnaryOp) else value  # -1 is -(1)
+                    assert isinstance(number, ast.Constant), f"{path}: {ast.unparse(node)}"
 
 
 def test_package_list_is_complete() -> None:
