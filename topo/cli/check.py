@@ -7,7 +7,7 @@ from typing import Any
 
 from topo.check import FAILURES, check, chosen
 from topo.cli import inputs
-from topo.cli.options import UsageError, command, density, network_options
+from topo.cli.options import UsageError, command, fraction, network_options
 from topo.cli.output import Progress, printable, quiet, say
 from topo.errors import TopoError
 from topo.n_m import parse_n_m
@@ -27,7 +27,7 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     made.add_argument("file", metavar="A", help="a mask file or folder")
     made.add_argument("--contains", metavar="B", help="is every parameter that the mask B prunes pruned in A too?")
     made.add_argument("--n-m", type=_n_m, metavar="N:M", help="are at most N kept of M consecutive inputs?")
-    made.add_argument("--max-density", type=density, metavar="D", help="is no more than this share kept?")
+    made.add_argument("--max-density", type=fraction, metavar="D", help="is no more than this share kept?")
     made.add_argument(
         "--fail-on", type=_failures, default=[], metavar="LIST", help=f"say no on any of: {','.join(FAILURES)}"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from topo.cli import frontier, inputs
-from topo.cli.options import UsageError, at_least, check_outputs, command, density, network_options
+from topo.cli.options import UsageError, at_least, check_outputs, command, fraction, network_options
 from topo.cli.output import Progress, printable, quiet, say, wrote
 from topo.errors import TopoError
 from topo.files import write_masks
@@ -24,8 +24,8 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     )  # fmt: skip
     made.add_argument("method", metavar="METHOD", help="how the masks are made (topo list methods)")
     budget = made.add_mutually_exclusive_group()
-    budget.add_argument("--density", type=density, metavar="D", help="fraction of the parameters to keep, 0 to 1")
-    budget.add_argument("--sparsity", type=density, metavar="S", help="fraction to prune, 1 - density")
+    budget.add_argument("--density", type=fraction, metavar="D", help="fraction of the parameters to keep, 0 to 1")
+    budget.add_argument("--sparsity", type=fraction, metavar="S", help="fraction to prune, 1 - density")
     made.add_argument("--quota", metavar="Q", help="how the budget is shared among layers (topo list quotas)")
     made.add_argument(
         "-O", dest="options", action="append", default=[], type=_option, metavar="KEY=VALUE",

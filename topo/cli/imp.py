@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from topo.cli.options import command, density
+from topo.cli.options import command, fraction
 from topo.cli.output import printable, quiet, say, wrote
 from topo.cli.train import Bar, first_process, prepared, training_options, verdict
 
@@ -16,9 +16,9 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         "iterative magnitude pruning: train, prune, rewind, level by level down to a density",
         "topo imp --model digits_conv --data digits --density 0.1 --rewind-epoch 1 -o tickets",
     )  # fmt: skip
-    made.add_argument("--density", type=density, required=True, metavar="D", help="fraction of the weights to keep")
+    made.add_argument("--density", type=fraction, required=True, metavar="D", help="fraction of the weights to keep")
     made.add_argument(
-        "--fraction", type=density, default=0.2, metavar="F", help="pruned of what is left at each level (default 0.2)"
+        "--fraction", type=fraction, default=0.2, metavar="F", help="pruned of what is left at each level (default 0.2)"
     )
     made.add_argument(
         "--rewind", choices=("weights", "learning_rate"), default="weights",

@@ -75,13 +75,13 @@ def plot_file(text: str) -> Path:
     return path
 
 
-def density(text: str) -> float:
+def fraction(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0.0 <= value <= 1.0:
-        raise argparse.ArgumentTypeError(f"'{text}' is no density; a density is a number from 0 to 1")
+        raise argparse.ArgumentTypeError(f"'{text}' is no fraction; it is a number from 0 to 1")
     return value
 
 
