@@ -32,6 +32,7 @@ _HOANG = "Hoang et al., Revisiting Pruning at Initialization through the Lens of
 _VITA = "released code of Hoang et al., Revisiting Pruning at Initialization, ICLR 2023 (scores.py)"
 EMPTY = Value(math.nan, "the layer keeps no weight")
 _GATE = Value(math.nan, "a mean degree is below 3 (the papers' gate)")
+NOT_PROVED = "not proved complete (too large): a second start found no larger value, but one may exist"
 NO_CLASS = Value(math.nan, "no class of left units of equal degree counts")
 
 
@@ -173,9 +174,15 @@ def layer_sigma2(layer: Spectrum) -> float:
 
 
 @_layer("singular value")
-def layer_sigma_error(layer: Spectrum) -> float:
-    """Certified bound on the absolute error of sigma1 and sigma2: at most 1e-8 sigma1."""
-    return layer.top.error
+def layer_sigma_error(layer: Spectrum) -> Value:
+    """Bound on the absolute error of sigma1 and sigma2, at most 1e-8 sigma1; complete where sigma_proved is 1."""
+    return Value(layer.top.error, None if layer.top.proved else NOT_PROVED)
+
+
+@_layer("0 or 1")
+def layer_sigma_proved(layer: Spectrum) -> Value:
+    """1 if no larger singular value can have been missed: shown by a Cholesky factor, up to 2048 units a side."""
+    return Value(int(layer.top.proved), None if layer.top.proved else NOT_PROVED)
 
 
 @layerwise("components")
