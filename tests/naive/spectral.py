@@ -9,7 +9,7 @@ import networkx as nx
 import numpy as np
 import scipy.linalg
 
-from naive import Net, in_use
+from naive.net import Net, in_use
 from topo.wiring import Layer
 
 
