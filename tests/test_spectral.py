@@ -244,7 +244,7 @@ def test_hard_spectra(name: str, solver: str, monkeypatch: pytest.MonkeyPatch) -
     graph = nx.Graph((f"l{i}", f"r{j}") for i, j in zip(*np.nonzero(HARD[name])))
     assert found.components == nx.number_connected_components(graph)
     if solver == "by shape":
-        assert found.proved and naive_spectral.nothing_missed(HARD[name], found.sigma2 + found.error)
+        assert found.proved and naive.spectral.nothing_missed(HARD[name], found.sigma2 + found.error)
 
 
 # Near-copies: a Krylov space of one vector holds one combination of vectors whose values agree to many digits.
@@ -308,7 +308,7 @@ def test_classes_and_weighted_gaps_of_near_copies() -> None:
     """The same solver under imdb, imsg and the weighted gap: all left units have one degree, so all are one class."""
     rng = np.random.default_rng(3)
     block = np.zeros((110, 110))
-    for shift in range(4):
+    for _ in range(4):
         block += np.eye(110)[rng.permutation(110)]
     block = np.minimum(block, 1)
     matrix = blocks(block, block)
@@ -318,9 +318,9 @@ def test_classes_and_weighted_gaps_of_near_copies() -> None:
     weights = matrix * 0.5
     graph = build_graph(MaskSet({"a": matrix}), weights={"a": weights})
     net = naive.Net(graph.masks, chain(graph.masks), "channel", None)
-    expected = naive_spectral.coordinate(net, "a", weights)
+    expected = naive.spectral.coordinate(net, "a", weights)
     assert full_spectrum_coordinate(graph, graph.blocks[0]) == pytest.approx(expected, rel=1e-7)
-    assert layer(matrix, "imdb") == pytest.approx(naive_spectral.layer_imdb(net, "a"), rel=1e-7)
+    assert layer(matrix, "imdb") == pytest.approx(naive.spectral.layer_imdb(net, "a"), rel=1e-7)
 
 
 def test_a_number_that_is_not_proved_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def top_two(graph: Bipartite) -> TopTwo:
         parts = [_dense(graph)]
     else:
         parts = _by_components(graph, labels, count)
-    sigmas = sorted((sigma for part in parts for sigma in part.sigmas), reverse=True) + [0.0]
+    sigmas = [*sorted((sigma for part in parts for sigma in part.sigmas), reverse=True), 0.0]
     error, proved = max(part.error for part in parts), all(part.proved for part in parts)
     return TopTwo(sigmas[0], sigmas[1], error, count, proved)
 
@@ -287,7 +287,7 @@ def _lanczos(graph: Bipartite, through: Operator, rounding: int, products: np.nd
         ritz = _Ritz.of(through, np.vstack([ritz.vectors, second.vectors()]))
         part = ritz.proved(products, unsure) if products is not None else ritz.unproved(unsure)
     stuck = krylov.step == MOST_STEPS and n <= LARGEST_DENSE
-    if part is None or stuck and part.error > 2 * TOLERANCE * part.sigmas[0]:
+    if part is None or (stuck and part.error > 2 * TOLERANCE * part.sigmas[0]):
         return _dense(graph)  # such as a cluster of thousands of eigenvalues, those of a long path
     return _accepted(graph, part)
 
@@ -359,7 +359,7 @@ def _definite(products: np.ndarray, level: float, c: float, y: np.ndarray, lost:
     n = len(products)
     matrix = np.empty((n, n))
     trace = shifted(products, level, c, y, matrix)
-    _, failed = dpotrf(matrix.T, lower=0, overwrite_a=1, clean=0)
+    _, failed = dpotrf(matrix.T, lower=1, overwrite_a=1, clean=0)
     return None if failed else ((n + 2) * trace + 4 * (2 * level + 2 * c)) * 1.01 * _UNIT + lost
 
 
