@@ -498,12 +498,14 @@ def _spawn(*argv, **more):
     return subprocess.Popen([sys.executable, "-m", "topo", *map(str, argv)], **more)
 
 
+@pytest.mark.slow
 def test_the_process_ends_with_the_exit_code(files):
     for argv, code in ((["list", "formats"], 0), (["analyze", "missing"], 1), (["analyze"], 2)):
         assert _spawn(*argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait(60) == code
     assert _spawn("check", "a.safetensors", "--max-density", "0", stdout=subprocess.DEVNULL).wait(60) == 3
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error(files):
     process = _spawn("analyze", "a.safetensors", "--quiet", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
@@ -511,6 +513,7 @@ def test_a_reader_that_goes_away_is_no_error(files):
     assert process.wait(60) == 141
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line(files):
     if not os.path.exists("/dev/full"):
         pytest.skip("there is no /dev/full")
@@ -521,6 +524,7 @@ def test_a_full_disk_is_one_line(files):
     assert err == "topo: [Errno 28] No space left on device\n"
 
 
+@pytest.mark.slow
 def test_analysis_of_a_safetensors_file_imports_no_torch(files):
     """The wiring of a built-in model comes from a cache file after its first trace."""
     code = "import sys; from topo.cli import main; code = main(sys.argv[1:]); sys.exit(code or 'torch' in sys.modules)"
@@ -551,6 +555,7 @@ def _on_a_terminal(*argv, **environment):
     return written.decode()
 
 
+@pytest.mark.slow
 def test_on_a_terminal_collapsed_layers_are_red_unless_no_color(files):
     argv = ["analyze", "b.safetensors", "--metrics", "kept,density"]
     lines = [line for line in _on_a_terminal(*argv).splitlines() if "collapsed" in line]

@@ -17,6 +17,8 @@ from topo.masks import MaskSet
 from topo.train.folder import Folder
 from topo.train.recipe import Recipe
 
+pytestmark = pytest.mark.slow
+
 # 1442 images in batches of 101: odd parts, and a last batch of 28.
 RECIPE = Recipe(epochs=2, batch=101, lr=0.05, padding=1, schedule="cosine", label_smoothing=0.1)
 WORKER = """

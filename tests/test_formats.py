@@ -758,6 +758,7 @@ def test_a_large_layer_is_packed_in_blocks(tmp_path, monkeypatch):
         formats.read(tmp_path / "bad.npz")
 
 
+@pytest.mark.slow
 def test_reading_brings_no_torch(tmp_path):
     masks = MaskSet(some_masks())
     formats.write(masks, tmp_path / "a.safetensors")
@@ -771,6 +772,7 @@ def test_reading_brings_no_torch(tmp_path):
     subprocess.run([sys.executable, "-c", code, *files], check=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_memory_stays_within_a_byte_and_a_half_a_parameter(tmp_path):
     """Beyond the file's own bytes: 16 M float32 weights in one layer, in a process of its own."""
     path = tmp_path / "w.npz"

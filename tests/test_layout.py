@@ -147,6 +147,7 @@ def test_no_machine_paths_in_the_sources() -> None:
 HEAVY = ("torch", "networkx", "matplotlib", "scipy.sparse.linalg", "numba")
 
 
+@pytest.mark.slow
 def test_import_is_light() -> None:
     """Under 0.3 s beyond numpy, and without the heavy libraries; the best of five, since machines are noisy."""
     code = (
@@ -161,6 +162,7 @@ def test_import_is_light() -> None:
     assert min(float(run[0]) for run in runs) < 0.3
 
 
+@pytest.mark.slow
 def test_function_and_module_of_one_name() -> None:
     """topo.analyze and topo.trace are functions, also after their modules were imported."""
     code = (
@@ -171,6 +173,7 @@ def test_function_and_module_of_one_name() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_rooms_load_on_first_use() -> None:
     code = (
         "import sys, topo; assert 'topo.optimize' not in sys.modules; topo.networks.find_wiring; "

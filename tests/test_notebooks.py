@@ -15,6 +15,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
 NAMES = ("analyze_saved_masks", "figures_for_a_paper", "generate_and_train")
@@ -47,7 +49,6 @@ def test_notebooks_hold_no_output(name: str) -> None:
             assert cell.outputs == [] and cell.execution_count is None, cell.source
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_notebooks_run_as_scripts(name: str, tmp_path: Path) -> None:
     """From top to bottom, beside a folder `masks`; what they write goes to the temporary folder."""
@@ -68,7 +69,6 @@ def test_notebooks_run_as_scripts(name: str, tmp_path: Path) -> None:
     assert [path.name for path in here.iterdir()] == ["masks"]
 
 
-@pytest.mark.slow
 def test_a_notebook_runs_in_jupyter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the root of the repository, with the figures shown in the notebook."""
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))

@@ -489,6 +489,7 @@ def test_the_table_of_the_page() -> None:
     assert {report.first_rungs[metric] for metric in lines} == {"same_degrees"}
 
 
+@pytest.mark.slow
 def test_threads_find_what_is_registered_in_a_fresh_process(tmp_path) -> None:
     """Every thread asks a registry that nobody has asked yet; each must wait until all entries are found."""
     topo.write_masks(topo.generate("erk", "mlp:64-32-10", density=0.2), tmp_path / "a.safetensors")

@@ -387,6 +387,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(optimizer, tmp_path):
     assert again.history == resumed.history  # finished: nothing is trained again
 
 
+@pytest.mark.slow
 def test_a_killed_command_goes_on_bit_for_bit(tmp_path):
     line = [sys.executable, "-m", "topo", "train", str(tmp_path / "m.safetensors"), "--model", "mlp:64-32-10"]
     line += ["--data", "digits", "-O", "padding=1", "--epochs", "40", "--seed", "3", "-o"]
