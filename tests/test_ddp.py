@@ -73,7 +73,6 @@ def torchrun(*line, environment=None):
         env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
         capture_output=True,
         text=True,
-        timeout=240,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

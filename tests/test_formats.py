@@ -769,7 +769,7 @@ def test_reading_brings_no_torch(tmp_path):
         "assert not {'torch', 'scipy', 'networkx', 'matplotlib', 'safetensors'} & set(sys.modules)"
     )
     files = [str(tmp_path / name) for name in ("a.safetensors", "b.npz", "c.pt")]
-    subprocess.run([sys.executable, "-c", code, *files], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code, *files], check=True)
 
 
 @pytest.mark.slow
@@ -791,9 +791,7 @@ def test_memory_stays_within_a_byte_and_a_half_a_parameter(tmp_path):
     )
     small = tmp_path / "s.npz"
     formats.write(MaskSet({"a": np.ones((2048, 1024))}), small)
-    run = subprocess.run(
-        [sys.executable, "-c", code, small, path], check=True, capture_output=True, text=True, timeout=120
-    )
+    run = subprocess.run([sys.executable, "-c", code, small, path], check=True, capture_output=True, text=True)
     grown, kept = map(int, run.stdout.split())
     assert kept == size
     assert grown <= path.stat().st_size + 1.5 * size

@@ -63,7 +63,6 @@ def test_notebooks_run_as_scripts(name: str, tmp_path: Path) -> None:
         env={**os.environ, **quiet},
         capture_output=True,
         text=True,
-        timeout=300,
     )
     assert ran.returncode == 0, ran.stderr
     assert [path.name for path in here.iterdir()] == ["masks"]
@@ -77,7 +76,7 @@ def test_a_notebook_runs_in_jupyter(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("MPLBACKEND", raising=False)
     notebook = nbformat.read(FOLDER / "figures_for_a_paper.ipynb", as_version=4)
     drawing = [number for number, cell in enumerate(notebook.cells) if "plt.show()" in cell.source]
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(ROOT)}}).execute()
+    NotebookClient(notebook, resources={"metadata": {"path": str(ROOT)}}).execute()
     for number in drawing:
         shown = [output for output in notebook.cells[number].outputs if "image/png" in output.get("data", {})]
         assert len(shown) == 1, notebook.cells[number].source
