@@ -142,11 +142,12 @@ def _pretended(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         copied = copy.deepcopy(module)
         for part in copied.modules():
-            for held in (part._parameters, part._buffers):
-                for name, tensor in held.items():
-                    if tensor is not None and tensor.is_meta:
-                        made = torch.empty_like(tensor, device="cpu")
-                        held[name] = nn.Parameter(made, tensor.requires_grad) if held is part._parameters else made
+            for name, weight in part._parameters.items():
+                if weight is not None and weight.is_meta:
+                    part._parameters[name] = nn.Parameter(torch.empty_like(weight, device="cpu"), weight.requires_grad)
+            for name, buffer in part._buffers.items():
+                if buffer is not None and buffer.is_meta:
+                    part._buffers[name] = torch.empty_like(buffer, device="cpu")
         given = pytree.tree_map_only(
             Tensor, lambda t: mode.from_tensor(torch.empty_like(t, device="cpu")), (args, kwargs)
         )
