@@ -14,7 +14,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = {
     0: ("kernels",),
-    1: ("masks", "errors", "registry", "atomic", "threads", "numerals", "seeds", "flat", "runs", "_version"),
+    1: (
+        "masks",
+        "input_spec",
+        "errors",
+        "registry",
+        "atomic",
+        "threads",
+        "numerals",
+        "seeds",
+        "flat",
+        "runs",
+        "_version",
+    ),
     2: ("wiring", "quotas", "n_m", "formats"),
     3: ("graph", "views", "trace", "report", "models", "data", "renumbering"),
     4: ("metrics", "generators", "pruners", "nulls", "compare", "check", "networks", "interop"),
