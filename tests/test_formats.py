@@ -742,7 +742,7 @@ def test_unaligned_and_unknown_safetensors_entries(tmp_path):
 
 
 def test_a_large_layer_is_packed_in_blocks(tmp_path, monkeypatch):
-    from topo.formats import tensors as module
+    from topo.containers import tensors as module
 
     mask = (np.random.default_rng(0).random((37, 70)) < 0.3).astype(np.float32)
     weight = torch.from_numpy(mask * 2).to(torch.bfloat16)

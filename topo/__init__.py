@@ -48,10 +48,13 @@ _HOME = {
     "verify_masks": "topo.train",
     "write_masks": "topo.files",
 }
-_ROOMS = (
+_MODULES = (
     "data", "errors", "formats", "generators", "graph", "interop", "masks", "metrics", "models", "networks", "nulls",
-    "optimize", "plots", "prune", "pruners", "quotas", "report", "views", "wiring",
+    "optimize", "plots", "pruners", "quotas", "report", "torch_prune", "wiring",
 )  # fmt: skip
+
+# Modules that had another place, under the name that docs and notebooks used.
+_MOVED = {"prune": "topo.torch_prune", "views": "topo.graph.views"}
 
 __all__ = [
     "MaskSet",
@@ -96,10 +99,12 @@ def __getattr__(name: str) -> Any:
         found = getattr(importlib.import_module(_HOME[name]), name)
         globals()[name] = found  # looked up once
         return found
-    if name in _ROOMS:
+    if name in _MOVED:
+        return importlib.import_module(_MOVED[name])
+    if name in _MODULES:
         return importlib.import_module(f"topo.{name}")
     raise AttributeError(f"module 'topo' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_ROOMS])
+    return sorted([*__all__, *_MODULES])

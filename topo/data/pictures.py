@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from topo.atomic import replacing
+from topo._support.atomic import replacing
+from topo._support.threads import over
 from topo.data import Dataset, layout, split
 from topo.errors import DataError
-from topo.threads import over
 
 _ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".gif", ".tif", ".tiff"})
 _TRAIN, _TEST = ("train", "training"), ("test", "val", "valid", "validation")
