@@ -7,9 +7,9 @@ best they are. `topo.generate("balance", wiring, sparsity=0.98)` comes here.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
+from topo._support.lazy import keep_names, load
 from topo.optimize.registry import Method, Progress, method, methods
 
 if TYPE_CHECKING:
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from topo.optimize.water_filling import water_fill
 
 _HOME = {
-    "Balanced": "problem",
-    "Bound": "bounds",
-    "Certificate": "problem",
-    "Frontier": "front",
-    "Problem": "problem",
-    "frontier": "front",
-    "hypervolume": "front",
-    "repair": "mend",
-    "solve": "terms",
-    "solve_layer_npb": "layers",
-    "solve_layer_rank1": "layers",
-    "upper_bound": "bounds",
-    "water_fill": "water",
+    "Balanced": "topo.optimize.problem",
+    "Bound": "topo.optimize.bounds",
+    "Certificate": "topo.optimize.problem",
+    "Frontier": "topo.optimize.frontier",
+    "Problem": "topo.optimize.problem",
+    "frontier": "topo.optimize.frontier",
+    "hypervolume": "topo.optimize.frontier",
+    "repair": "topo.optimize.repair",
+    "solve": "topo.optimize.terms",
+    "solve_layer_npb": "topo.optimize.layers",
+    "solve_layer_rank1": "topo.optimize.layers",
+    "upper_bound": "topo.optimize.bounds",
+    "water_fill": "topo.optimize.water_filling",
 }
 __all__ = [
     "Balanced",
@@ -57,10 +57,11 @@ __all__ = [
 ]
 
 
+keep_names(__name__)
+
+
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return load(__name__, _HOME, name)
 
 
 def __dir__() -> list[str]:
