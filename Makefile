@@ -24,6 +24,8 @@ test: lint types suite interpreted boundscheck
 
 lint: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/typos
 
 types: $(READY)
 	$(BIN)/mypy --package topo
