@@ -51,8 +51,8 @@ def same(a, b):
 def test_parse_input():
     assert parse_input("3x32x32") == (3, 32, 32)
     assert parse_input("784") == (784,)
-    for text in ("", "3x", "0x2", "3,32", "-1", "a"):
-        with pytest.raises(topo.TopoError, match="such as 3x32x32"):
+    for text in ("", "3x", "0x2", "3,", "-1", "a", "a=", "ids:", "a=3,a=4", "a=3,4", "ids=", "3x32x32,a=x"):
+        with pytest.raises(topo.TopoError, match=r"such as 3x32x32|given twice|come before"):
             parse_input(text)
 
 
@@ -146,7 +146,7 @@ def test_file_that_does_not_run(tmp_path):
 
 
 def test_own_network_needs_an_input_shape(own):
-    with pytest.raises(topo.TopoError, match="needs the shape of one input"):
+    with pytest.raises(topo.TopoError, match="needs an example of its argument 'input': the shape of one input"):
         find_wiring(f"{own}:net")
 
 
