@@ -59,8 +59,8 @@ def dead_when_dense(wiring: Wiring) -> dict[str, int]:
 
     Weights outside the part of a parameter that is used (`Layer.rows`, `Layer.columns`) do not count.
     """
-    live = np.zeros(wiring.n_units + 1, np.bool_)  # the last entry is "no unit"
-    live[wiring.inputs] = True
+    live = np.zeros(wiring.n_units + 2, np.bool_)  # the last entry, -1, is nothing; -2 is a constant that is not zero
+    live[wiring.inputs] = live[-2] = True
     for step in wiring.steps:
         made = slice(step.start, step.stop)
         if isinstance(step, Layer):
@@ -69,7 +69,7 @@ def dead_when_dense(wiring: Wiring) -> dict[str, int]:
             live[made] = np.repeat(some, step.outputs // step.groups) & rows
         else:
             live[made] = _joined(step.kind, [live[o].reshape(-1, step.width) for o in step.operands])
-    wanted = np.zeros(wiring.n_units + 1, np.bool_)
+    wanted = np.zeros(wiring.n_units + 2, np.bool_)
     wanted[wiring.outputs] = True
     dead: dict[str, dict[bytes, int]] = {}  # of each part of a parameter; one that is used twice may be dead once
     for step in reversed(wiring.steps):
@@ -87,7 +87,7 @@ def dead_when_dense(wiring: Wiring) -> dict[str, int]:
             for at, operand in enumerate(step.operands):
                 others = [live[o] for i, o in enumerate(step.operands) if i != at]
                 wanted[operand[wide if step.kind == "add" else wide & np.all(others, axis=0)]] = True
-        wanted[-1] = False
+        wanted[-2:] = False
     counts = {name: sum(dead[name].values()) for name in wiring.names}
     return {name: count for name, count in counts.items() if count}
 
