@@ -21,7 +21,7 @@ from topo.cli import main
 from topo.errors import TopoError
 from topo.graph import build_graph
 from topo.optimize import Frontier
-from topo.optimize.front import Point, hypervolume
+from topo.optimize.frontier import Point, hypervolume
 from toys import branching, complete, disjoint, embedded, gated, residual, sparse
 
 pytestmark = pytest.mark.slow

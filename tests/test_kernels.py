@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from topo import flat
 from topo.kernels import bits, paths, reach
 from topo.masks import _pack
+from topo.wiring import table as flat
 
 pytestmark = pytest.mark.small
 SHAPES = [(1, 1), (3, 63), (4, 64), (5, 65), (7, 147), (33, 200)]

@@ -12,31 +12,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FLOORS = {
-    0: ("kernels",),
-    1: (
-        "masks",
-        "input_spec",
-        "errors",
-        "registry",
-        "atomic",
-        "threads",
-        "numerals",
-        "seeds",
-        "flat",
-        "runs",
-        "_version",
-    ),
-    2: ("wiring", "quotas", "n_m", "formats"),
-    3: ("graph", "views", "trace", "report", "models", "data", "renumbering"),
-    4: ("metrics", "generators", "pruners", "nulls", "compare", "check", "networks", "interop"),
-    5: ("analyze", "generate", "optimize", "train", "prune", "files"),
-    6: ("plots",),
-    7: ("cli",),
-}
-FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def floors() -> dict[str, int]:
+    """Room -> floor, as the page says."""
+    lines = re.search(r"```floors\n(.*?)```", PAGE, re.DOTALL)
+    assert lines is not None
+    found: dict[str, int] = {}
+    for floor, *rooms in map(str.split, lines[1].splitlines()):
+        assert not found.keys() & set(rooms), f"{rooms} stand on two floors"
+        found |= dict.fromkeys(rooms, int(floor))
+    return found
+
+
+FLOOR = floors()
 MAY_IMPORT = {
-    "torch": {"trace", "models", "pruners", "train", "prune", "networks", "formats", "masks"},
+    "torch": {"trace", "models", "pruners", "train", "torch_prune", "networks", "formats", "masks"},
     "matplotlib": {"plots"},
     "networkx": {"interop", "plots"},
 }
@@ -51,13 +43,13 @@ def sources() -> list[tuple[Path, str]]:
     return found + [(path, "kernels") for path in (ROOT / "kernels").rglob("*.py")]
 
 
-def imports(path: Path) -> set[str]:
-    """Dotted names that a file imports, anywhere in it (type-checking blocks left out)."""
+def imports(path: Path, *, types: bool = True) -> set[str]:
+    """Dotted names that a file imports, anywhere in it. types: in blocks for type checkers, too."""
     tree, found = ast.parse(path.read_text()), set()
     hidden = {
         id(node)
         for block in ast.walk(tree)
-        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test) and not types
         for node in ast.walk(block)
     }
     for node in ast.walk(tree):
@@ -67,29 +59,64 @@ def imports(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
-            found |= {
-                f"{node.module}.{alias.name}" if node.module == "topo" else str(node.module) for alias in node.names
-            }
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
-def test_every_room_has_a_floor() -> None:
-    assert {room for _, room in sources()} <= set(FLOOR)
+def files_imported(path: Path) -> set[Path]:
+    """Files of the package that a file imports: the module, or the face of the package, that holds each name."""
+    found = set()
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[:2] == ["topo", "kernels"]:
+            continue
+        for end in (len(parts), len(parts) - 1):
+            place = ROOT.joinpath(*parts[:end])
+            held = next((f for f in (place.with_suffix(".py"), place / "__init__.py") if end and f.is_file()), None)
+            if held is not None and parts[0] == "topo":
+                found.add(held)
+                break
+    return found - {ROOT / "topo" / "__init__.py"}
+
+
+def test_every_room_has_a_floor_and_a_line_in_the_tree() -> None:
+    rooms = {room for _, room in sources()}
+    assert rooms | {"_version"} == set(FLOOR)
+    for room in rooms - {"kernels", "_version"}:
+        assert re.search(rf"\b{room}(/|\.py)(\s|$)", PAGE), f"docs/architecture.md does not name {room}"
 
 
 @pytest.mark.parametrize("path, room", sources(), ids=lambda value: value.name if isinstance(value, Path) else value)
 def test_imports_go_down(path: Path, room: str) -> None:
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[0] == "topo" and len(parts) > 1 and parts[1] in FLOOR and parts[1] != room:
-            same_floor_file = FLOOR[parts[1]] == FLOOR[room] and not (is_package(room) and is_package(parts[1]))
-            assert FLOOR[parts[1]] < FLOOR[room] or same_floor_file, f"{path} ({room}) imports {name}: up or sideways"
-        if parts[0] in MAY_IMPORT:
-            assert room in MAY_IMPORT[parts[0]], f"{path} imports {parts[0]}; only {sorted(MAY_IMPORT[parts[0]])} may"
+    for held in files_imported(path):
+        other = held.relative_to(ROOT / "topo").parts[0].removesuffix(".py")
+        if other != room:
+            assert FLOOR[other] < FLOOR[room], f"{path} ({room}) imports {held} ({other}): up or sideways"
+    for name in imports(path, types=False):  # what a type checker alone reads costs no import
+        outside = name.split(".")[0]
+        if outside in MAY_IMPORT:
+            assert room in MAY_IMPORT[outside], f"{path} imports {outside}; only {sorted(MAY_IMPORT[outside])} may"
 
 
-def is_package(room: str) -> bool:
-    return (ROOT / "topo" / room).is_dir()
+def test_no_files_import_each_other() -> None:
+    edges = {path: files_imported(path) for path, _ in sources()}
+    done: set[Path] = set()
+
+    def visit(path: Path, way: tuple[Path, ...]) -> None:
+        assert path not in way, "a circle: " + " -> ".join(str(p.relative_to(ROOT)) for p in (*way, path))
+        if path not in done:
+            for held in sorted(edges.get(path, ())):
+                visit(held, (*way, path))
+            done.add(path)
+
+    for path in edges:
+        visit(path, ())
+
+
+def test_every_file_says_what_it_is_for() -> None:
+    for path, _ in sources():
+        said = ast.get_docstring(ast.parse(path.read_text())) or ""
+        assert len(said.split("\n")[0]) > 20, f"{path}: the first line of the module says what it is for"
 
 
 def test_kernels_import_numpy_numba_and_nothing_of_ours() -> None:
@@ -158,11 +185,11 @@ def test_no_machine_paths_in_the_sources() -> None:
 
 @pytest.mark.slow
 def test_import_is_light() -> None:
-    """`import topo` reads two files of ours and, beyond numpy, nothing that is not Python's own."""
+    """`import topo` reads four files of ours and, beyond numpy, nothing that is not Python's own."""
     code = "import sys, numpy; before = set(sys.modules); import topo; print(*(set(sys.modules) - before))"
     brought = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     theirs = {name for name in brought if name.partition(".")[0] not in sys.stdlib_module_names}
-    assert theirs == {"topo", "topo._version"}
+    assert theirs == {"topo", "topo._version", "topo._support", "topo._support.lazy"}
 
 
 @pytest.mark.slow

@@ -20,8 +20,8 @@ from topo.cli import main
 from topo.errors import TopoError, WiringError
 from topo.metrics import metrics
 from topo.nulls import asked, nulls, score, seeds
-from topo.renumbering import renumbering
 from topo.wiring import Join, Layer, Wiring, chain
+from topo.wiring.automorphisms import renumbering
 
 MASK = Path(__file__).parents[1] / "notebooks" / "masks" / "synflow_resnet20_d0.02.safetensors"
 RUNGS = ["same_total", "same_layers", "same_rows", "same_columns", "same_degrees", "same_kernels"]

@@ -23,8 +23,8 @@ from topo.data import Dataset, load
 from topo.errors import TopoError, TrainingError, WiringError
 from topo.masks import MaskSet
 from topo.networks import build
-from topo.prune import FromMask
 from topo.pruners import prune
+from topo.torch_prune import FromMask
 from topo.train import Recipe, recipes
 from topo.train.feed import Feed, Plan
 from topo.train.folder import Folder

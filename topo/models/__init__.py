@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from topo._support.registry import Registry
 from topo.errors import TopoError
 from topo.models.options import STEMS, Choice, Count, Option, Sizes
-from topo.registry import Registry
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from topo._support.seeds import as_rng
 from topo.errors import TopoError
 from topo.masks import MaskSet
 from topo.pruners import Pruner, pruners
@@ -24,7 +25,6 @@ from topo.pruners.network import (
 )
 from topo.pruners.selection import layer_budgets, top, totals
 from topo.quotas import budgets
-from topo.seeds import as_rng
 from topo.trace.inputs import carried_name
 from topo.wiring import Wiring
 

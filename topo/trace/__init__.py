@@ -161,7 +161,7 @@ def _without_unused_joins(units: Units, ends: np.ndarray) -> list[Step]:
     for step in reversed(units.steps):
         if isinstance(step, Layer) or read[step.start : step.stop].any():
             kept.append(step)
-            for operand in (step.reads,) if isinstance(step, Layer) else step.operands:
+            for operand in step.operands:
                 read[operand] = True
     return kept[::-1]
 
