@@ -19,8 +19,8 @@ class Groups:
 
     def __init__(self, wiring: Wiring) -> None:
         self.sizes = [len(wiring.inputs), *(step.stop - step.start for step in wiring.steps)]
-        self.of_unit = np.full(wiring.n_units + 1, -1, np.int32)
-        self._place = np.zeros(wiring.n_units + 1, np.int32)
+        self.of_unit = np.full(wiring.n_units + 2, -1, np.int32)  # -1 and -2 are of no group
+        self._place = np.zeros(wiring.n_units + 2, np.int32)
         self.of_unit[wiring.inputs] = 0
         self._place[wiring.inputs] = np.arange(len(wiring.inputs))
         for index, step in enumerate(wiring.steps):
@@ -65,11 +65,11 @@ class Table:
     width: uint64 words in a bit row of a layer, entries of a head in a score. words: where a layer's words begin, all
     layers' words one behind the other.
     reads: int32, the units that the steps read. places: the part of each step, a slice. sizes: how many words each step
-    has. inputs, outputs: bool (units + 1,), the network's; the last entry, "no unit", is False.
+    has. inputs, outputs: bool (units + 2,), the network's; the last entries, a constant and nothing, are False.
     """
 
     def __init__(self, wiring: Wiring) -> None:
-        self.inputs, self.outputs = (np.zeros(wiring.n_units + 1, np.bool_) for _ in range(2))
+        self.inputs, self.outputs = (np.zeros(wiring.n_units + 2, np.bool_) for _ in range(2))
         self.inputs[wiring.inputs], self.outputs[wiring.outputs] = True, True
         self.reads = _frozen(np.concatenate([wiring.inputs[:0], *(u for step in wiring.steps for u in _read(step))]))
         self.places: list[slice] = []
