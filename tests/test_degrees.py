@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 
-import naive
-import naive_degrees
+import naive.degrees
 import toys
 from topo.graph import build_graph
 from topo.kernels.bits import column_counts
@@ -92,8 +91,8 @@ def test_statistics_of_any_numbers() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
         x = rng.integers(0, 9, 12)
-        assert gini(x) == pytest.approx(naive_degrees.gini(x.tolist()))
-        assert variation(x) == pytest.approx(naive_degrees.cv(x.tolist()))
+        assert gini(x) == pytest.approx(naive.degrees.gini(x.tolist()))
+        assert variation(x) == pytest.approx(naive.degrees.cv(x.tolist()))
         assert gini(3 * x) == gini(x) and gini(rng.permutation(x)) == gini(x)
 
 
@@ -105,11 +104,11 @@ def test_every_layer_equals_its_twin(view: str, density: float) -> None:
         graph, net = build_graph(masks, wiring, view), naive.Net(masks, wiring)
         net.layer_view = view
         for block in graph.masked_blocks:
-            assert degrees.fan_in(graph, block).tolist() == naive_degrees.fan_in(net, block.name)
-            assert degrees.fan_out(graph, block).tolist() == naive_degrees.fan_out(net, block.name)
+            assert degrees.fan_in(graph, block).tolist() == naive.degrees.fan_in(net, block.name)
+            assert degrees.fan_out(graph, block).tolist() == naive.degrees.fan_out(net, block.name)
             for name in NAMES:
                 value = metrics[f"layer:{name}"](graph, block)
-                twin = getattr(naive_degrees, f"layer_{name}")(net, block.name)
+                twin = naive.twin(f"layer_{name}")(net, block.name)
                 assert value.number == pytest.approx(twin, nan_ok=True, abs=1e-12), (block.name, name)
                 assert bool(value.note) == math.isnan(value.number)
 

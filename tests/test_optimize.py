@@ -6,15 +6,15 @@ import math
 from fractions import Fraction
 from itertools import pairwise, permutations
 
-import naive_optimize as oracle
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive_optimize import CoverCase, LayerCase
 
 import topo
 import toys
+from naive import optimize as oracle
+from naive.optimize import CoverCase, LayerCase
 from topo.errors import TopoError
 from topo.graph import build_graph
 from topo.kernels.balance import deal, deal_n_m, fill, place

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import naive_degrees
+from naive import degrees as twins
 from topo.errors import TopoError
 from topo.quotas import budgets, densities, quotas
 
 pytestmark = pytest.mark.small
-TWINS = {name: getattr(naive_degrees, name) for name in ("uniform", "er", "erk", "igq")}
+TWINS = {name: getattr(twins, name) for name in ("uniform", "er", "erk", "igq")}
 SMALL = {"a": (4, 3), "b": (2, 4)}
 side = st.integers(1, 6)
 shape = st.one_of(st.tuples(side, side), st.tuples(side, side, st.integers(1, 3), st.integers(1, 3)))

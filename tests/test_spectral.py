@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from numpy.linalg import svd
 
-import naive
-import naive_spectral
+import naive.spectral
 import topo
 import toys
 from topo.errors import TopoError
@@ -359,7 +358,7 @@ def weighted_graph(shape, density, seed=0, view=None) -> tuple[LayeredGraph, np.
 def test_full_spectrum_equals_its_naive_twin(shape, density, view) -> None:
     graph, weights = weighted_graph(shape, density, view=view)
     net = naive.Net(graph.masks, chain(graph.masks), "channel", view)
-    expected = naive_spectral.coordinate(net, "a", weights.astype(float))
+    expected = naive.spectral.coordinate(net, "a", weights.astype(float))
     block = graph.blocks[0]
     assert full_spectrum_coordinate(graph, block) == pytest.approx(expected, rel=1e-7)
     assert metrics["layer:full_spectrum"](graph, block).number == pytest.approx(math.hypot(*expected), rel=1e-7)

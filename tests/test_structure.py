@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import naive
-import naive_degrees
+import naive.degrees
 import topo
 import toys
 from topo.errors import MaskError, TopoError
@@ -111,9 +110,9 @@ def test_patterns_equal_their_definitions(seed: int) -> None:
     m = int(rng.integers(1, 7))
     n = int(rng.integers(1, m + 1))
     mask = rng.random(shape) < rng.random()
-    assert n_m_compliance(mask, n, m) == naive_degrees.n_m(mask, n, m)
+    assert n_m_compliance(mask, n, m) == naive.degrees.n_m(mask, n, m)
     height, width = (int(side) for side in rng.integers(1, 7, 2))
-    assert block_occupancy(mask, height, width) == pytest.approx(naive_degrees.block_occupancy(mask, height, width))
+    assert block_occupancy(mask, height, width) == pytest.approx(naive.degrees.block_occupancy(mask, height, width))
 
 
 def test_n_m_compliance_counts_groups() -> None:
@@ -154,11 +153,11 @@ def test_structure_equals_its_twins() -> None:
         graph, net = build_graph(masks, wiring), naive.Net(masks, wiring)
         for entry in ENTRIES:
             if entry.scope == "network":
-                value, twin = entry(graph).number, getattr(naive_degrees, entry.name)(net)
+                value, twin = entry(graph).number, naive.twin(entry.name)(net)
                 assert value == pytest.approx(twin, abs=1e-12), entry.name
                 continue
             for block in graph.masked_blocks:
-                twin = getattr(naive_degrees, f"layer_{entry.name}")(net, block.name)
+                twin = naive.twin(f"layer_{entry.name}")(net, block.name)
                 assert entry(graph, block).number == pytest.approx(twin, abs=1e-12), (entry.name, block.name)
 
 

@@ -9,7 +9,6 @@ values.)
 
 from __future__ import annotations
 
-import naive_reach
 import numpy as np
 import pytest
 import torch
@@ -18,6 +17,7 @@ from torch import nn
 
 import topo
 import topo.models
+from naive.reach import effective
 
 torch.set_num_threads(1)
 DENSITIES = (0.2, 0.02, 0.005)
@@ -87,7 +87,7 @@ def compare(build, args=(), kwargs=None, pick=lambda y: y, densities=DENSITIES):
     for density in densities:
         rng = np.random.default_rng(3)
         masks = {name: rng.random(layer.shape) < density for name, layer in layers.items()}
-        found = naive_reach.effective(wiring, masks)
+        found = effective(wiring, masks)
         stored = {name: m.swapaxes(0, 1).copy() if layers[name].transposed else m for name, m in masks.items()}
         torch.manual_seed(0)
         grads = by_gradient(build(), stored, args, kwargs, pick)

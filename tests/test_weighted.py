@@ -7,15 +7,15 @@ import json
 import math
 from fractions import Fraction
 
-import naive_weighted
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from naive_weighted import WeightedNet, exact_flow, exact_trace, log10
 
+import naive
 import topo
 import toys
+from naive.weighted import WeightedNet, exact_flow, exact_trace, log10
 from topo.errors import TopoError
 from topo.graph import build_graph
 from topo.masks import MaskSet
@@ -58,7 +58,7 @@ def test_equal_to_enumerated_paths(name: str, density: float, seed: int) -> None
     weights = drawn(masks, seed)
     weights[next(iter(weights))].flat[::3] = 0.0
     net = WeightedNet(masks, wiring, weights)
-    expected = {metric: getattr(naive_weighted, metric)(net) for metric in ALL}
+    expected = {metric: naive.twin(metric)(net) for metric in ALL}
     for view in ("channel", "unit", "kernel"):
         assert numbers(masks, wiring, weights, view=view) == pytest.approx(expected, rel=1e-12, abs=1e-12)
 

@@ -1,7 +1,7 @@
 """Metrics: graph -> numbers, one file per family.
 
 A metric is a function under `@metric(...)` in a file of this folder, with a naive twin of the same name in
-tests/naive.py. Of a network it takes the graph, of a layer the graph and a block; it returns a number or a
+tests/naive/. Of a network it takes the graph, of a layer the graph and a block; it returns a number or a
 Value(number, note). Undefined is NaN with the reason in the note. Functions whose result several metrics need carry
 `@shared`.
 """

@@ -10,7 +10,7 @@ from itertools import combinations, product
 
 import numpy as np
 
-from naive import Net
+from naive.net import Net
 
 
 def edges(net: Net, name: str) -> Counter:

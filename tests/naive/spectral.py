@@ -8,7 +8,7 @@ import sys
 import networkx as nx
 import numpy as np
 
-from naive import Net, in_use
+from naive.net import Net, in_use
 from topo.wiring import Layer
 
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from naive import Net
+from naive.net import Net
 
 
 class WeightedNet(Net):
