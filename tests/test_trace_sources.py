@@ -136,9 +136,7 @@ FAMILY = {
     "one minus": two(lambda s, x: s.o(s.a(x) * (1 - s.b(x)))),
     "both beside": two(lambda s, x: s.o((2 + s.a(x)) * (3 + s.b(x)))),
     "quotient": two(lambda s, x: s.o(s.a(x) / (s.b(x) + 1e-3))),
-    "a learned offset opens": two(
-        lambda s, x: s.o(s.a(x) * (s.g + s.b(x))), g=lambda: nn.Parameter(torch.ones(8))
-    ),
+    "a learned offset opens": two(lambda s, x: s.o(s.a(x) * (s.g + s.b(x))), g=lambda: nn.Parameter(torch.ones(8))),
     "a plain product closes": two(lambda s, x: s.o(s.a(x) * s.b(x))),
     "times zero": two(lambda s, x: s.o(s.a(x) + 0 * s.b(x))),
     "times zeros": two(lambda s, x: s.o(s.a(x) + s.b(x) * torch.zeros(8, dtype=x.dtype))),

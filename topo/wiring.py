@@ -58,8 +58,8 @@ class Layer:
 
     name: the parameter's name. shape: of its mask, (out, in / groups, *kernel); see `transposed`.
     reads: int32 (in,), the unit behind each input channel or feature; -1 is zero (padding), -2 a constant that is not
-    zero: its weights count as fed, and no path begins there. A unit may be read
-    twice (after a flatten, one channel is height * width features). start: the first of the `out` units it makes.
+    zero: its weights count as fed, and no path begins there. A unit may be read twice (after a flatten, one channel is
+    height * width features). start: the first of the `out` units it makes.
     positions: output positions per example (height * width, or tokens), None if unknown: a kept weight costs one
     multiply-accumulate at each.
     transposed: the parameter itself is stored input-first (GPT-2's Conv1D, embeddings, transposed convolutions);
@@ -166,9 +166,10 @@ class Layer:
 class Join:
     """Units made from units: unit `start + i` comes from entry i of every operand (-1: zero, -2: never zero).
 
-    add: paths sum, live if any operand is: with a constant always, though paths follow the units alone. gate: a product, live if all operands are; operand 0 is the value branch.
-    score: operands query and key, (heads * width,) each; unit `start + h` is the sum over d of the products of entries
-    h * width + d, so it is live if some pair is; it carries no path of the value branch.
+    add: paths sum, live if any operand is: with a constant always, though paths follow the units alone. gate: a
+    product, live if all operands are; operand 0 is the value branch. score: operands query and key, (heads * width,)
+    each; unit `start + h` is the sum over d of the products of entries h * width + d, so it is live if some pair is; it
+    carries no path of the value branch.
     """
 
     kind: str

@@ -44,7 +44,9 @@ __all__ = ["rule", "trace"]
 # These read a constant as data (learned queries, time steps); other products of constants prepare weights.
 _READS_CONSTANTS = frozenset("linear addmm embedding conv1d conv2d conv3d conv_transpose1d conv_transpose2d".split())
 # Rules that hold for constants as well: they carry zeros.
-_OF_CONSTANTS = frozenset(f"aten.{name}" for name in "mul add sub rsub cat stack where pad constant_pad_nd copy".split())
+_OF_CONSTANTS = frozenset(
+    f"aten.{name}" for name in "mul add sub rsub cat stack where pad constant_pad_nd copy".split()
+)
 _PRODUCTS = frozenset(f"aten.{name}" for name in "matmul mm bmm mv dot einsum linear".split())
 GATES, BIASES = ("soft", "hard"), ("closed", "live")
 # Operations that carry graphs, which are run inline.

@@ -182,7 +182,9 @@ def where(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     x, y = (plain(value) for value in inputs[1:])
     if known is None:
         return units.add(x.expand(shape), y.expand(shape))
-    if tracked(x) != tracked(y) and _is_mask_value(units, inputs[2] if tracked(x) else inputs[1], 2 if tracked(x) else 1):
+    if tracked(x) != tracked(y) and _is_mask_value(
+        units, inputs[2] if tracked(x) else inputs[1], 2 if tracked(x) else 1
+    ):
         return (x if tracked(x) else y).expand(shape)  # -inf before a softmax
     return squash(torch.where(known, x, y).expand(shape))
 
@@ -268,7 +270,7 @@ def quotient(units: Units, inputs: list[Any], shape: Any) -> Tensor:
 
 @aten("pow", "float_power")
 def power(units: Units, inputs: list[Any], shape: Any) -> Tensor:
-    """x ** y: the base is the value, the other gates it; with a fixed base it is an exponential, which is never zero."""
+    """x ** y: the base is the value, the other gates it; with a fixed base it is an exponential, never zero."""
     x, y = plain(inputs[0]), plain(inputs[1])
     if tracked(y) and not tracked(x):
         return lifted(units, y).expand(shape)
