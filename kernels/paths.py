@@ -2,8 +2,8 @@
 
 A layer comes as bit rows, one bit a kept weight, or as a matrix of multiplicities. Sums are of non-negative float64.
 
-A pass takes steps `first` to `last` of a table (topo.flat.Table: a row a step, its columns below) with the words of
-their layers, one behind the other. Units made together share a power of two: a count is mantissa[unit] *
+A pass takes steps `first` to `last` of a table (topo.wiring.table.Table: a row a step, its columns below) with the
+words of their layers, one behind the other. Units made together share a power of two: a count is mantissa[unit] *
 2**exponent[group_of[unit]], step k makes group k + 1, the network's inputs are group 0. Once a pass is through with a
 step, the largest mantissa of its group is in [0.5, 1), or all are 0 and the exponent is NEVER.
 """

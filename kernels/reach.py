@@ -1,7 +1,8 @@
 """Reachability over a network on bit rows: booleans, never counts, so nothing underflows or overflows.
 
-A pass takes steps `first` to `last` of a table (topo.flat.Table: a row a step, its columns below) with the words of
-their layers, one behind the other. Columns of a grouped layer belong to its group; a layer without groups is one group.
+A pass takes steps `first` to `last` of a table (topo.wiring.table.Table: a row a step, its columns below) with the
+words of their layers, one behind the other. Columns of a grouped layer belong to its group; a layer without groups is
+one group.
 """
 
 from __future__ import annotations

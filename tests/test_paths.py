@@ -19,9 +19,10 @@ import topo
 import toys
 from topo.errors import TopoError, WiringError
 from topo.graph import build_graph
+from topo.graph import paths as flow
+from topo.graph.arithmetic import Scaled
 from topo.masks import BitRows, MaskSet
-from topo.metrics import flow, metrics
-from topo.metrics.arithmetic import Scaled
+from topo.metrics import metrics
 from topo.metrics.paths import edge_centrality, effective_masks, unit_centrality
 from topo.wiring import Join, Layer, Wiring, chain
 

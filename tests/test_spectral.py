@@ -16,14 +16,14 @@ import naive.spectral
 import topo
 import toys
 from topo.errors import TopoError
-from topo.graph import LayeredGraph, build_graph
+from topo.graph import LayeredGraph, build_graph, singular
+from topo.graph.bipartite import Bipartite, of_block, weighted
+from topo.graph.singular import TopTwo, nothing_missed, top_two
 from topo.kernels import components as components_kernel
 from topo.kernels import spectrum as kernels
 from topo.masks import BitRows, MaskSet
-from topo.metrics import between, metrics, singular
-from topo.metrics.bipartite import Bipartite, of_block, weighted
+from topo.metrics import between, metrics
 from topo.metrics.full_spectrum import full_spectrum_coordinate, full_spectrum_distance
-from topo.metrics.singular import TopTwo, nothing_missed, top_two
 from topo.metrics.spectral import degree_classes, spectra
 from topo.wiring import Layer, Wiring, chain
 
@@ -512,6 +512,7 @@ def test_components_against_networkx(seed: int) -> None:
     assert ((labels >= 0) == mask.any(axis=1)).all()
 
 
+@pytest.mark.slow
 def test_scipy_stays_out_of_the_default_analysis() -> None:
     code = (
         "import sys, numpy, topo; topo.analyze({'a': numpy.random.rand(200, 300) < .1}); "

@@ -677,9 +677,12 @@ def by_items(self, x):
     ],
 )
 def test_what_export_cannot_capture(forward, kept, way, capfd):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         wiring = topo.trace(Net(forward, a=nn.Linear(4, 4), b=nn.Linear(4, 4)), (4,))
+    assert ["a.weight (16 of 16 weights) are dead" in str(one.message) for one in said] == [True] * (
+        forward is through_numpy
+    )
     assert sorted(layer.name for layer in wiring.layers) == kept
     assert wiring.notes[0].startswith("captured by") and way in wiring.notes[0]
     assert capfd.readouterr() == ("", ""), "the library is silent"
@@ -689,7 +692,11 @@ def test_what_export_cannot_capture(forward, kept, way, capfd):
     "model, shape, says",
     [
         (nn.Conv2d(3, 4, 3), (4, 8, 8), r"Conv2d could not be captured\..* to have 3 channels.*Check the input shape"),
-        (nn.Linear(3, 4), None, r"tracing a Linear needs the shape of one input, such as \(3, 32, 32\)"),
+        (
+            nn.Linear(3, 4),
+            None,
+            r"tracing a Linear needs an example of its argument 'input': the shape of one input, such as \(3, 32, 32\)",
+        ),
         (Net(lambda s, x: torch.zeros(1, 3)), (3,), "no output of the model depends on an input"),
         ("resnet20", (3,), "a str cannot be traced"),
     ],

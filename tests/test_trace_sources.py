@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-import naive_reach
 import numpy as np
 import pytest
 import torch
@@ -16,10 +15,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import topo
+from naive import reach
 from topo.errors import TraceError, WiringError
-from topo.graph import build_graph
+from topo.graph import build_graph, paths
 from topo.masks import MaskSet
-from topo.metrics import flow
 from topo.metrics.paths import effective_masks as of_graph
 from topo.wiring import CONSTANT, Join, Layer, Wiring
 
@@ -253,8 +252,8 @@ def test_paths_follow_the_unit_alone():
     wiring = topo.trace(Net(lambda s, x: s.o((1 + s.b(x)) * s.a(x)), a=fc(3, 4), b=fc(3, 4), o=fc(4, 2)), (3,))
     masks = {"a.weight": np.ones((4, 3)), "b.weight": np.zeros((4, 3)), "o.weight": np.ones((2, 4))}
     graph = build_graph(MaskSet(masks), wiring)
-    assert flow.exact_paths(graph) == flow.exact_paths(graph, direction="backward") == 24
-    assert flow.counts(graph).forward_total() == flow.counts(graph).backward_total() == (0.75, 5)
+    assert paths.exact_paths(graph) == paths.exact_paths(graph, direction="backward") == 24
+    assert paths.counts(graph).forward_total() == paths.counts(graph).backward_total() == (0.75, 5)
     assert np.asarray(effective_masks(masks, wiring)["a.weight"]).all()
 
 
@@ -282,7 +281,7 @@ def test_constants_are_written_and_read():
 def test_a_wiring_of_the_first_version_is_read_and_one_of_the_future_refused():
     text = topo.trace(fc(), (8,)).to_json()
     assert Wiring.from_json(text.replace("topo-wiring/2", "topo-wiring/1")).names == ("weight",)
-    with pytest.raises(WiringError, match="topo-wiring/9.*'topo-wiring/2' or 'topo-wiring/1'"):
+    with pytest.raises(WiringError, match=r"topo-wiring/9.*'topo-wiring/2' or 'topo-wiring/1'"):
         Wiring.from_json(text.replace("topo-wiring/2", "topo-wiring/9"))
 
 
@@ -293,11 +292,11 @@ def test_kernels_nulls_and_networkx_agree_on_constants(name):
     rng = np.random.default_rng(0)
     masks = MaskSet({name: rng.random(shape) < 0.3 for name, shape in wiring.shapes.items()})
     fast = effective_masks(masks, wiring)
-    naive = naive_reach.effective(wiring, {name: np.asarray(masks[name]) for name in masks})
+    naive = reach.effective(wiring, {name: np.asarray(masks[name]) for name in masks})
     assert all(np.array_equal(fast[name], naive[name]) for name in masks)
     graph = build_graph(masks, wiring)
-    assert flow.exact_paths(graph) == flow.exact_paths(graph, direction="backward")
+    assert paths.exact_paths(graph) == paths.exact_paths(graph, direction="backward")
     relabelled = topo.nulls.nulls["relabelled"](masks, np.random.default_rng(1), wiring)
     kept = {name: int(np.asarray(mask).sum()) for name, mask in effective_masks(relabelled, wiring).items()}
     assert kept == {name: int(np.asarray(fast[name]).sum()) for name in masks}
-    assert flow.exact_paths(build_graph(relabelled, wiring)) == flow.exact_paths(graph)
+    assert paths.exact_paths(build_graph(relabelled, wiring)) == paths.exact_paths(graph)

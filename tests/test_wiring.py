@@ -16,8 +16,8 @@ import topo
 import toys
 from topo.errors import WiringError
 from topo.graph import build_graph
+from topo.graph import paths as flow
 from topo.masks import MaskSet
-from topo.metrics import flow
 from topo.wiring import Join, Layer, Wiring, chain
 
 pytestmark = pytest.mark.small

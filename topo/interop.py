@@ -19,11 +19,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from topo import views
 from topo.errors import MaskError, TopoError, WiringError
-from topo.graph import Block, LayeredGraph, build_graph
+from topo.graph import Block, LayeredGraph, build_graph, paths, views
 from topo.masks import MaskSet, as_mask_set
-from topo.metrics import flow
 from topo.wiring import Join
 
 if TYPE_CHECKING:
@@ -169,7 +167,7 @@ def _of_units(graph: LayeredGraph, max_edges: float) -> networkx.DiGraph:
 
     assert graph.wiring is not None
     _check(sum(_joined(block) for _, block in graph.uses), max_edges)
-    live = flow.live(graph)
+    live = paths.live(graph)
     found = [(step, *_edges_of(step, live.forward)) for step in graph.steps]
     starts = set(graph.wiring.inputs.tolist())
     for step, wired in zip(graph.steps, graph.wiring.steps):

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from topo._support.registry import Registry
+from topo._support.seeds import as_rng
 from topo.data.pixels import as_bytes
 from topo.errors import DataError
-from topo.registry import Registry
-from topo.seeds import as_rng
 
 __all__ = ["Dataset", "Layout", "batches", "data", "layout", "load"]
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from topo.errors import TopoError
 from topo.graph import Block, LayeredGraph
-from topo.metrics import shared
-from topo.metrics.bipartite import weighted
-from topo.metrics.singular import TopTwo, top_two
+from topo.graph.bipartite import weighted
+from topo.graph.memo import shared
+from topo.graph.singular import TopTwo, top_two
 from topo.metrics.spectral import (
     EMPTY,
     NO_CLASS,

@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from topo import threads
+from topo._support import threads
 from topo.errors import TopoError
 from topo.graph import Block, LayeredGraph
-from topo.metrics import metric, shared
-from topo.metrics.bipartite import Bipartite, of_block
-from topo.metrics.singular import TopTwo, top_two
+from topo.graph.bipartite import Bipartite, of_block
+from topo.graph.memo import shared
+from topo.graph.singular import TopTwo, top_two
+from topo.metrics import metric
 from topo.report import Value
 
 _PAL = "Pal et al., A Study on the Ramanujan Graph Property of Winning Lottery Tickets, ICML 2022, sec. 3"

@@ -211,7 +211,7 @@ class _Walker:
         self.maker = np.full(wiring.n_units + 2, -1)
         for index, step in enumerate(wiring.steps):
             self.maker[step.start : step.stop] = index
-        self.reads = [(step.reads,) if isinstance(step, Layer) else step.operands for step in wiring.steps]
+        self.reads = [step.operands for step in wiring.steps]
         self.readers = _readers(self.reads, wiring)
         self.entries = [_Entries(np.stack(read)) for read in self.reads]
 

@@ -20,7 +20,10 @@ from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from topo.errors import TraceError, TraceWarning
-from topo.trace.capture import batch_size, capture, clean, example, first_names, unwrapped
+from topo.input_spec import Spec
+from topo.trace.capture import Captured, batch_size, capture, clean, first_names, unwrapped
+from topo.trace.guard import lost, small_maps
+from topo.trace.inputs import Example, carried_name, examples
 from topo.trace.known import Known, ids_of
 from topo.trace.nodes import (
     in_place,
@@ -57,7 +60,7 @@ _CARRIERS = frozenset(
 
 def trace(
     model: nn.Module,
-    input_shape: Sequence[int] | None = None,
+    input_shape: Spec | None = None,
     *,
     args: Sequence[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
@@ -67,8 +70,10 @@ def trace(
 ) -> Wiring:
     """Find the wiring of a torch model, which is left as it was; its weights are not read (the last resort apart).
 
-    input_shape: shape of one example without the batch, such as (3, 32, 32). args, kwargs: example inputs for the
-    model's forward in its place. Models of the transformers library need neither: their config says what they take.
+    input_shape: shape of one example without the batch, such as (3, 32, 32); of several arguments by name or in order,
+    {"a": (8,), "b": "ids:16"} or "a=8,b=ids:16" (tokens). args, kwargs: example inputs for the model's forward in its
+    place. Built-in models and those of the transformers library need neither: they carry what they take, or their
+    config says it.
     strict: raise TraceError, instead of warning, where an operation has no rule.
     gates: "soft" takes activations as they are: what is not 0 at 0 (sigmoid, softmax, exp, cos, ...) is never zero, so
     that a gate or an attention whose own inputs are pruned still passes what it gates, and a layer behind a sigmoid
@@ -97,14 +102,13 @@ def trace(
     if isinstance(model, torch.jit.ScriptModule) or not isinstance(model, nn.Module):
         raise TraceError(f"a {type(model).__name__} cannot be traced; trace takes a torch.nn.Module in Python")
     module = unwrapped(model)
-    args, kwargs = example(module, input_shape, args, kwargs)
-    captured = capture(module, args, kwargs)
     for option, value, allowed in (("gates", gates, GATES), ("biases", biases, BIASES)):
         if value not in allowed:
             raise TraceError(f"{option} is {value!r}; it is {' or '.join(map(repr, allowed))}")
+    (args, kwargs), captured, said = _captured(module, input_shape, args, kwargs)
     units = Units(batch_size(args, kwargs), gates, biases)
-    if captured.note:
-        units.note(captured.note)
+    for text in filter(None, (said, captured.note)):
+        units.note(text)
     tracer = _Tracer(units, strict, first_names(module))
     outputs = tracer.run(captured.graph, [None] * sum(node.op == "placeholder" for node in captured.graph.graph.nodes))
     _tell_conventions(units)
@@ -117,8 +121,24 @@ def trace(
             "write the wiring by hand (topo.Wiring, or its JSON), or use topo.chain on plain stacks"
         )
     first = next((t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)), None)
-    shape = tuple(input_shape) if input_shape is not None else tuple(first.shape[1:]) if first is not None else None
-    return _wiring(units, chosen, module, type(module).__name__, shape)
+    shape = tuple(first.shape[1:]) if first is not None else None
+    wiring = _wiring(units, chosen, module, carried_name(module), shape)
+    losses = lost(wiring, captured.graph, captured.used, captured.kept, lambda key: tracer.first_names.get(key, key))
+    for text in losses:
+        warnings.warn(text, TraceWarning, stacklevel=2)
+    maps = small_maps(captured.graph, lambda key: tracer.first_names.get(key, key)).values()
+    return replace(wiring, notes=(*wiring.notes, *losses, *maps)) if losses or maps else wiring
+
+
+def _captured(module: nn.Module, spec: Any, args: Any, kwargs: Any) -> tuple[Example, Captured, str | None]:
+    """The first way to call the model that can be captured, its graph, and what was assumed."""
+    failures: list[TraceError] = []
+    for given, said in examples(module, spec, args, kwargs):
+        try:
+            return given, capture(module, *given), said
+        except TraceError as error:
+            failures.append(error)
+    raise failures[0]
 
 
 def _tell_conventions(units: Units) -> None:
@@ -174,7 +194,7 @@ def _without_unused_joins(units: Units, ends: np.ndarray) -> list[Step]:
     for step in reversed(units.steps):
         if isinstance(step, Layer) or read[step.start : step.stop].any():
             kept.append(step)
-            for operand in (step.reads,) if isinstance(step, Layer) else step.operands:
+            for operand in step.operands:
                 read[operand] = True
     return kept[::-1]
 
