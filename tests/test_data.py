@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from topo.data import Dataset, batches, data, every_fifth, load
+from topo.data.pixels import as_bytes, channels_last
 from topo.errors import DataError, TopoError
 
 RNG = np.random.default_rng(0)
@@ -182,12 +184,181 @@ def test_npz(tmp_path):
     np.savez(tmp_path / "c.npz", x_train=x, y_train=y)
     with pytest.raises(DataError, match="it has no array x_test"):
         load(tmp_path / "c.npz")
-    np.savez(tmp_path / "d.npz", x_train=x / 255, y_train=y, x_test=x, y_test=y)
-    with pytest.raises(DataError, match="the train images of 'd' are float64"):
-        load(tmp_path / "d.npz")
     np.savez(tmp_path / "e.npz", x_train=np.array([object()]), y_train=y, x_test=x, y_test=y)
     with pytest.raises(DataError, match="no npz of plain arrays"):
         load(tmp_path / "e.npz")
+
+
+def npz(path, x, y, x_test=None, y_test=None, **more):
+    np.savez_compressed(path, x_train=x, y_train=y, x_test=x if x_test is None else x_test,
+                        y_test=y if y_test is None else y_test, **more)  # fmt: skip
+    return load(path)
+
+
+@pytest.mark.small
+@pytest.mark.parametrize(
+    "kind, scale, said",
+    [("uint16", 257, "16-bit"), ("float64", 1 / 255, "float64"), ("float32", 1 / 255, "float32"),
+     ("float16", 1 / 255, "float16"), ("int64", 1, "int64"), ("float32", 1, "taken as bytes")],
+)  # fmt: skip
+def test_images_of_other_types_are_the_same_images(kind, scale, said, tmp_path):
+    x, y = images(6, 8), np.arange(6) % 2
+    other = (x * scale).astype(kind) if scale < 1 else x.astype(kind) * np.array(scale, kind)
+    for found in (Dataset("x", other, y, x, y, ("a", "b")), npz(tmp_path / "a.npz", other, y, x)):
+        np.testing.assert_array_equal(found.train_images, x)
+        assert found.train_images.dtype == np.uint8 and any(said in note for note in found.notes)
+
+
+@pytest.mark.small
+def test_numbers_that_are_no_pixels_are_refused():
+    x, y = images(4, 8), np.arange(4) % 2
+    for odd, said in (
+        (x / 255.0 - 0.5, "run from -0.5"),
+        (np.where(x > 9, np.nan, x / 255), "run from nan to nan"),
+        (x.astype(np.uint16), "bytes in a wider type"),
+        (x.astype(np.int64) * 1000, "whole numbers run from 0 to 255"),
+        (x.astype(np.float32) * 1.01 + 1, "floats run from 0 to 1"),
+        (x.astype(str), "of type <U3"),
+    ):
+        with pytest.raises(DataError, match=said):
+            Dataset("x", x, y, odd, y, ("a", "b"))
+    bools = as_bytes(x > 100)[0]
+    assert set(np.unique(bools)) == {0, 255}
+
+
+@pytest.mark.small
+def test_axes_are_told_by_their_shape_or_refused(tmp_path):
+    for channels in (1, 2, 3, 4, 13):
+        x, y = images(6, 8, channels), np.arange(6) % 2
+        last = npz(tmp_path / "a.npz", x.transpose(0, 2, 3, 1), y)
+        np.testing.assert_array_equal(last.train_images, x)
+        np.testing.assert_array_equal(npz(tmp_path / "a.npz", x, y).train_images, x)
+    assert channels_last((5, 24, 32, 3)) and not channels_last((5, 3, 24, 32))
+    for shape in ((5, 3, 3, 3), (5, 2, 2, 8), (5, 20, 30, 40), (5, 2, 9, 4), (5, 8, 8, 8)):
+        with pytest.raises(DataError, match="may be channels-first or channels-last"):
+            npz(tmp_path / "a.npz", np.zeros(shape, np.uint8), np.arange(5) % 2)
+
+
+@pytest.mark.small
+def test_labels_that_are_no_class_numbers_are_refused_before_they_are_held(tmp_path):
+    x = images(6, 8)
+    for most in (2**31, 70_000, 61 * 2):
+        with pytest.raises(DataError, match=f"labels go up to {most:,}"):
+            npz(tmp_path / "a.npz", x, np.array([0, 1, 2, 3, 4, most]))
+    with pytest.raises(DataError, match="y_test has the label 3, which y_train lacks"):
+        npz(tmp_path / "a.npz", x, np.arange(6) % 2, y_test=np.array([0, 1, 0, 1, 0, 3]))
+    found = npz(tmp_path / "a.npz", x, np.arange(6) % 3 + 1)
+    assert found.classes == ("0", "1", "2", "3") and any("none is 0: class 0 is empty" in n for n in found.notes)
+    assert any("1 of 4 classes have no image, the first is 2" in n for n in
+               npz(tmp_path / "a.npz", x, np.array([0, 1, 3, 0, 1, 3])).notes)  # fmt: skip
+    assert any("left out: weights" in n for n in npz(tmp_path / "a.npz", x, np.arange(6) % 2, weights=x).notes)
+
+
+@pytest.mark.small
+def test_an_array_that_is_larger_than_its_file_is_not_made(tmp_path):
+    header = np.lib.format.header_data_from_array_1_0(np.zeros(3, np.uint8)) | {"shape": (1 << 40, 3, 32, 32)}
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for key in ("x_train", "y_train", "x_test", "y_test"):
+            with archive.open(f"{key}.npy", "w") as file:
+                np.lib.format.write_array_header_1_0(file, header)
+    with pytest.raises(DataError, match=r"'x_train' should hold 3,377,699,720,527,872 bytes"):
+        load(tmp_path / "a.npz")
+
+
+@pytest.mark.small
+def test_a_test_part_of_training_images_is_noticed_by_hash(tmp_path):
+    x, y = images(20, 8), np.arange(20) % 2
+    again = npz(tmp_path / "a.npz", x, y, x[::-1], y[::-1])
+    assert "all of the 20 test images are training images too: no fair test" in again.notes
+    assert any("5 of the 10 test" in n for n in load(Dataset("x", x[:15], y[:15], x[10:], y[10:], ("a", "b"))).notes)
+    assert load("digits").overlap == () and again.digests != load("digits").digests
+    relabelled = Dataset("x", x, y[::-1], x, y, ("a", "b"))
+    same = Dataset("other name", x.copy(), y, x, y, ("a", "b"))
+    assert same.digests == Dataset("x", x, y, x, y, ("a", "b")).digests
+    assert relabelled.digests["images"] == same.digests["images"]
+    assert relabelled.digests["labels"] != same.digests["labels"]
+
+
+@pytest.mark.small
+def test_validation_parts(tmp_path):
+    x, y = images(40, 8), np.arange(40) % 2
+    found = npz(tmp_path / "a.npz", x, y, x_val=x[:4], y_val=y[:4])
+    assert found.parts == ("train", "test", "val") and len(found.val_labels) == 4
+    digits = load("digits", val=0.1)
+    assert len(digits.val_labels) == 143 and len(digits.train_labels) == 1442 - 143
+    assert np.bincount(digits.val_labels).min() >= 13  # of every class a tenth
+    assert load("digits", val=0.1).digests == digits.digests != load("digits").digests
+    for share, said in ((0.0, "val is 0.0"), (1, "val is 1"), (0.9, "validation part of its own")):
+        with pytest.raises(DataError, match=said):
+            load(digits, val=share)
+    with pytest.raises(DataError, match="one of x_val and y_val"):
+        npz(tmp_path / "a.npz", x, y, x_val=x)
+
+
+@pytest.mark.small
+def test_cifar_files_of_another_length_than_the_others_are_refused(tmp_path):
+    for name in [f"data_batch_{n}.bin" for n in range(1, 6)]:
+        write_cifar_binary(tmp_path, 10, {name: (images(4), RNG.integers(0, 10, 4))})
+    write_cifar_binary(tmp_path, 10, {"test_batch.bin": (images(4), RNG.integers(0, 10, 4))})
+    assert any("4 records a file" in note for note in load(tmp_path).notes)
+    write_cifar_binary(tmp_path, 10, {"data_batch_3.bin": (images(3), RNG.integers(0, 10, 3))})
+    with pytest.raises(DataError, match=r"'data_batch_3.bin' has 3 records; it should have 10,000, as published"):
+        load(tmp_path)
+
+
+def test_pictures_are_read_as_they_are_to_be_seen(tmp_path):
+    pixels = images(1, 6)[0].transpose(1, 2, 0)
+    wide = (pixels[..., 0].astype(np.uint16) * 257)[:, :4]
+    clear = np.dstack([pixels, np.full((6, 6), 255, np.uint8)])
+    clear[0, 0] = (10, 20, 30, 0)
+    clear[0, 1] = (0, 100, 200, 51)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # a quarter turn
+    kinds = {
+        "plain": (Image.fromarray(pixels), {}, pixels, ""),
+        "grey": (Image.fromarray(pixels[..., 0]), {}, np.repeat(pixels[..., :1], 3, 2), ""),
+        "wide": (Image.fromarray(wide), {}, np.repeat(pixels[:, :4, :1], 3, 2), "16 bits"),
+        "turned": (Image.fromarray(pixels[:, :4]), {"exif": turned}, np.rot90(pixels[:, :4], -1), ""),
+    }
+    for name, (picture, how, expected, said) in kinds.items():
+        for part in ("train", "test"):
+            (tmp_path / name / part / "a").mkdir(parents=True)
+            picture.save(tmp_path / name / part / "a" / "0.png", **how)
+        found = load(tmp_path / name)
+        np.testing.assert_array_equal(found.train_images[0].transpose(1, 2, 0), expected, name)
+        assert bool(said) == any(said in note for note in found.notes[:-1] if said)
+    for part in ("train", "test"):
+        (tmp_path / "clear" / part / "a").mkdir(parents=True)
+        Image.fromarray(clear).save(tmp_path / "clear" / part / "a" / "0.png")
+    for _ in range(2):  # a cache remembers what was done
+        found = load(tmp_path / "clear", cache=tmp_path / "cache")
+        assert found.train_images[0, :, 0, 0].tolist() == [255, 255, 255]
+        assert found.train_images[0, :, 0, 1].tolist() == [204, 224, 244]
+        np.testing.assert_array_equal(found.train_images[0, :, 1:].transpose(1, 2, 0), pixels[1:])
+        assert "1 of 1 pictures are transparent in places, composed over white" in found.notes
+
+
+def test_folders_that_are_no_classes(tmp_path):
+    for part in ("Train", "test", "val"):
+        for name in ("cat", "dog"):
+            write_pictures(tmp_path / part / name, 4)
+        write_pictures(tmp_path / part / "__MACOSX", 1)
+        (tmp_path / part / "empty").mkdir()
+        (tmp_path / part / "cat" / "._0.png").write_bytes(b"a Mac's own")
+        (tmp_path / part / "cat" / "notes.txt").write_text("not read")
+        write_pictures(tmp_path / part, 1, start=3)
+    write_pictures(tmp_path / "__MACOSX" / "Train" / "cat", 1)
+    found = load(tmp_path)
+    assert found.classes == ("cat", "dog") and len(found.train_labels) == len(found.val_labels) == 8
+    assert "the folder 'Train/empty' holds no picture and is no class" in found.notes
+    assert any("left out of class 'cat': 'notes.txt'" in note for note in found.notes)
+    assert any("left out of 'test': '3.png', in no class folder" in note for note in found.notes)
+    write_pictures(tmp_path / "val" / "cow", 1)
+    with pytest.raises(DataError, match="'val' has the class 'cow', which 'Train' lacks"):
+        load(tmp_path)
+    (tmp_path / "testing").mkdir()
+    with pytest.raises(DataError, match="both 'test' and 'testing'"):
+        load(tmp_path)
 
 
 @pytest.mark.small

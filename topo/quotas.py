@@ -24,8 +24,8 @@ from fractions import Fraction
 from numbers import Integral, Real
 from typing import Any
 
+from topo._support.registry import Registry
 from topo.errors import TopoError
-from topo.registry import Registry
 
 Shapes = Mapping[str, Sequence[int]]
 Number = Fraction | int

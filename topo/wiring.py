@@ -26,14 +26,19 @@ from topo.runs import MOST_UNITS, count_units, runs_of, units_of, whole
 
 LAYER_KINDS = ("linear", "conv", "embedding")
 JOIN_KINDS = ("add", "gate", "score")
-SCHEMA = "topo-wiring/1"
+SCHEMA = "topo-wiring/2"
+_READ = (SCHEMA, "topo-wiring/1")  # the first version knew no constants; all that it says means the same
+NOTHING = -1
+CONSTANT = -2
 MOST_WEIGHTS = 1 << 48
 
 
 def _units(values: Any, what: str) -> np.ndarray:
     given = np.asarray(values)
-    if given.size and (given.dtype.kind not in "iu" or given.min() < -1 or given.max() >= MOST_UNITS):
-        raise WiringError(f"{what} reads what are no units; units are whole numbers below {MOST_UNITS:,}, -1 is none")
+    if given.size and (given.dtype.kind not in "iu" or given.min() < CONSTANT or given.max() >= MOST_UNITS):
+        raise WiringError(
+            f"{what} reads what are no units; units are whole numbers below {MOST_UNITS:,}, -1 is zero, -2 a constant"
+        )
     units = np.ascontiguousarray(given, np.int32)
     units.flags.writeable = False
     return units
@@ -52,8 +57,9 @@ class Layer:
     """A weighted layer.
 
     name: the parameter's name. shape: of its mask, (out, in / groups, *kernel); see `transposed`.
-    reads: int32 (in,), the unit behind each input channel or feature; -1 is no unit (zero padding). A unit may be read
-    twice (after a flatten, one channel is height * width features). start: the first of the `out` units it makes.
+    reads: int32 (in,), the unit behind each input channel or feature; -1 is zero (padding), -2 a constant that is not
+    zero: its weights count as fed, and no path begins there. A unit may be read twice (after a flatten, one channel is
+    height * width features). start: the first of the `out` units it makes.
     positions: output positions per example (height * width, or tokens), None if unknown: a kept weight costs one
     multiply-accumulate at each.
     transposed: the parameter itself is stored input-first (GPT-2's Conv1D, embeddings, transposed convolutions);
@@ -158,11 +164,12 @@ class Layer:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Join:
-    """Units made from units: unit `start + i` comes from entry i of every operand (-1: nothing there).
+    """Units made from units: unit `start + i` comes from entry i of every operand (-1: zero, -2: never zero).
 
-    add: paths sum, live if any operand is. gate: a product, live if all operands are; operand 0 is the value branch.
-    score: operands query and key, (heads * width,) each; unit `start + h` is the sum over d of the products of entries
-    h * width + d, so it is live if some pair is; it carries no path of the value branch.
+    add: paths sum, live if any operand is: with a constant always, though paths follow the units alone. gate: a
+    product, live if all operands are; operand 0 is the value branch. score: operands query and key, (heads * width,)
+    each; unit `start + h` is the sum over d of the products of entries h * width + d, so it is live if some pair is; it
+    carries no path of the value branch.
     """
 
     kind: str
@@ -356,11 +363,12 @@ class Wiring:
     @cached_property
     def reachable(self) -> tuple[np.ndarray, np.ndarray]:
         """Units that paths along value branches reach from an input, and from which they reach an output, if every
-        weight is kept: bool (units + 1,) each, the last entry, "no unit", False.
+        weight is kept: bool (units + 2,) each, the last entries, a constant and nothing, False.
 
         Queries and keys only gate, and what leads nowhere carries nothing: no mask makes a path meet them.
         """
-        live, ahead, behind = (np.zeros(self.n_units + 1, np.bool_) for _ in range(3))
+        live, ahead, behind = (np.zeros(self.n_units + 2, np.bool_) for _ in range(3))
+        live[CONSTANT] = True
         live[self.inputs] = ahead[self.inputs] = behind[self.outputs] = True
         for step in self.steps:
             made = slice(step.start, step.stop)
@@ -388,7 +396,7 @@ class Wiring:
             elif step.kind == "add":
                 for operand in step.operands:
                     behind[operand[given]] = True
-            behind[-1] = False
+            behind[CONSTANT:] = False
         return ahead, behind
 
     def check(self, masks: MaskSet) -> None:
@@ -423,8 +431,11 @@ class Wiring:
         """The wiring written by `to_json`; WiringError if the text is none."""
         try:
             document = json.loads(text)
-            if document.get("schema") != SCHEMA:
-                raise WiringError(f"this JSON has schema {document.get('schema')!r}; a wiring has {SCHEMA!r}")
+            if document.get("schema") not in _READ:
+                raise WiringError(
+                    f"this JSON has schema {document.get('schema')!r}; a wiring that this topo reads has "
+                    + " or ".join(map(repr, _READ))
+                )
             if (asked := sum(map(count_units, _lists_of_runs(document)))) > MOST_UNITS:
                 raise WiringError(f"this JSON asks for lists of {asked:,} units; up to {MOST_UNITS:,} are read")
             shape, model, notes = document["input_shape"], document["model"], document["notes"]

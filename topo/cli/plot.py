@@ -167,7 +167,7 @@ def _rows(args: argparse.Namespace, files: list[_Input], options: dict[str, Any]
         return fronts if len(fronts) > 1 or files[0].own else next(iter(fronts.values()))
     found = [(item, read_rows(item.path)) for item in files]
     if args.kind == "metric_accuracy":
-        from topo.plots.measured import measure
+        from topo.plots.run_metrics import measure
 
         wiring = inputs.wiring_of(args)
         wanted = [options.get(name, parameters[name].default) for name in ("metric", "baseline")]
@@ -182,7 +182,7 @@ def _rows(args: argparse.Namespace, files: list[_Input], options: dict[str, Any]
 
 def _keep_families(rows: list[dict[str, Any]], group: str) -> None:
     """Write down which family the method of a row is of, before a label takes the method's place."""
-    from topo.plots.cells import family_of
+    from topo.plots.comparable_runs import family_of
     from topo.plots.given import told
 
     for row in rows:

@@ -1,36 +1,41 @@
 """Image data sets from a user's own files, as numpy arrays; the digits are built in.
 
-Images are uint8, labels whole numbers; nothing is downloaded and no file runs code. A data set on disk is recognised by
-its layout. Adding a layout is one function under `@layout(...)` in a file of this folder.
+Images become uint8, labels whole numbers; nothing is downloaded and no file runs code. A data set on disk is recognised
+by its layout. Adding a layout is one function under `@layout(...)` in a file of this folder.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from topo._support.registry import Registry
+from topo._support.seeds import as_rng
+from topo.data.pixels import as_bytes
 from topo.errors import DataError
-from topo.registry import Registry
-from topo.seeds import as_rng
 
 __all__ = ["Dataset", "Layout", "batches", "data", "layout", "load"]
 
 _CHUNK = 1 << 24  # bytes of images looked at together
+_OVERLAP = 0.1  # share of test images among the training ones from which a note speaks; published sets hold a few twice
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images and labels, a part to train on and a part to test on.
+    """Images and labels, a part to train on, a part to test on and, perhaps, one to validate on (to choose an epoch).
 
-    train_images, test_images: uint8 (n, channels, height, width); may be memory maps. train_labels, test_labels: int64
-    (n,), 0 .. len(classes) - 1. classes: their names. mean, std: per channel, of images scaled to 0 .. 1; measured on
-    the training images if not given. flips: whether a mirrored image is of the same class. notes: what was assumed.
+    train_images, test_images, val_images: uint8 (n, channels, height, width); may be memory maps. Other types are
+    scaled to bytes, and a note says so: 16 bits by 65,535, floats from 0 to 1. Labels: int64 (n,), 0 .. len(classes) -
+    1. classes: their names. mean, std: per channel, of images scaled to 0 .. 1; measured on the training images if not
+    given. flips: whether a mirrored image is of the same class. notes: what was assumed, and what was left out.
 
-    DataError for other shapes or types, for labels out of range and for an empty part.
+    DataError for other shapes or numbers, for labels out of range and for an empty part.
     """
 
     name: str
@@ -43,14 +48,18 @@ class Dataset:
     std: tuple[float, ...] = ()
     flips: bool = True
     notes: tuple[str, ...] = field(default=())
+    val_images: np.ndarray | None = None
+    val_labels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for part in ("train", "test"):
+        if (self.val_images is None) != (self.val_labels is None):
+            raise DataError(f"'{self.name}' has one of validation images and labels without the other")
+        for part in self.parts:
             images, labels = getattr(self, f"{part}_images"), np.asarray(getattr(self, f"{part}_labels"))
-            if images.ndim != 4 or images.dtype != np.uint8:
+            if images.ndim != 4:
                 raise DataError(
                     f"the {part} images of '{self.name}' are {images.dtype} of shape {images.shape}; "
-                    "images are uint8 of shape (n, channels, height, width)"
+                    "images are of shape (n, channels, height, width)"
                 )
             if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
                 raise DataError(
@@ -64,12 +73,19 @@ class Dataset:
                     f"the {part} labels of '{self.name}' run from {labels.min()} to {labels.max()}; "
                     f"with {len(self.classes)} classes they run from 0 to {len(self.classes) - 1}"
                 )
+            if images.shape[1:] != self.train_images.shape[1:]:
+                raise DataError(
+                    f"the images of '{self.name}' are {self.train_images.shape[1:]} to train on "
+                    f"and {images.shape[1:]} to {'test' if part == 'test' else 'validate'} on; both should be the same"
+                )
+            try:
+                held, done = as_bytes(images)
+            except DataError as error:
+                raise DataError(f"the {part} part of '{self.name}': {error}") from None
+            object.__setattr__(self, f"{part}_images", held)
             object.__setattr__(self, f"{part}_labels", labels.astype(np.int64))
-        if self.train_images.shape[1:] != self.test_images.shape[1:]:
-            raise DataError(
-                f"the images of '{self.name}' are {self.train_images.shape[1:]} to train on "
-                f"and {self.test_images.shape[1:]} to test on; both should be the same"
-            )
+            if done and done not in self.notes:
+                object.__setattr__(self, "notes", (*self.notes, done))
         if not self.mean:
             mean, std = _moments(self.train_images)
             object.__setattr__(self, "mean", mean)
@@ -81,6 +97,67 @@ class Dataset:
             )
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """train, test and, where there is one, val."""
+        return ("train", "test") if self.val_images is None else ("train", "test", "val")
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of what the data set holds, "images" and "labels", whatever its files are called."""
+        found = {"images": hashlib.sha256(), "labels": hashlib.sha256()}
+        for part in self.parts:
+            images = getattr(self, f"{part}_images")
+            found["images"].update(f"{part} {images.shape}".encode())
+            for piece in self._pieces[part]:
+                found["images"].update(piece)
+            found["labels"].update(f"{part} {self.classes}".encode())
+            found["labels"].update(np.ascontiguousarray(getattr(self, f"{part}_labels")).tobytes())
+        return {side: digest.hexdigest() for side, digest in found.items()}
+
+    @cached_property
+    def _pieces(self) -> dict[str, list[bytes]]:
+        """A digest of each image of each part."""
+        return {part: [_digest(image) for image in getattr(self, f"{part}_images")] for part in self.parts}
+
+    @property
+    def overlap(self) -> tuple[str, ...]:
+        """A note on each part that is looked at and holds images of the training part; found by hash."""
+        seen, notes = set(self._pieces["train"]), []
+        for part in self.parts[1:]:
+            count, whole = sum(piece in seen for piece in self._pieces[part]), len(self._pieces[part])
+            if count >= _OVERLAP * whole:
+                what = "all" if count == whole else f"{count:,}"
+                notes.append(f"{what} of the {whole:,} {part} images are training images too: no fair test")
+        return tuple(notes)
+
+    def with_validation(self, share: float) -> Dataset:
+        """The same data with this share of each class's training images (at least one) held out for validation.
+
+        Drawn by a fixed seed, so that every run holds out the same ones. DataError if there is a validation part
+        already, if a class has one image only, or if the images are a memory map, which stays whole.
+        """
+        if self.val_images is not None:
+            raise DataError(f"'{self.name}' has a validation part of its own; val = {share} asks for another")
+        if isinstance(self.train_images, np.memmap):
+            raise DataError(f"'{self.name}' is a memory map, which is not split; give it a folder 'val'")
+        rng, held = np.random.default_rng(0), np.zeros(len(self.train_labels), np.bool_)
+        for label in np.unique(self.train_labels):
+            places = np.flatnonzero(self.train_labels == label)
+            count = max(1, round(share * len(places)))
+            if count >= len(places):
+                raise DataError(f"class '{self.classes[label]}' of '{self.name}' has too few images for val = {share}")
+            held[rng.choice(places, count, replace=False)] = True
+        note = f"{int(held.sum()):,} of {len(held):,} training images are held out for validation"
+        return replace(
+            self,
+            train_images=self.train_images[~held],
+            train_labels=self.train_labels[~held],
+            val_images=self.train_images[held],
+            val_labels=self.train_labels[held],
+            notes=(*self.notes, note),
+        )
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of one image."""
         channels, height, width = self.train_images.shape[1:]
@@ -90,6 +167,10 @@ class Dataset:
         """uint8 images -> float32, (x / 255 - mean) / std."""
         mean, std = (np.asarray(side, np.float32)[:, None, None] for side in (self.mean, self.std))
         return (images.astype(np.float32) / 255 - mean) / std
+
+
+def _digest(image: np.ndarray) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16).digest()
 
 
 def _moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -142,20 +223,38 @@ def layout(
     return enter
 
 
-def load(source: str | Path | Dataset, *, size: int | None = None, cache: str | Path | None = None) -> Dataset:
+def load(
+    source: str | Path | Dataset,
+    *,
+    size: int | None = None,
+    cache: str | Path | None = None,
+    val: float | None = None,
+) -> Dataset:
     """A data set: "digits", or the path of a folder or .npz file in one of the layouts of `topo list data`.
 
     size: side of the square images that picture folders are scaled and cropped to; others have one size anyway. cache:
-    a folder in which decoded pictures are kept as a memory map, for data larger than memory and for a second run.
+    a folder in which decoded pictures are kept as a memory map, for data larger than memory and for a second run. val:
+    this share of the training images is held out for validation (`Dataset.with_validation`).
 
     DataError, one line, if there is no such data, if its layout is unknown or if its files are not what they should be.
     """
-    if isinstance(source, Dataset):
-        return source
+    found = source if isinstance(source, Dataset) else _read(source, size, cache)
+    if val is not None:
+        if isinstance(val, bool) or not isinstance(val, int | float) or not 0 < val < 1:
+            raise DataError(f"val is {val!r}; it is the share of the training images to validate on, above 0, below 1")
+        found = found.with_validation(val)
+    more = [note for note in found.overlap if note not in found.notes]
+    return replace(found, notes=(*found.notes, *more)) if more else found
+
+
+def _read(source: str | Path, size: int | None, cache: str | Path | None) -> Dataset:
     built_in = [entry.name for entry in data.values() if entry.recognise is None]
     if str(source) in built_in:
         return data[str(source)].read()
-    path = Path(source).expanduser()
+    try:
+        path = Path(source).expanduser()
+    except (TypeError, RuntimeError):
+        raise DataError(f"'{source}' is no data set; give digits, the path of a folder or file, or a Dataset") from None
     if not path.exists():
         raise DataError(
             f"there is no data set '{source}': no file or folder of that name, and built in is {', '.join(built_in)}"

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from topo.containers.container import map_file
+from topo.containers.pickle_file import read_pickle
+from topo.containers.tensors import Tensor
 from topo.data import Dataset, layout
 from topo.errors import DataError, FormatError
-from topo.formats.container import map_file
-from topo.formats.pickled import read_pickle
-from topo.formats.tensors import Tensor
 
 _PIXELS = 3 * 32 * 32
 # The constants of the SynFlow family, which most papers on pruning at initialisation share.
@@ -24,6 +24,8 @@ _MOMENTS = {
     "cifar100": ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276)),
 }
 _TRAIN10 = tuple(f"data_batch_{n}" for n in range(1, 6))
+# Records of a file to train on, and of the file to test on, as published.
+_RECORDS = {"cifar10": (10_000, 10_000), "cifar100": (50_000, 10_000)}
 # Layout -> (files to train on, files to test on, names of the classes).
 _FILES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "cifar10": (_TRAIN10, "test_batch", "batches.meta"),
@@ -55,9 +57,26 @@ def _read(path: Path, kind: str) -> Dataset:
     train, test, _ = _FILES[kind]
     one = _binary if kind.endswith("_binary") else _pickled
     parts = [one(folder / file, name) for file in (*train, test)]
+    notes = _counted(name, dict(zip((*train, test), (len(part[1]) for part in parts))))
     images, labels = (np.concatenate([part[side] for part in parts[:-1]]) for side in (0, 1))
     mean, std = _MOMENTS[name]
-    return Dataset(name, images, labels, *parts[-1], _classes(folder, kind), mean, std)
+    return Dataset(name, images, labels, *parts[-1], _classes(folder, kind), mean, std, notes=notes)
+
+
+def _counted(name: str, found: dict[str, int]) -> tuple[str, ...]:
+    """A note on a set that is smaller as a whole; DataError for a file that lacks records which the others have."""
+    *train, test = found
+    each, tested = _RECORDS[name]
+    due = dict.fromkeys(train, each) | {test: tested}
+    if found == due:
+        return ()
+    official = [file for file in found if found[file] == due[file]]
+    odd = [file for file in found if file not in official] if official else []
+    odd = odd or [file for file in train if found[file] != found[train[0]]]
+    if odd:
+        raise DataError(f"'{odd[0]}' has {found[odd[0]]:,} records; it should have {due[odd[0]]:,}, as published")
+    few = f"{found[train[0]]:,} records a file to train on and {found[test]:,} to test on"
+    return (f"a set of another size than published: {few}, not {each:,} and {tested:,}",)
 
 
 def _binary(path: Path, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from topo.containers.opening import open_container
 from topo.errors import FormatError, MaskError, TopoError, WiringError
 from topo.formats.fitting import aligned, oriented, without_scales
-from topo.formats.opening import open_container
 from topo.formats.source import Found, Reader, Source, formats, plural, some
 from topo.formats.weights import weights_of
 from topo.masks import BitRows, MaskSet

@@ -11,9 +11,9 @@ from math import prod
 
 import numpy as np
 
+from topo.containers.tensors import Tensor
 from topo.errors import FormatError
 from topo.formats.source import Found, Source, plural, reader, some, suffixed
-from topo.formats.tensors import Tensor
 
 
 def recognise(source: Source) -> str | None:

@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from topo.containers.tensors import Tensor
 from topo.errors import MaskError
 from topo.formats.mask_dict import only_masks
 from topo.formats.source import Found, Source, reader
-from topo.formats.tensors import Tensor
 
 _COLLECTIONS = ("params", "masks", "mask")
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from topo.containers.tensors import Tensor
 from topo.errors import MaskError
 from topo.formats.source import Found, Source, reader, suffixed
-from topo.formats.tensors import Tensor
 
 
 def recognise(source: Source) -> str | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from topo.containers.tensors import Tensor
 from topo.formats.source import Found, Source, reader, some
-from topo.formats.tensors import Tensor
 
 
 def only_masks(state: Mapping[str, Tensor]) -> str | None:

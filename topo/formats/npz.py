@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from topo.atomic import replacing
+from topo._support.atomic import replacing
 from topo.formats.mask_dict import only_masks
 from topo.formats.source import Found, Source, reader
 from topo.masks import MaskSet

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from topo.containers.tensors import Tensor
 from topo.errors import FormatError
 from topo.formats.fitting import stored_shapes
 from topo.formats.source import Found, Source, matching_order, reader
-from topo.formats.tensors import Tensor
 
 
 def _list(source: Source) -> list[Any] | None:

@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from topo._support.registry import Registry
+from topo.containers.container import Container
+from topo.containers.tensors import Tensor
 from topo.errors import FormatError
-from topo.formats.container import Container
-from topo.formats.tensors import Tensor
 from topo.masks import MaskSet
-from topo.registry import Registry
 
 if TYPE_CHECKING:
     from topo.wiring import Wiring

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from topo._version import __version__
+from topo.containers import safetensors
+from topo.containers.tensors import Tensor
 from topo.errors import FormatError
-from topo.formats import safetensors
 from topo.formats.source import Found, Source, formats, reader
-from topo.formats.tensors import Tensor
 from topo.masks import MaskSet
 
 SCHEMA = "topo-masks/1"

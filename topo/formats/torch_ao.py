@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from topo.containers.tensors import Tensor
 from topo.formats.source import Found, Source, reader, suffixed
-from topo.formats.tensors import Tensor
 
 _BUFFER = ".parametrizations.weight.0.mask"
 

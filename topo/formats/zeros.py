@@ -7,9 +7,9 @@ masks say in a note that they were inferred.
 
 from __future__ import annotations
 
+from topo.containers.tensors import Tensor
 from topo.formats.fitting import aligned
 from topo.formats.source import Found, Source, plural, reader, some
-from topo.formats.tensors import Tensor
 
 _EMBEDDINGS = ("embed", "wte", "wpe")
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from topo._support.registry import Registry
+from topo._support.seeds import as_rng, own_rng
 from topo.errors import TopoError
 from topo.masks import BitRows, MaskSet
-from topo.registry import Registry
-from topo.seeds import as_rng, own_rng
 from topo.wiring import Layer, Wiring
 
 generators = Registry("generator", __name__)

@@ -9,17 +9,19 @@ Value(number, note). Undefined is NaN with the reason in the note. Functions who
 from __future__ import annotations
 
 import difflib
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from topo._support.registry import Registry
 from topo.errors import TopoError
-from topo.graph import Block, LayeredGraph
-from topo.registry import Registry
+from topo.graph import Block, LayeredGraph, shared
 from topo.report import Value
 
-metrics = Registry("metric", __name__)
+__all__ = ["DEFAULT_GROUPS", "GROUPS", "Metric", "chosen", "metric", "metrics", "shared"]
+
+# Numbers of the PATHS group stand in this order of files, others in that of file names.
+metrics = Registry("metric", __name__, first=("parameters", "nodes", "paths", "balance", "flops"))
 
 # In the order of reports. Groups computed by --metrics default; `all` is every metric there is.
 GROUPS = ("paths", "spectral", "degrees", "structure", "weighted")
@@ -61,8 +63,8 @@ def metric(
     group: str,
     scope: str,
     unit: str,
-    source: str,
-    wired: bool,
+    source: str = "definition",
+    wired: bool = True,
     view: str = "network",
     ordered: bool = False,
     weighted: bool = False,
@@ -105,15 +107,3 @@ def chosen(names: str | Sequence[str], *, weights: bool = True) -> list[Metric]:
         return "all" in wanted or entry.group in wanted or ("default" in wanted and entry.group in DEFAULT_GROUPS)
 
     return [entry for entry in every if asked(entry)]
-
-
-def shared(function: Callable[[LayeredGraph], Any]) -> Callable[[LayeredGraph], Any]:
-    """Decorator: compute a function of the graph once per graph."""
-
-    @functools.wraps(function)
-    def remembered(graph: LayeredGraph) -> Any:
-        if function not in graph.memo:
-            graph.memo[function] = function(graph)
-        return graph.memo[function]
-
-    return remembered

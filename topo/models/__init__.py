@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from topo._support.registry import Registry
 from topo.errors import TopoError
 from topo.models.options import STEMS, Choice, Count, Option, Sizes
-from topo.registry import Registry
 
 if TYPE_CHECKING:
     from torch import nn
@@ -130,13 +130,19 @@ def input_shape(spec: str) -> tuple[int, ...]:
 def build(spec: str) -> nn.Module:
     """The network `spec` with fresh weights, in training mode; under `torch.device("meta")`, without memory for them.
 
+    It carries its name and its input shape (`topo_name`, `topo_inputs`), so that `topo.trace(build("resnet20"))` needs
+    no shape.
+
     TopoError if `spec` names no network, or holds an option that its network does not take.
     """
     entry, text = _split(spec)
     values = entry.read(text)
     from topo.models.nets.initial import kaiming_normal
 
-    return kaiming_normal(entry.make(**values))
+    network = kaiming_normal(entry.make(**values))
+    network.topo_name, network.topo_inputs = spec.strip(), entry.input_shape(text)  # type: ignore[assignment]
+    network.topo_shapes = sorted(tuple(p.shape) for p in network.parameters())  # type: ignore[assignment]
+    return network
 
 
 def prunable(module: nn.Module) -> dict[str, tuple[int, ...]]:

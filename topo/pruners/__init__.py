@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from topo._support.registry import Registry
 from topo.errors import TopoError
-from topo.registry import Registry
 
 __all__ = ["Pruner", "prune", "pruner", "pruners", "reinitialise", "rescale", "scale_branches"]
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from topo._support.seeds import as_rng
 from topo.errors import TopoError
 from topo.masks import MaskSet
 from topo.pruners import Pruner, pruners
@@ -24,7 +25,7 @@ from topo.pruners.network import (
 )
 from topo.pruners.selection import layer_budgets, top, totals
 from topo.quotas import budgets
-from topo.seeds import as_rng
+from topo.trace.inputs import carried_name
 from topo.wiring import Wiring
 
 Progress = Callable[[int, int, str], Any]
@@ -102,7 +103,7 @@ def prune(
                 masks = {name: flags.cpu().numpy() for name, flags in chosen.items()}
     provenance = {
         "method": method,
-        "model": type(model).__name__,
+        "model": carried_name(model),
         "options": {**values, "quota": quota if isinstance(quota, str) else dict(quota)},
         "seed": seed,
         "input_shape": list(net.input_shape) if net.input_shape else None,

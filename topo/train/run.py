@@ -20,6 +20,7 @@ from topo.files import write_masks
 from topo.masks import MaskSet
 from topo.models.holders import unwrapped
 from topo.pruners.initial import rescale
+from topo.trace.inputs import carried_name
 from topo.train.feed import mixed
 from topo.train.fit import Fit, Progress
 from topo.train.folder import SCHEMA, Folder, environment
@@ -111,7 +112,7 @@ def _in_epochs(recipe: Recipe, epochs: int) -> Recipe:
 def built(model: str | nn.Module, seed: int) -> tuple[nn.Module, str]:
     """The module and its name; a named one with the weights that torch.manual_seed(seed) gives it."""
     if isinstance(model, nn.Module):
-        return model, type(unwrapped(model)).__name__
+        return model, carried_name(model)
     network = networks.build(str(model), seed)
     if any(parameter.is_meta for parameter in network.parameters()):
         raise TrainingError(f"the model '{model}' is built without weights; give a module with weights")
