@@ -168,7 +168,7 @@ def transposed(model, name):
     return isinstance(module, nn.ConvTranspose1d | nn.Embedding | Product)
 
 
-def some_masks(model, names, rng):
+def some_masks(names, rng):
     masks = {}
     for name, shape in names.items():
         mask = rng.random(shape) < rng.uniform(0.1, 0.9)
@@ -242,9 +242,8 @@ def test_random_trees_under_random_masks(seed):
             (m.weight for m in model[2].modules() if type(m) is nn.Linear and m.in_features == m.out_features),
             model[1].weight,
         )
-    wiring = None
     names = {name: shape for name, shape in weights(model).items() if draw.random() < 0.7}
-    laid = some_masks(model, names, rng)
+    laid = some_masks(names, rng)
     before, order = copy.deepcopy(model.state_dict()), [id(p) for p in model.parameters()]
     kinds, keys = [type(m) for m in model.modules()], list(model.state_dict())
     computed = [
@@ -254,9 +253,9 @@ def test_random_trees_under_random_masks(seed):
     masks = as_given(model, laid) if laid else {}
     if draw.random() < 0.5:
         optimizer = OPTIMIZERS[draw.choice(list(OPTIMIZERS))](model.parameters())  # from before the masks
-        topo.apply_masks(model, masks, wiring)
+        topo.apply_masks(model, masks)
     else:
-        topo.apply_masks(model, masks, wiring)
+        topo.apply_masks(model, masks)
         if not computed and not prune.is_pruned(model):  # strip is the way back, up to the zeros
             stripped = topo.strip_masks(model)
             assert [id(p) for p in stripped.parameters()] == order and list(stripped.state_dict()) == keys
@@ -267,7 +266,7 @@ def test_random_trees_under_random_masks(seed):
                     value is not None and key in (p.name for p in holders(model, holder(model, n))) for n in laid
                 )
                 assert tied or torch.equal(value, before[key] * mask)
-            topo.apply_masks(model, masks, wiring)
+            topo.apply_masks(model, masks)
         optimizer = OPTIMIZERS[draw.choice(list(OPTIMIZERS))](model.parameters())
     for _ in range(10):
         in_force(model, laid)
@@ -307,7 +306,7 @@ def test_a_mask_that_is_replaced_is_replaced_at_every_holder():
         for name in ("a.weight", "b.weight"):
             zero_where_pruned(model, name, mask)
         assert len(applied_masks(model)) == 1  # one weight, counted once
-    with pytest.raises(WiringError, match="'a.weight' and 'b.weight' are one weight under two names"):
+    with pytest.raises(WiringError, match=r"'a.weight' and 'b.weight' are one weight under two names"):
         topo.apply_masks(model, {"a.weight": mask, "b.weight": ~mask})
     topo.apply_masks(model, {"a.weight": mask, "b.weight": mask})
 
@@ -317,7 +316,7 @@ def test_hooks_that_write_the_weight_anew_are_refused(norm):
     model = nn.Sequential(norm(nn.Linear(4, 3)), nn.Linear(3, 3))
     kind = norm.__name__
     before = list(model.state_dict())
-    with pytest.raises(WiringError, match=f"'0.weight' is written anew .* torch.nn.utils.parametrizations.{kind} can"):
+    with pytest.raises(WiringError, match=rf"'0.weight' is written anew .* torch.nn.utils.parametrizations.{kind} can"):
         topo.apply_masks(model, {"1.weight": np.eye(3), "0.weight": np.eye(3, 4)})
     assert list(model.state_dict()) == before  # nothing is masked where one mask cannot be
 
@@ -329,17 +328,17 @@ def test_weights_out_of_reach_are_refused():
             self.fc = nn.Linear(3, 3)
             self.all = [self.fc.weight]
 
-    with pytest.raises(WiringError, match="'fc.weight' is also kept in the attribute 'all'"):
+    with pytest.raises(WiringError, match=r"'fc.weight' is also kept in the attribute 'all'"):
         topo.apply_masks(Kept(), {"fc.weight": np.eye(3)})
     lone = nn.Linear(3, 3)
     lone.scale = torch.ones(3, 3)
     with pytest.raises(WiringError, match="'scale' is neither a parameter nor a buffer"):
         topo.apply_masks(lone, {"scale": np.eye(3)})
-    with pytest.raises(WiringError, match="'0.weight' has no shape yet; run one batch"):
+    with pytest.raises(WiringError, match=r"'0.weight' has no shape yet; run one batch"):
         topo.apply_masks(nn.Sequential(nn.LazyLinear(3)), {"0.weight": np.eye(3)})
     half = Tied()
     prune.l1_unstructured(half.b, "weight", 3)
-    with pytest.raises(WiringError, match="'a.weight' is also 'b.weight', and 'b.weight' is already pruned"):
+    with pytest.raises(WiringError, match=r"'a.weight' is also 'b.weight', and 'b.weight' is already pruned"):
         topo.apply_masks(half, {"a.weight": np.eye(WIDTH)})
 
 
@@ -508,7 +507,7 @@ def test_masks_come_before_distributed_wrapping(tmp_path):
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
     try:
         wrapped = nn.parallel.DistributedDataParallel(nn.Sequential(nn.Linear(3, 3)))
-        with pytest.raises(WiringError, match="wrapped in DistributedDataParallel and '0.weight' is not masked yet"):
+        with pytest.raises(WiringError, match=r"wrapped in DistributedDataParallel and '0.weight' is not masked yet"):
             topo.apply_masks(wrapped, {"0.weight": np.eye(3)})
         inner = topo.apply_masks(nn.Sequential(nn.Linear(3, 3)), {"0.weight": np.eye(3)})
         wrapped, mask = nn.parallel.DistributedDataParallel(inner), inner[0].parametrizations.weight[0].mask
