@@ -30,10 +30,11 @@ def check_flags(plugin: str, **values: Any) -> None:
             raise TopoError(f"{plugin} has {name}={value!r}; it is True or False")
 
 
-def check_function(plugin: str, function: Any, takes: str, *, documented: bool = True) -> None:
+def check_function(plugin: str, function: Any, takes: str, *, documented: bool = True, more: bool = False) -> None:
     """TopoError unless a function can be called with these arguments, "graph, block" or "net, batches, *, rng".
 
     documented: the first line of its docstring is what `topo list` shows, so that it needs one.
+    more: it may need others beside these.
     """
     if not callable(function):
         raise TopoError(f"{plugin} is {function!r:.60}; it is a function ({takes})")
@@ -41,7 +42,8 @@ def check_function(plugin: str, function: Any, takes: str, *, documented: bool =
     arguments = [name for part in before.split(",") if (name := part.strip())]
     keywords = [name for part in after.split(",") if star and (name := part.strip())]
     try:
-        inspect.signature(function, follow_wrapped=False).bind(*arguments, **dict.fromkeys(keywords))
+        signature = inspect.signature(function, follow_wrapped=False)
+        (signature.bind_partial if more else signature.bind)(*arguments, **dict.fromkeys(keywords))
     except TypeError as error:
         raise TopoError(f"{plugin} takes {inspect.signature(function)}; it is called as ({takes}): {error}") from None
     except ValueError:  # a built-in function without a signature

@@ -116,7 +116,7 @@ def checked_rows(plugin: str, wiring: Wiring, names: Collection[str], drawn: Any
     pairs = called(plugin, "", iter, drawn)
     while (pair := called(plugin, "", next, pairs, None)) is not None:
         if not isinstance(pair, tuple) or len(pair) != 2:
-            raise TopoError(f"{plugin} yields {pair!r:.60}; it yields pairs (name, bit rows)")
+            raise TopoError(f"{plugin} yields {type(pair).__name__}; it yields pairs (name, bit rows)")
         name, rows = pair
         if name not in left:
             raise TopoError(f"{plugin} yields layer {name!r:.60}, which was not asked for, or came before")

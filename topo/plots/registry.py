@@ -25,7 +25,7 @@ def plot(of: str, metrics: str = "") -> Callable[[Callable], Callable]:
         check_word(plugin, "of", of, OF)
         if not isinstance(metrics, str):
             raise TopoError(f"{plugin} has metrics={metrics!r}; they are names in one text, with commas between")
-        check_function(plugin, function, "data")
+        check_function(plugin, function, "data", more=True)  # and options that users give
         takes[function.__name__] = (of, metrics)
         plots.add()(function)
         return function
