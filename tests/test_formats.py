@@ -757,6 +757,7 @@ def test_a_large_layer_is_packed_in_blocks(tmp_path, monkeypatch):
         formats.read(tmp_path / "bad.npz")
 
 
+@pytest.mark.slow
 def test_reading_brings_no_torch(tmp_path):
     masks = MaskSet(some_masks())
     formats.write(masks, tmp_path / "a.safetensors")
@@ -767,9 +768,10 @@ def test_reading_brings_no_torch(tmp_path):
         "assert not {'torch', 'scipy', 'networkx', 'matplotlib', 'safetensors'} & set(sys.modules)"
     )
     files = [str(tmp_path / name) for name in ("a.safetensors", "b.npz", "c.pt")]
-    subprocess.run([sys.executable, "-c", code, *files], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code, *files], check=True)
 
 
+@pytest.mark.slow
 def test_memory_stays_within_a_byte_and_a_half_a_parameter(tmp_path):
     """Beyond the file's own bytes: 16 M float32 weights in one layer, in a process of its own."""
     path = tmp_path / "w.npz"
@@ -788,9 +790,7 @@ def test_memory_stays_within_a_byte_and_a_half_a_parameter(tmp_path):
     )
     small = tmp_path / "s.npz"
     formats.write(MaskSet({"a": np.ones((2048, 1024))}), small)
-    run = subprocess.run(
-        [sys.executable, "-c", code, small, path], check=True, capture_output=True, text=True, timeout=120
-    )
+    run = subprocess.run([sys.executable, "-c", code, small, path], check=True, capture_output=True, text=True)
     grown, kept = map(int, run.stdout.split())
     assert kept == size
     assert grown <= path.stat().st_size + 1.5 * size
