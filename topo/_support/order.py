@@ -23,7 +23,7 @@ def in_order(kind: str, before: Mapping[str, Sequence[str]]) -> list[str]:
                 f"{kind} '{name}' goes before '{unknown}', which is not a {kind}; there are: {', '.join(before)}"
             )
     found: list[str] = []
-    left = dict.fromkeys(reversed(before))
+    left = dict.fromkeys(reversed(list(before)))
     while left:
         ahead = next((name for name in left if not any(name in before[other] for other in left)), None)
         if ahead is None:
