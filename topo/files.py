@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from topo import formats
-from topo.masks import MaskSet
+from topo.masks import MaskSet, warn_of_empty_layers
 
 
 def read_masks(
@@ -45,5 +45,9 @@ def read_weights(path: str | Path, masks: MaskSet, model: Any = None) -> dict[st
 
 
 def write_masks(masks: MaskSet, path: str | Path) -> None:
-    """Write masks and their provenance, as `.safetensors` (the project's own format) or `.npz`."""
+    """Write masks and their provenance, as `.safetensors` (the project's own format) or `.npz`.
+
+    A MaskWarning names layers whose masks keep nothing.
+    """
+    warn_of_empty_layers(masks)
     formats.write(masks, path)

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
 from topo.errors import WiringError
-from topo.masks import MaskSet, as_mask_set
+from topo.masks import MaskSet, as_mask_set, warn_of_empty_layers
 from topo.models.holders import Holder, every_holder, holder, holders, own_class, unwrapped
-from topo.train.stored import Storage, natural, storage
+from topo.models.stored import Storage, natural, storage
 from topo.train.written import give_plainly, write_through
 
 if TYPE_CHECKING:
@@ -372,7 +372,7 @@ def laid_aside(
     if there is None:
         yield given
         return
-    everywhere = there if given is None else _together(there, given)
+    everywhere = there if given is None else together(there, given)
     fitted(inner, everywhere, wiring)  # before the model is touched
     pruned = [place.name for place in _pruned_by_torch(inner)]
     for place, _ in list(_masked(inner)):
@@ -384,17 +384,26 @@ def laid_aside(
     try:
         yield everywhere
     finally:
-        held = fitted(inner, everywhere, wiring)
-        for name in pruned:
-            place = holder(inner, name)
-            mask = tensor_of(everywhere[name], held[name], place.weight.device)
-            prune.custom_from_mask(place.module, place.attribute, mask)
-        _apply_some(inner, everywhere, lambda name: name not in pruned, wiring)
+        put_back(inner, everywhere, pruned, wiring)
+
+
+def put_back(
+    model: nn.Module, masks: MaskSet, pruned: Sequence[str] | None = None, wiring: Wiring | None = None
+) -> None:
+    """Put masks on a model, on the layers `pruned` by torch.nn.utils.prune; by default on those that are so already."""
+    pruned = [place.name for place in _pruned_by_torch(model)] if pruned is None else pruned
+    held = fitted(model, masks, wiring)
+    for name in pruned:
+        place = holder(model, name)
+        mask = tensor_of(masks[name], held[name], place.weight.device)
+        prune.custom_from_mask(place.module, place.attribute, mask)
+    _apply_some(model, masks, lambda name: name not in pruned, wiring)
 
 
 def in_place(model: nn.Module, masks: MaskSet, wiring: Wiring | None = None) -> tuple[str, ...]:
     """The masked weights that are plain parameters, to be kept at zero in place; the others are masked by
     `apply_masks`, which a multiplication cannot do for a weight that is computed (weight norm)."""
+    warn_of_empty_layers(masks)
     plain = {name: all(place.is_plain for place in holders(model, holder(model, name))) for name in masks}
     _apply_some(model, masks, lambda name: not plain[name], wiring)
     return tuple(name for name in masks if plain[name])
@@ -405,7 +414,7 @@ def _apply_some(model: nn.Module, masks: MaskSet, wanted: Callable[[str], bool],
         apply_masks(model, some, wiring)
 
 
-def _together(there: MaskSet, given: MaskSet) -> MaskSet:
+def together(there: MaskSet, given: MaskSet) -> MaskSet:
     """Masks on a model, and those given in their place where both name a layer."""
     stay = {name: there[name] for name in there if name not in given}
     if not stay:
