@@ -108,6 +108,11 @@ def apply_masks(model: nn.Module, masks: MaskSet | Mapping[str, Any], wiring: Wi
     The masks are bool buffers of a parametrization, so a state dict holds `<name's module>.parametrizations.weight.0
     .mask` and `.original`; `strip_masks` gives plain weights with zeros.
 
+    >>> masks = topo.generate("erk", "mlp:3-2-1", density=0.5)
+    >>> model = topo.apply_masks(topo.models.build("mlp:3-2-1"), masks)
+    >>> [int(layer.weight.count_nonzero()) for layer in (model.fc1, model.fc2)]
+    [3, 1]
+
     Raises WiringError for a mask that fits no parameter; MaskError for values other than 0 and 1.
     """
     inner, masks = unwrapped(model), as_mask_set(masks)
@@ -195,6 +200,11 @@ def strip_masks(model: nn.Module) -> nn.Module:
     """Bake the masks in and give the model back: plain parameters again, zero where they were pruned.
 
     Undoes `apply_masks` and torch.nn.utils.prune alike. Nothing holds the weights at zero afterwards.
+
+    >>> masks = topo.generate("erk", "mlp:3-2-1", density=0.5)
+    >>> model = topo.strip_masks(topo.apply_masks(topo.models.build("mlp:3-2-1"), masks))
+    >>> sorted(name for name, _ in model.named_parameters())
+    ['fc1.bias', 'fc1.weight', 'fc2.bias', 'fc2.weight']
     """
     inner = unwrapped(model)
     for _, module, attribute, _ in list(_all_applied(inner)):
@@ -213,6 +223,14 @@ def verify_masks(
     """Where the model's weights are not zero though the masks prune them, parameter by parameter; empty if nowhere.
 
     What people need after fine-tuning, merging or exporting. NaN counts as not zero. A Drift prints as one line.
+
+    >>> masks = topo.generate("erk", "mlp:3-2-1", density=0.5)
+    >>> model = topo.models.build("mlp:3-2-1")
+    >>> [(drift.name, drift.count) for drift in topo.verify_masks(model, masks)]
+    [('fc1.weight', 3), ('fc2.weight', 1)]
+    >>> topo.verify_masks(topo.apply_masks(model, masks), masks)
+    ()
+
     Raises WiringError for a mask that fits no parameter.
     """
     inner, masks = unwrapped(model), as_mask_set(masks)
