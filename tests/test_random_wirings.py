@@ -61,7 +61,7 @@ def random_wiring(rng: np.random.Generator) -> Wiring:
 @pytest.mark.parametrize("seed", range(120))
 def test_sweeps_of_random_wirings(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(seed)
-    monkeypatch.setattr("topo.graph._COPIED", int(rng.choice([0, 3, 1 << 14])))
+    monkeypatch.setattr("topo.graph.graph._COPIED", int(rng.choice([0, 3, 1 << 14])))
     wiring = random_wiring(rng)
     density = rng.choice([0.05, 0.3, 0.7, 1.0])
     masked = [name for name in wiring.names if wiring.layer(name).kind != "embedding" and rng.random() < 0.9]
