@@ -131,7 +131,18 @@ def apply_masks(model: nn.Module, masks: MaskSet | Mapping[str, Any], wiring: Wi
         for other, key in sharing:
             _own_class(other)
             parametrize.register_parametrization(other, key, Masked(mask, held[name]))
+            if isinstance(other, nn.RNNBase):
+                type(other)._flat_weights = _FLAT_WEIGHTS  # type: ignore[assignment]
     return model
+
+
+def _masked_flat_weights(module: nn.RNNBase) -> list[Tensor]:
+    return [getattr(module, name) for name in module._flat_weights_names if hasattr(module, name)]
+
+
+# A recurrent layer keeps a list of its parameters beside them and computes with that: of a masked one it is made anew
+# each time. What torch writes into the list (on moving the module) are the same parameters.
+_FLAT_WEIGHTS = property(_masked_flat_weights, lambda module, value: None)
 
 
 def _original(module: nn.Module, attribute: str) -> Tensor | None:
@@ -200,6 +211,8 @@ def strip_masks(model: nn.Module) -> nn.Module:
     for _, module, attribute, _ in list(_all_applied(inner)):
         _own_class(module)
         parametrize.remove_parametrizations(module, attribute, leave_parametrized=True)
+        if isinstance(module, nn.RNNBase) and not parametrize.is_parametrized(module):
+            module.__dict__["_flat_weights"] = _masked_flat_weights(module)
     for module in inner.modules():
         for hook in list(module._forward_pre_hooks.values()):
             if isinstance(hook, prune.BasePruningMethod):
