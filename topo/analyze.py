@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 # How well another number is known: it is no property of the masks, and has no place in a null model.
-_CERTIFICATES = frozenset({"sigma_error"})
+_CERTIFICATES = frozenset({"sigma_error", "sigma_proved"})
 
 Progress = Callable[[int, int, str], Any]
 
