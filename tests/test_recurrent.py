@@ -52,9 +52,10 @@ def test_other_forms():
     compare(net(nn.GRU, bias=False), (2, 3, 4))
     compare(net(nn.RNN, nonlinearity="relu"), (2, 3, 4))
     compare(net(nn.GRU), (2, 1, 4))
-    with_state = lambda: Net(
-        lambda s, x, h: s.o(s.r(x, h)[0][:, -1]), r=nn.GRU(4, 6, batch_first=True), o=nn.Linear(6, 3)
-    )  # noqa: E731
+
+    def with_state():
+        return Net(lambda s, x, h: s.o(s.r(x, h)[0][:, -1]), r=nn.GRU(4, 6, batch_first=True), o=nn.Linear(6, 3))
+
     wiring = compare(with_state, (2, 3, 4), (1, 2, 6))
     assert len(wiring.inputs) == 4 + 6
 

@@ -1,8 +1,8 @@
 """Rules of recurrent layers: nn.LSTM, nn.GRU, nn.RNN and their cells, unrolled over the steps of the example input.
 
 Each step is what it is in a loop written by hand: the input's and the state's layer, which share their parameters over
-all steps, sums, and gates. A state that begins at zero is nothing at first. So a unit of the state is live from the step
-on that makes it live, and paths are counted over the sequence length of the input that was given.
+all steps, sums, and gates. A state that begins at zero is nothing at first. So a unit of the state is live from the
+step on that makes it live, and paths are counted over the sequence length of the input that was given.
 """
 
 from __future__ import annotations
