@@ -219,10 +219,10 @@ def test_every_figure_is_shown_with_what_it_is_drawn_of_and_its_options(site: di
 @pytest.mark.slow
 def test_every_format_recipe_and_data_layout_is_shown(site: dict[str, str]) -> None:
     from topo.data import data
-    from topo.formats import formats
+    from topo.formats import readers
     from topo.train import recipes
 
-    ranked = sorted(formats.values(), key=lambda entry: entry.rank)
+    ranked = readers()
     endings = [f"*{entry.ending}" if entry.write else "" for entry in ranked]
     assert rows(site["formats.html"]) == [
         [entry.name, plain(entry.about), ending] for entry, ending in zip(ranked, endings)

@@ -36,7 +36,7 @@ def recognise(source: Source) -> str | None:
 @reader(
     "mask_dict",
     "a dict of tensors of 0 and 1 by parameter name, pickled or in safetensors",
-    rank=62,
+    before="zeros",
     recognise=recognise,
 )
 def read(source: Source) -> Found:

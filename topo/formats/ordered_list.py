@@ -34,7 +34,6 @@ def recognise(source: Source) -> str | None:
 @reader(
     "ordered_list",
     "a list of masks without names (NPB, ToST and lottery-ticket pickles); needs a model",
-    rank=80,
     recognise=recognise,
 )
 def read(source: Source) -> Found:

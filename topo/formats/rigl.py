@@ -21,7 +21,7 @@ def recognise(source: Source) -> str | None:
     return None if _list(source) else "no list 'pruner' -> 'backward_masks'"
 
 
-@reader("rigl", "rigl-torch: pruner.backward_masks beside the weights", rank=42, recognise=recognise)
+@reader("rigl", "rigl-torch: pruner.backward_masks beside the weights", before="npz", recognise=recognise)
 def read(source: Source) -> Found:
     masks = _list(source) or []
     if not all(mask is None or isinstance(mask, Tensor) for mask in masks):

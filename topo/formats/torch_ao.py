@@ -37,7 +37,7 @@ def recognise(source: Source) -> str | None:
 @reader(
     "torch_ao",
     "torch.ao.pruning: sparsifier.state_dict(), or masks kept as parametrizations",
-    rank=44,
+    before="npz",
     recognise=recognise,
 )
 def read(source: Source) -> Found:

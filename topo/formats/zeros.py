@@ -42,7 +42,7 @@ def recognise(source: Source) -> str | None:
 @reader(
     "zeros",
     "zeros in the weights of a checkpoint: state dicts, safetensors, sharded or not",
-    rank=70,
+    before="ordered_list",
     recognise=recognise,
 )
 def read(source: Source) -> Found:
