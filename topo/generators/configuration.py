@@ -87,7 +87,7 @@ def mixing(rows: BitRows, groups: int = 1) -> Mixing:
     The overlap with the layer falls to what chance keeps (`expected_overlap`): rounds double until at most MOST_LEFT of
     what lies between is left. A layer is measured once in a process.
     """
-    key = hashlib.blake2b(rows.words, digest_size=16, key=repr((rows.shape, groups)).encode()).digest()
+    key = hashlib.blake2b(rows.words.tobytes(), digest_size=16, key=repr((rows.shape, groups)).encode()).digest()
     with _lock:
         found = _known.get(key)
     if found is None:
