@@ -81,6 +81,7 @@ def files_imported(path: Path) -> set[Path]:
 
 def test_every_room_has_a_floor_and_a_line_in_the_tree() -> None:
     rooms = {room for _, room in sources()}
+    assert not [room for room in rooms if (ROOT / "topo" / room).is_dir() and (ROOT / "topo" / f"{room}.py").exists()]
     assert rooms | {"_version"} == set(FLOOR)
     for room in rooms - {"kernels", "_version"}:
         assert re.search(rf"\b{room}(/|\.py)(\s|$)", PAGE), f"docs/architecture.md does not name {room}"

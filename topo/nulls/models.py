@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from topo._support.doors import called, check_flags, check_function, check_text
 from topo._support.registry import Registry
 from topo._support.seeds import as_rng, own_rng
 from topo.errors import TopoError
-from topo.generators import Drawn, generators
+from topo.generators import Drawn, checked_rows, generators
 from topo.generators.configuration import MOST_LEFT, mixing
 from topo.masks import BitRows, MaskSet
 from topo.wiring import Wiring, apart
 from topo.wiring.automorphisms import moved_by, renumbering
 
-nulls = Registry("null model")
+nulls = Registry("null model", "topo.nulls")
 
 _MOST = 100_000
 
@@ -43,7 +44,8 @@ class Null:
         if wiring is not None:
             wiring.check(masks)
         draws = own_rng(rng)
-        drawn = self.function(wiring or apart(masks), masks, draws)
+        plugin, known = f"null model '{self.name}'", wiring or apart(masks)
+        drawn = checked_rows(plugin, known, masks, called(plugin, "", self.function, known, masks, draws))
         return MaskSet(dict(drawn), provenance={"method": self.name})
 
     def remarks(self, masks: MaskSet, wiring: Wiring | None = None) -> list[str]:
@@ -62,6 +64,12 @@ def null(
     """Decorator: register a function (wiring, masks, rng) that yields (name, bit rows)."""
 
     def enter(function: Callable[..., Drawn]) -> Callable[..., Drawn]:
+        plugin = f"null model '{getattr(function, '__name__', function)}'"
+        check_text(plugin, keeps=keeps)
+        check_flags(plugin, wired=wired)
+        check_function(plugin, function, "wiring, masks, rng")
+        if told is not None:
+            check_function(plugin, told, "wiring, masks", documented=False)
         nulls.add(function.__name__)(Null(function, function.__name__, keeps, wired, told))
         return function
 
