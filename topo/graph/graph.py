@@ -191,13 +191,7 @@ def build_graph(
     *,
     weights: Mapping[str, Any] | None = None,
     threads: int | None = 1,
-) -> WiredGraph: 
-
-    >>> masks = topo.MaskSet({"a": np.array([[1, 1], [1, 0]]), "b": np.array([[1, 1]])})
-    >>> graph = topo.build_graph(masks, topo.chain(masks))
-    >>> [(block.name, block.kept, block.size) for block in graph.blocks]
-    [('a', 3, 4), ('b', 2, 2)]
-    """
+) -> WiredGraph: ...
 @overload
 def build_graph(
     masks: MaskSet,
