@@ -218,22 +218,21 @@ def test_lamp_draws_among_equal_weights_by_lot():
 
 
 def test_weights_that_cannot_be_scored_are_named_with_their_share():
-    model = odd()
-    masks = prune("snip", model, density=0.1, input_shape=SHAPE, batches=batches())
-    assert "notes" not in masks.provenance
-    plain = model.forward
-    model.forward = lambda x: (plain(x), model.own.sum() * torch.ones(len(x), 10))
-    masks = prune(
-        "snip",
-        model,
-        density=0.1,
-        batches=batches(),
-        output="1",
-        layers=list(SHAPES)[2:4],
-        ties="random",
-        wiring=topo.trace(odd(), SHAPE),
-    )
-    assert masks.provenance["notes"][-1].startswith("the output that counts does not depend on 'dressed.weight' (60.0%")
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.trunk, self.one, self.two = nn.Linear(64, 4), nn.Linear(4, 10), nn.Linear(4, 10)
+
+        def forward(self, x):
+            x = torch.tanh(self.trunk(x.flatten(1)))
+            return self.one(x), self.two(x)
+
+    torch.manual_seed(0)
+    masks = prune("snip", Heads(), density=0.1, batches=batches())
+    assert masks.provenance["notes"] == [
+        "the output that counts does not depend on 'two.weight' (11.9% of the parameters): all scores are 0"
+    ]
+    assert "notes" not in prune("magnitude", Heads(), density=0.1, input_shape=SHAPE).provenance
 
 
 # NaN

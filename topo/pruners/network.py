@@ -38,7 +38,7 @@ class Network:
     before any pruning (the same memory, if there is one round). input_shape: of one example, None if unknown. keep:
     parameters that this round keeps. known_wiring: None if the module is to be traced. held: how each weight holds its
     mask. output: the key of the output that counts, "" for the logits or the first tensor. reached: the weights on which
-    some derivative depended.
+    some derivative depended; None before there was one.
     """
 
     module: nn.Module
@@ -49,7 +49,7 @@ class Network:
     known_wiring: Wiring | None = None
     held: Mapping[str, Storage] = field(default_factory=dict)
     output: str = ""
-    reached: set[str] = field(default_factory=set)
+    reached: set[str] | None = None
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -103,12 +103,12 @@ class Network:
         """Gradient of a number with respect to the prunable weights; zeros for a weight that it does not depend on."""
         weights = list(self.weights.values())
         found = torch.autograd.grad(value, weights, allow_unused=True, **how)
-        self.reached.update(name for name, slope in zip(self.weights, found) if slope is not None)
+        self.reached = (self.reached or set()) | {n for n, slope in zip(self.weights, found) if slope is not None}
         return tuple(torch.zeros_like(w) if g is None else g for g, w in zip(found, weights))
 
     def notes(self) -> list[str]:
         """A line on weights that derivatives never reached, with their share: all their scores are 0."""
-        lost = [name for name in self.weights if name not in self.reached] if self.reached else []
+        lost = [name for name in self.weights if self.reached is not None and name not in self.reached]
         if not lost:
             return []
         share = sum(self.weights[name].numel() for name in lost) / sum(w.numel() for w in self.weights.values())
