@@ -37,8 +37,8 @@ class Network:
     weights: masked parameters by name, in network order; what earlier rounds pruned is 0 in them. dense: their values
     before any pruning (the same memory, if there is one round). input_shape: of one example, None if unknown. keep:
     parameters that this round keeps. known_wiring: None if the module is to be traced. held: how each weight holds its
-    mask. output: the key of the output that counts, "" for the logits or the first tensor. reached: the weights on which
-    some derivative depended; None before there was one.
+    mask. output: the key of the output that counts, "" for the logits or the first tensor. reached: the weights on
+    which some derivative depended; None before there was one.
     """
 
     module: nn.Module

@@ -112,7 +112,7 @@ def prune(
                     raise TopoError(f"pruner '{method}' keeps {count:,} parameters; it was asked for {kept:,}")
                 tell(1, 1, "done")
                 masks = {name: flags.cpu().numpy() for name, flags in chosen.items()}
-    provenance = {
+    provenance: dict[str, Any] = {
         "method": method,
         "model": carried_name(model),
         "options": {**values, "quota": quota if isinstance(quota, str) else dict(quota)},
