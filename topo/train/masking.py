@@ -46,6 +46,8 @@ class Masked(nn.Module):
         self._values: Tensor | None = None
 
     def forward(self, weight: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling() and _is_sharded(weight):  # outside of FSDP's own forward pass
+            return torch.where(_laid_as(self.mask, weight), weight, 0.0)
         return torch.where(self.mask, weight, 0.0)  # not weight * mask, which keeps NaN, infinities and -0.0
 
     def right_inverse(self, weight: Tensor) -> Tensor:
@@ -335,7 +337,7 @@ def strip_masks(model: nn.Module) -> nn.Module:
 
     Undoes `apply_masks` and torch.nn.utils.prune alike; the parameters are the same objects in the order that they had
     before `apply_masks`. Other parametrizations of a masked weight (weight norm) are baked in with its mask. Nothing
-    holds the weights at zero afterwards.
+    holds the weights at zero afterwards. WiringError for a model that is sharded (FSDP): strip its gathered copy.
 
     >>> masks = topo.generate("erk", "mlp:3-2-1", density=0.5)
     >>> model = topo.strip_masks(topo.apply_masks(topo.models.build("mlp:3-2-1"), masks))
@@ -343,7 +345,14 @@ def strip_masks(model: nn.Module) -> nn.Module:
     ['fc1.bias', 'fc1.weight', 'fc2.bias', 'fc2.weight']
     """
     inner = unwrapped(model)
-    for place, _ in list(_masked(inner)):
+    places = [place for place, _ in _masked(inner)]
+    sharded = next((place.name for place in places if any(map(_is_sharded, place.stored))), None)
+    if sharded is not None:
+        raise WiringError(
+            f"'{sharded}' is sharded (DTensor), and what shards it holds on to its masked form; gather the state dict "
+            "(torch.distributed.checkpoint.state_dict), load it into a masked model that is whole, and strip that"
+        )
+    for place in places:
         _strip(place)
     for module in inner.modules():
         for hook in list(module._forward_pre_hooks.values()):
@@ -455,7 +464,7 @@ def verify_masks(
         first = holder(inner, name)
         places = holders(inner, first) if first.stored else (first,)
         for place in [first, *(place for place in places[1:] if not place.is_plain)]:
-            weight = _weight(place).detach()
+            weight = _whole(place.weight)
             if weight.is_meta:
                 raise WiringError(f"'{place.name}' is on the meta device and has no values to verify")
             revived = ~tensor_of(masks[name], held, weight.device) & (weight != 0)
@@ -467,14 +476,10 @@ def verify_masks(
     return tuple(found)
 
 
-@torch.no_grad()
-def _weight(place: Holder) -> Tensor:
-    """The weight as a forward pass reads it, whole."""
-    there, stored = applied(place), place.stored
-    if there is not None and any(map(_is_sharded, stored)) and _alone(place):
-        return there(stored[0].full_tensor())  # type: ignore[attr-defined]
-    weight: Any = place.weight
-    return weight.full_tensor() if _is_sharded(weight) else weight
+def _whole(weight: Any) -> Tensor:
+    """A weight, gathered if it is sharded."""
+    whole: Tensor = weight.full_tensor() if _is_sharded(weight) else weight
+    return whole.detach()
 
 
 class FusedMasks:
