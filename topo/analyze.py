@@ -20,7 +20,6 @@ from topo.masks import MaskSet, as_mask_set
 from topo.metrics import Metric, chosen
 from topo.networks import find_wiring
 from topo.report import Number, Report, Row, Value
-from topo.report.numerals import finite
 from topo.wiring import Wiring, chain
 
 if TYPE_CHECKING:
@@ -93,6 +92,8 @@ def analyze(
         return [row.value for row in _rows(drawn, entries, unwired, name, None)]
 
     samples = _samples(masks, wiring, wanted, rng, numbers, threads, progress) if wanted else {}
+    for null in wanted:
+        notes += ladder.nulls[null].remarks(masks, wiring)
     scores, undefined = _scores(rows, samples)
     return Report(
         mask=name,
@@ -135,7 +136,7 @@ def _scores(
 ) -> tuple[list[dict[str, Any]], list[dict[str, str | None]]]:
     """The rows against the samples, and notes on what is undefined.
 
-    A number that is finite neither in the masks nor in any sample has no entry, nor has the error of another number.
+    What is a number neither in the masks nor in any sample has no entry, nor has the error of another number.
     """
     scores: list[dict[str, Any]] = []
     notes: list[dict[str, str | None]] = []
@@ -144,7 +145,7 @@ def _scores(
             if row.metric in _CERTIFICATES:
                 continue
             found = asdict(ladder.score(row.value, [numbers[place] for numbers in drawn]))
-            if not found["samples"] and not finite(row.value):
+            if not found["samples"] and row.value != row.value:
                 continue
             note = found.pop("note")
             about = {"metric": row.metric, "layer": row.layer}
