@@ -37,7 +37,8 @@ def solve_paths(
     """The most paths that `problem.total` parameters give while a fraction `active` of the nodes is alive.
 
     1. design: a core size for each pool, on the network at large (`topo.optimize.cores`);
-    2. sweeps: each layer in turn solved exactly (`solve_layer_rank1`), others fixed, active nodes covered; P never falls;
+    2. sweeps: each layer in turn solved exactly (`solve_layer_rank1`), the others fixed, active nodes covered;
+       P never falls;
     3. transfers of units from the layer where one is worth least to where it is worth most, while P grows.
     sweeps: at most so many in all; by default as many as take about a second.
 
