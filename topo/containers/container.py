@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 import stat
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from topo._support.order import in_order, names_before
 from topo._support.registry import Registry
 from topo.containers.tensors import Tensor
+from topo.containers.zip import entries_of
 from topo.errors import FormatError, TopoError
-
-if TYPE_CHECKING:
-    import zipfile
 
 MEGABYTE = 1_000_000
 # Files within files: a zip of gzipped files is two. A file that holds itself would go on for ever.
@@ -90,8 +89,6 @@ class File:
     @cached_property
     def entries(self) -> list[zipfile.ZipInfo]:
         """What a zip archive holds; FormatError if its directory is not kept by its bytes."""
-        from topo.containers.zip import entries_of
-
         return entries_of(self.data)
 
     @property

@@ -8,11 +8,10 @@ import zipfile
 from mmap import mmap
 from typing import BinaryIO
 
-from topo.containers.container import MEGABYTE
 from topo.errors import FormatError
 
 # zipfile keeps some ten times the size of the directory in memory; 64 MB are half a million entries.
-_LARGEST_DIRECTORY = 64 * MEGABYTE
+_LARGEST_DIRECTORY = 64_000_000
 
 
 def entries_of(data: bytes | mmap) -> list[zipfile.ZipInfo]:
