@@ -51,8 +51,8 @@ def same(a, b):
 def test_parse_input():
     assert parse_input("3x32x32") == (3, 32, 32)
     assert parse_input("784") == (784,)
-    for text in ("", "3x", "0x2", "3,32", "-1", "a"):
-        with pytest.raises(topo.TopoError, match="such as 3x32x32"):
+    for text in ("", "3x", "0x2", "3,", "-1", "a", "a=", "ids:", "a=3,a=4", "a=3,4", "ids=", "3x32x32,a=x"):
+        with pytest.raises(topo.TopoError, match=r"such as 3x32x32|given twice|come before"):
             parse_input(text)
 
 
@@ -91,6 +91,7 @@ def test_cache_that_cannot_be_written(tmp_path, monkeypatch):
     assert find_wiring("mlp:4-3").names == ("fc1.weight",)
 
 
+@pytest.mark.slow
 def test_cached_road_is_free_of_torch(cache):
     code = "import sys, topo.networks as n; w = n.find_wiring('mlp:4-3'); print('torch' in sys.modules, len(w.layers))"
     env = {**os.environ, "TOPO_CACHE_DIR": str(cache)}
@@ -146,7 +147,7 @@ def test_file_that_does_not_run(tmp_path):
 
 
 def test_own_network_needs_an_input_shape(own):
-    with pytest.raises(topo.TopoError, match="needs the shape of one input"):
+    with pytest.raises(topo.TopoError, match="needs an example of its argument 'input': the shape of one input"):
         find_wiring(f"{own}:net")
 
 

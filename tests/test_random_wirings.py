@@ -11,9 +11,10 @@ import pytest
 
 import naive
 from topo.graph import build_graph
+from topo.graph import paths as flow
+from topo.graph.arithmetic import Scaled
 from topo.masks import MaskSet
-from topo.metrics import flow, metrics
-from topo.metrics.arithmetic import Scaled
+from topo.metrics import metrics
 from topo.wiring import Join, Layer, Wiring
 
 pytestmark = pytest.mark.small

@@ -19,11 +19,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from topo import views
 from topo.errors import MaskError, TopoError, WiringError
-from topo.graph import Block, LayeredGraph, build_graph
+from topo.graph import Block, LayeredGraph, build_graph, paths, views
 from topo.masks import MaskSet, as_mask_set
-from topo.metrics import flow
 from topo.wiring import Join
 
 if TYPE_CHECKING:
@@ -169,7 +167,7 @@ def _of_units(graph: LayeredGraph, max_edges: float) -> networkx.DiGraph:
 
     assert graph.wiring is not None
     _check(sum(_joined(block) for _, block in graph.uses), max_edges)
-    live = flow.live(graph)
+    live = paths.live(graph)
     found = [(step, *_edges_of(step, live.forward)) for step in graph.steps]
     starts = set(graph.wiring.inputs.tolist())
     for step, wired in zip(graph.steps, graph.wiring.steps):
@@ -219,7 +217,7 @@ def _groups(graph: LayeredGraph) -> Iterator[tuple[int, str, str | None, list[in
 
 
 def _edges_of(step: Block | Join, live: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(from unit, to unit, multiplicity) of a step, each pair of units once. live: bool (units + 1,), reached ones."""
+    """(from unit, to unit, multiplicity) of a step, each pair of units once. live: bool (units + 2,), reached ones."""
     if isinstance(step, Join):
         heads = np.arange(len(step.operands[0])) // step.width + step.start
         sources, targets = np.concatenate(step.operands), np.tile(heads, len(step.operands))

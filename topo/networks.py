@@ -1,7 +1,9 @@
 """Networks by name: every way of saying which network is meant, and the module or the wiring that it stands for.
 
     resnet20, resnet18:classes=200,stem=tiny, mlp:784-300-100-10     built in (topo.models)
-    file.py:factory, package.module:factory                         a function or class that gives a torch module
+    file.py:factory, package.module:factory                         a function or class that gives a torch module, or
+                                                                    (module, example inputs)
+    file.py:factory:width=16,depth=2                                the same, called with arguments
     hf:FOLDER                                                       a folder with a transformers config.json
     wiring.json                                                     a wiring saved by Wiring.save (no module behind it)
 
@@ -12,15 +14,17 @@ passed over.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import json
 import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib.machinery import SourceFileLoader
@@ -30,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from topo._version import __version__
 from topo.errors import TopoError, WiringError
+from topo.input_spec import Input, Spec, parse_inputs, plain_shape, read_inputs
 from topo.models import build as build_named
 from topo.models import input_shape as named_shape
 from topo.models import names, prunable
@@ -38,22 +43,21 @@ from topo.wiring import Wiring
 if TYPE_CHECKING:
     from torch import nn
 
-_SHAPE = re.compile(r"[1-9][0-9]{0,8}(x[1-9][0-9]{0,8})*")
+_OWN = re.compile(r"(?P<head>.+?):(?P<factory>[^\W\d]\w*)(?::(?P<arguments>.*))?")
 
 
-def parse_input(text: str) -> tuple[int, ...]:
-    """The shape of one input, without the batch, as it is written on the command line.
+def parse_input(text: str) -> tuple[int, ...] | tuple[Input, ...]:
+    """The input of a network, without the batch, as it is written on the command line: a shape, or several inputs.
 
     >>> parse_input("3x32x32")
     (3, 32, 32)
+    >>> [str(item) for item in parse_input("a=1x8,b=ids:16")]
+    ['a=1x8', 'b=ids:16']
 
-    TopoError if `text` is no shape.
+    TopoError if `text` is not a valid shape.
     """
-    if not _SHAPE.fullmatch(text.strip()):
-        raise TopoError(
-            f"input shape '{text}' is none; write whole numbers of at least 1 with x between, such as 3x32x32"
-        )
-    return tuple(int(side) for side in text.strip().split("x"))
+    inputs = parse_inputs(text)
+    return plain_shape(inputs) or inputs
 
 
 def build(model: str, seed: int | None = None) -> nn.Module:
@@ -75,40 +79,52 @@ def build(model: str, seed: int | None = None) -> nn.Module:
         return build_named(model)
     if head == "hf" and colon:
         return _transformer(Path(tail).expanduser(), model)
-    if not colon or not tail.isidentifier() or not head:
+    own = _OWN.fullmatch(model)
+    if own is None:
         known = ", ".join(names())
         raise TopoError(
             f"no model is called '{model}'; built in are: {known}. Your own are written file.py:factory, "
-            "package.module:factory or hf:FOLDER"
+            "package.module:factory (with arguments: file.py:factory:width=16) or hf:FOLDER"
         )
-    return _own(head, tail, model)
+    return _own(own["head"], own["factory"], own["arguments"], model)
 
 
 def find_wiring(
-    model: str | Path | Wiring | nn.Module, input_shape: Sequence[int] | None = None, *, largest: int | None = None
+    model: str | Path | Wiring | nn.Module,
+    input_shape: Spec | None = None,
+    *,
+    inputs: str | Path | None = None,
+    largest: int | None = None,
 ) -> Wiring:
     """The wiring of a network: by name, of a torch module, or from a wiring's JSON file; a Wiring is given back.
 
-    input_shape: of one input, without the batch; built-in and most transformers networks have one of their own.
+    input_shape: of one input, or of several, without the batch, as `topo.trace` takes it; built-in networks, most of
+    transformers and those whose factory gives example inputs have their own. inputs: a file of example inputs in its
+    place (.json, .npz, .pt).
     largest: refuse to trace a built-in network with more parameters in its layers, for names that a stranger chose.
 
     TopoError if the name is unknown or the file is none; TraceError if the module cannot be traced.
     """
     if isinstance(model, Wiring):
         return model
-    if not isinstance(model, str | Path):
-        from topo.trace import trace
-
-        return trace(model, input_shape)
-    name = str(model)
-    if name.endswith(".json"):
-        return _saved(Path(name).expanduser())
-    if name.partition(":")[0].strip() in names():
-        return _built_in(name, tuple(input_shape) if input_shape is not None else named_shape(name), largest)
-    module = build(name)
+    if isinstance(model, str | Path) and str(model).endswith(".json"):
+        return _saved(Path(model).expanduser())
+    if isinstance(model, str | Path) and str(model).partition(":")[0].strip() in names() and inputs is None:
+        shape = plain_shape(read_inputs(input_shape)) if input_shape is not None else named_shape(str(model))
+        if shape is not None:
+            return _built_in(str(model), shape, largest)
     from topo.trace import trace
+    from topo.trace.inputs import inputs_in
 
-    return trace(module, input_shape).named(name)
+    module = build(str(model)) if isinstance(model, str | Path) else model
+    if inputs is not None:
+        if input_shape is not None:
+            raise TopoError("a shape and a file of example inputs are given; one of them says what the network takes")
+        args, kwargs = inputs_in(inputs)
+        found = trace(module, args=args, kwargs=kwargs)
+    else:
+        found = trace(module, input_shape)
+    return found.named(str(model)) if isinstance(model, str | Path) else found
 
 
 # -- built in, with a cache
@@ -149,7 +165,7 @@ def _cache_path(name: str, input_shape: tuple[int, ...]) -> Path | None:
         folder = Path(os.environ.get("TOPO_CACHE_DIR") or _user_cache())
         digest = hashlib.sha256(repr((name, input_shape, __version__)).encode())
         here = Path(__file__).parent
-        for source in sorted([here / "wiring.py", *here.glob("trace/*.py"), *here.glob("models/**/*.py")]):
+        for source in sorted([*here.glob("wiring/*.py"), *here.glob("trace/*.py"), *here.glob("models/**/*.py")]):
             digest.update(source.read_bytes())
     except (OSError, RuntimeError):  # no home folder, or the code is not in plain files
         return None
@@ -174,9 +190,11 @@ def _saved(path: Path) -> Wiring:
 # -- a user's own
 
 
-def _own(head: str, factory: str, model: str) -> nn.Module:
+def _own(head: str, factory: str, arguments: str | None, model: str) -> nn.Module:
     """What the factory of a Python file or module gives. A file may import its neighbours."""
     from torch import nn
+
+    from topo.trace.inputs import own_inputs
 
     path = Path(head).expanduser() if head.endswith(".py") else None
     with _importing_from(path.parent.resolve()) if path is not None else nullcontext():
@@ -185,10 +203,64 @@ def _own(head: str, factory: str, model: str) -> nn.Module:
         if not callable(make):
             own = [key for key, thing in vars(module).items() if callable(thing) and not key.startswith("_")]
             raise TopoError(f"'{model}' names no function '{factory}'; the module has: {', '.join(own) or 'none'}")
-        made = make if isinstance(make, nn.Module) else _run(make, f"the factory '{model}'")
+        given = _arguments(arguments or "", model)
+        if isinstance(make, nn.Module):
+            if given:
+                raise TopoError(f"'{model}' names a module that is there already, which takes no arguments")
+            made = make
+        else:
+            _check_arguments(make, given, model)
+            made = _run(partial(make, **given), f"the factory '{model}'")
+    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module):
+        made, inputs = made
+        _run(lambda: own_inputs(inputs), f"what the factory '{model}' gives beside its module")
+        made.topo_inputs = inputs  # type: ignore[assignment]
     if not isinstance(made, nn.Module):
-        raise TopoError(f"the factory '{model}' gave a {type(made).__name__}; it should give a torch.nn.Module")
+        raise TopoError(
+            f"the factory '{model}' gave a {type(made).__name__}; it should give a torch.nn.Module, "
+            "or (module, example inputs)"
+        )
     return made
+
+
+def _arguments(text: str, model: str) -> dict[str, Any]:
+    """The arguments of a factory, written width=16,act=relu; numbers, True, False, None and brackets are Python's."""
+    given: dict[str, Any] = {}
+    for item in re.split(r",(?![^\[(]*[\])])", text) if text else ():
+        key, sign, value = (part.strip() for part in item.partition("="))
+        if not sign or not key.isidentifier():
+            raise TopoError(f"'{model}': '{item.strip()}' is not a valid argument; write name=value, such as width=16")
+        if key in given:
+            raise TopoError(f"'{model}' has '{key}' twice; an argument is given once")
+        try:
+            given[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            given[key] = value
+    return given
+
+
+def _check_arguments(make: Callable[..., Any], given: dict[str, Any], model: str) -> None:
+    """TopoError that names an argument of the factory which is missing, or one that it does not take."""
+    try:
+        parameters = inspect.signature(make).parameters
+    except (TypeError, ValueError):
+        return
+    taken = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    needed = [name for name in taken if parameters[name].default is inspect.Parameter.empty]
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for name in given:
+            if name not in taken:
+                raise TopoError(
+                    f"the factory '{model}' takes no argument '{name}'; it takes {', '.join(taken) or 'none'}"
+                )
+    absent = [name for name in needed if name not in given]
+    if absent:
+        plain = model if not given else model.rpartition(":")[0]
+        written = ",".join([*(f"{n}={v}" for n, v in given.items()), *(f"{name}=VALUE" for name in absent)])
+        raise TopoError(
+            f"the factory '{model}' needs its argument{'s' * (len(absent) > 1)} {', '.join(map(repr, absent))}: "
+            f"write {plain}:{written}"
+        )
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from topo.cli import inputs
 from topo.cli.options import PLOT_ENDINGS, UsageError
 from topo.cli.output import Progress, deliver, quiet, say, wrote
 
@@ -15,7 +16,6 @@ _DATA = (".json", ".csv")
 def run(args: argparse.Namespace, options: dict[str, Any]) -> int:
     """Write the front as .json or .csv (JSON to standard output by default); of a figure, also the data beside it."""
     from topo.generate import maskable
-    from topo.networks import find_wiring
     from topo.optimize import Frontier, frontier, methods
     from topo.quotas import budgets
 
@@ -24,7 +24,8 @@ def run(args: argparse.Namespace, options: dict[str, Any]) -> int:
     ending = Path(args.out).suffix.lower() if args.out else ".json"
     if ending not in (*_DATA, *PLOT_ENDINGS):
         raise UsageError(f"a frontier is written as {', '.join((*_DATA, *PLOT_ENDINGS))}, not as '{args.out}'")
-    wiring = find_wiring(args.model, args.input)
+    wiring = inputs.wiring_of(args)
+    assert wiring is not None
     total = sum(budgets("uniform", maskable(wiring), density=args.density, sparsity=args.sparsity).values())
     chosen = methods["balance"].read(options)
     with Progress(not quiet(args), "frontier, point ") as progress:

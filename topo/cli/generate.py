@@ -77,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
     if rewires:
         source, wiring = _source(args, wiring)
     if scores := is_pruner(entry):
+        if args.inputs:
+            raise UsageError("pruners send one input through the network; give its shape by --input, not --inputs")
         given["threads"] = getattr(args, "threads", None)
     with Progress(not quiet(args), f"{args.method}, {'round' if scores else 'layer'} ") as progress:
         masks = generate(

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from topo.cli.options import UsageError
 from topo.errors import TopoError
 from topo.files import read_masks
 from topo.masks import MaskSet
@@ -26,7 +27,9 @@ def wiring_of(args: argparse.Namespace) -> Wiring | None:
         return None
     from topo.networks import find_wiring
 
-    return find_wiring(args.model, args.input)
+    if args.input is not None and args.inputs is not None:
+        raise UsageError("--input and --inputs both say what the network takes; give one of them")
+    return find_wiring(args.model, args.input, inputs=args.inputs)
 
 
 def read(path: str, args: argparse.Namespace, wiring: Wiring | None) -> MaskSet:
@@ -42,7 +45,8 @@ def network(masks: MaskSet, wiring: Wiring | None, args: argparse.Namespace) -> 
         return wiring, []
     model = masks.provenance.get("model")
     if not isinstance(model, str) or not model:
-        return None, ["--input says nothing without --model"] if args.input else []
+        given = next((option for option in ("input", "inputs") if getattr(args, option)), None)
+        return None, [f"--{given} says nothing without --model"] if given else []
     from topo import models
 
     numbers = [int(number) for number in re.findall(r"\d{1,12}", model)]
@@ -67,7 +71,7 @@ def _shape(value: Any) -> tuple[int, ...] | None:
     if not value:
         return None
     try:
-        shape = parse_input(value) if isinstance(value, str) else tuple(int(n) for n in value)
+        shape = tuple(int(n) for n in (parse_input(value) if isinstance(value, str) else value))  # type: ignore[arg-type]
     except (TypeError, ValueError):
         shape = (0,)
     if min(shape, default=0) < 1 or math.prod(shape) > _LARGEST_INPUT:

@@ -58,10 +58,14 @@ def network_options(made: argparse.ArgumentParser) -> None:
         "--model",
         metavar="M",
         help="the network: a built-in name (resnet20, resnet18:classes=200), mlp:784-300-100-10, file.py:factory, "
-        "package.module:factory, hf:FOLDER, or a wiring saved as .json",
+        "package.module:factory (with arguments: file.py:factory:width=16), hf:FOLDER, or a wiring saved as .json",
     )
     made.add_argument(
-        "--input", type=_shape, metavar="SHAPE", help="input of the network without the batch, as in 3x32x32"
+        "--input", type=_shape, metavar="SHAPE",
+        help="input of the network without the batch: 3x32x32, ids:16 (tokens), or several: a=1x8,b=ids:16",
+    )  # fmt: skip
+    made.add_argument(
+        "--inputs", metavar="FILE", help="example inputs of the network in its place: .json, .npz or .pt, by argument"
     )
     made.add_argument(
         "--format", metavar="NAME", help="format of the mask files, if it is not to be found out (topo list formats)"
@@ -85,7 +89,7 @@ def fraction(text: str) -> float:
     return value
 
 
-def _shape(text: str) -> tuple[int, ...]:
+def _shape(text: str) -> Any:
     from topo.networks import parse_input
 
     try:

@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
         from topo.networks import find_wiring
 
         try:
-            wiring = find_wiring(args.model, args.input or data.shape)
+            shape = args.input or (data.shape if args.inputs is None else None)
+            wiring = find_wiring(args.model, shape, inputs=args.inputs)
         except TraceError:  # masks by name need no wiring
             wiring = None
         masks = inputs.read(args.masks, args, wiring)

@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from topo.graph import Block, LayeredGraph
-from topo.metrics import flow, metric, shared
-from topo.metrics.floating import Floating, bands
+from topo.graph import Block, LayeredGraph, paths
+from topo.graph.floating import Floating, bands
+from topo.graph.memo import shared
+from topo.metrics import metric
 from topo.metrics.paths import log10_effective_paths
 from topo.report import Value
 
@@ -102,7 +103,7 @@ class _Weighted(Block):
         return self.powers
 
 
-def _walk(graph: LayeredGraph, power: int) -> flow.Walk:
+def _walk(graph: LayeredGraph, power: int) -> paths.Walk:
     """A walk that sums prod |w|**power over paths; gates open as the masks say."""
     assert graph.weights is not None
     steps = []
@@ -111,7 +112,7 @@ def _walk(graph: LayeredGraph, power: int) -> flow.Walk:
             same = {field.name: getattr(step, field.name) for field in fields(step)}
             step = _Weighted(**same, powers=Powers(step, graph.weights[step.name], power))
         steps.append(step)
-    return flow.Walk(replace(graph, steps=tuple(steps), memo={}), Floating, alive=flow.live(graph).forward)
+    return paths.Walk(replace(graph, steps=tuple(steps), memo={}), Floating, alive=paths.live(graph).forward)
 
 
 @shared
@@ -153,7 +154,7 @@ def _plain(graph: LayeredGraph, function: Callable[[LayeredGraph], Total], name:
         return Value(math.nan, why)
     mantissa, exponent = function(graph)
     if mantissa and not -1021 <= exponent <= 1024:
-        found = flow.log10((mantissa, exponent))
+        found = paths.log10((mantissa, exponent))
         return Value(math.nan, f"10**{found:.6g} is beyond the range of float64: see log10_{name}")
     return Value(math.ldexp(mantissa, exponent), None)
 
@@ -165,7 +166,7 @@ def _logarithm(graph: LayeredGraph, function: Callable[[LayeredGraph], Total]) -
         return Value(math.nan, why)
     total = function(graph)
     if total[0]:
-        return Value(flow.log10(total), None)
+        return Value(paths.log10(total), None)
     return Value(-math.inf, log10_effective_paths(graph).note or "every path crosses weights of 0")
 
 

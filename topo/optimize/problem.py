@@ -15,9 +15,9 @@ from topo.errors import TopoError
 from topo.graph import LayeredGraph, build_graph
 from topo.masks import MaskSet
 from topo.metrics import metrics
-from topo.metrics.paths import entropy_bound
+from topo.metrics.balance import entropy_bound
 from topo.optimize.bounds import Bound, upper_bound
-from topo.optimize.water import water_fill
+from topo.optimize.water_filling import water_fill
 from topo.quotas import budgets as quota_budgets
 from topo.wiring import Layer, Wiring
 

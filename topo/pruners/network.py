@@ -16,8 +16,11 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from topo import layout
 from topo.errors import TopoError
+from topo.input_spec import input_text, plain_shape, read_inputs
 from topo.models import prunable
+from topo.trace.inputs import carried_shape
 from topo.wiring import Wiring
 
 Batches = Sequence[tuple[Tensor, Tensor]]
@@ -119,7 +122,13 @@ def working_copy(
     for name in names:
         parameters[name].requires_grad_(True)
     weights = {name: parameters[name] for name in names}
-    return Network(module, weights, {}, tuple(input_shape) if input_shape is not None else None, 0, wiring)
+    inputs = read_inputs(input_shape) if input_shape is not None else ()
+    shape = plain_shape(inputs) if inputs else carried_shape(model)
+    if inputs and shape is None:
+        raise TopoError(
+            f"pruners send one input of numbers through the network, such as 3x32x32; not {input_text(inputs)}"
+        )
+    return Network(module, weights, {}, shape, 0, wiring)
 
 
 def read_batches(batches: Iterable[Any] | None, net: Network, method: str) -> Batches:
@@ -180,9 +189,7 @@ def output_first(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> dict[st
     for name, array in arrays.items():
         part = parts[name]
         if isinstance(part, _ConvTransposeNd):
-            inputs, outputs, *kernel = array.shape
-            grouped = array.reshape(part.groups, inputs // part.groups, outputs, *kernel).swapaxes(1, 2)
-            array = grouped.reshape(part.groups * outputs, inputs // part.groups, *kernel)
+            array = layout.output_first(array, part.groups)
         turned[name] = array
     return turned
 
@@ -200,9 +207,7 @@ def input_first(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> dict[str
     for name, array in arrays.items():
         part = parts[name]
         if isinstance(part, _ConvTransposeNd):
-            outputs, inputs, *kernel = array.shape
-            grouped = array.reshape(part.groups, outputs // part.groups, inputs, *kernel).swapaxes(1, 2)
-            array = grouped.reshape(part.groups * inputs, outputs // part.groups, *kernel)
+            array = layout.input_first(array, part.groups)
         turned[name] = array
     return turned
 

@@ -1,4 +1,4 @@
-"""Capturing a torch model as a graph: example inputs, the ladder of ways to capture, and what each of its inputs is.
+"""Capturing a torch model as a graph: the ladder of ways to capture, and what each of its inputs is.
 
 First `torch.export` (non-strict, in eval mode, without gradients and without decomposition); it works on fake
 tensors, so that weights are neither read nor copied, and a model on the meta device does as well. Then
@@ -8,12 +8,12 @@ tensors, so that weights are neither read nor copied, and a model on the meta de
 
 from __future__ import annotations
 
-import inspect
+import copy
 import io
 import logging
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
@@ -25,7 +25,6 @@ from torch.utils import _pytree as pytree
 
 from topo.errors import TraceError
 
-TOKENS = 8
 _LAST_RESORTS = ("torch.export.draft_export", "a recorded forward pass")
 
 
@@ -58,53 +57,13 @@ def first_names(module: nn.Module) -> dict[str, str]:
     return {name: first.setdefault(key, name) for name, key in pairs}
 
 
-# -- example inputs
-
-
-def example(
-    module: nn.Module,
-    input_shape: Sequence[int] | None,
-    args: Sequence[Any] | None,
-    kwargs: Mapping[str, Any] | None,
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of one forward pass: those given, or zeros of `input_shape`, or what a transformers config says."""
-    if args is not None or kwargs is not None:
-        args = () if args is None else (args,) if isinstance(args, Tensor) else tuple(args)
-        return args, dict(kwargs or {})
-    tensors = [*module.parameters(), *module.buffers()]
-    device = tensors[0].device if tensors else torch.device("cpu")
-    floating = next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
-    main = getattr(module, "main_input_name", None)
-    config = getattr(module, "config", None)
-    if config is not None and main == "pixel_values":
-        side = getattr(config, "image_size", None) or 224
-        height, width = side if isinstance(side, (list, tuple)) else (side, side)
-        shape = tuple(input_shape or (getattr(config, "num_channels", 3), height, width))
-        return (), {"pixel_values": torch.zeros(1, *shape, device=device, dtype=floating)}
-    if config is not None and main == "input_ids":
-        tokens = torch.ones(1, *(input_shape or (TOKENS,)), dtype=torch.long, device=device)
-        takes = inspect.signature(module.forward).parameters
-        made: dict[str, Any] = {"input_ids": tokens}
-        if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in takes:
-            made["decoder_input_ids"] = tokens
-        if "use_cache" in takes:
-            made["use_cache"] = False
-        return (), made
-    if input_shape is None:
-        raise TraceError(
-            f"tracing a {type(module).__name__} needs the shape of one input, such as (3, 32, 32) or --input 3x32x32, "
-            "or example inputs (args=, kwargs=)"
-        )
-    return (torch.zeros(1, *input_shape, device=device, dtype=floating),), {}
+# -- capture
 
 
 def batch_size(args: Any, kwargs: Any) -> int:
     """Length of the first axis of the first tensor that has more than one axis."""
     first = next((t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.dim() > 1), None)
     return int(first.shape[0]) if first is not None else 1
-
-
-# -- capture
 
 
 @dataclass(frozen=True)
@@ -120,22 +79,25 @@ class Captured:
     spec: Any
     note: str | None = None
 
-    def outputs(self, values: Any) -> list[Any]:
-        """The flat outputs that count: logits, else last_hidden_state, else all."""
-        flat = [pytree.tree_leaves(values)[i] for i in self.kept]
+    @property
+    def used(self) -> list[int]:
+        """Which of the graph's flat outputs count: logits and predictions, else last_hidden_state, else all."""
         try:
-            tree = pytree.tree_unflatten(list(range(len(flat))), self.spec)
+            tree = pytree.tree_unflatten(list(self.kept), self.spec)
         except (TypeError, ValueError):
-            return flat
-        for key in ("logits", "last_hidden_state"):
-            found = tree.get(key) if isinstance(tree, Mapping) else getattr(tree, key, None) if _fields(tree) else None
-            if found is not None:
-                return [flat[i] for i in pytree.tree_leaves(found)]
-        return flat
+            return self.kept
+        named = tree if isinstance(tree, Mapping) else vars(tree) if is_dataclass(tree) else {}
+        named = tree._asdict() if hasattr(tree, "_asdict") else named
+        for chosen in ([k for k in named if "logits" in str(k) or str(k).startswith("pred_")], ["last_hidden_state"]):
+            found = [at for at in pytree.tree_leaves([named.get(key) for key in chosen]) if at is not None]
+            if found:
+                return found
+        return self.kept
 
-
-def _fields(tree: Any) -> bool:
-    return is_dataclass(tree) or hasattr(tree, "_fields")
+    def outputs(self, values: Any) -> list[Any]:
+        """The flat outputs that count."""
+        flat = pytree.tree_leaves(values)
+        return [flat[i] for i in self.used]
 
 
 def capture(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Captured:
@@ -145,6 +107,8 @@ def capture(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     if args and isinstance(args[0], Tensor) and args[0].is_floating_point() and not kwargs:
         if any(isinstance(part, nn.Embedding) for part in module.modules()):
             tries.append(("torch.export with integer inputs", _exported, (args[0].to(torch.long), *args[1:])))
+    if any(parameter.is_meta for parameter in module.parameters()):
+        tries.append(("torch.export on a pretended CPU", _pretended, args))
     tries += [("torch.export.draft_export", _drafted, args), ("a recorded forward pass", _recorded, args)]
     for title, way, given in tries:
         try:
@@ -169,6 +133,25 @@ def capture(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 def _exported(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Captured:
     return _from_program(torch.export.export(module, args, kwargs, strict=False), module)
+
+
+def _pretended(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Captured:
+    """For models on the meta device whose own code makes tensors on the CPU: all is on a CPU that holds no numbers."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        copied = copy.deepcopy(module)
+        for part in copied.modules():
+            for name, weight in part._parameters.items():
+                if weight is not None and weight.is_meta:
+                    part._parameters[name] = nn.Parameter(torch.empty_like(weight, device="cpu"), weight.requires_grad)
+            for name, buffer in part._buffers.items():
+                if buffer is not None and buffer.is_meta:
+                    part._buffers[name] = torch.empty_like(buffer, device="cpu")
+        given = pytree.tree_map_only(
+            Tensor, lambda t: mode.from_tensor(torch.empty_like(t, device="cpu")), (args, kwargs)
+        )
+    return _from_program(torch.export.export(copied, *given, strict=False), module)
 
 
 def _drafted(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Captured:

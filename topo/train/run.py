@@ -21,6 +21,7 @@ from topo.files import write_masks
 from topo.masks import MaskSet, as_mask_set
 from topo.models.calling import scores_of
 from topo.pruners.initial import rescale
+from topo.trace.inputs import carried_name
 from topo.train.feed import mixed
 from topo.train.fit import Fit, Progress
 from topo.train.folder import SCHEMA, Folder, environment
@@ -140,7 +141,7 @@ def on_threads(count: int | None) -> Iterator[None]:
 def built(model: str | nn.Module, seed: int) -> tuple[nn.Module, str]:
     """The module and its name; a named one with the weights that torch.manual_seed(seed) gives it."""
     if isinstance(model, nn.Module):
-        return model, type(unwrapped(model)).__name__
+        return model, carried_name(model)
     network = networks.build(str(model), seed)
     if any(parameter.is_meta for parameter in network.parameters()):
         raise TrainingError(f"the model '{model}' is built without weights; give a module with weights")
