@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -299,13 +299,12 @@ class Fit:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds: plain tensors, numbers and texts, by the parameters' names."""
-        held = self.optimizer.state_dict()
         return {
             "schema": SCHEMA,
             "epoch": self.epoch,
             "taken": self.taken,
             "model": {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()},
-            "optimizer": {self.names[place]: values for place, values in held["state"].items()},
+            "optimizer": by_name(self.optimizer.state_dict(), self.names),
             "average": None if self.average is None else dict(zip(self.names, self.average)),
             "statistics": self.statistics,
             "scaler": self.scaler.state_dict(),
@@ -316,16 +315,28 @@ class Fit:
         """Go on from a checkpoint."""
         with in_one_line("the checkpoint is not of this model"):
             self.model.load_state_dict(state["model"])
-            place = {name: number for number, name in enumerate(self.names)}
-            known = {place[name]: values for name, values in state["optimizer"].items()}
-            groups = self.optimizer.state_dict()["param_groups"]
-            self.optimizer.load_state_dict({"state": known, "param_groups": groups})
+            self.optimizer.load_state_dict(in_order(state["optimizer"], self.names))
             if self.average is not None:
                 _overwrite(self.average, [state["average"][name] for name in self.names])
             self.statistics = {name: value.to(self.ranks.device) for name, value in state["statistics"].items()}
             self.scaler.load_state_dict(state["scaler"])
         self.taken, self.epoch = int(state["taken"]), int(state["epoch"])
         self.history = [dict(row) for row in state["history"]]
+
+
+def by_name(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """An optimizer's state under the names of its parameters: their order depends on how a model got its masks."""
+    groups = [{**group, "params": [names[at] for at in group["params"]]} for group in state["param_groups"]]
+    return {"state": {names[at]: values for at, values in state["state"].items()}, "param_groups": groups}
+
+
+def in_order(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The way back, for parameters in this order."""
+    groups = [{**group, "params": list(range(len(names)))} for group in state["param_groups"]]
+    return {
+        "state": {at: state["state"][name] for at, name in enumerate(names) if name in state["state"]},
+        "param_groups": groups,
+    }
 
 
 @torch.no_grad()

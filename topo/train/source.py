@@ -121,9 +121,7 @@ class Loaders:
         self.steps = self.counts["train"]
         sampler = getattr(loaders["train"], "sampler", None)
         if ranks.world > 1 and not hasattr(sampler, "num_replicas"):
-            raise TrainingError(
-                "several processes train: without a DistributedSampler their DataLoaders agree"
-            )
+            raise TrainingError("several processes train: without a DistributedSampler their DataLoaders agree")
         held = getattr(loaders["train"], "dataset", loaders["train"])
         self.name = f"{type(loaders['train']).__name__} of {type(held).__name__}"
         digest = _digest(loaders)
