@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from topo.errors import MaskError, TrainingError, WiringError
+from topo.errors import TrainingError, WiringError
 from topo.masks import MaskSet, as_mask_set
 from topo.models.holders import unwrapped
 from topo.train.masking import fitted, tensor_of, verify_masks
@@ -45,7 +45,7 @@ class MaskCallback:
     >>> callback.masks.density
     0.5
 
-    MaskError if there is no mask; WiringError for masks that do not fit, or for a weight that is no plain parameter;
+    WiringError for masks that do not fit, or for a weight that is no plain parameter;
     TrainingError if a pruned weight came alive.
     """
 
@@ -57,8 +57,6 @@ class MaskCallback:
 
     def __init__(self, masks: MaskSet | Mapping[str, Any], wiring: Wiring | None = None) -> None:
         self.masks, self.wiring = as_mask_set(masks), wiring
-        if not len(self.masks):
-            raise MaskError("there is no mask to keep in force")
         self.model: nn.Module | None = None
         self._held: list[tuple[nn.Parameter, Tensor]] = []
         self._handles: list[Any] = []

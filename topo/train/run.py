@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -162,6 +162,11 @@ def prepared(
 ) -> Fit:
     """The model on its device, initialised and masked, ready to train from epoch `first`."""
     network, task = unwrapped(model), task or Task()
+    if recipe.best_on == "val" and "val" not in source.parts:
+        raise TrainingError(
+            f"the recipe '{recipe.name}' has best_on = 'val' and '{source.name}' has no validation part; val = 0.1 "
+            "holds out a tenth of the training images"
+        )
     if any(parameter.is_meta for parameter in network.parameters()):
         raise TrainingError(f"the model {type(network).__name__} is on the meta device and has no weights to train")
     with in_one_line(f"the model does not go to {here.device}"):
@@ -255,7 +260,7 @@ def carry_out(fit: Fit, folder: Folder | None, progress: Progress | None, keep: 
     """The epochs that are left, each with its files; the weights after epoch `keep`, which rewind.pt holds too."""
     left = "no run folder was given, so no checkpoint is left"
     kept: State | None = None
-    with _equal_bits(fit.recipe.deterministic), _tensorboard(folder, fit.epoch) as log:
+    with _equal_bits(fit.recipe.deterministic, fit.choices.compile != "off"), _tensorboard(folder, fit.epoch) as log:
         while True:
             if keep == fit.epoch:
                 kept = {name: tensor.detach().cpu().clone() for name, tensor in fit.model.state_dict().items()}
@@ -284,21 +289,24 @@ def carry_out(fit: Fit, folder: Folder | None, progress: Progress | None, keep: 
 
 
 @contextmanager
-def _equal_bits(asked: bool) -> Iterator[None]:
+def _equal_bits(asked: bool, compiled: bool) -> Iterator[None]:
     """torch's deterministic kernels inside, where the recipe promises equal bits; torch warns where it has none."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    memory: Any = torch.utils.deterministic
-    filled = memory.fill_uninitialized_memory
-    workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    before, memory = torch.get_deterministic_debug_mode(), cast(Any, torch.utils.deterministic)
+    filled, workspace = memory.fill_uninitialized_memory, os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    # The debug mode is use_deterministic_algorithms(warn_only=True) without importing the compiler (two seconds).
     with torch.backends.cudnn.flags(enabled=True, benchmark=not asked, deterministic=asked):
         try:
             if asked:
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only so
-                memory.fill_uninitialized_memory = False  # writes into memory that nothing reads
+                memory.fill_uninitialized_memory = False  # it writes into memory that nothing reads
+                torch.set_deterministic_debug_mode("warn")
+            if asked and compiled:
                 torch.use_deterministic_algorithms(True, warn_only=True)
             yield
         finally:
-            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+            if asked and compiled:
+                torch.use_deterministic_algorithms(False)
+            torch.set_deterministic_debug_mode(before)
             memory.fill_uninitialized_memory = filled
             if workspace is None:
                 os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
