@@ -7,30 +7,47 @@ rate rewinding: keep the trained weights, replay the schedule).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import ceil, log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from topo._support.seeds import as_rng
-from topo.data import Dataset, load
+from topo.data import Dataset
 from topo.errors import TrainingError
 from topo.files import write_masks
 from topo.masks import MaskSet
+from topo.models.calling import Batch
 from topo.models.holders import holder, unwrapped
 from topo.models.stored import Storage
-from topo.pruners.parameters import masked_parameters
+from topo.pruners.parameters import Example, masked_parameters
 from topo.pruners.selection import Lots, top
 from topo.train.fit import Progress
 from topo.train.folder import Folder
 from topo.train.masking import laid_aside, put_back, together
+from topo.train.modes import modes_kept
 from topo.train.ranks import ranks
 from topo.train.recipe import Recipe, find_recipe
 from topo.train.record import Record
-from topo.train.run import State, begin, built, carry_out, described, on_threads, prepared
+from topo.train.run import (
+    State,
+    begin,
+    built,
+    carry_out,
+    described,
+    finish,
+    on_threads,
+    prepared,
+    recorded,
+    try_out,
+)
+from topo.train.source import source_of
+from topo.train.task import Loss, Task
 
 if TYPE_CHECKING:
     from topo.wiring import Wiring
@@ -82,7 +99,7 @@ def smallest_pruned(
 
 def imp(
     model: str | nn.Module,
-    data: str | Path | Dataset,
+    data: str | Path | Dataset | Any,
     *,
     density: float,
     fraction: float = 0.2,
@@ -98,6 +115,8 @@ def imp(
     rng: int | np.random.Generator = 0,
     threads: int | None = None,
     progress: Progress | None = None,
+    loss: Loss | None = None,
+    output: str | int | None = None,
 ) -> Tickets:
     """Iterative magnitude pruning down to a density, exactly round(density * size) weights.
 
@@ -119,7 +138,7 @@ def imp(
     TrainingError for a density outside 0 .. 1, a fraction outside 0 .. 1 or a rewind epoch outside the recipe's.
     """
     chosen = find_recipe(recipe)
-    chosen = chosen if epochs is None else chosen.for_epochs(chosen.changed(epochs=epochs).epochs)
+    chosen = chosen if epochs is None else chosen.for_epochs(epochs)
     if not 0 < density < 1:
         raise TrainingError(f"density {density} is none to prune to; it should be above 0 and below 1")
     if not 0 < fraction < 1:
@@ -129,10 +148,13 @@ def imp(
     if not 0 <= rewind_epoch < chosen.epochs:
         raise TrainingError(f"rewind_epoch is {rewind_epoch}; the recipe has epochs 0 to {chosen.epochs - 1} to go to")
     seed = int(rng) if isinstance(rng, int | np.integer) else int(rng.integers(2**31))
-    with on_threads(threads), ranks(device) as here:
+    with on_threads(threads), ranks(device) as here, ExitStack() as after:
         network, name = built(model, seed)
-        inner, dataset = unwrapped(network), load(data)
-        held, found = masked_parameters(inner, wiring=wiring, input_shape=dataset.shape, layers=layers)
+        after.enter_context(modes_kept(unwrapped(network)))
+        inner, source, task = unwrapped(network), source_of(data, chosen, here), Task(loss, output)
+        if any(nn.parameter.is_lazy(parameter) for parameter in inner.parameters()):
+            try_out(inner.to(here.device), source, task)
+        held, found = masked_parameters(inner, wiring=wiring, example=_example(inner, source.first()), layers=layers)
         with laid_aside(inner, None, found) as there:
             masks = _start(there, held)
             budgets = _budgets(masks, density, fraction)
@@ -149,16 +171,16 @@ def imp(
                 path = None if out is None else Path(out) / f"level_{level:02d}"
                 # Level 0 draws the weights and trains from the start.
                 level_recipe, first = (chosen.changed(init="as_built"), rewind_epoch) if level else (chosen, 0)
-                fit = prepared(inner, dataset, every, level_recipe, here, seed, found, first)
+                fit = prepared(inner, source, every, level_recipe, here, seed, found, first, task)
                 folder = Folder(path) if path is not None and here.first else None
-                config = described(name, dataset, every, level_recipe, seed)
+                config = described(name, fit, every)
                 config["imp"] = {"level": level, "fraction": fraction, "rewind": rewind, "rewind_epoch": rewind_epoch}
                 begin(fit, folder, config, every, resume, path)
                 kept = carry_out(fit, folder, _named(progress, level, len(budgets)), None if level else rewind_epoch)
                 if not level:
                     rewound = kept if kept is not None else Folder(_there(path)).read_checkpoint("rewind.pt")["model"]
-                fit.settle()
-                records.append(Record(every, level_recipe, tuple(fit.history), seed, str(here.device), path))
+                finish(fit, folder)
+                records.append(Record(**recorded(fit, every), folder=path))
                 if folder is not None:
                     folder.write_json("summary.json", records[-1].summary())
                 here.wait()
@@ -197,6 +219,15 @@ def _budgets(masks: MaskSet, density: float, fraction: float) -> tuple[int, ...]
             f"{masks.kept:,} already"
         )
     return tuple(keep for keep in budgets if keep < masks.kept)
+
+
+def _example(model: nn.Module, batch: Batch) -> Example:
+    """One example of a batch as the arguments of the model, where the model is."""
+    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    inputs = batch.to(device).inputs
+    if isinstance(inputs, Mapping):
+        return (), {name: part[:1] for name, part in inputs.items()}
+    return tuple(part[:1] for part in (inputs if isinstance(inputs, tuple | list) else (inputs,))), {}
 
 
 def _weights(model: nn.Module, held: dict[str, Storage]) -> dict[str, np.ndarray]:
