@@ -273,7 +273,9 @@ class Round:
                 cells.append((i, group.start + int(np.argmax(behind[group]))))
             for j in columns:
                 group = slice(j // per_row * per_column, (j // per_row + 1) * per_column)
-                cells.append((group.start + int(np.argmax(ahead[group])), j))
+                best = np.argsort(-ahead[group], kind="stable")[: int(np.isfinite(ahead[group]).sum())]
+                least = self.problem.fan_in(name)
+                cells += [(group.start + int(best[k % len(best)]), j) for k in range(least if len(best) else 0)]
             if cells:
                 sources, targets = np.array(cells).T
                 self.add([Cells(name, sources, targets, np.zeros(len(cells)))])
