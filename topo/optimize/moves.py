@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topo.errors import TopoError
+from topo.errors import NotFound
 from topo.graph import Block, WiredGraph, columns_to_inputs, paths
 from topo.masks import BitRows, MaskSet
 from topo.optimize.interchangeable import Streams
@@ -228,7 +228,9 @@ class Round:
         value, owner, place = np.concatenate(values), np.concatenate(owners), np.concatenate(places, axis=1)
         worst = np.argsort(value, kind="stable")[:many]
         if len(worst) == 0:
-            raise TopoError(f"{many} parameters are too many, but none can go: constraints hold them all")
+            raise NotFound(
+                f"no masks of {self.problem.told()} were found: constraints hold more; other masks may exist"
+            )
         self.changed = True
         for k in np.unique(owner[worst]):
             targets, columns = place[:, worst[owner[worst] == k]]

@@ -25,7 +25,7 @@ def open_path(work: Round) -> None:
     outputs = work.rng.permutation(work.problem.wiring.outputs)
     best = outputs[np.argmin(ways.ahead[outputs])]
     if not np.isfinite(ways.ahead[best]):
-        raise TopoError("no path from an input to an output can be made")
+        raise TopoError("no path leads from an input to an output of this network, whatever is kept")
     _put(work, ways.to(int(best)))
 
 
