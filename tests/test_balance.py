@@ -610,7 +610,7 @@ def test_a_dense_last_layer_under_a_pattern_and_a_least_fan_in(least: int) -> No
 
 
 def test_a_search_that_fails_says_so_and_offers_what_it_found() -> None:
-    """Beside a dense layer all 64 units of the last stream live, with two weights each; whether 948 do, is not known."""
+    """Beside a dense layer all 64 units before it live, with two weights each; whether 948 do is not known."""
     with pytest.raises(NotFound) as caught:
         generate("balance", "resnet20", density=0.0035, min_fan_in=2, dense="fc.weight", rng=0)
     said = str(caught.value)

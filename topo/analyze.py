@@ -60,6 +60,11 @@ def analyze(
     from them, see `topo.nulls`. rng: draws the samples; they are the same on any number of threads, and those of one
     null model whatever others are asked for.
 
+    >>> masks = topo.MaskSet({"a": np.array([[1, 1], [1, 0]]), "b": np.array([[1, 1]])})
+    >>> report = topo.analyze(masks, topo.chain(masks), metrics="paths")
+    >>> report.network["effective_paths"], [layer["kept"] for layer in report.layers]
+    (3, [3, 2])
+
     Raises TopoError for an unknown metric, view or null model, and for a null model that needs a wiring that is not
     there; WiringError naming the first layer at which masks and wiring differ.
     """

@@ -1,4 +1,4 @@
-"""G1, the design: the size of a dense core in each stream, on the network at large."""
+"""The design of mode "paths": the size of a dense core in each pool, on the network at large."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from topo.errors import TopoError
-from topo.optimize.interchangeable import Streams
+from topo.optimize.interchangeable import InterchangeableUnits
 from topo.optimize.problem import Problem
 from topo.wiring import Join, Layer
 
@@ -18,7 +18,7 @@ _EXCHANGES = 6
 
 @dataclass(frozen=True, eq=False)
 class Design:
-    """core, active: units of each stream, int64. units: layer -> parameters. taps: most parameters of a core kernel."""
+    """core, active: units of each pool, int64. units: layer -> parameters. taps: most parameters of a core kernel."""
 
     core: np.ndarray
     active: np.ndarray
@@ -26,44 +26,44 @@ class Design:
     taps: int
 
 
-def design(problem: Problem, streams: Streams, fraction: float) -> Design:
+def design(problem: Problem, pools: InterchangeableUnits, fraction: float) -> Design:
     """Core sizes for the most paths with a fraction of the network's nodes alive.
 
-    Where the budget cannot cover all units, all streams are cut to one size, the largest that fits, and where it does
+    Where the budget cannot cover all units, all pools are cut to one size, the largest that fits, and where it does
     not fit between so few nodes, more are alive. Cores whose kernels are full cost much: with a tight budget thinner
     ones are tried.
     """
     assert problem.total is not None
-    sizes = streams.sizes
-    free = ~streams.terminal
+    sizes = pools.sizes
+    free = ~pools.terminal
     full = sizes.copy()
-    best = _best(problem, streams, full)
+    best = _best(problem, pools, full)
     if best is None:
         low, high = 1, int(sizes[free].max(initial=1))
         while low < high:
             middle = (low + high + 1) // 2
-            if _best(problem, streams, np.where(free, np.minimum(sizes, middle), sizes)) is None:
+            if _best(problem, pools, np.where(free, np.minimum(sizes, middle), sizes)) is None:
                 high = middle - 1
             else:
                 low = middle
         full = np.where(free, np.minimum(sizes, low), sizes)
-        best = _best(problem, streams, full)
+        best = _best(problem, pools, full)
     if best is None:
         raise TopoError(f"{problem.total} parameters cannot cover one unit of each layer, all inputs and all outputs")
     if fraction >= 1:
         return best[1]
-    weights = _nodes(problem, streams)
+    weights = _nodes(problem, pools)
     wanted = fraction * float(weights @ sizes)
     found = []
-    for active in (_first(problem, streams, way, weights, wanted) for way in _ways(best[1].core, full, free)):
-        trial = None if active is None else _best(problem, streams, active)
+    for active in (_first(problem, pools, way, weights, wanted) for way in _ways(best[1].core, full, free)):
+        trial = None if active is None else _best(problem, pools, active)
         if trial is not None:
             found.append((max(float(weights @ trial[1].active) - 1.02 * wanted, 0.0), -trial[0], trial[1]))
     return min(found, key=lambda one: one[:2])[2] if found else best[1]
 
 
 def _ways(core: np.ndarray, full: np.ndarray, free: np.ndarray) -> list[list[np.ndarray]]:
-    """Ways from one active unit in each stream to all: past the core, and in equal shares."""
+    """Ways from one active unit in each pool to all: past the core, and in equal shares."""
     parts, least = np.linspace(0, 1, 1 + 2 * int(full.max(initial=1))), np.minimum(1, full)
     along = [np.rint(least + part * (core - least)) for part in parts]
     along += [np.rint(core + part * (full - core)) for part in parts[1:]]
@@ -72,41 +72,41 @@ def _ways(core: np.ndarray, full: np.ndarray, free: np.ndarray) -> list[list[np.
 
 
 def _first(
-    problem: Problem, streams: Streams, way: list[np.ndarray], weights: np.ndarray, wanted: float
+    problem: Problem, pools: InterchangeableUnits, way: list[np.ndarray], weights: np.ndarray, wanted: float
 ) -> np.ndarray | None:
     """The first stage of a way with as many nodes as wanted that has room for the parameters; None if none has."""
     assert problem.total is not None
     for active in way:
-        if weights @ active >= wanted - 0.5 and _room(problem, streams, active) >= problem.total:
+        if weights @ active >= wanted - 0.5 and _room(problem, pools, active) >= problem.total:
             return active
     return None
 
 
-def _nodes(problem: Problem, streams: Streams) -> np.ndarray:
-    """(streams,): nodes, as `effective_nodes` counts them, of each strand of a stream."""
-    wiring, nodes = problem.wiring, np.zeros(len(streams.sizes))
+def _nodes(problem: Problem, pools: InterchangeableUnits) -> np.ndarray:
+    """(pools,): nodes, as `effective_nodes` counts them, of each tie of a pool."""
+    wiring, nodes = problem.wiring, np.zeros(len(pools.sizes))
     read = [step.reads for k, step in enumerate(wiring.steps) if isinstance(step, Layer) and k not in wiring.shortcuts]
     for units in [*(np.unique(reads[reads >= 0]) for reads in read), wiring.outputs]:
-        nodes += np.bincount(streams.of(units), minlength=len(nodes))
-    return nodes / np.maximum(streams.sizes, 1)
+        nodes += np.bincount(pools.of(units), minlength=len(nodes))
+    return nodes / np.maximum(pools.sizes, 1)
 
 
-def _room(problem: Problem, streams: Streams, active: np.ndarray) -> float:
+def _room(problem: Problem, pools: InterchangeableUnits, active: np.ndarray) -> float:
     """How many parameters find a place between so many active units."""
-    room, share = 0.0, active / np.maximum(streams.sizes, 1)
+    room, share = 0.0, active / np.maximum(pools.sizes, 1)
     for name in problem.names:
         layer = problem.layer(name)
         made = np.arange(layer.start, layer.stop)
-        ins, outs = (float(share[streams.of(units[units >= 0])].sum()) for units in (layer.reads, made))
+        ins, outs = (float(share[pools.of(units[units >= 0])].sum()) for units in (layer.reads, made))
         room += ins * outs * layer.taps / layer.groups
     return room
 
 
-def _best(problem: Problem, streams: Streams, active: np.ndarray) -> tuple[float, Design] | None:
+def _best(problem: Problem, pools: InterchangeableUnits, active: np.ndarray) -> tuple[float, Design] | None:
     """(log paths, design) with these active units; None if covering them does not fit."""
     from topo.kernels.cores import best_cores
 
-    names, net = _network(problem, streams)
+    names, net = _network(problem, pools)
     for most in range(max(problem.layer(name).taps for name in problem.names), 0, -1):
         thin = (*net[:8], np.minimum(net[8], most), *net[9:])
         core, units = np.ones(len(active), np.int64), np.zeros(len(net[0]))
@@ -120,19 +120,19 @@ def _best(problem: Problem, streams: Streams, active: np.ndarray) -> tuple[float
     return None
 
 
-def _network(problem: Problem, streams: Streams) -> tuple[list[str | None], tuple[np.ndarray, ...]]:
+def _network(problem: Problem, pools: InterchangeableUnits) -> tuple[list[str | None], tuple[np.ndarray, ...]]:
     """(layer of each step, the network at large as `topo.kernels.cores` reads it)."""
     wiring = problem.wiring
     number: dict[tuple[int, int], int] = {}
 
     def nodes(units: np.ndarray) -> list[tuple[int, float]]:
-        """(node, units of `units` for each of its strands) of the nodes that an array of units names."""
+        """(node, units of `units` for each of its ties) of the nodes that an array of units names."""
         found = []
         for tensor, where, _ in wiring.groups.parts(units):
-            mine, many = np.unique(streams.of(units[where]), return_counts=True)
-            for stream, count in zip(mine.tolist(), many.tolist()):
-                node = number.setdefault((tensor, stream), len(number))
-                found.append((node, count / len(streams.members[stream])))
+            mine, many = np.unique(pools.of(units[where]), return_counts=True)
+            for pool, count in zip(mine.tolist(), many.tolist()):
+                node = number.setdefault((tensor, pool), len(number))
+                found.append((node, count / len(pools.members[pool])))
         return found
 
     names: list[str | None] = []
@@ -143,8 +143,8 @@ def _network(problem: Problem, streams: Streams) -> tuple[list[str | None], tupl
         made = nodes(np.arange(step.start, step.stop))
         if isinstance(step, Join):
             read = step.operands if step.kind == "add" else step.operands[:1] if step.kind == "gate" else ()
-            target = {stream: node for (tensor, stream), node in number.items() if tensor == index + 1}
-            source = {node: stream for (_, stream), node in number.items()}
+            target = {pool: node for (tensor, pool), node in number.items() if tensor == index + 1}
+            source = {node: pool for (_, pool), node in number.items()}
             into = [pair for operand in read for pair in nodes(operand) if source.get(pair[0], -1) in target]
             made = [(target[source[node]], 1.0) for node, _ in into]
             kind.append(1)
@@ -161,11 +161,11 @@ def _network(problem: Problem, streams: Streams) -> tuple[list[str | None], tupl
             into = nodes(step.reads)
             depthwise = step.groups > 1 and step.shape[1] == 1
             kind.append(2 if depthwise else 0)
-            rows, columns = streams.needs[index]
+            rows, columns = pools.needs[index]
             row_need.append(rows)
-            streams_of = streams.of(np.arange(step.start, step.stop))
-            stream_of = {node: stream for (_, stream), node in number.items()}
-            needs = [bool(columns[streams_of == stream_of[node]].any()) for node, _ in made]
+            pools_of = pools.of(np.arange(step.start, step.stop))
+            pool_of = {node: pool for (_, pool), node in number.items()}
+            needs = [bool(columns[pools_of == pool_of[node]].any()) for node, _ in made]
             names.append(step.name)
             if depthwise:
                 into = [(into[0][0], made[0][1])]
@@ -177,7 +177,7 @@ def _network(problem: Problem, streams: Streams) -> tuple[list[str | None], tupl
         in_sizes.append(len(into))
         out_sizes.append(len(made))
     ends = [node for node, _ in nodes(wiring.outputs)]
-    stream = np.array([stream for _, stream in number], np.int64)
+    pool = np.array([pool for _, pool in number], np.int64)
     return names, (
         np.array(kind, np.int64),
         np.cumsum([0, *in_sizes]),
@@ -189,7 +189,7 @@ def _network(problem: Problem, streams: Streams) -> tuple[list[str | None], tupl
         np.array(row_need, bool),
         np.array(taps, np.float64),
         np.array(groups, np.float64),
-        stream,
+        pool,
         np.array(starts, np.int64),
         np.array(ends, np.int64),
     )
