@@ -126,7 +126,8 @@ def network(name: str, density: float):
 def count(masks, wiring) -> None:
     """Float masks -> bits -> path counts both ways, effective nodes and effective masks."""
     import topo
-    from topo.metrics import flow, metrics
+    from topo.graph import paths as flow
+    from topo.metrics import metrics
 
     graph = topo.build_graph(topo.MaskSet(masks), wiring)
     flow.counts(graph)
@@ -137,8 +138,8 @@ def count(masks, wiring) -> None:
 def forward_total(masks, wiring) -> object:
     """Float masks -> bits -> the number of paths, which is all that the networkx route gives."""
     import topo
-    from topo.metrics.arithmetic import Scaled
-    from topo.metrics.flow import Walk
+    from topo.graph.arithmetic import Scaled
+    from topo.graph.paths import Walk
 
     return Walk(topo.build_graph(topo.MaskSet(masks), wiring), Scaled).go_forward().forward_total()
 
@@ -218,7 +219,7 @@ def exact(quick: bool) -> list[Row]:
     import numpy as np
 
     import topo
-    from topo.metrics import flow
+    from topo.graph import paths as flow
     from topo.wiring import Layer
 
     found = []
@@ -254,8 +255,8 @@ def spectra(quick: bool) -> list[Row]:
     import numpy as np
 
     import topo
-    from topo.metrics.bipartite import Bipartite
-    from topo.metrics.singular import top_two
+    from topo.graph.bipartite import Bipartite
+    from topo.graph.singular import top_two
     from topo.metrics.spectral import spectra as certified
 
     def values(masks, wiring):

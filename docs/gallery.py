@@ -17,7 +17,7 @@ from PIL import Image
 
 import topo
 from topo import plots
-from topo.atomic import replacing, write_text
+from topo._support.atomic import replacing, write_text
 from topo.networks import build, find_wiring
 from topo.optimize import frontier
 

@@ -25,8 +25,8 @@ from topo.masks import MaskSet
 from topo.metrics import metrics
 from topo.networks import find_wiring
 from topo.optimize import Balanced, Frontier, frontier, hypervolume, methods, repair, solve
-from topo.optimize.differentiable import _slopes
-from topo.optimize.front import efficient
+from topo.optimize.dpai import _slopes
+from topo.optimize.frontier import efficient
 from topo.optimize.problem import Problem, prunable
 from topo.optimize.regular import solve_balanced
 from topo.plots import plots

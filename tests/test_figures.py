@@ -21,8 +21,10 @@ from topo.cli import main
 from topo.errors import TopoError
 from topo.graph import build_graph
 from topo.optimize import Frontier
-from topo.optimize.front import Point, hypervolume
+from topo.optimize.frontier import Point, hypervolume
 from toys import branching, complete, disjoint, embedded, gated, residual, sparse
+
+pytestmark = pytest.mark.slow
 
 matplotlib.use("agg")
 PICTURES = Path(__file__).parent / "figures"

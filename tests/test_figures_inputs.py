@@ -21,6 +21,8 @@ from topo.plots.settings import SETTINGS, settled
 from topo.train.recipe import Recipe, find_recipe
 from topo.train.toml_text import toml
 
+pytestmark = pytest.mark.slow
+
 matplotlib.use("agg")
 MODEL = "mlp:12-10-8-4"
 
@@ -362,7 +364,7 @@ def test_a_figure_in_half_a_page_fits_its_half(kind):
 
 
 def test_the_page_of_axes_is_their_subfigure():
-    from topo.plots.furniture import page_of, size_of
+    from topo.plots.axes import page_of, size_of
 
     with plots.paper("neurips"):
         page = plots.figure()

@@ -17,7 +17,9 @@ import topo
 from topo import plots
 from topo.errors import TopoError
 from topo.optimize import Frontier
-from topo.optimize.front import Point
+from topo.optimize.frontier import Point
+
+pytestmark = pytest.mark.slow
 
 matplotlib.use("agg")
 
@@ -90,7 +92,7 @@ def test_a_partial_correlation_takes_three_points_more_than_cells():
 
 
 def test_one_sparsity_is_one_cell_however_it_was_written():
-    from topo.plots.cells import cells_of
+    from topo.plots.comparable_runs import cells_of
 
     ways = [{"density": 0.1}, {"sparsity": 0.9}, {"density": 1 - 0.9}, {"density": "0.1"}]
     cells, used, unknown = cells_of(ways, "sparsity", "method")
@@ -118,7 +120,7 @@ def test_tables_with_density_and_with_sparsity_are_joined():
 
 
 def test_an_empty_family_follows_from_the_method_and_unknown_rows_are_left_out():
-    from topo.plots.cells import cells_of
+    from topo.plots.comparable_runs import cells_of
 
     rows = [_row("erk", 1, 1, 0.1, family=empty) for empty in ("", None, math.nan, "nan", "shapes")]
     assert set(cells_of(rows, "sparsity,family", "method")[0]) == {("0.1", "shapes")}

@@ -21,8 +21,10 @@ import topo
 from topo import plots
 from topo.cli import main
 from topo.errors import TopoError
-from topo.optimize.front import hypervolume
+from topo.optimize.frontier import hypervolume
 from toys import complete
+
+pytestmark = pytest.mark.slow
 
 matplotlib.use("agg")
 SMALLEST = 7.0  # points
@@ -143,7 +145,7 @@ _CUT = "layer (words cut to 6 letters)"
     ],
 )
 def test_names_of_layers_follow_a_rule_that_is_stated(names, first, said):
-    from topo.plots.furniture import name_layers
+    from topo.plots.axes import name_layers
 
     with plots.paper():
         ax = plots.figure().add_subplot()
@@ -197,7 +199,7 @@ def test_a_figure_keeps_its_colours_outside_its_style():
 
 
 def test_series_differ_without_colour():
-    from topo.plots.furniture import series
+    from topo.plots.axes import series
 
     with plots.paper():
         looks = [series(k) for k in range(64)]
@@ -374,7 +376,7 @@ def test_undefined_correlations_are_said_with_the_reason():
 
 
 def test_families_of_methods():
-    from topo.plots.cells import family_of
+    from topo.plots.comparable_runs import family_of
 
     assert [family_of(m) for m in ("erk", "shuffle", "balance", "synflow", "mine")] == [
         "shapes", "masks", "optimized", "scores", "mine",

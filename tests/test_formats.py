@@ -187,7 +187,6 @@ def test_every_writer_round_trips_and_every_reader_has_a_line(tmp_path):
             again = formats.read(tmp_path / f"a{reader.ending}", format=name)
             assert (again, again.provenance["format"]) == (masks, name)
     assert sorted(endings) == [".npz", ".safetensors"]
-    assert len({reader.rank for reader in formats.formats.values()}) == len(formats.formats)
 
 
 def test_every_reader_refuses_random_bytes(tmp_path):
@@ -646,7 +645,7 @@ def test_own_files_lay_masks_out_as_parameters(tmp_path):
                 np.testing.assert_array_equal(mask, stored[name])
     text = path.read_bytes()
     path.write_bytes(text.replace(b'\\"1.weight\\": 2', b'\\"1.weight\\": 5'))
-    with pytest.raises(MaskError, match="has no 5 groups of inputs"):
+    with pytest.raises(MaskError, match="which 5 groups do not divide"):
         topo.read_masks(path)
     path.write_bytes(text.replace(b'\\"1.weight\\": 2', b'\\"1.weight\\": 0'))
     with pytest.raises(FormatError, match="its metadata is corrupt"):
@@ -742,7 +741,7 @@ def test_unaligned_and_unknown_safetensors_entries(tmp_path):
 
 
 def test_a_large_layer_is_packed_in_blocks(tmp_path, monkeypatch):
-    from topo.formats import tensors as module
+    from topo.containers import tensors as module
 
     mask = (np.random.default_rng(0).random((37, 70)) < 0.3).astype(np.float32)
     weight = torch.from_numpy(mask * 2).to(torch.bfloat16)
@@ -758,6 +757,7 @@ def test_a_large_layer_is_packed_in_blocks(tmp_path, monkeypatch):
         formats.read(tmp_path / "bad.npz")
 
 
+@pytest.mark.slow
 def test_reading_brings_no_torch(tmp_path):
     masks = MaskSet(some_masks())
     formats.write(masks, tmp_path / "a.safetensors")
@@ -768,9 +768,10 @@ def test_reading_brings_no_torch(tmp_path):
         "assert not {'torch', 'scipy', 'networkx', 'matplotlib', 'safetensors'} & set(sys.modules)"
     )
     files = [str(tmp_path / name) for name in ("a.safetensors", "b.npz", "c.pt")]
-    subprocess.run([sys.executable, "-c", code, *files], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code, *files], check=True)
 
 
+@pytest.mark.slow
 def test_memory_stays_within_a_byte_and_a_half_a_parameter(tmp_path):
     """Beyond the file's own bytes: 16 M float32 weights in one layer, in a process of its own."""
     path = tmp_path / "w.npz"
@@ -789,9 +790,7 @@ def test_memory_stays_within_a_byte_and_a_half_a_parameter(tmp_path):
     )
     small = tmp_path / "s.npz"
     formats.write(MaskSet({"a": np.ones((2048, 1024))}), small)
-    run = subprocess.run(
-        [sys.executable, "-c", code, small, path], check=True, capture_output=True, text=True, timeout=120
-    )
+    run = subprocess.run([sys.executable, "-c", code, small, path], check=True, capture_output=True, text=True)
     grown, kept = map(int, run.stdout.split())
     assert kept == size
     assert grown <= path.stat().st_size + 1.5 * size

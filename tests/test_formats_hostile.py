@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 from topo import formats
+from topo.containers.pickle_machine import Machine
 from topo.errors import FormatError, MaskError, TopoError
-from topo.formats.restricted import Machine
 
 torch = pytest.importorskip("torch")
 
@@ -264,7 +264,7 @@ def test_a_storage_within_is_read_once(tmp_path):
 
 
 def test_too_many_operations(tmp_path, monkeypatch):
-    from topo.formats import restricted
+    from topo.containers import pickle_machine as restricted
 
     monkeypatch.setattr(restricted, "_MOST_OPERATIONS", 1000)
     (tmp_path / "long.pkl").write_bytes(b"\x80\x02" + b"N0" * 500 + b"N.")

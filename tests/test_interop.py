@@ -12,8 +12,8 @@ import topo
 import toys
 from topo import build_graph
 from topo.errors import MaskError, TopoError, WiringError
+from topo.graph import paths as flow
 from topo.masks import MaskSet
-from topo.metrics import flow
 
 pytestmark = pytest.mark.small
 

@@ -12,31 +12,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FLOORS = {
-    0: ("kernels",),
-    1: (
-        "masks",
-        "input_spec",
-        "errors",
-        "registry",
-        "atomic",
-        "threads",
-        "numerals",
-        "seeds",
-        "flat",
-        "runs",
-        "_version",
-    ),
-    2: ("wiring", "quotas", "n_m", "formats"),
-    3: ("graph", "views", "trace", "report", "models", "data", "renumbering"),
-    4: ("metrics", "generators", "pruners", "nulls", "compare", "check", "networks", "interop"),
-    5: ("analyze", "generate", "optimize", "train", "prune", "files"),
-    6: ("plots",),
-    7: ("cli",),
-}
-FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def floors() -> dict[str, int]:
+    """Room -> floor, as the page says."""
+    lines = re.search(r"```floors\n(.*?)```", PAGE, re.DOTALL)
+    assert lines is not None
+    found: dict[str, int] = {}
+    for floor, *rooms in map(str.split, lines[1].splitlines()):
+        assert not found.keys() & set(rooms), f"{rooms} stand on two floors"
+        found |= dict.fromkeys(rooms, int(floor))
+    return found
+
+
+FLOOR = floors()
 MAY_IMPORT = {
-    "torch": {"trace", "models", "pruners", "train", "prune", "networks", "formats", "masks"},
+    "torch": {"trace", "models", "pruners", "train", "torch_prune", "networks", "formats", "masks"},
     "matplotlib": {"plots"},
     "networkx": {"interop", "plots"},
 }
@@ -51,13 +43,13 @@ def sources() -> list[tuple[Path, str]]:
     return found + [(path, "kernels") for path in (ROOT / "kernels").rglob("*.py")]
 
 
-def imports(path: Path) -> set[str]:
-    """Dotted names that a file imports, anywhere in it (type-checking blocks left out)."""
+def imports(path: Path, *, types: bool = True) -> set[str]:
+    """Dotted names that a file imports, anywhere in it. types: in blocks for type checkers, too."""
     tree, found = ast.parse(path.read_text()), set()
     hidden = {
         id(node)
         for block in ast.walk(tree)
-        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test) and not types
         for node in ast.walk(block)
     }
     for node in ast.walk(tree):
@@ -67,29 +59,65 @@ def imports(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
-            found |= {
-                f"{node.module}.{alias.name}" if node.module == "topo" else str(node.module) for alias in node.names
-            }
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
-def test_every_room_has_a_floor() -> None:
-    assert {room for _, room in sources()} <= set(FLOOR)
+def files_imported(path: Path) -> set[Path]:
+    """Files of the package that a file imports: the module, or the face of the package, that holds each name."""
+    found = set()
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[:2] == ["topo", "kernels"]:
+            continue
+        for end in (len(parts), len(parts) - 1):
+            place = ROOT.joinpath(*parts[:end])
+            held = next((f for f in (place.with_suffix(".py"), place / "__init__.py") if end and f.is_file()), None)
+            if held is not None and parts[0] == "topo":
+                found.add(held)
+                break
+    return found - {ROOT / "topo" / "__init__.py"}
+
+
+def test_every_room_has_a_floor_and_a_line_in_the_tree() -> None:
+    rooms = {room for _, room in sources()}
+    assert not [room for room in rooms if (ROOT / "topo" / room).is_dir() and (ROOT / "topo" / f"{room}.py").exists()]
+    assert rooms | {"_version"} == set(FLOOR)
+    for room in rooms - {"kernels", "_version"}:
+        assert re.search(rf"\b{room}(/|\.py)(\s|$)", PAGE), f"docs/architecture.md does not name {room}"
 
 
 @pytest.mark.parametrize("path, room", sources(), ids=lambda value: value.name if isinstance(value, Path) else value)
 def test_imports_go_down(path: Path, room: str) -> None:
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[0] == "topo" and len(parts) > 1 and parts[1] in FLOOR and parts[1] != room:
-            same_floor_file = FLOOR[parts[1]] == FLOOR[room] and not (is_package(room) and is_package(parts[1]))
-            assert FLOOR[parts[1]] < FLOOR[room] or same_floor_file, f"{path} ({room}) imports {name}: up or sideways"
-        if parts[0] in MAY_IMPORT:
-            assert room in MAY_IMPORT[parts[0]], f"{path} imports {parts[0]}; only {sorted(MAY_IMPORT[parts[0]])} may"
+    for held in files_imported(path):
+        other = held.relative_to(ROOT / "topo").parts[0].removesuffix(".py")
+        if other != room:
+            assert FLOOR[other] < FLOOR[room], f"{path} ({room}) imports {held} ({other}): up or sideways"
+    for name in imports(path, types=False):  # what a type checker alone reads costs no import
+        outside = name.split(".")[0]
+        if outside in MAY_IMPORT:
+            assert room in MAY_IMPORT[outside], f"{path} imports {outside}; only {sorted(MAY_IMPORT[outside])} may"
 
 
-def is_package(room: str) -> bool:
-    return (ROOT / "topo" / room).is_dir()
+def test_no_files_import_each_other() -> None:
+    edges = {path: files_imported(path) for path, _ in sources()}
+    done: set[Path] = set()
+
+    def visit(path: Path, way: tuple[Path, ...]) -> None:
+        assert path not in way, "a circle: " + " -> ".join(str(p.relative_to(ROOT)) for p in (*way, path))
+        if path not in done:
+            for held in sorted(edges.get(path, ())):
+                visit(held, (*way, path))
+            done.add(path)
+
+    for path in edges:
+        visit(path, ())
+
+
+def test_every_file_says_what_it_is_for() -> None:
+    for path, _ in sources():
+        said = ast.get_docstring(ast.parse(path.read_text())) or ""
+        assert len(said.split("\n")[0]) > 20, f"{path}: the first line of the module says what it is for"
 
 
 def test_kernels_import_numpy_numba_and_nothing_of_ours() -> None:
@@ -156,23 +184,16 @@ def test_no_machine_paths_in_the_sources() -> None:
         assert not re.search(r"/(home|root|work|Users)/", path.read_text()), path
 
 
-HEAVY = ("torch", "networkx", "matplotlib", "scipy.sparse.linalg", "numba")
-
-
+@pytest.mark.slow
 def test_import_is_light() -> None:
-    """Under 0.3 s beyond numpy, and without the heavy libraries; the best of five, since machines are noisy."""
-    code = (
-        "import sys, time, numpy; start = time.perf_counter(); import topo; print(time.perf_counter() - start); "
-        f"print([name for name in {HEAVY} if name in sys.modules])"
-    )
-    runs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split("\n")
-        for _ in range(5)
-    ]
-    assert all(run[1] == "[]" for run in runs)
-    assert min(float(run[0]) for run in runs) < 0.3
+    """`import topo` reads four files of ours and, beyond numpy, nothing that is not Python's own."""
+    code = "import sys, numpy; before = set(sys.modules); import topo; print(*(set(sys.modules) - before))"
+    brought = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    theirs = {name for name in brought if name.partition(".")[0] not in sys.stdlib_module_names}
+    assert theirs == {"topo", "topo._version", "topo._support", "topo._support.lazy"}
 
 
+@pytest.mark.slow
 def test_function_and_module_of_one_name() -> None:
     """topo.analyze and topo.trace are functions, also after their modules were imported."""
     code = (
@@ -183,6 +204,7 @@ def test_function_and_module_of_one_name() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_rooms_load_on_first_use() -> None:
     code = (
         "import sys, topo; assert 'topo.optimize' not in sys.modules; topo.networks.find_wiring; "
@@ -196,3 +218,90 @@ def test_unknown_names_are_attribute_errors() -> None:
 
     with pytest.raises(AttributeError, match="has no attribute 'spam'"):
         topo.spam  # noqa: B018
+
+
+# The tests themselves.
+
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+# What asks a clock, also inside code that a test hands to another process.
+CLOCK = re.compile(r"\btime\.\w+\(|\btimeit\.|\bdatetime\.now\b|\bdeadline=(?!None)|\btimeout=")
+WAITS = ("wait", "join")  # for so many seconds, if a number is given
+
+
+def clocks(source: str) -> list[str]:
+    """Where a file's outcome may depend on how fast the machine is."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found += CLOCK.findall(node.value)
+        elif isinstance(node, ast.ImportFrom) and node.module in ("time", "timeit"):
+            found.append(ast.unparse(node))
+        elif isinstance(node, ast.Call):
+            seconds = [given for given in node.args if isinstance(given, ast.Constant) and type(given.value) is not str]
+            waits = isinstance(node.func, ast.Attribute) and node.func.attr in WAITS and seconds
+            names = [f"{ast.unparse(node.func)}(", *(f"{key.arg}={ast.unparse(key.value)}" for key in node.keywords)]
+            found += [ast.unparse(node)] if waits or any(map(CLOCK.search, names)) else []
+    return found
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+def test_no_test_asks_a_clock(path: Path) -> None:
+    """Counts, lists of what was imported, and fake clocks say the same on every machine.
+
+    A test that hangs is ended in one place: `faulthandler_timeout` in pyproject.toml.
+    """
+    assert clocks(path.read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["perf_counter()", "sleep(1)", "monotonic_ns()", "time()"],
+)
+def test_clocks_are_found(line: str) -> None:
+    asked = f"time.{line}"
+    assert clocks(f"import time\nassert {asked} < 3") and clocks(f"run('import time; {asked}')")
+    assert clocks(f"from time import {line.rstrip('()1')}")
+    for call in ("run(x, {}=120)".format("timeout"), "process.wait(60)", "given.settings({}=5)".format("deadline")):
+        assert clocks(call), call
+    for call in (
+        "process.wait()",
+        "', '.join(names)",
+        "settings(deadline=None)",
+        "patch('time.monotonic', f)",
+        "d.get(k)",
+    ):
+        assert not clocks(call), call
+
+
+def starts_a_process(source: str) -> list[str]:
+    """The tests of a file that start a process, themselves or through what they call or ask for, and are not slow."""
+    body = ast.parse(source).body
+    if any(isinstance(line, ast.Assign) and "mark.slow" in ast.unparse(line) for line in body):
+        return []
+    defined = {line.name: line for line in body if isinstance(line, ast.FunctionDef | ast.ClassDef)}
+
+    def starts(thing: ast.AST, seen: frozenset[str]) -> bool:
+        names = {node.id for node in ast.walk(thing) if isinstance(node, ast.Name)}
+        names |= {node.arg for node in ast.walk(thing) if isinstance(node, ast.arg)}
+        following = {name: defined[name] for name in names - seen if name in defined}
+        return "subprocess" in names or any(starts(each, seen | {*following}) for each in following.values())
+
+    return [
+        name
+        for name, test in defined.items()
+        if name.startswith("test_") and starts(test, frozenset({name}))
+        if "pytest.mark.slow" not in map(ast.unparse, test.decorator_list)
+    ]
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+def test_what_starts_a_process_is_marked_slow(path: Path) -> None:
+    assert starts_a_process(path.read_text("utf-8")) == []
+
+
+def test_processes_are_found() -> None:
+    helper = "def site():\n    subprocess.run([])\n"
+    assert starts_a_process(f"{helper}def test_a(site): ...") == ["test_a"]
+    assert starts_a_process(f"{helper}def test_a():\n    site()") == ["test_a"]
+    assert starts_a_process(f"{helper}@pytest.mark.slow\ndef test_a(site): ...") == []
+    assert starts_a_process(f"{helper}def test_a(tmp_path): ...") == []

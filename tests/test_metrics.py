@@ -13,9 +13,9 @@ import naive
 import toys
 from topo.errors import TopoError
 from topo.graph import build_graph
+from topo.graph.views import asked
 from topo.masks import MaskSet
 from topo.metrics import Metric, chosen, metrics
-from topo.views import asked
 from topo.wiring import Wiring
 
 pytestmark = pytest.mark.small

@@ -25,9 +25,9 @@ from topo.masks import MaskSet
 from topo.metrics import metrics
 from topo.networks import find_wiring
 from topo.optimize import methods, solve_layer_npb, solve_layer_rank1, upper_bound, water_fill
+from topo.optimize.interchangeable import Streams
 from topo.optimize.layers import max_path
 from topo.optimize.problem import Problem
-from topo.optimize.streams import Streams
 from topo.wiring import Join, Layer, Wiring
 
 

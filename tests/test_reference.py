@@ -10,8 +10,8 @@ import pytest
 
 import topo
 from topo.graph import build_graph
+from topo.graph import paths as flow
 from topo.masks import MaskSet
-from topo.metrics import flow
 from topo.trace import trace
 from topo.wiring import Wiring
 

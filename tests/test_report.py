@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from topo.errors import TopoError
-from topo.numerals import decimal, shown
 from topo.report import Report, Row, Value, note_lines, reports_to_csv, reports_to_json
+from topo.report.numerals import decimal, shown
 
 HUGE = 10**5000 + 7
 NO_PATH = "no path is left"

@@ -11,8 +11,8 @@ import topo
 import toys
 from topo.errors import FormatError, WiringError
 from topo.graph import build_graph
+from topo.graph import paths as flow
 from topo.masks import MaskSet
-from topo.metrics import flow
 from topo.metrics.paths import unit_centrality
 from topo.wiring import Join, Layer, Wiring
 

@@ -17,10 +17,10 @@ import topo
 import toys
 from naive.weighted import WeightedNet, exact_flow, exact_trace, log10
 from topo.errors import TopoError
-from topo.graph import build_graph
+from topo.graph import build_graph, floating
+from topo.graph.floating import Floating
 from topo.masks import MaskSet
-from topo.metrics import GROUPS, chosen, floating, metrics, weighted
-from topo.metrics.floating import Floating
+from topo.metrics import GROUPS, chosen, metrics, weighted
 from topo.wiring import Join, Layer, Wiring, chain
 
 NAMES = ("path_norm", "path_kernel_trace", "synflow_flow")

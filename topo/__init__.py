@@ -6,10 +6,9 @@ The names below load on first use, so that `import topo` brings neither torch no
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from topo._support.lazy import keep_names, load
 from topo._version import __version__
 
 if TYPE_CHECKING:
@@ -48,10 +47,13 @@ _HOME = {
     "verify_masks": "topo.train",
     "write_masks": "topo.files",
 }
-_ROOMS = (
+_MODULES = (
     "data", "errors", "formats", "generators", "graph", "interop", "masks", "metrics", "models", "networks", "nulls",
-    "optimize", "plots", "prune", "pruners", "quotas", "report", "views", "wiring",
+    "optimize", "plots", "pruners", "quotas", "report", "torch_prune", "wiring",
 )  # fmt: skip
+
+# Modules that had another place, under the name that docs and notebooks used.
+_MOVED = {"prune": "topo.torch_prune", "views": "topo.graph.views"}
 
 __all__ = [
     "MaskSet",
@@ -79,27 +81,16 @@ __all__ = [
 ]
 
 
-class _Package(ModuleType):
-    """`topo.analyze` is the function, also after its module of the same name was imported."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and _HOME.get(name) == value.__name__:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+keep_names(__name__)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        found = getattr(importlib.import_module(_HOME[name]), name)
-        globals()[name] = found  # looked up once
-        return found
-    if name in _ROOMS:
+    if name in _MOVED:
+        return importlib.import_module(_MOVED[name])
+    if name in _MODULES:
         return importlib.import_module(f"topo.{name}")
-    raise AttributeError(f"module 'topo' has no attribute '{name}'")
+    return load(__name__, _HOME, name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_ROOMS])
+    return sorted([*__all__, *_MODULES])

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topo import nulls as ladder
-from topo import threads as pool
+from topo._support import threads as pool
 from topo.errors import TopoError, WiringError
 from topo.graph import LayeredGraph, build_graph
 from topo.masks import MaskSet, as_mask_set
 from topo.metrics import Metric, chosen
 from topo.networks import find_wiring
-from topo.numerals import finite
 from topo.report import Number, Report, Row, Value
+from topo.report.numerals import finite
 from topo.wiring import Wiring, chain
 
 if TYPE_CHECKING:
     from torch import nn
 
 # How well another number is known: it is no property of the masks, and has no place in a null model.
-_CERTIFICATES = frozenset({"sigma_error"})
+_CERTIFICATES = frozenset({"sigma_error", "sigma_proved"})
 
 Progress = Callable[[int, int, str], Any]
 
@@ -51,8 +51,8 @@ def analyze(
     `topo.networks.find_wiring` takes, such as "resnet20"; without it, masks that form a plain stack are chained (a note
     says so) and others get the metrics of single layers only, network metrics being NaN with the reason, and each
     convolution is in one group. metrics: "default", "all", groups or names.
-    view: "channel", "unit" or "kernel", see `topo.views`; by default networks are counted in the channel view, single
-    layers seen in the kernel view. weights: parameter -> array laid out as its mask, or tensor laid out as
+    view: "channel", "unit" or "kernel", see `topo.graph.views`; by default networks are counted in the channel view,
+    single layers seen in the kernel view. weights: parameter -> array laid out as its mask, or tensor laid out as
     its parameter (a state_dict), for weighted metrics. threads: default all cores.
     mask_name: the report's name for the masks, by default the file they came from. progress: called as (done, total,
     what), from one thread at a time.

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from topo._support.registry import Registry
+from topo._support.seeds import as_rng
 from topo._version import __version__
 from topo.errors import TopoError
 from topo.generators import Generator, generators
@@ -18,8 +20,6 @@ from topo.models import input_shape as named_shape
 from topo.models import names
 from topo.networks import find_wiring
 from topo.quotas import budgets as quota_budgets
-from topo.registry import Registry
-from topo.seeds import as_rng
 from topo.wiring import Wiring, apart
 
 if TYPE_CHECKING:
@@ -169,6 +169,8 @@ def _generated(entry: Generator, wiring: Wiring, given: Given, options: Given, r
         _refuse(entry, given, "source", "it starts from shapes and a budget")
         if entry.fixed:
             _refuse(entry, given, "quota", "it has its own")
+        if entry.exact == "total":
+            _refuse(entry, given, "budgets", "it keeps a total and leaves the layers to chance")
         start = wanted = _wanted(wiring, given, entry.quota)
     masks = entry(wiring, start, **run, **record)
     if not (entry.rewires or entry.fixed or "budgets" in given):

@@ -165,7 +165,7 @@ def _cache_path(name: str, input_shape: tuple[int, ...]) -> Path | None:
         folder = Path(os.environ.get("TOPO_CACHE_DIR") or _user_cache())
         digest = hashlib.sha256(repr((name, input_shape, __version__)).encode())
         here = Path(__file__).parent
-        for source in sorted([here / "wiring.py", *here.glob("trace/*.py"), *here.glob("models/**/*.py")]):
+        for source in sorted([*here.glob("wiring/*.py"), *here.glob("trace/*.py"), *here.glob("models/**/*.py")]):
             digest.update(source.read_bytes())
     except (OSError, RuntimeError):  # no home folder, or the code is not in plain files
         return None

@@ -10,12 +10,12 @@ from topo.cli import inputs
 from topo.cli.options import UsageError, check_outputs, command, network_options, plot_file
 from topo.cli.output import Progress, deliver, quiet, wrote
 from topo.cli.tables import Page, Table
-from topo.numerals import shown
 from topo.report import NULL_COLUMNS, Report, note_lines, reports_to_csv, reports_to_json
+from topo.report.numerals import shown
 
 
 def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
-    from topo.views import VIEWS
+    from topo.graph.views import VIEWS
 
     made = command(
         commands, parents, run, "analyze",

@@ -11,8 +11,8 @@ from topo.cli.options import UsageError, command, fraction, network_options
 from topo.cli.output import Progress, printable, quiet, say
 from topo.errors import TopoError
 from topo.n_m import parse_n_m
-from topo.numerals import finite
 from topo.report import note_lines
+from topo.report.numerals import finite
 
 NO = 3
 _HOLDS = {"layer-collapse": "no layer has collapsed", "no-paths": "paths are left"}

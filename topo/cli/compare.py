@@ -16,8 +16,8 @@ from topo.cli.output import Progress, deliver, quiet
 from topo.cli.tables import Page, Table
 from topo.compare import Comparison, compare
 from topo.masks import MaskSet
-from topo.numerals import decimal, finite, shown
 from topo.report import Report, few, note_lines
+from topo.report.numerals import decimal, finite, shown
 
 _NETWORK = (
     "kept",

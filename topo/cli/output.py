@@ -14,7 +14,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
 
-from topo.atomic import write_text
+from topo._support.atomic import write_text
 from topo.errors import TraceWarning
 
 # Work shorter than this shows no progress (seconds); afterwards a line every so often where it cannot be overwritten.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from topo._support.doors import called
 from topo.cli import inputs
 from topo.cli.options import UsageError, check_outputs, command, network_options, plot_file
 from topo.cli.output import quiet, speak, wrote
@@ -68,7 +69,9 @@ def run(args: argparse.Namespace) -> int:
     with plots.paper(args.venue, wide=args.wide):
         figure = plots.figure()
         place = {"fig": figure} if "fig" in parameters else {"ax": figure.add_subplot()}
-        draw(data, **place, **options, **more)
+        drawn = called(f"plot '{args.kind}'", "", draw, data, **place, **options, **more)
+        if getattr(drawn, "figure", drawn) is not figure:
+            raise TopoError(f"plot '{args.kind}' gives {type(drawn).__name__}; it gives the axes that it drew on")
         plots.save(figure, args.out)
     wrote(args.out, args)
     return 0
@@ -167,7 +170,7 @@ def _rows(args: argparse.Namespace, files: list[_Input], options: dict[str, Any]
         return fronts if len(fronts) > 1 or files[0].own else next(iter(fronts.values()))
     found = [(item, read_rows(item.path)) for item in files]
     if args.kind == "metric_accuracy":
-        from topo.plots.measured import measure
+        from topo.plots.run_metrics import measure
 
         wiring = inputs.wiring_of(args)
         wanted = [options.get(name, parameters[name].default) for name in ("metric", "baseline")]
@@ -182,7 +185,7 @@ def _rows(args: argparse.Namespace, files: list[_Input], options: dict[str, Any]
 
 def _keep_families(rows: list[dict[str, Any]], group: str) -> None:
     """Write down which family the method of a row is of, before a label takes the method's place."""
-    from topo.plots.cells import family_of
+    from topo.plots.comparable_runs import family_of
     from topo.plots.given import told
 
     for row in rows:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from topo.containers.container import map_file
+from topo.containers.pickle_file import read_pickle
+from topo.containers.tensors import Tensor
 from topo.data import Dataset, layout
 from topo.errors import DataError, FormatError
-from topo.formats.container import map_file
-from topo.formats.pickled import read_pickle
-from topo.formats.tensors import Tensor
 
 _PIXELS = 3 * 32 * 32
 # The constants of the SynFlow family, which most papers on pruning at initialisation share.

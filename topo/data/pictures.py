@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from topo.atomic import replacing, write_text
+from topo._support.atomic import replacing, write_text
+from topo._support.threads import over
 from topo.data import Dataset, layout, split
 from topo.data.pixels import alpha_composed, as_bytes
 from topo.errors import DataError
-from topo.threads import over
 
 _ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".gif", ".tif", ".tiff"})
 _TRAIN, _TEST, _VAL = ("train", "training"), ("test", "testing"), ("val", "valid", "validation")

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from topo.containers.opening import open_container
 from topo.errors import FormatError, MaskError, TopoError, WiringError
 from topo.formats.fitting import aligned, oriented, without_scales
-from topo.formats.opening import open_container
-from topo.formats.source import Found, Reader, Source, formats, plural, some
+from topo.formats.source import Found, Reader, Source, formats, plural, reader, readers, some
 from topo.formats.weights import weights_of
 from topo.masks import BitRows, MaskSet
 
 if TYPE_CHECKING:
     from topo.wiring import Wiring
 
-__all__ = ["formats", "read", "read_weights", "write"]
+__all__ = ["formats", "read", "read_weights", "reader", "readers", "write"]
 
 _LONGEST = 1500
 
@@ -34,7 +34,7 @@ def read(path: str | Path, wiring: Wiring | None = None, format: str | None = No
     """The masks in a file, or in a folder of shards, whatever pruner wrote them.
 
     wiring: of the network the masks belong to; needed where a file carries no names or stores layers input-first. The
-    masks then come in its order and fit it. format: the reader to use, by name; by default the first, in order of rank,
+    masks then come in its order and fit it. format: the reader to use, by name; by default the first of `readers()`
     that recognises the file. The provenance says which (`format`), the file's name (`file`), and what was assumed
     (`notes`).
 
@@ -56,11 +56,11 @@ def _read(path: Path, wiring: Wiring | None, chosen: Reader | None) -> MaskSet:
         raise FormatError("there is no such file")
     container = open_container(path)
     source = Source(container, wiring, list(container.notes))
-    reader = _recognised(source, chosen)
+    entry = _recognised(source, chosen)
     try:
-        masks = _masks(reader, source)
+        masks = _masks(entry, source)
     except (FormatError, MaskError) as error:
-        raise type(error)(f"read as {reader.name}: {error}") from None
+        raise type(error)(f"read as {entry.name}: {error}") from None
     if wiring is not None:
         wiring.check(masks)
         missing = [name for name in wiring.names if name not in masks]
@@ -71,7 +71,7 @@ def _read(path: Path, wiring: Wiring | None, chosen: Reader | None) -> MaskSet:
         source.provenance.update({"input_first": turned} if turned else {})
     notes = [_line(note) for note in source.notes]
     said = {key: _line(value) if isinstance(value, str) else value for key, value in source.provenance.items()}
-    return masks.with_provenance(**{**said, "format": reader.name, "file": path.name, "notes": notes})
+    return masks.with_provenance(**{**said, "format": entry.name, "file": path.name, "notes": notes})
 
 
 def read_weights(path: str | Path, masks: MaskSet, wiring: Wiring | None = None) -> dict[str, np.ndarray]:
@@ -91,23 +91,23 @@ def read_weights(path: str | Path, masks: MaskSet, wiring: Wiring | None = None)
 
 
 def _recognised(source: Source, chosen: Reader | None) -> Reader:
-    """The reader for a file: the chosen one, or the first by rank; FormatError with what each said if there is none."""
+    """The chosen reader, or the first that recognises the file; FormatError with what each said if there is none."""
     refusals = []
-    for reader in [chosen] if chosen else sorted(formats.values(), key=lambda entry: entry.rank):
-        lacks = reader.recognise(source)
+    for entry in [chosen] if chosen else readers():
+        lacks = entry.lacks(source)
         if lacks is None:
-            return reader
-        refusals.append(f"{reader.name}: {lacks}")
+            return entry
+        refusals.append(f"{entry.name}: {lacks}")
     raise FormatError(f"no masks found in it; it holds {source.described[:300]}; tried {'; '.join(refusals)}")
 
 
-def _masks(reader: Reader, source: Source) -> MaskSet:
-    found: Found = reader.read(source)
+def _masks(entry: Reader, source: Source) -> MaskSet:
+    found: Found = entry.masks(source)
     names = aligned(found, source.wiring)
-    found = without_scales({names[name]: tensor for name, tensor in found.items()}, source, reader.output_first)
+    found = without_scales({names[name]: tensor for name, tensor in found.items()}, source, entry.output_first)
     if not found:
         raise FormatError("it holds no mask of two or more dimensions")
-    output_first = reader.output_first and not source.as_parameters
+    output_first = entry.output_first and not source.as_parameters
     found, unsure = oriented(found, source.wiring, output_first)
     unsure = [name for name in unsure if name not in source.provenance.get("input_first", {})]
     if unsure and output_first:
@@ -126,7 +126,7 @@ def write(masks: MaskSet, path: str | Path) -> None:
     Raises FormatError for another ending, TopoError if the file cannot be written.
     """
     path = Path(path)
-    writers = {reader.ending: reader.write for reader in formats.values() if reader.write}
+    writers = {entry.ending: entry.write for entry in formats.values() if entry.write}
     if path.suffix not in writers:
         raise FormatError(f"'{path}': masks are written to files that end in {' or '.join(map(str, writers))}")
     if path.is_dir():

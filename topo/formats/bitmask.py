@@ -11,9 +11,9 @@ from math import prod
 
 import numpy as np
 
+from topo.containers.tensors import Tensor
 from topo.errors import FormatError
 from topo.formats.source import Found, Source, plural, reader, some, suffixed
-from topo.formats.tensors import Tensor
 
 
 def recognise(source: Source) -> str | None:
@@ -43,7 +43,7 @@ def _mask(name: str, packed: Tensor, stated: Tensor, stored: Tensor | None) -> T
     return Tensor(shape, "bool", rows)
 
 
-@reader("bitmask", "compressed-tensors sparse-bitmask and sparse-24-bitmask", rank=46, recognise=recognise)
+@reader("bitmask", "compressed-tensors sparse-bitmask and sparse-24-bitmask", before="npz", recognise=recognise)
 def read(source: Source) -> Found:
     bits, shapes = suffixed(source.state, ".bitmask"), suffixed(source.state, ".shape")
     stored = suffixed(source.state, ".compressed")

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from topo.containers.tensors import Tensor
 from topo.errors import FormatError
 from topo.formats.source import Source, plural, some
-from topo.formats.tensors import Tensor
 
 if TYPE_CHECKING:
     from topo.wiring import Layer, Wiring

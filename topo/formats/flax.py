@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from topo.containers.tensors import Tensor
 from topo.errors import MaskError
 from topo.formats.mask_dict import only_masks
 from topo.formats.source import Found, Source, reader
-from topo.formats.tensors import Tensor
 
 _COLLECTIONS = ("params", "masks", "mask")
 
@@ -51,7 +51,7 @@ def _output_first(kernel: Tensor) -> Tensor:
 @reader(
     "flax",
     "jaxpruner and flax trees as npz: '/kernel' arrays, HWIO or (in, out)",
-    rank=50,
+    before="npz",
     recognise=recognise,
     output_first=True,
 )

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from topo.containers.tensors import Tensor
 from topo.errors import MaskError
 from topo.formats.source import Found, Source, reader, suffixed
-from topo.formats.tensors import Tensor
 
 
 def recognise(source: Source) -> str | None:
@@ -33,7 +33,12 @@ def _mask(name: str, scores: Tensor, flag: Tensor) -> Tensor:
     return replace(flag, rows=rows)
 
 
-@reader("gem_miner", "Gem-Miner: flag * (scores > 0.5)", rank=20, recognise=recognise)
+@reader(
+    "gem_miner",
+    "Gem-Miner: flag * (scores > 0.5)",
+    before=("openlth", "rigl", "torch_ao", "bitmask", "flax"),
+    recognise=recognise,
+)
 def read(source: Source) -> Found:
     flags = suffixed(source.state, ".flag")
     scores = suffixed(source.state, ".scores")

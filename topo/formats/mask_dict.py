@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from topo.containers.tensors import Tensor
 from topo.formats.source import Found, Source, reader, some
-from topo.formats.tensors import Tensor
 
 
 def only_masks(state: Mapping[str, Tensor]) -> str | None:
@@ -36,7 +36,7 @@ def recognise(source: Source) -> str | None:
 @reader(
     "mask_dict",
     "a dict of tensors of 0 and 1 by parameter name, pickled or in safetensors",
-    rank=62,
+    before="zeros",
     recognise=recognise,
 )
 def read(source: Source) -> Found:

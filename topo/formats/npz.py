@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from topo.atomic import replacing
+from topo._support.atomic import replacing
 from topo.formats.mask_dict import only_masks
 from topo.formats.source import Found, Source, reader
 from topo.masks import MaskSet
@@ -38,7 +38,7 @@ def write(masks: MaskSet, path: Path) -> None:
 @reader(
     "npz",
     "numpy's .npz: an array of 0 and 1 per parameter name",
-    rank=60,
+    before="mask_dict",
     recognise=recognise,
     output_first=True,
     ending=".npz",

@@ -27,7 +27,10 @@ def recognise(source: Source) -> str | None:
 
 
 @reader(
-    "openlth", "open_lth's mask.pth (int32 by parameter name) and mask_..___.. buffers", rank=40, recognise=recognise
+    "openlth",
+    "open_lth's mask.pth (int32 by parameter name) and mask_..___.. buffers",
+    before=("rigl", "torch_ao", "bitmask", "flax", "npz"),
+    recognise=recognise,
 )
 def read(source: Source) -> Found:
     return _buffers(source) or source.state

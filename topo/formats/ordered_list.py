@@ -6,10 +6,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from topo.containers.tensors import Tensor
 from topo.errors import FormatError
 from topo.formats.fitting import stored_shapes
 from topo.formats.source import Found, Source, matching_order, plural, reader
-from topo.formats.tensors import Tensor
 
 
 def _list(source: Source) -> list[Any] | None:
@@ -34,7 +34,6 @@ def recognise(source: Source) -> str | None:
 @reader(
     "ordered_list",
     "a list of masks without names (NPB, ToST and lottery-ticket pickles); needs a model",
-    rank=80,
     recognise=recognise,
 )
 def read(source: Source) -> Found:

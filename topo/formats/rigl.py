@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from topo.containers.tensors import Tensor
 from topo.errors import FormatError
 from topo.formats.fitting import stored_shapes
 from topo.formats.source import Found, Source, matching_order, reader
-from topo.formats.tensors import Tensor
 
 
 def _list(source: Source) -> list[Any] | None:
@@ -21,7 +21,7 @@ def recognise(source: Source) -> str | None:
     return None if _list(source) else "no list 'pruner' -> 'backward_masks'"
 
 
-@reader("rigl", "rigl-torch: pruner.backward_masks beside the weights", rank=42, recognise=recognise)
+@reader("rigl", "rigl-torch: pruner.backward_masks beside the weights", before="npz", recognise=recognise)
 def read(source: Source) -> Found:
     masks = _list(source) or []
     if not all(mask is None or isinstance(mask, Tensor) for mask in masks):

@@ -14,7 +14,7 @@ def recognise(source: Source) -> str | None:
 @reader(
     "synflow",
     "SynFlow family: weight + weight_mask buffers; also files of weight_mask alone",
-    rank=14,
+    before=("gem_miner", "openlth", "rigl", "torch_ao", "bitmask", "flax"),
     recognise=recognise,
 )
 def read(source: Source) -> Found:

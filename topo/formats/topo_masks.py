@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from topo._version import __version__
+from topo.containers import safetensors
+from topo.containers.tensors import Tensor
 from topo.errors import FormatError
-from topo.formats import safetensors
 from topo.formats.source import Found, Source, formats, reader
-from topo.formats.tensors import Tensor
 from topo.masks import MaskSet
 
 SCHEMA = "topo-masks/1"
@@ -79,7 +79,7 @@ def _as_read(origin: Any) -> bool:
 @reader(
     "topo",
     "the project's own .safetensors: a uint8 tensor per mask, model, method, density and seed as text",
-    rank=0,
+    before=("torch_prune", "gem_miner", "rigl", "torch_ao", "bitmask", "flax", "openlth"),
     recognise=recognise,
     output_first=True,
     ending=".safetensors",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from topo.containers.tensors import Tensor
 from topo.formats.source import Found, Source, reader, suffixed
-from topo.formats.tensors import Tensor
 
 _BUFFER = ".parametrizations.weight.0.mask"
 
@@ -37,7 +37,7 @@ def recognise(source: Source) -> str | None:
 @reader(
     "torch_ao",
     "torch.ao.pruning: sparsifier.state_dict(), or masks kept as parametrizations",
-    rank=44,
+    before="npz",
     recognise=recognise,
 )
 def read(source: Source) -> Found:

@@ -11,7 +11,7 @@ def recognise(source: Source) -> str | None:
     return None if originals.keys() & suffixed(source.state, "_mask").keys() else "no '*_orig' beside '*_mask'"
 
 
-@reader("torch_prune", "torch.nn.utils.prune: weight_orig + weight_mask", rank=10, recognise=recognise)
+@reader("torch_prune", "torch.nn.utils.prune: weight_orig + weight_mask", before="shrinkbench", recognise=recognise)
 def read(source: Source) -> Found:
     return masks_beside_weights(source)
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from topo.containers.tensors import Tensor
 from topo.errors import FormatError
 from topo.formats.fitting import aligned, oriented
 from topo.formats.source import Source, some
-from topo.formats.tensors import Tensor
 
 if TYPE_CHECKING:
     from topo.masks import MaskSet

@@ -7,9 +7,9 @@ masks say in a note that they were inferred.
 
 from __future__ import annotations
 
+from topo.containers.tensors import Tensor
 from topo.formats.fitting import aligned
 from topo.formats.source import Found, Source, plural, reader, some
-from topo.formats.tensors import Tensor
 
 _EMBEDDINGS = ("embed", "wte", "wpe")
 
@@ -42,7 +42,7 @@ def recognise(source: Source) -> str | None:
 @reader(
     "zeros",
     "zeros in the weights of a checkpoint: state dicts, safetensors, sharded or not",
-    rank=70,
+    before="ordered_list",
     recognise=recognise,
 )
 def read(source: Source) -> Found:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from topo.graph import Block, LayeredGraph
-from topo.metrics import metric, shared
-from topo.metrics.bipartite import Bipartite, of_block
+from topo.graph.bipartite import Bipartite, of_block
+from topo.graph.memo import shared
+from topo.metrics import metric
 from topo.report import Value
 
 _VITA = "released code of Hoang et al., Revisiting Pruning at Initialization, ICLR 2023 (scores.py)"

@@ -16,7 +16,8 @@ import math
 import numpy as np
 
 from topo.graph import Block, LayeredGraph
-from topo.metrics import metric, shared
+from topo.graph.memo import shared
+from topo.metrics import metric
 from topo.report import Value
 
 _PROFILES = "Tomczak, fan-in profiles of sparse networks, arXiv 2604.10560"

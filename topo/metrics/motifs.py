@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from topo.graph import Block, LayeredGraph
+from topo.graph.bipartite import Bipartite, of_block
+from topo.graph.singular import gram
 from topo.metrics import metric
-from topo.metrics.bipartite import Bipartite, of_block
-from topo.metrics.singular import gram
 
 
 def co_degrees(graph: Bipartite) -> np.ndarray:

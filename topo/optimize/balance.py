@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from topo._support.seeds import as_rng
 from topo.errors import TopoError
-from topo.optimize import Progress, method
+from topo.optimize.most_paths import solve_paths
 from topo.optimize.options import asked
-from topo.optimize.polish import solve_paths
 from topo.optimize.problem import Balanced
+from topo.optimize.registry import Progress, method
 from topo.optimize.regular import solve_balanced
-from topo.seeds import as_rng
 from topo.wiring import Wiring
 
 MODES = ("balanced", "paths")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from topo.errors import TopoError
+from topo.optimize.interchangeable import Streams
 from topo.optimize.problem import Problem
-from topo.optimize.streams import Streams
 from topo.wiring import Join, Layer
 
 # Rounds of exchanges after the greedy climb: ResNet-20 needs two or three, and gains a few hundredths of a decade.

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from topo.errors import TopoError
-from topo.graph import LayeredGraph, build_graph
+from topo.graph import WiredGraph, build_graph
 from topo.masks import MaskSet
 from topo.metrics import metrics
-from topo.metrics.paths import entropy_bound
+from topo.metrics.balance import entropy_bound
 from topo.optimize.bounds import Bound, upper_bound
-from topo.optimize.water import water_fill
+from topo.optimize.water_filling import water_fill
 from topo.quotas import budgets as quota_budgets
 from topo.wiring import Layer, Wiring
 
@@ -244,7 +244,7 @@ class Balanced:
     notes: tuple[str, ...] = ()
 
     @cached_property
-    def graph(self) -> LayeredGraph:
+    def graph(self) -> WiredGraph:
         """The masks on the problem's wiring."""
         return build_graph(self.masks, self.problem.wiring)
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from topo.masks import BitRows, MaskSet
-from topo.optimize import Progress
+from topo.optimize.interchangeable import Streams
 from topo.optimize.layers import solve_layer_npb
-from topo.optimize.mend import mend
 from topo.optimize.problem import Balanced, Problem
-from topo.optimize.streams import Streams
+from topo.optimize.registry import Progress
+from topo.optimize.repair import mend
 from topo.wiring import Layer
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from topo._support.seeds import as_rng
 from topo.errors import TopoError
-from topo.optimize.node_path import solve_node_path
-from topo.optimize.polish import solve_paths
+from topo.optimize.most_paths import solve_paths
+from topo.optimize.npb import solve_node_path
 from topo.optimize.problem import Balanced, Problem
 from topo.optimize.regular import solve_balanced
-from topo.seeds import as_rng
 
 
 def solve(problem: Problem, *, rng: int | np.random.Generator = 0, **options: Any) -> Balanced:

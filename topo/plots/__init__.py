@@ -8,10 +8,9 @@ several panels take `fig=None` and return the figure.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from topo.registry import Registry
+from topo.plots.registry import plot, plots, takes
 
 if TYPE_CHECKING:
     from topo.plots.accuracies import accuracy_sparsity, metric_accuracy
@@ -23,23 +22,6 @@ if TYPE_CHECKING:
     from topo.plots.profiles import density_profile, layer_profile, ramanujan_profile
     from topo.plots.spectra import degree_distribution, mask_matrix, spectrum
     from topo.plots.style import VENUES, figure, paper, save
-
-plots = Registry("plot", __name__)
-# What the command line makes of each INPUT: "reports", "masks", "graphs" (with the wiring) or "rows" (of a table); and
-# the metrics that the reports hold.
-takes: dict[str, tuple[str, str]] = {}
-
-
-def plot(of: str, metrics: str = "") -> Callable[[Callable], Callable]:
-    """Decorator: register a figure. of, metrics: see `takes`."""
-
-    def enter(function: Callable) -> Callable:
-        takes[function.__name__] = (of, metrics)
-        plots.add()(function)
-        return function
-
-    return enter
-
 
 _STYLE = ("VENUES", "figure", "paper", "save")
 

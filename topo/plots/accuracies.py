@@ -15,9 +15,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import NullLocator
 
 from topo.errors import TopoError
-from topo.plots import plot
-from topo.plots.cells import cells_of, centred_ranks, correlations, partial
-from topo.plots.furniture import (
+from topo.plots.axes import (
     GREY,
     axes,
     figure_legend,
@@ -34,7 +32,9 @@ from topo.plots.furniture import (
     small,
     width_of,
 )
+from topo.plots.comparable_runs import cells_of, centred_ranks, correlations, partial
 from topo.plots.given import Row, choice, density_of, number, rows_of, told
+from topo.plots.registry import plot
 from topo.plots.settings import settled
 
 Table = Any  # a list of rows (mappings), columns by name, or a pandas table
@@ -215,11 +215,11 @@ def metric_accuracy(
     commas between; rows that agree in all of them are a cell, and only they are compared: ranks are taken within cells,
     centred, divided by the size of the cell, and correlated (Spearman) over all cells of two points or more. Numbers
     that agree to 12 digits are ties. "family" is a column of the table, or follows from the method:
-    `topo.plots.cells`. The partial correlation is that of metric and accuracy given the baseline, of the same ranks;
-    it takes three points more than there are cells, for with fewer it is 1 or -1 whatever the numbers are. means: a
-    point is the mean of the rows of a group in a cell, so that seeds are no evidence of their own; otherwise a row.
-    Rows of one group that were trained otherwise (`topo.plots.settings.SETTINGS`) are groups of their own, called by
-    the keys in which they differ, "erk, init=kaiming_normal".
+    `topo.plots.comparable_runs`. The partial correlation is that of metric and accuracy given the baseline, of the same
+    ranks; it takes three points more than there are cells, for with fewer it is 1 or -1 whatever the numbers are.
+    means: a point is the mean of the rows of a group in a cell, so that seeds are no evidence of their own; otherwise a
+    row. Rows of one group that were trained otherwise (`topo.plots.settings.SETTINGS`) are groups of their own, called
+    by the keys in which they differ, "erk, init=kaiming_normal".
     Grey lines join the points of a cell; a point alone in its cell is hollow and not counted. Rows without a number,
     and rows that lack a column of cells which others have, are left out; how many points, cells and rows there are is
     said below, and above, why a correlation is undefined. style: of the points.

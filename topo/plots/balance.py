@@ -14,9 +14,9 @@ from topo.errors import TopoError
 from topo.graph import LayeredGraph
 from topo.masks import MaskSet
 from topo.networks import find_wiring
-from topo.plots import plot
-from topo.plots.furniture import GREY, RED, axes, key, legend, name_points, name_x, name_y, percent, series
+from topo.plots.axes import GREY, RED, axes, key, legend, name_points, name_x, name_y, percent, series
 from topo.plots.given import called, density_of, labelled, number, report_of, rows_of, short, wired
+from topo.plots.registry import plot
 from topo.report import Report
 from topo.wiring import Wiring
 

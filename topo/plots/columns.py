@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from topo.graph import Block, LayeredGraph
+from topo.graph import Block, WiredGraph
 from topo.wiring import Join, Layer
 
 
@@ -37,19 +37,19 @@ class Link:
 class Columns:
     """units[c]: those of column c, in order. depth[c]: its place from left to right. names[c]: what makes it."""
 
-    def __init__(self, graph: LayeredGraph) -> None:
+    def __init__(self, graph: WiredGraph) -> None:
         wiring = graph.wiring
         assert wiring is not None
         self.graph = graph
         spans = [(0, 0), *((step.start, step.stop) for step in wiring.steps)]
-        group_of = np.full(wiring.n_units + 1, -1)
+        group_of = np.full(wiring.n_units + 2, -1)
         group_of[wiring.inputs] = 0
         for group, (start, stop) in enumerate(spans[1:], 1):
             group_of[start:stop] = group
-        group_of[-1] = -1
+        group_of[-2:] = -1
         merged = self._merged(group_of, spans)
         # each unit, and the unit that it is drawn as
-        self.drawn = np.arange(wiring.n_units + 1)
+        self.drawn = np.arange(wiring.n_units + 2)
         for index in range(len(wiring.steps) - 1, -1, -1):
             step = wiring.steps[index]
             if isinstance(step, Join):
@@ -81,7 +81,7 @@ class Columns:
         assert wiring is not None
         readers: dict[int, set[int]] = {}
         for index, step in enumerate(wiring.steps):
-            for read in step.operands if isinstance(step, Join) else (step.reads,):
+            for read in step.operands:
                 for group in np.unique(group_of[read[read >= 0]]):
                     readers.setdefault(int(group), set()).add(index + 1)
         outside = set(group_of[wiring.outputs[wiring.outputs >= 0]].tolist())
@@ -106,7 +106,7 @@ class Columns:
         depth: dict[int, int] = {0: 0}
         for index, step in enumerate(wiring.steps):
             home = self._home[index + 1]
-            reads = step.operands if isinstance(step, Join) else (step.reads,)
+            reads = step.operands
             sources = set().union(*(self._sources(read) for read in reads)) - {home}
             made = 1 + max((depth.get(source, 0) for source in sources), default=0)
             depth[home] = max(depth.get(home, 0), made)

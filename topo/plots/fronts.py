@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 
 from topo.errors import TopoError
 from topo.optimize import Frontier
-from topo.optimize.front import efficient, hypervolume
-from topo.plots import plot
-from topo.plots.furniture import GREY, axes, legend, name_x, name_y, series
+from topo.optimize.frontier import efficient, hypervolume
+from topo.plots.axes import GREY, axes, legend, name_x, name_y, series
 from topo.plots.given import Row, number, rows_of
+from topo.plots.registry import plot
 
 Front = Frontier | Sequence[Row]
 

@@ -13,12 +13,11 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
 from topo.errors import TopoError
-from topo.graph import Block
-from topo.metrics import flow
-from topo.plots import plot
+from topo.graph import Block, paths
+from topo.plots.axes import GREY, RED, axes, key, legend, name_layers, remark, size_of, small, width_of
 from topo.plots.columns import Columns, Link
-from topo.plots.furniture import GREY, RED, axes, key, legend, name_layers, remark, size_of, small, width_of
 from topo.plots.given import Masked, one, wired
+from topo.plots.registry import plot
 from topo.wiring import Wiring
 
 _BLUE, _ORANGE = "#0072B2", "#D55E00"
@@ -49,7 +48,7 @@ def layered_graph(
             raise TopoError(f"{name} is {value}; it is 1 or more")
     graph = wired(one(data, Masked, "a graph"), wiring, "a graph of layers")
     columns = Columns(graph)
-    live = np.asarray(flow.live(graph).effective)
+    live = np.asarray(paths.live(graph).effective)
     alive = np.zeros_like(live)
     np.logical_or.at(alive, columns.drawn, live)
     if most_units is None:
@@ -129,7 +128,7 @@ def _effective(columns: Columns, link: Link) -> np.ndarray:
     """bool: which edges of a layer hold an effective weight."""
     step = columns.graph.steps[link.step]
     assert isinstance(step, Block)
-    words = flow.effective_by_step(columns.graph).words[link.step]
+    words = paths.effective_by_step(columns.graph).words[link.step]
     bits = np.unpackbits(words.view(np.uint8), axis=1, count=step.rows.columns, bitorder="little")
     kernels = np.asarray(bits.reshape(step.shape[0], step.shape[1], -1).any(axis=2))
     return kernels[link.rows, link.columns]

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from topo._support.seeds import own_rng
 from topo.errors import TopoError
 from topo.generators import generators
 from topo.graph import LayeredGraph
 from topo.masks import MaskSet
 from topo.nulls import nulls
-from topo.plots.furniture import PALE
+from topo.plots.axes import PALE
 from topo.report import Report
-from topo.seeds import own_rng
 from topo.wiring import Wiring, apart
 
 # "METHOD:N", or masks (graphs, reports) drawn already, also by label. "none" is no band, for the command line.

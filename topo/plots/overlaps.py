@@ -16,8 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from topo.compare import compare
 from topo.errors import TopoError
 from topo.masks import MaskSet
-from topo.plots import plot
-from topo.plots.furniture import (
+from topo.plots.axes import (
     GREY,
     axes,
     clipped,
@@ -34,6 +33,7 @@ from topo.plots.furniture import (
     width_of,
 )
 from topo.plots.given import labelled, number, report_of, same_network, short
+from topo.plots.registry import plot
 from topo.report import Report
 
 Data = Sequence[MaskSet] | Mapping[str, MaskSet]

@@ -15,8 +15,7 @@ from topo.errors import TopoError
 from topo.masks import MaskSet
 from topo.metrics import metrics
 from topo.networks import find_wiring
-from topo.plots import plot
-from topo.plots.furniture import (
+from topo.plots.axes import (
     GREY,
     RED,
     axes,
@@ -33,6 +32,7 @@ from topo.plots.furniture import (
 )
 from topo.plots.given import labelled, one, report_of, same_network
 from topo.plots.nulls import Null, band, named, sampled, wanted
+from topo.plots.registry import plot
 from topo.report import Report
 from topo.wiring import Wiring
 

@@ -14,15 +14,15 @@ from matplotlib.ticker import MaxNLocator
 
 from topo.errors import TopoError
 from topo.graph import Block, LayeredGraph
+from topo.graph.bipartite import Bipartite, of_block
+from topo.graph.singular import gram
 from topo.masks import MaskSet
 from topo.metrics import degrees
-from topo.metrics.bipartite import Bipartite, of_block
-from topo.metrics.singular import gram
 from topo.metrics.spectral import ramanujan
-from topo.plots import plot
-from topo.plots.furniture import GREY, axes, colour, headline, legend, log_labels, name_x, name_y, series
+from topo.plots.axes import GREY, axes, colour, headline, legend, log_labels, name_x, name_y, series
 from topo.plots.given import Masked, choice, graph_of, labelled, layer_called
 from topo.plots.nulls import Null, band, named, sampled, wanted
+from topo.plots.registry import plot
 from topo.wiring import apart
 
 Data = Masked | Sequence[Masked] | Mapping[str, Masked]

@@ -17,7 +17,7 @@ import matplotlib.style
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from topo.atomic import replacing
+from topo._support.atomic import replacing
 from topo.errors import TopoError
 
 # Widths of a column and of the whole text, in inches, from the venues' templates.

@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from topo._support.seeds import as_rng
 from topo.errors import MaskError
 from topo.masks import as_mask_set
 from topo.models import prunable
-from topo.seeds import as_rng
 
 
 def _fan_in(part: nn.Linear | _ConvNd) -> int:

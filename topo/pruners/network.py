@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from topo import layout
 from topo.errors import TopoError
 from topo.input_spec import input_text, plain_shape, read_inputs
 from topo.models import prunable
@@ -188,9 +189,7 @@ def output_first(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> dict[st
     for name, array in arrays.items():
         part = parts[name]
         if isinstance(part, _ConvTransposeNd):
-            inputs, outputs, *kernel = array.shape
-            grouped = array.reshape(part.groups, inputs // part.groups, outputs, *kernel).swapaxes(1, 2)
-            array = grouped.reshape(part.groups * outputs, inputs // part.groups, *kernel)
+            array = layout.output_first(array, part.groups)
         turned[name] = array
     return turned
 
@@ -208,9 +207,7 @@ def input_first(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> dict[str
     for name, array in arrays.items():
         part = parts[name]
         if isinstance(part, _ConvTransposeNd):
-            outputs, inputs, *kernel = array.shape
-            grouped = array.reshape(part.groups, outputs // part.groups, inputs, *kernel).swapaxes(1, 2)
-            array = grouped.reshape(part.groups * inputs, outputs // part.groups, *kernel)
+            array = layout.input_first(array, part.groups)
         turned[name] = array
     return turned
 

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from topo._support.atomic import replacing, write_text
 from topo._version import __version__
-from topo.atomic import replacing, write_text
 from topo.errors import TrainingError
 from topo.train.toml_text import toml
 

@@ -9,8 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from topo._support.registry import Registry
 from topo.errors import TrainingError
-from topo.registry import Registry
 
 _CHOICES = {
     "optimizer": ("sgd", "adam", "adamw"),

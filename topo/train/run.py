@@ -17,14 +17,15 @@ from topo import networks
 from topo.data import Dataset, load
 from topo.errors import TopoError, TrainingError
 from topo.files import write_masks
-from topo.masks import MaskSet, as_mask_set
+from topo.masks import MaskSet
+from topo.models.holders import unwrapped
 from topo.pruners.initial import rescale
 from topo.trace.inputs import carried_name
 from topo.train.feed import mixed
 from topo.train.fit import Fit, Progress
 from topo.train.folder import SCHEMA, Folder, environment
 from topo.train.initial import initialise
-from topo.train.masking import applied_masks, apply_masks, fitted, strip_masks, tensor_of, unwrapped
+from topo.train.masking import fitted, in_place, laid_aside, tensor_of
 from topo.train.ranks import Ranks, ranks
 from topo.train.recipe import Recipe, find_recipe
 from topo.train.record import Record
@@ -77,7 +78,7 @@ def train(
     with on_threads(threads), ranks(device) as here, _memory_errors():
         dataset = load(data)
         network, name = built(model, seed)
-        with masks_laid_aside(network, masks, wiring) as given:
+        with laid_aside(network, masks, wiring) as given:
             given = here.same_masks(given)
             fit = prepared(network, dataset, given, chosen, here, seed, wiring)
             folder = Folder(out) if out is not None and here.first else None
@@ -118,24 +119,6 @@ def built(model: str | nn.Module, seed: int) -> tuple[nn.Module, str]:
     return network, str(model)
 
 
-@contextmanager
-def masks_laid_aside(
-    model: nn.Module, masks: MaskSet | Mapping[str, Any] | None, wiring: Wiring | None
-) -> Iterator[MaskSet | None]:
-    """The masks to train under; those on the model are off inside and on again outside (the loop keeps its own)."""
-    there = applied_masks(model)
-    given = there if masks is None else as_mask_set(masks)
-    if there is None or given is None:
-        yield given
-        return
-    fitted(unwrapped(model), given, wiring)  # before the model is touched
-    strip_masks(model)
-    try:
-        yield given
-    finally:
-        apply_masks(model, given, wiring)
-
-
 def prepared(
     model: nn.Module,
     data: Dataset,
@@ -151,7 +134,7 @@ def prepared(
     laid: dict[str, Tensor] = {}
     if masks is not None:
         held = fitted(network, masks, wiring)
-        laid = {name: tensor_of(masks[name], held[name], here.device) for name in masks}
+        laid = {name: tensor_of(masks[name], held[name], here.device) for name in in_place(network, masks, wiring)}
     initialise(network, recipe.init, laid, torch.Generator().manual_seed(mixed(seed, 1)))
     if recipe.init == "rescaled" and masks is not None:
         rescale(network, masks)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from topo.errors import WiringError
+from topo.layout import input_first, output_first, output_first_shape
 
 if TYPE_CHECKING:
     from topo.wiring import Wiring
@@ -38,8 +39,7 @@ class Storage:
         if self.stacked:
             experts, first, second = self.shape
             return (experts * second, first) if self.turned else (experts * first, second)
-        first, second, *rest = self.shape
-        return (second * self.groups, first // self.groups, *rest) if self.turned else self.shape
+        return output_first_shape(self.shape, self.groups) if self.turned else self.shape
 
     def parameter(self, mask: np.ndarray) -> np.ndarray:
         """A mask laid out as the parameter."""
@@ -48,9 +48,7 @@ class Storage:
         if self.stacked:
             experts, first, second = self.shape
             return mask.reshape(experts, second, first).transpose(0, 2, 1)
-        first, second, *rest = self.shape
-        grouped = mask.reshape(self.groups, second, first // self.groups, *rest)
-        return np.swapaxes(grouped, 1, 2).reshape(self.shape)
+        return input_first(mask, self.groups)
 
     def mask(self, parameter: np.ndarray) -> np.ndarray:
         """What is laid out as the parameter, as a mask; the inverse of `parameter`."""
@@ -58,9 +56,7 @@ class Storage:
             return parameter.reshape(self.mask_shape)
         if self.stacked:
             return parameter.transpose(0, 2, 1).reshape(self.mask_shape)
-        first, second, *rest = self.shape
-        grouped = parameter.reshape(self.groups, first // self.groups, second, *rest)
-        return np.swapaxes(grouped, 1, 2).reshape(self.mask_shape)
+        return output_first(parameter, self.groups)
 
 
 def storage(
@@ -100,7 +96,7 @@ def _input_first(module: nn.Module) -> bool | None:
     """Whether this type of module stores its weight (in, out); None if it is not known."""
     if isinstance(module, _ConvTransposeNd | nn.Embedding):
         return True
-    if isinstance(module, nn.Linear | _ConvNd):
+    if isinstance(module, nn.Linear | nn.Bilinear | _ConvNd | nn.MultiheadAttention | nn.RNNBase | nn.RNNCellBase):
         return False
     kind = type(module)
     return True if kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.") else None

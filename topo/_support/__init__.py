@@ -1,0 +1,1 @@
+"""What every room leans on: registries, random streams, threads, files written whole."""

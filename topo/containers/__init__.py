@@ -1,0 +1,1 @@
+"""What a file is made of: archives, arrays, pickles and tensors, taken apart without running code."""

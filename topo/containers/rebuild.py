@@ -1,0 +1,333 @@
+"""The names that a pickle may use, and what each stands for: numpy arrays, torch tensors and the containers around
+them.
+
+Every function here checks that the file holds the bytes of the array it describes before a byte of memory is taken for
+it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+
+from topo.containers.pickle_machine import Admitted, Unfinished, corrupt
+from topo.containers.tensors import Tensor, numpy_dtype, sparse
+from topo.errors import FormatError
+
+# A file may describe more parameters than it has bytes (broadcast, sparse and compressed masks), but not without bound:
+# this # many, or eight to a byte, so that the bits of its masks take 32 MB or no more than the file itself.
+_FREE_ELEMENTS = 1 << 28
+
+STORAGES = {
+    "FloatStorage": "float32",
+    "DoubleStorage": "float64",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
+    "UntypedStorage": "uint8",
+}
+DTYPES = (
+    *(
+        "float64",
+        "float32",
+        "float16",
+        "bfloat16",
+        "float8_e4m3fn",
+        "float8_e5m2",
+        "float8_e4m3fnuz",
+        "float8_e5m2fnuz",
+    ),
+    *("int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64", "bool", "complex64", "complex128"),
+)
+
+
+class Allowance:
+    """How much a file of so many bytes may describe."""
+
+    def __init__(self, size: int) -> None:
+        self.elements = max(_FREE_ELEMENTS, 8 * size)
+        self.copied = size
+
+    def spend(self, elements: int) -> None:
+        """FormatError when the tensors so far have more elements than the file may describe."""
+        self.elements -= elements
+        if self.elements < 0:
+            raise FormatError(
+                "its tensors promise more parameters than a file of this size can hold: refused as a memory bomb"
+            )
+
+    def copy(self, size: int) -> None:
+        """FormatError when more is copied out of the file than it holds."""
+        self.copied -= size
+        if self.copied < 0:
+            raise corrupt("the same data copied again and again")
+
+
+def _dimensions(shape: Any) -> tuple[int, ...]:
+    if not isinstance(shape, (tuple, list)) or len(shape) > 32:
+        raise corrupt("a shape that is none")
+    for n in shape:
+        if not isinstance(n, int) or isinstance(n, bool) or n < 0:
+            raise corrupt(f"a shape with the dimension {n!r}")
+    return tuple(shape)
+
+
+class Dtype(Unfinished):
+    """numpy.dtype(...): plain numbers, text or objects."""
+
+    def __init__(self, spec: Any = None, *_: Any) -> None:
+        if not isinstance(spec, str) or not re.fullmatch(r"[|<>=]?(?:[biufcSUO]\d{0,6}|\?)", spec):
+            raise corrupt("an array of a type that is no plain number")
+        self.value = np.dtype(spec)
+
+    def build(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
+            raise corrupt("an array of a structured type")
+        if state[1] in ("<", ">"):
+            self.value = self.value.newbyteorder(state[1])
+
+    def finish(self, resolve: Callable[[Any], Any]) -> str:
+        return self.value.name
+
+
+class NumpyArray(Unfinished):
+    """numpy's `_reconstruct` and `_frombuffer`."""
+
+    def __init__(self, allowance: Allowance) -> None:
+        self.allowance = allowance
+        self.array: np.ndarray | None = None
+        self.objects: list[Any] | None = None
+        self.shape: tuple[int, ...] = ()
+
+    def build(self, state: Any) -> None:
+        if (
+            not isinstance(state, tuple)
+            or len(state) not in (4, 5)
+            or self.array is not None
+            or self.objects is not None
+        ):
+            raise corrupt("an array without its parts")
+        shape, dtype, fortran, data = state[-4:]
+        self.fill(data, dtype, _dimensions(shape), "F" if fortran else "C")
+
+    def fill(self, data: Any, dtype: Any, shape: tuple[int, ...], order: str) -> None:
+        if not isinstance(dtype, Dtype):
+            raise corrupt("an array without a type")
+        self.shape = shape
+        if dtype.value.hasobject:
+            if not isinstance(data, list) or len(data) != prod(shape):
+                raise corrupt(f"an array of objects of shape {shape} without its objects")
+            self.objects = data
+            return
+        if isinstance(data, str):  # Python 2
+            self.allowance.copy(len(data))
+            data = data.encode("latin-1")
+        if not isinstance(data, (bytes, memoryview)):
+            raise corrupt("an array without its bytes")
+        promised = prod(shape) * dtype.value.itemsize
+        if len(data) != promised or not dtype.value.itemsize:
+            raise corrupt(f"an array of shape {shape} promises {promised:,} bytes and holds {len(data):,}")
+        self.allowance.spend(prod(shape))
+        self.array = np.frombuffer(data, dtype.value).reshape(shape, order=order)  # type: ignore[call-overload]
+
+    def finish(self, resolve: Callable[[Any], Any]) -> Any:
+        if self.objects is not None:
+            return resolve(self.objects) if self.shape else resolve(self.objects[0])
+        if self.array is None:
+            raise corrupt("an array without its values")
+        return Tensor.of(self.array)
+
+
+class Storage:
+    """The bytes that torch tensors share. `data` may come after the pickle that names it."""
+
+    def __init__(self, dtype: str, data: memoryview | None = None, order: Literal["<", ">"] = "<") -> None:
+        self.dtype, self.data, self.order = dtype, data, order
+
+
+class TorchTensor(Unfinished):
+    """torch's `_rebuild_tensor` and its successors: a strided view of a storage."""
+
+    def __init__(
+        self, allowance: Allowance, storage: Any, offset: Any, size: Any, stride: Any, dtype: str | None = None
+    ) -> None:
+        if not isinstance(storage, Storage) or not isinstance(offset, int) or offset < 0:
+            raise corrupt("a tensor without its storage")
+        self.storage, self.offset = storage, offset
+        self.shape, self.stride = _dimensions(size), _dimensions(stride)
+        self.dtype = dtype or storage.dtype
+        if len(self.shape) != len(self.stride):
+            raise corrupt(f"a tensor of shape {self.shape} with strides {self.stride}")
+        allowance.spend(prod(self.shape))
+
+    def build(self, state: Any) -> None:
+        """Attributes that a user hung on the tensor: dropped."""
+
+    def finish(self, resolve: Callable[[Any], Any]) -> Tensor:
+        if self.storage.data is None:
+            raise corrupt("a tensor without its storage")
+        held = numpy_dtype(self.dtype).newbyteorder(self.storage.order)
+        reach = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride)) + 1
+        if prod(self.shape) and reach * held.itemsize > len(self.storage.data):
+            promised, there = reach * held.itemsize, len(self.storage.data)
+            raise FormatError(
+                f"a tensor of shape {self.shape} promises {promised:,} bytes of a storage that has {there:,}"
+            )
+        if not prod(self.shape):
+            return Tensor.of(np.zeros(self.shape, held), self.dtype)
+        flat = np.frombuffer(self.storage.data, held, reach - self.offset, self.offset * held.itemsize)
+        steps = tuple(step * held.itemsize for step in self.stride)
+        return Tensor.of(np.lib.stride_tricks.as_strided(flat, self.shape, steps, writeable=False), self.dtype)
+
+
+class SparseTensor(Unfinished):
+    """torch's `_rebuild_sparse_tensor`: coordinates or compressed rows or columns."""
+
+    def __init__(self, allowance: Allowance, layout: Any, data: Any) -> None:
+        if not isinstance(data, tuple) or len(data) < 3:
+            raise corrupt("a sparse tensor without its parts")
+        self.layout, self.data = layout, data
+        self.shape = _dimensions(
+            data[3] if layout in ("torch.sparse_csr", "torch.sparse_csc") and len(data) > 3 else data[2]
+        )
+        allowance.spend(prod(self.shape))
+
+    def finish(self, resolve: Callable[[Any], Any]) -> Tensor:
+        parts = [resolve(part) for part in self.data[: 2 if self.layout == "torch.sparse_coo" else 3]]
+        if not all(isinstance(part, Tensor) for part in parts) or not all(
+            p.dtype.startswith("int") for p in parts[:-1]
+        ):
+            raise corrupt("a sparse tensor without its parts")
+        *places, values = (part.whole() for part in parts)
+        if values.ndim != 1 or self.layout not in ("torch.sparse_coo", "torch.sparse_csr", "torch.sparse_csc"):
+            raise FormatError(f"a sparse tensor of layout {self.layout} is not read; save its to_dense()")
+        if self.layout != "torch.sparse_coo":
+            starts, other = places
+            along = 0 if self.layout == "torch.sparse_csr" else 1
+            counts = np.diff(starts)
+            if (
+                len(self.shape) != 2
+                or len(counts) != self.shape[along]
+                or (counts < 0).any()
+                or counts.sum() != len(other)
+            ):
+                raise corrupt(f"a sparse tensor of shape {self.shape} whose rows do not add up")
+            rows = np.repeat(np.arange(self.shape[along]), counts)
+            places = [np.stack([rows, other] if along == 0 else [other, rows])]
+        return sparse(places[0], values, self.shape, parts[-1].dtype)
+
+
+def _empty(kind: type) -> Any:
+    return kind()
+
+
+def _pairs(entries: Any) -> Iterator[tuple[Any, Any]]:
+    for entry in entries:
+        if not isinstance(entry, (tuple, list)) or len(entry) != 2 or not isinstance(entry[0], (str, int, bytes)):
+            raise corrupt("an ordered dict of what are no pairs")
+        yield entry[0], entry[1]
+
+
+def admitted(
+    allowance: Allowance, load_storage: Callable[[bytes | memoryview], Any] | None = None
+) -> dict[tuple[str, str], Admitted]:
+    """The fixed list, for a file with this allowance. load_storage: reads the torch file that a pickled tensor holds
+    its bytes in."""
+    table: dict[tuple[str, str], Admitted] = {}
+
+    def enter(modules: str, name: str, call: Callable[..., Any] | None = None) -> None:
+        for module in modules.split():
+            table[module, name] = Admitted(f"{module}.{name}", call)
+
+    def ordered_dict(entries: Any = (), *_: Any) -> dict[Any, Any]:
+        allowance.copy(len(entries))
+        return dict(_pairs(entries.items() if isinstance(entries, dict) else entries))
+
+    def encode(text: Any, encoding: Any = "latin1") -> bytes:
+        if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+            raise corrupt("text in an encoding other than latin1")
+        allowance.copy(len(text))
+        return text.encode("latin-1")
+
+    def scalar(dtype: Any, data: Any = b"") -> Any:
+        data = data.encode("latin-1") if isinstance(data, str) else data
+        if not isinstance(dtype, Dtype) or dtype.value.kind not in "biuf" or len(data) != dtype.value.itemsize:
+            raise corrupt("a numpy number without its bytes")
+        return np.frombuffer(data, dtype.value)[0].item()
+
+    def reconstruct(kind: Any, *_: Any) -> NumpyArray:
+        if getattr(kind, "name", None) != "numpy.ndarray":
+            raise corrupt("an array of a class other than numpy.ndarray")
+        return NumpyArray(allowance)
+
+    def from_buffer(data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> NumpyArray:
+        array = NumpyArray(allowance)
+        array.fill(data, dtype, _dimensions(shape), "F" if order == "F" else "C")
+        if axes is not None and array.array is not None:
+            array.array = array.array.transpose(_dimensions(axes))
+        return array
+
+    def tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> TorchTensor:
+        return TorchTensor(allowance, storage, offset, size, stride)
+
+    def typed_tensor(
+        storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, *_: Any
+    ) -> TorchTensor:
+        name = getattr(dtype, "name", "").removeprefix("torch.")
+        if name not in DTYPES:
+            raise corrupt("a tensor without a type")
+        return TorchTensor(allowance, storage, offset, size, stride, name)
+
+    def from_type(function: Any, kind: Any, arguments: Any, *_: Any) -> Any:
+        if not isinstance(function, Admitted) or function.call is None or not isinstance(arguments, tuple):
+            raise corrupt("a tensor that is none")
+        if getattr(kind, "name", None) not in ("torch.Tensor", "torch.nn.parameter.Parameter"):
+            raise FormatError(
+                f"it holds a tensor of class '{getattr(kind, 'name', kind)}', which is not read; save its plain values"
+            )
+        return function.call(*arguments)
+
+    enter("collections", "OrderedDict", ordered_dict)
+    enter("collections", "Counter", ordered_dict)
+    enter("collections", "defaultdict", lambda *_: {})
+    for kind in (dict, list, int, float, bytes):
+        enter("builtins __builtin__", kind.__name__, partial(_empty, kind))
+    for name in ("set", "frozenset"):  # as the list of their members, which are not hashed
+        enter("builtins __builtin__", name, lambda members=(): members)
+    enter("_codecs", "encode", encode)
+    enter("numpy", "ndarray")
+    enter("numpy", "dtype", Dtype)
+    enter("numpy.core.multiarray numpy._core.multiarray", "_reconstruct", reconstruct)
+    enter("numpy.core.multiarray numpy._core.multiarray", "scalar", scalar)
+    enter("numpy.core.numeric numpy._core.numeric", "_frombuffer", from_buffer)
+    enter("torch._utils", "_rebuild_tensor", tensor)
+    enter("torch._utils", "_rebuild_tensor_v2", tensor)
+    enter("torch._utils", "_rebuild_tensor_v3", typed_tensor)
+    enter("torch._utils", "_rebuild_parameter", lambda data, *_: data)
+    enter("torch._utils", "_rebuild_parameter_with_state", lambda data, *_: data)
+    enter("torch._utils", "_rebuild_sparse_tensor", lambda layout, data: SparseTensor(allowance, layout, data))
+    enter("torch._tensor", "_rebuild_from_type_v2", from_type)
+    enter("torch.serialization", "_get_layout", lambda name: name if isinstance(name, str) else None)
+    enter("torch", "Size", lambda size=(): _dimensions(size))
+    enter("torch", "device", lambda *_: None)
+    enter("torch", "Tensor")
+    enter("torch.nn.parameter", "Parameter")
+    for name in STORAGES:
+        enter("torch torch.cuda torch.storage", name)
+    for name in DTYPES:
+        enter("torch", name)
+    if load_storage is not None:
+        enter("torch.storage", "_load_from_bytes", load_storage)
+    return table

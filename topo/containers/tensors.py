@@ -1,0 +1,220 @@
+"""Tensor: an array in a file, read block by block and packed to bits on the way, so that a mask never lies in memory
+twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from topo.errors import MaskError
+from topo.layout import output_first, output_first_shape
+from topo.masks import BitRows
+
+# Elements packed at once: large enough for the compiled kernel, small enough that its temporaries (three bytes an
+# element for a # check of a float mask) stay below 16 MB whatever the layer.
+BLOCK = 1 << 22
+
+# dtypes that numpy cannot name -> the integers that hold their bits.
+_BITS: dict[str, np.dtype] = {
+    "bfloat16": np.dtype("<u2"),
+    "float8_e4m3fn": np.dtype("u1"),
+    "float8_e5m2": np.dtype("u1"),
+    "float8_e4m3fnuz": np.dtype("u1"),
+    "float8_e5m2fnuz": np.dtype("u1"),
+}
+# 8-bit floats: the bits of 1.0, and which of the 256 patterns are NaN. The fnuz types have one NaN and no negative
+# zero.
+_ONE8 = {"float8_e4m3fn": 0x38, "float8_e5m2": 0x3C, "float8_e4m3fnuz": 0x40, "float8_e5m2fnuz": 0x40}
+_NAN8 = {
+    "float8_e4m3fn": (0x7F, 0xFF),
+    "float8_e5m2": (0x7D, 0x7E, 0x7F, 0xFD, 0xFE, 0xFF),
+    "float8_e4m3fnuz": (0x80,),
+    "float8_e5m2fnuz": (0x80,),
+}
+
+Rows = Callable[[int], Iterator[np.ndarray]]
+
+
+def numpy_dtype(name: str) -> np.dtype:
+    """The numpy type that holds the bytes of a tensor type, little-endian; booleans are read as bytes, so that 2 is
+    seen."""
+    return _BITS[name] if name in _BITS else np.dtype("u1" if name == "bool" else name).newbyteorder("<")
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """An array of a file, not yet read.
+
+    shape: (rows, ...). dtype: its type by name ("float32", "bool", "bfloat16", ...). rows(n): the array as consecutive
+    blocks of at most n rows; bfloat16 and 8-bit floats come as the unsigned integers that hold their bits.
+    inferred: the values are weights, and the mask is where they are not 0.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    rows: Rows
+    inferred: bool = False
+
+    @classmethod
+    def of(cls, array: np.ndarray, dtype: str | None = None) -> Tensor:
+        """From an array (a view of a mapped file, mostly), of the named type."""
+
+        def rows(count: int) -> Iterator[np.ndarray]:
+            if array.ndim == 0:
+                yield array
+                return
+            for start in range(0, len(array), count):
+                yield array[start : start + count]
+
+        return cls(array.shape, dtype or array.dtype.name, rows)
+
+    @classmethod
+    def full(cls, shape: tuple[int, ...]) -> Tensor:
+        """The mask of a dense layer."""
+        return cls.of(np.broadcast_to(np.True_, shape))
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def is_float(self) -> bool:
+        return self.dtype.startswith(("float", "bfloat"))
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the values can be a mask or weights at all (no text, no complex numbers, no type unknown here)."""
+        return self.dtype in _BITS or self.dtype.startswith(("bool", "int", "uint", "float"))
+
+    def whole(self) -> np.ndarray:
+        """The whole array; of shape () or (n,) too."""
+        if self.ndim == 0 or 0 in self.shape:
+            return next(iter(self.rows(1)), np.zeros(self.shape, numpy_dtype(self.dtype)))
+        blocks = list(self.rows(self.shape[0]))
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Blocks of whole rows, of about BLOCK elements."""
+        columns = max(1, prod(self.shape[1:]))
+        for block in self.rows(max(1, BLOCK // columns)):
+            # An unaligned view (pickles, old safetensors headers) would compile the kernels a second time.
+            yield block if block.flags.aligned else block.copy()
+
+    def stacked(self) -> Tensor:
+        """The matrices of a (experts, out, in) array one below the other, (experts * out, in)."""
+
+        def rows(count: int) -> Iterator[np.ndarray]:
+            for slab in self.rows(1):
+                matrix = slab[0]
+                for start in range(0, len(matrix), count):
+                    yield matrix[start : start + count]
+
+        experts, out, inputs = self.shape
+        return replace(self, shape=(experts * out, inputs), rows=rows)
+
+    def weights(self) -> Tensor:
+        """The same array read as weights: kept is what is not 0."""
+        return replace(self, inferred=True)
+
+    @cached_property
+    def is_binary(self) -> bool:
+        """Whether every value is 0 or 1; the first block that holds another ends the search."""
+        if not self.is_number or not self.size:
+            return False
+        try:
+            return all(bool(((values == 0) | (values == 1)).all()) for values in map(self._as_mask, self.blocks()))
+        except MaskError:
+            return False
+
+    @cached_property
+    def is_ones(self) -> bool:
+        """Whether every value is 1."""
+        try:
+            return self.is_number and all(bool((self._as_mask(block) == 1).all()) for block in self.blocks())
+        except MaskError:
+            return False
+
+    def bits(self, name: str) -> BitRows:
+        """The mask as bit rows; MaskError for a value that no mask holds, or a weight that is NaN."""
+        if not self.is_number:
+            raise MaskError(f"mask '{name}' holds values of type {self.dtype}; a mask holds only 0 and 1")
+        pack = BitRows.of_weights if self.inferred else BitRows.of_mask
+        read = self._as_weights if self.inferred else self._as_mask
+        if self.ndim < 2 or 0 in self.shape:  # refused there, in its words
+            return pack(np.zeros(self.shape, np.bool_), name)
+        words = np.empty((self.shape[0], -(-prod(self.shape[1:]) // 64)), np.uint64)
+        done = 0
+        for block in self.blocks():
+            packed = pack(read(block, name), name).words
+            if len(packed) == self.shape[0]:
+                return BitRows(self.shape, packed)
+            words[done : done + len(packed)] = packed
+            done += len(packed)
+        return BitRows(self.shape, words)
+
+    def output_first(self, groups: int = 1) -> Tensor:
+        """An input-first parameter turned output-first.
+
+        (in, out, ...) -> (out, in, ...); with groups, (in, out / groups, ...) -> (out, in / groups, ...), group by
+        group.
+        """
+        return self.view(output_first_shape(self.shape, groups), lambda array: output_first(array, groups))
+
+    def transposed(self, axes: Sequence[int]) -> Tensor:
+        """The axes in another order."""
+        return self.view(tuple(self.shape[axis] for axis in axes), lambda array: array.transpose(axes))
+
+    def view(self, shape: tuple[int, ...], change: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+        """The whole array changed into one of `shape`, when it is read."""
+
+        def rows(count: int) -> Iterator[np.ndarray]:
+            yield from Tensor.of(change(self.whole())).rows(count)
+
+        return replace(self, shape=shape, rows=rows)
+
+    def _as_mask(self, block: np.ndarray, name: str = "mask") -> np.ndarray:
+        """A block as values that numpy can compare with 0 and 1."""
+        if self.dtype not in _BITS:
+            return block
+        one, magnitude = (0x3F80, 0x7FFF) if self.dtype == "bfloat16" else (_ONE8[self.dtype], 0x7F)
+        kept = block == one
+        # -0.0 is 0, except for the fnuz types, where that pattern is the NaN.
+        zero = block == 0 if self.dtype.endswith("fnuz") else (block & magnitude) == 0
+        if not (kept | zero).all():
+            raise MaskError(f"mask '{name}' holds {self.dtype} values other than 0 and 1; a mask holds only 0 and 1")
+        return kept
+
+    def _as_weights(self, block: np.ndarray, name: str) -> np.ndarray:
+        """A block as `BitRows.of_weights` takes it: bfloat16 as uint16, 8-bit floats as whether they are 0."""
+        if self.dtype not in _NAN8:
+            return block
+        if np.isin(block, _NAN8[self.dtype]).any():
+            raise MaskError(f"'{name}' holds NaN; whether a NaN weight was kept cannot be known")
+        return (block & 0x7F) != 0
+
+
+def sparse(indices: np.ndarray, values: np.ndarray, shape: tuple[int, ...], dtype: str) -> Tensor:
+    """A tensor from coordinates: indices (ndim, n) integers, values (n,); values at the same place add up, as torch has
+    it.
+
+    Raises MaskError for a coordinate outside of `shape`.
+    """
+    limits = np.array(shape, np.int64).reshape(-1, 1)
+    if indices.shape != (len(shape), len(values)) or ((indices < 0) | (indices >= limits)).any():
+        raise MaskError(f"a sparse tensor of shape {shape} holds coordinates outside of it")
+
+    def rows(count: int) -> Iterator[Any]:
+        dense = np.zeros(shape, values.dtype)
+        np.add.at(dense, tuple(indices), values)
+        yield from Tensor.of(dense).rows(count)
+
+    return Tensor(shape, dtype, rows)

@@ -1,0 +1,17 @@
+"""Null models: masks drawn at random that keep one part of what given masks hold, and are named by that part.
+
+    same_total < same_layers < same_rows    < same_degrees
+                 same_layers < same_columns < same_degrees
+                               same_rows    < same_kernels
+
+a < b: b keeps strictly more. `relabelled`, the last, changes nothing but the numbering of hidden units: a number that
+it changes is no property of the graph.
+
+A number of masks is compared with the same number of such samples (`score`): where it lies within two standard
+deviations of their mean, what the null keeps is enough to explain it.
+"""
+
+from topo.nulls.models import Null, asked, null, nulls, seeds
+from topo.nulls.score import Score, score
+
+__all__ = ["Null", "Score", "asked", "null", "nulls", "score", "seeds"]

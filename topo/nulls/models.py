@@ -1,0 +1,195 @@
+"""The null models: each draws masks that keep one part of what given masks hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from topo._support.doors import called, check_flags, check_function, check_text
+from topo._support.registry import Registry
+from topo._support.seeds import as_rng, own_rng
+from topo.errors import TopoError
+from topo.generators import Drawn, checked_rows, generators
+from topo.masks import BitRows, MaskSet
+from topo.wiring import Wiring, apart
+from topo.wiring.automorphisms import moved_by, renumbering
+
+nulls = Registry("null model", "topo.nulls")
+
+_MOST = 100_000
+
+
+@dataclass(frozen=True)
+class Null:
+    """A registered null model. keeps: what samples have in common with the masks. wired: it needs to know who feeds
+    whom."""
+
+    function: Callable[[Wiring, MaskSet, np.random.Generator], Drawn]
+    name: str
+    keeps: str
+    wired: bool
+
+    def __call__(self, masks: MaskSet, rng: int | np.random.Generator = 0, wiring: Wiring | None = None) -> MaskSet:
+        """One sample. wiring: None takes each layer by itself, in one group. A seed has a stream of its own here: that
+        which drew the masks would draw the same again.
+
+        Raises TopoError without the wiring that it needs, WiringError if masks and wiring differ.
+        """
+        self.check(wiring)
+        if wiring is not None:
+            wiring.check(masks)
+        draws = own_rng(rng)
+        plugin, known = f"null model '{self.name}'", wiring or apart(masks)
+        drawn = checked_rows(plugin, known, masks, called(plugin, "", self.function, known, masks, draws))
+        return MaskSet(dict(drawn), provenance={"method": self.name})
+
+    def check(self, wiring: Wiring | None) -> None:
+        """TopoError without the wiring that it needs."""
+        if self.wired and wiring is None:
+            raise TopoError(f"the null model '{self.name}' needs the network's wiring: name its model")
+
+
+def null(keeps: str, *, wired: bool = False) -> Callable[[Callable[..., Drawn]], Callable[..., Drawn]]:
+    """Decorator: register a function (wiring, masks, rng) that yields (name, bit rows)."""
+
+    def enter(function: Callable[..., Drawn]) -> Callable[..., Drawn]:
+        plugin = f"null model '{getattr(function, '__name__', function)}'"
+        check_text(plugin, keeps=keeps)
+        check_flags(plugin, wired=wired)
+        check_function(plugin, function, "wiring, masks, rng")
+        nulls.add(function.__name__)(Null(function, function.__name__, keeps, wired))
+        return function
+
+    return enter
+
+
+def asked(given: str | Mapping[str, int]) -> dict[str, int]:
+    """Null model -> number of samples, in the order of the registry, of a mapping or of text as in "same_layers:100".
+
+    >>> asked("same_degrees:50, same_layers:100")
+    {'same_layers': 100, 'same_degrees': 50}
+
+    Raises TopoError for an unknown null model, one that is named twice, and a number below 1.
+    """
+    pairs = list(given.items()) if isinstance(given, Mapping) else [_pair(part) for part in str(given).split(",")]
+    wanted: dict[str, int] = {}
+    for name, count in pairs:
+        entry = nulls[name]
+        if isinstance(count, bool) or not isinstance(count, int | np.integer) or not 1 <= count <= _MOST:
+            raise TopoError(f"null model '{name}' is asked for {count!r} samples; it is a whole number, 1 to {_MOST:,}")
+        if entry.name in wanted:
+            raise TopoError(f"null model '{name}' is asked for twice")
+        wanted[entry.name] = int(count)
+    return {name: wanted[name] for name in nulls if name in wanted}
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    name, colon, count = (part.strip() for part in text.partition(":"))
+    if not colon or not name:
+        raise TopoError(f"null models are asked for as KIND:N, as in same_layers:100, not as '{text.strip()}'")
+    return name, int(count) if count.isdecimal() and len(count) < 10 else count
+
+
+def seeds(rng: int | np.random.Generator, wanted: Mapping[str, int]) -> dict[str, list[np.random.Generator]]:
+    """A generator for each sample, spawned so that a sample depends on its own null model and number alone."""
+    children = dict(zip(nulls, as_rng(rng).spawn(len(nulls))))
+    return {name: children[name].spawn(count) for name, count in wanted.items()}
+
+
+# -- the null models
+
+
+@null("the number of kept parameters of the whole network")
+def same_total(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
+    """Uniform over all masks of the same layers that keep as many parameters; generator `random`."""
+    budgets = {name: masks.rows(name).kept() for name in masks}
+    yield from generators["random"].function(wiring, budgets, rng)
+
+
+@null("the number of kept parameters of each layer")
+def same_layers(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
+    """Uniform over all masks with these counts (Frankle et al. 2021); generator `shuffle`."""
+    yield from generators["shuffle"].function(wiring, masks, rng)
+
+
+@null("the fan-in of each output unit, in kept parameters")
+def same_rows(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
+    """Uniform over all masks with these row sums: each row is drawn by itself."""
+    for name in masks:
+        rows = masks.rows(name)
+        yield name, _redealt(rows, rows.columns, rng)
+
+
+@null("the fan-out of each weight column (input channel and kernel position)")
+def same_columns(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
+    """Uniform over all masks with these column sums, of each group of a grouped convolution by itself."""
+    for name in masks:
+        mask, count = masks[name], wiring.layer(name).groups
+        turned = np.concatenate([group.T for group in np.split(mask.reshape(len(mask), -1), count)])
+        drawn = _redealt(BitRows.of_mask(turned), turned.shape[1], rng).unpack()
+        back = np.concatenate([group.T for group in np.split(drawn, count)])
+        yield name, BitRows.of_mask(back.reshape(mask.shape))
+
+
+@null("the degrees of both sides: the sum of each row and of each weight column")
+def same_degrees(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
+    """Near uniform over all masks with these row and column sums, of each group of a grouped convolution by itself.
+
+    By curveball trades (generator `configuration`): after 20 rounds over all rows about a millionth of the overlap with
+    the masks, beyond chance, is left. Where few masks have these sums a sample may be the masks themselves.
+    """
+    yield from generators["configuration"].function(wiring, masks, rng, trades=20)
+
+
+@null("the number of kept weights of each kernel (pair of channels); in linear layers that is the mask itself")
+def same_kernels(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
+    """Uniform over all masks with these counts: kept weights change their places within a kernel.
+
+    The channel graph stays as it is, and so does every number of it; numbers of the kernel view change. A kernel of a
+    linear layer is one weight, so that nothing of it can move. It keeps the sums of rows, not those of weight columns.
+    """
+    for name in masks:
+        rows = masks.rows(name)
+        yield name, _redealt(rows, rows.columns // rows.shape[1], rng)
+
+
+@null("the graph: hidden units change their numbers, consistently through the network", wired=True)
+def relabelled(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
+    """The masks with hidden units renumbered at random (`renumbering`): an isomorphic network.
+
+    Weights are not renumbered with them, so that numbers of |w| over the masks change.
+    """
+    units = renumbering(wiring, rng)
+    for name in masks:
+        layer, mask = wiring.layer(name), masks[name]
+        moved = moved_by(layer, units)
+        assert moved is not None
+        rows, reads = (np.argsort(places) for places in moved)  # whence each row and column comes
+        columns = reads.reshape(layer.groups, -1) % layer.shape[1]
+        group = np.arange(layer.outputs) // (layer.outputs // layer.groups)
+        yield name, BitRows.of_mask(mask[rows[:, None], columns[group]] if layer.groups > 1 else mask[rows][:, reads])
+
+
+def _redealt(rows: BitRows, width: int, rng: np.random.Generator) -> BitRows:
+    """Each run of `width` columns of each row drawn anew, uniformly, with as many bits as it has."""
+    from topo.kernels.biregular import deal
+
+    per_row = rows.columns // width
+    counts = _counts(rows, width).astype(np.int64).reshape(-1)
+    words = np.zeros_like(rows.words)
+    deal(counts, per_row, width, rows.columns, False, rng, words)
+    return BitRows(rows.shape, words)
+
+
+def _counts(rows: BitRows, width: int) -> np.ndarray:
+    """Bits of each run of `width` columns: (rows, runs)."""
+    if width == rows.columns:
+        return np.bitwise_count(rows.words).sum(axis=1, dtype=np.int64)
+    from topo.kernels.bits import kernel_counts
+
+    counts = np.empty((rows.shape[0], rows.columns // width), np.uint16)
+    kernel_counts(rows.words, width, counts)
+    return counts

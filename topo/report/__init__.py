@@ -1,0 +1,29 @@
+"""What `analyze` found, as tidy rows, and its forms: JSON, CSV, pandas, Markdown, LaTeX, HTML."""
+
+from topo.report.report import (
+    COLUMNS,
+    NULL_COLUMNS,
+    SCHEMA,
+    Number,
+    Report,
+    Row,
+    Value,
+    few,
+    note_lines,
+    reports_to_csv,
+    reports_to_json,
+)
+
+__all__ = [
+    "COLUMNS",
+    "NULL_COLUMNS",
+    "SCHEMA",
+    "Number",
+    "Report",
+    "Row",
+    "Value",
+    "few",
+    "note_lines",
+    "reports_to_csv",
+    "reports_to_json",
+]

@@ -1,0 +1,373 @@
+"""Report: what `analyze` found, as tidy rows, and its forms: JSON, CSV, pandas, Markdown, LaTeX, HTML.
+
+Undefined is NaN in Python, null in JSON, an empty field in CSV and a dash in tables, and a note says why.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from topo._version import __version__
+from topo.errors import TopoError
+from topo.report import text
+from topo.report.numerals import decimal, finite, shown
+
+if TYPE_CHECKING:
+    import pandas
+
+SCHEMA = "topo/1"
+COLUMNS = ("mask", "metric", "layer", "view", "value", "unit", "note")
+NULL_COLUMNS = ("null", "samples", "metric", "observed", "mean", "std", "z", "p")
+_AS_TEXT = frozenset({"effective_paths"})
+# A number that is fewer standard deviations from the mean of a null model is taken for one of its samples.
+_NOISE = 2.0
+
+Number = int | float
+
+
+def _plain(number: Any) -> Number:
+    """A Python int or float: None is NaN, booleans are 0 and 1, numpy scalars lose their type."""
+    if number is None:
+        return math.nan
+    if hasattr(number, "item"):
+        number = number.item()
+    return int(number) if isinstance(number, bool) else number
+
+
+def _repr(number: Number) -> str:
+    """repr() that does not fail on integers beyond 4300 digits."""
+    return repr(number) if isinstance(number, float) or abs(number) < 10**30 else shown(number, "paths")
+
+
+@dataclass(frozen=True, repr=False)
+class Value:
+    """A number that explains itself: what a metric returns where a bare number would not do.
+
+    number: int (of any size) or float; None and NaN mean undefined. note: why it is undefined, or how it was found.
+    """
+
+    number: Number
+    note: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "number", _plain(self.number))
+
+    def __repr__(self) -> str:
+        return f"Value({_repr(self.number)}, {self.note!r})"
+
+    @classmethod
+    def of(cls, number: Any) -> Value:
+        """A Value as it is; any number wrapped into one."""
+        return number if isinstance(number, cls) else cls(number)
+
+
+@dataclass(frozen=True, repr=False)
+class Row:
+    """One number of one mask. layer: None for a number of the whole network. view: of the convolutions' graph."""
+
+    mask: str
+    metric: str
+    layer: str | None
+    view: str
+    value: Number
+    unit: str = ""
+    note: str | None = None
+
+    def __post_init__(self) -> None:
+        value = _plain(self.value)
+        object.__setattr__(self, "value", value)
+        if not finite(value) and not self.note:
+            object.__setattr__(self, "note", "undefined" if math.isnan(value) else f"{value}: not finite")
+
+    def __repr__(self) -> str:
+        where = f"{self.mask!r}, {self.metric!r}, {self.layer!r}, {self.view!r}"
+        return f"Row({where}, {_repr(self.value)}, {self.unit!r}, {self.note!r})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Report:
+    """The numbers of one mask set; immutable.
+
+    mask: its name. format: the reader that understood the file. model, view: what was analysed. shapes: parameter name
+    -> shape, in network order. rows: every number. notes: dicts {"metric", "layer", "note"} with remarks of the whole
+    analysis first, then those of the rows. nulls: dicts {"null", "samples", "metric", "layer", "observed", "mean",
+    "std", "z", "p"}, null models in the order of their rungs, each with its numbers in the order of the rows; see
+    `topo.nulls.score`.
+
+    >>> rows = [Row("a.pt", "density", None, "channel", 0.5), Row("a.pt", "density", "fc.weight", "channel", 0.5)]
+    >>> report = Report("a.pt", "topo", None, "channel", {"fc.weight": (2, 3)}, rows)
+    >>> report.network["density"], report.layers
+    (0.5, [{'layer': 'fc.weight', 'shape': (2, 3), 'density': 0.5}])
+    """
+
+    mask: str
+    format: str | None
+    model: str | None
+    view: str
+    shapes: Mapping[str, tuple[int, ...]]
+    rows: Sequence[Row]
+    notes: Sequence[Mapping[str, str | None]] = field(default=())
+    nulls: Sequence[Mapping[str, Any]] = field(default=())
+
+    def __post_init__(self) -> None:
+        shapes = {str(name): tuple(int(n) for n in shape) for name, shape in self.shapes.items()}
+        object.__setattr__(self, "shapes", MappingProxyType(shapes))
+        object.__setattr__(self, "rows", tuple(self.rows))
+        given = [(note.get("metric"), note.get("layer"), note["note"]) for note in self.notes]
+        of_rows = [(row.metric, row.layer, row.note) for row in self.rows if row.note]
+        notes = tuple({"metric": m, "layer": n, "note": said} for m, n, said in dict.fromkeys([*given, *of_rows]))
+        object.__setattr__(self, "notes", notes)
+        object.__setattr__(self, "nulls", tuple(self.nulls))
+
+    def __repr__(self) -> str:
+        return f"Report({self.headings[0]}: {len(self.rows)} numbers of {len(self.shapes)} layers)"
+
+    @cached_property
+    def network(self) -> Mapping[str, Number]:
+        """Metric -> number of the whole network: int (of any size), float, NaN where undefined."""
+        return MappingProxyType({row.metric: row.value for row in self.rows if row.layer is None})
+
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        """A dict per layer, in network order: {"layer": name, "shape": shape, metric: number, ...}."""
+        found: dict[str, dict[str, Any]] = {
+            name: {"layer": name, "shape": shape} for name, shape in self.shapes.items()
+        }
+        for row in self.rows:
+            if row.layer is not None:
+                found[row.layer][row.metric] = row.value
+        return list(found.values())
+
+    @cached_property
+    def collapsed(self) -> tuple[str, ...]:
+        """Layers with no effective parameter; where that is not known, layers that keep none."""
+        counts: dict[str, dict[str, Number]] = {}
+        for row in self.rows:
+            if row.layer is not None and row.metric in ("kept", "effective_params") and row.value == row.value:
+                counts.setdefault(row.layer, {})[row.metric] = row.value
+        return tuple(name for name in self.shapes if 0 in counts.get(name, {}).values())
+
+    @cached_property
+    def views(self) -> Mapping[str, str]:
+        """Metric -> view, of the metrics that are seen in another view than the report's.
+
+        Where the network's number and the layers' of one name differ in view, the layers' stands as "layer:metric".
+        """
+        found: dict[str, str] = {row.metric: row.view for row in self.rows if row.layer is None}
+        for row in self.rows:
+            if row.layer is not None:
+                found["layer:" * (found.get(row.metric, row.view) != row.view) + row.metric] = row.view
+        named = {name: view for name, view in found.items() if view != self.view or name.startswith("layer:")}
+        return MappingProxyType(named)
+
+    @cached_property
+    def first_rungs(self) -> Mapping[str, str | None]:
+        """Metric of the network -> the first null model at which its z is within noise, None if it is at no one.
+
+        Within noise is |z| < 2, or that no sample differs from the masks. What such a null model keeps is enough to
+        explain the number; which come first is said in `topo.nulls`.
+        """
+        found: dict[str, str | None] = {}
+        for entry in self.nulls:
+            if entry["layer"] is None and (_same(entry) or entry["z"] == entry["z"] or entry["std"] == 0):
+                inside = _same(entry) or abs(entry["z"]) < _NOISE
+                if found.get(entry["metric"]) is None:
+                    found[entry["metric"]] = entry["null"] if inside else None
+        return MappingProxyType(found)
+
+    def rung_lines(self, metrics: Container[str] | None = None) -> list[str]:
+        """For a reader: a line for each null model, with the metrics (of `metrics`) first within noise at it."""
+        told = {metric: rung for metric, rung in self.first_rungs.items() if metrics is None or metric in metrics}
+        rungs = dict.fromkeys(entry["null"] for entry in self.nulls)
+        lines = []
+        for rung in [*rungs, None]:
+            names = ", ".join(metric for metric, first in told.items() if first == rung)
+            if names:
+                lines.append(
+                    f"first within noise (|z| < {_NOISE:g}) at {rung}: {names}"
+                    if rung
+                    else f"beyond noise of every null model: {names}"
+                )
+        return lines
+
+    def remarks(self) -> list[str]:
+        """Everything that is said under the tables, for a reader: notes, and where numbers are within noise."""
+        return note_lines(self.notes) + self.rung_lines()
+
+    def with_notes(self, notes: Iterable[str]) -> Report:
+        """The same report with these remarks on the whole analysis put first."""
+        remarks = [{"metric": None, "layer": None, "note": note} for note in notes]
+        return replace(self, notes=[*remarks, *self.notes])
+
+    def only(self, metrics: str | Sequence[str]) -> Report:
+        """The numbers of these metrics (names, or one text with commas between), in this order, as for a narrow table.
+
+        Notes on other metrics are left out. Collapsed layers are known by `kept` and `effective_params`.
+
+        Raises TopoError for a metric that the report does not hold.
+        """
+        names = [name.strip() for name in metrics.split(",")] if isinstance(metrics, str) else list(metrics)
+        held = dict.fromkeys(row.metric for row in self.rows)
+        for name in names:
+            if name not in held:
+                raise TopoError(f"the report of '{self.mask}' has no metric '{name}'; it has: {', '.join(held)}")
+        rows = [row for name in dict.fromkeys(names) for row in self.rows if row.metric == name]
+        notes = [note for note in self.notes if note["metric"] is None or note["metric"] in names]
+        nulls = [entry for entry in self.nulls if entry["metric"] in names]
+        return replace(self, rows=rows, notes=notes, nulls=nulls)
+
+    def to_json(self) -> str:
+        """JSON text {"schema": "topo/1", "version", "reports": [this one]}; numbers are finite or null."""
+        return reports_to_json([self])
+
+    def to_csv(self) -> str:
+        """Tidy CSV text: mask, metric, layer, view, value, unit, note; an undefined value is an empty field."""
+        return reports_to_csv([self])
+
+    def to_frame(self) -> pandas.DataFrame:
+        """The rows as a pandas table with float64 values.
+
+        Exact integers are rounded to float64; one beyond its range is NaN with a note (its logarithm has its own row).
+        Raises TopoError where pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise TopoError("to_frame() needs pandas: pip install 'topo-masks[pandas]'") from None
+        frame = pandas.DataFrame([_record(row) for row in self.rows], columns=list(COLUMNS))
+        return frame.astype({"value": "float64"})
+
+    def to_markdown(self) -> str:
+        """Two Markdown tables, the network's numbers and the layers', and the notes."""
+        return text.markdown(self.headings, self.tables(), self.remarks())
+
+    def to_latex(self) -> str:
+        """Two LaTeX tables (booktabs), of the network and of the layers, and the notes; collapsed layers are bold."""
+        return text.latex(self.headings, self.tables(), self.remarks(), self.collapsed)
+
+    def _repr_html_(self) -> str:
+        return text.html(self.headings, self.tables(), self.remarks(), self.collapsed)
+
+    @property
+    def headings(self) -> list[str]:
+        """One line: the mask, its format, the model and the view."""
+        known = [("format", self.format), ("model", self.model), ("view", self.view)]
+        return [", ".join([self.mask, *(f"{name} {value}" for name, value in known if value)])]
+
+    def tables(self) -> list[tuple[list[str], list[list[str]]]]:
+        """Numbers of the network, of the layers, and the network's against null models, as (header, lines) of text.
+
+        An empty table is left out, and so are numbers that no sample of a null model changes.
+        """
+        network = [
+            [row.metric, shown(row.value, row.unit), row.unit, row.view] for row in self.rows if row.layer is None
+        ]
+        units = {row.metric: row.unit for row in self.rows if row.layer is not None}
+        layers = [
+            [entry["layer"], "x".join(map(str, entry["shape"]))]
+            + [shown(entry[metric], unit) if metric in entry else "" for metric, unit in units.items()]
+            for entry in self.layers
+        ]
+        of_network = {row.metric: row.unit for row in self.rows if row.layer is None}
+        nulls = [
+            [entry["null"], str(entry["samples"]), entry["metric"]]
+            + [shown(entry[key], of_network.get(entry["metric"], "")) for key in ("observed", "mean", "std")]
+            + [shown(entry[key]) for key in ("z", "p")]
+            for entry in self.nulls
+            if entry["layer"] is None and not _same(entry)
+        ]
+        found = [
+            (["network", "value", "unit", "view"], network),
+            (["layer", "shape", *units], layers if units else []),
+            (list(NULL_COLUMNS), nulls),
+        ]
+        return [(header, body) for header, body in found if body]
+
+
+def _same(entry: Mapping[str, Any]) -> bool:
+    """Whether no sample of the null model has another number than the masks themselves."""
+    return bool(entry["std"] == 0 and float(entry["observed"]) == entry["mean"])
+
+
+def note_lines(notes: Iterable[Mapping[str, str | None]]) -> list[str]:
+    """Notes for a reader, a line each; the same text for several layers or metrics is one line."""
+    grouped: dict[tuple[str, bool], tuple[dict[str, None], dict[str, None]]] = {}
+    for note in notes:
+        metrics, layers = grouped.setdefault((str(note["note"]), bool(note["layer"])), ({}, {}))
+        metrics.update({note["metric"]: None} if note["metric"] else {})
+        layers.update({note["layer"]: None} if note["layer"] else {})
+    lines = []
+    for (said, _), (metrics, layers) in grouped.items():
+        where = " of ".join(part for part in (few(list(metrics)), few(list(layers))) if part)
+        lines.append(f"{where}: {said}" if where else said)
+    return lines
+
+
+def few(names: Sequence[str], most: int = 4) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def reports_to_json(reports: Iterable[Report]) -> str:
+    """JSON text {"schema": "topo/1", "version", "reports": [...]}, with a line for each layer and each note."""
+    head = f'{{"schema": {json.dumps(SCHEMA)}, "version": {json.dumps(__version__)}, "reports": ['
+    return head + ",".join("\n " + _report_to_json(report) for report in reports) + "\n]}\n"
+
+
+def _report_to_json(report: Report) -> str:
+    network = {metric: _json_number(metric, value) for metric, value in report.network.items()}
+    layers = [
+        {key: list(value) if key == "shape" else value if key == "layer" else _json_number(key, value)
+         for key, value in entry.items()}
+        for entry in report.layers
+    ]  # fmt: skip
+    nulls = [
+        {key: value if key in ("null", "samples", "metric", "layer")
+         else _json_number(entry["metric"] if key == "observed" else key, value)
+         for key, value in entry.items()}
+        for entry in report.nulls
+    ]  # fmt: skip
+    about = {"mask": report.mask, "format": report.format, "model": report.model, "view": report.view}
+    parts = [_json(about)[1:-1], f'"views": {_json(dict(report.views))}', f'"network": {_json(network)}']
+    for name, entries in (("layers", layers), ("nulls", nulls), ("notes", report.notes)):
+        parts.append(f'"{name}": [' + ",".join("\n   " + _json(entry) for entry in entries) + "]")
+    return "{" + ",\n  ".join(parts) + "}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, allow_nan=False)
+
+
+def _json_number(metric: str, value: Number) -> Number | str | None:
+    if not finite(value):
+        return None
+    return decimal(int(value)) if metric in _AS_TEXT else value
+
+
+def reports_to_csv(reports: Iterable[Report]) -> str:
+    """Tidy CSV text of several reports under one header."""
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for report in reports:
+        for row in report.rows:
+            value = "" if not finite(row.value) else decimal(row.value) if isinstance(row.value, int) else row.value
+            writer.writerow([row.mask, row.metric, row.layer or "", row.view, value, row.unit, row.note or ""])
+    return lines.getvalue()
+
+
+def _record(row: Row) -> tuple[Any, ...]:
+    value, note = row.value, row.note
+    try:
+        value = float(value)
+    except OverflowError:
+        value, note = math.nan, f"{shown(row.value, 'paths')} is beyond float64" + (f"; {note}" if note else "")
+    return row.mask, row.metric, row.layer, row.view, value, row.unit, note

@@ -1,0 +1,113 @@
+"""A wiring as JSON text, and back: all that is needed to analyse masks later without the model's code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from topo.errors import WiringError
+from topo.wiring.runs import MOST_UNITS, count_units, runs_of, units_of, whole
+from topo.wiring.steps import Join, Layer, Step
+
+SCHEMA = "topo-wiring/2"
+_READ = (SCHEMA, "topo-wiring/1")  # the first version knew no constants; all that it says means the same
+
+
+_PARTS = ("rows", "columns")
+
+
+def text_of(wiring: Mapping[str, Any]) -> str:
+    """The fields of a Wiring as JSON text."""
+    shape = wiring["input_shape"]
+    document = {
+        "schema": SCHEMA,
+        "model": wiring["model"],
+        "input_shape": list(shape) if shape else None,
+        "notes": list(wiring["notes"]),
+        "parameters": list(wiring["parameters"]),
+        "inputs": runs_of(wiring["inputs"]),
+        "outputs": runs_of(wiring["outputs"]),
+        "steps": [_step_to_json(step) for step in wiring["steps"]],
+    }
+    return json.dumps(document, separators=(",", ":")) + "\n"
+
+
+def fields_of(text: str) -> dict[str, Any]:
+    """The fields of the Wiring that `text_of` wrote; WiringError if the text is not such JSON."""
+    with refusing_odd_values():
+        document = json.loads(text)
+        if document.get("schema") not in _READ:
+            raise WiringError(
+                f"this JSON has schema {document.get('schema')!r}; a wiring that this topo reads has "
+                + " or ".join(map(repr, _READ))
+            )
+        if (requested := sum(map(count_units, _lists_of_runs(document)))) > MOST_UNITS:
+            raise WiringError(f"this JSON asks for lists of {requested:,} units; up to {MOST_UNITS:,} are read")
+        shape, model, notes = document["input_shape"], document["model"], document["notes"]
+        if not isinstance(model, str | None) or not all(isinstance(note, str) for note in notes):
+            raise WiringError("the model and the notes of a wiring are text")
+        if shape and not all(whole(n, 1) for n in shape):
+            raise WiringError(f"the wiring has input_shape {shape}; it is a list of whole numbers of at least 1")
+        return {
+            "inputs": units_of(document["inputs"]),
+            "steps": tuple(_step_from_json(step) for step in document["steps"]),
+            "outputs": units_of(document["outputs"]),
+            "model": model,
+            "input_shape": tuple(shape) if shape else None,
+            "notes": tuple(notes),
+            "parameters": tuple(document.get("parameters", ())),
+        }
+
+
+@contextmanager
+def refusing_odd_values() -> Iterator[None]:
+    """Values of unexpected types, wherever they are noticed, are a WiringError."""
+    try:
+        yield
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        raise WiringError(f"this JSON does not hold a wiring: {type(error).__name__} {error}") from None
+
+
+def _lists_of_runs(document: Mapping[str, Any]) -> Iterator[Any]:
+    yield from (document["inputs"], document["outputs"])
+    for step in document["steps"]:
+        if step["step"] == "layer":
+            yield from (step["reads"], *(step[side] for side in _PARTS if side in step))
+        else:
+            yield from step["operands"]
+
+
+def _step_to_json(step: Step) -> dict[str, Any]:
+    if isinstance(step, Join):
+        return {
+            "step": step.kind,
+            "operands": [runs_of(operand) for operand in step.operands],
+            "start": step.start,
+            "width": step.width,
+        }
+    return {
+        "step": "layer",
+        "name": step.name,
+        "kind": step.kind,
+        "shape": list(step.shape),
+        "reads": runs_of(step.reads),
+        "start": step.start,
+        "groups": step.groups,
+        "stride": list(step.stride),
+        "padding": list(step.padding),
+        "dilation": list(step.dilation),
+        "positions": step.positions,
+        "transposed": step.transposed,
+        **{side: runs_of(part) for side in _PARTS if (part := getattr(step, side)) is not None},
+    }
+
+
+def _step_from_json(entry: Mapping[str, Any]) -> Step:
+    fields = dict(entry)
+    kind = fields.pop("step")
+    if kind == "layer":
+        return Layer(**fields | {side: units_of(fields[side]) for side in ("reads", *_PARTS) if side in fields})
+    operands = tuple(units_of(runs) for runs in fields["operands"])
+    return Join(kind, operands, fields["start"], fields["width"])

@@ -1,0 +1,257 @@
+"""Wiring: who feeds whom in a network. It knows units and layers, and nothing of masks.
+
+A *unit* is a channel of a feature map, a feature, or a neuron; units are numbered 0, 1, 2, ... A *layer* reads a list
+of units and makes new ones. A *join* makes new units from units: `add` (sums of branches), `gate` (element-wise
+products) and `score` (attention scores: per head, a dot product over its query and key units; attention is a score that
+gates the value units). Steps stand in the order in which they run. Layout operations (views, concatenations, slices,
+flattening) leave no step: they only change which units the next step reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topo._support.atomic import write_text
+from topo.errors import WiringError
+from topo.masks import MaskSet
+from topo.wiring.as_json import fields_of, refusing_odd_values, text_of
+from topo.wiring.runs import MOST_UNITS
+from topo.wiring.steps import CONSTANT, Join, Layer, Step, as_units
+from topo.wiring.table import Groups, Table
+
+
+@dataclass(frozen=True, eq=False)
+class Wiring:
+    """The layered DAG of a network: input units, steps in running order, output units.
+
+    inputs, outputs: int32 arrays of units. Units 0 .. n_inputs - 1 come first if they are inputs; each step makes a
+    contiguous range of new units. A parameter that is used twice has two layers of the same name.
+    model, input_shape: for the record. notes: what was assumed while tracing, a line each.
+    parameters: the names in module order (the model's `named_parameters`), each once: the order of mask files that
+    carry no names. It differs from running order in residual networks; by default it is `names`.
+
+    Raises WiringError if a step reads a unit that is not there yet, or if two steps make the same unit.
+    """
+
+    inputs: np.ndarray
+    steps: tuple[Step, ...]
+    outputs: np.ndarray
+    model: str | None = None
+    input_shape: tuple[int, ...] | None = None
+    notes: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+    _names: dict[str, Layer] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", as_units(self.inputs, "the network's list of inputs"))
+        object.__setattr__(self, "outputs", as_units(self.outputs, "the network's list of outputs"))
+        object.__setattr__(self, "steps", tuple(self.steps))
+        if self.n_units > MOST_UNITS:
+            raise WiringError(f"the wiring numbers {self.n_units:,} units; up to {MOST_UNITS:,} are possible")
+        for name, units in (("inputs", self.inputs), ("outputs", self.outputs)):
+            if len(np.unique(units)) < len(units) or units.min(initial=0) < 0:
+                raise WiringError(f"the network's {name} are units, each once; a unit stands in them twice, or -1 does")
+        made = np.zeros(self.n_units, np.bool_)
+        made[self.inputs] = True
+        names: dict[str, Layer] = {}
+        for step in self.steps:
+            label = f"layer '{step.name}'" if isinstance(step, Layer) else f"a join of kind '{step.kind}'"
+            for read in step.operands:
+                known = read[read >= 0]
+                if known.size and (known.max() >= self.n_units or not made[known].all()):
+                    raise WiringError(f"{label} reads a unit that no input and no earlier step makes")
+            if made[step.start : step.stop].any():
+                raise WiringError(f"{label} makes units {step.start} to {step.stop - 1}, some of which exist already")
+            made[step.start : step.stop] = True
+            if isinstance(step, Layer):
+                before = names.setdefault(step.name, step)
+                if before.shape != step.shape:
+                    raise WiringError(f"layer '{step.name}' is used with shapes {before.shape} and {step.shape}")
+        known = self.outputs[(self.outputs >= 0) & (self.outputs < self.n_units)]
+        if self.outputs.size == 0 or len(known) < len(self.outputs) or not made[known].all():
+            raise WiringError("the network's outputs are units that no step makes")
+        object.__setattr__(self, "_names", names)
+        object.__setattr__(self, "parameters", tuple(self.parameters) or tuple(names))
+        if len(self.parameters) != len(names) or set(self.parameters) != set(names):
+            odd = sorted(set(self.parameters) ^ set(names)) or sorted(self.parameters)
+            raise WiringError(
+                f"the names in module order must be those of the layers, each once; they differ in {_some(odd)}"
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies are made anew: what is cached knows arrays by their place in memory."""
+        return Wiring, tuple(getattr(self, entry.name) for entry in fields(self) if entry.init)
+
+    @cached_property
+    def n_units(self) -> int:
+        """One more than the largest unit number."""
+        last = [int(self.inputs.max(initial=-1)) + 1, *(step.stop for step in self.steps)]
+        return max(last)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers in running order; a shared parameter stands once for each use."""
+        return tuple(step for step in self.steps if isinstance(step, Layer))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Parameter names in running order, each once."""
+        return tuple(self._names)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Mask shape of each parameter."""
+        return {name: layer.shape for name, layer in self._names.items()}
+
+    def layer(self, name: str) -> Layer:
+        """The first use of a parameter."""
+        try:
+            return self._names[name]
+        except KeyError:
+            raise WiringError(f"no layer is called '{name}'; there are: {', '.join(self._names)}") from None
+
+    @property
+    def input_first(self) -> dict[str, int]:
+        """Name -> groups of the layers whose parameter is stored (in, out / groups, ...), unlike its mask."""
+        return {name: layer.groups for name, layer in self._names.items() if layer.transposed}
+
+    @cached_property
+    def groups(self) -> Groups:
+        """Which units are made together."""
+        return Groups(self.inputs, self.steps, self.outputs, self.n_units)
+
+    @cached_property
+    def table(self) -> Table:
+        """The steps as numbers, for kernels."""
+        return Table(self.inputs, self.steps, self.outputs, self.n_units)
+
+    @cached_property
+    def shortcuts(self) -> frozenset[int]:
+        """Steps (by index) that are shortcut layers.
+
+        Their output goes into an `add` and nowhere else, and the other branch of that `add` starts at the same units
+        and has two layers or more. Node counts in the papers' convention leave them out.
+        """
+        maker = np.full(self.n_units, -1, np.int64)
+        readers = np.zeros(self.n_units, np.int64)
+        for index, step in enumerate(self.steps):
+            maker[step.start : step.stop] = index
+            for read in step.operands:
+                readers[np.unique(read[read >= 0])] += 1
+
+        def makers(units: np.ndarray) -> list[int]:
+            """Steps that make these units; -1 for inputs."""
+            return np.unique(maker[units[units >= 0]]).tolist()
+
+        def depth_from(target: np.ndarray, source: list[int]) -> int:
+            """Most layers on a way from the steps of `source` to the units of `target`; -1 if there is none."""
+            ends = makers(target)
+            depth = dict.fromkeys(source, 0)
+            for index in range(min(source) + 1, max(ends, default=-1) + 1):
+                if index not in depth:
+                    step = self.steps[index]
+                    reads = step.operands
+                    before = max((depth.get(i, -1) for read in reads for i in makers(read)), default=-1)
+                    depth[index] = before + isinstance(step, Layer) if before >= 0 else -1
+            return max((depth.get(i, -1) for i in ends), default=-1)
+
+        found = set()
+        for step in self.steps:
+            if not (isinstance(step, Join) and step.kind == "add"):
+                continue
+            for operand in step.operands:
+                direct = makers(operand)
+                if len(direct) != 1 or direct[0] < 0 or not isinstance(layer := self.steps[direct[0]], Layer):
+                    continue
+                if readers[layer.start : layer.stop].max() > 1:
+                    continue
+                source = makers(layer.reads)
+                others = [other for other in step.operands if other is not operand]
+                if source and max(depth_from(other, source) for other in others) >= 2:
+                    found.add(direct[0])
+        return frozenset(found)
+
+    @cached_property
+    def reachable(self) -> tuple[np.ndarray, np.ndarray]:
+        """Units that paths along value branches reach from an input, and from which they reach an output, if every
+        weight is kept: bool (units + 2,) each, the last entries, a constant and nothing, False.
+
+        Queries and keys only gate, and what leads nowhere carries nothing: no mask makes a path meet them.
+        """
+        live, ahead, behind = (np.zeros(self.n_units + 2, np.bool_) for _ in range(3))
+        live[CONSTANT] = True
+        live[self.inputs] = ahead[self.inputs] = behind[self.outputs] = True
+        for step in self.steps:
+            made = slice(step.start, step.stop)
+            if isinstance(step, Layer):
+                for flags in (live, ahead):
+                    fed = flags[step.reads].reshape(step.groups, -1).any(axis=1)
+                    flags[made] = fed.repeat(step.outputs // step.groups) & step.part[0]
+                continue
+            over = [live[operand] for operand in step.operands]
+            if step.kind == "score":
+                live[made] = np.logical_and.reduce(over).reshape(-1, step.width).any(axis=1)
+            elif step.kind == "gate":
+                live[made] = np.logical_and.reduce(over)
+                ahead[made] = live[made] & ahead[step.operands[0]]
+            else:
+                live[made] = np.logical_or.reduce(over)
+                ahead[made] = np.logical_or.reduce([ahead[operand] for operand in step.operands])
+        for step in reversed(self.steps):
+            given = behind[step.start : step.stop]
+            if isinstance(step, Layer):
+                of_groups = (given & step.part[0]).reshape(step.groups, -1).any(axis=1)
+                behind[step.reads[of_groups.repeat(step.shape[1])]] = True
+            elif step.kind == "gate":
+                behind[step.operands[0][given & live[step.start : step.stop]]] = True
+            elif step.kind == "add":
+                for operand in step.operands:
+                    behind[operand[given]] = True
+            behind[CONSTANT:] = False
+        return ahead, behind
+
+    def check(self, masks: MaskSet) -> None:
+        """WiringError that names the first mask, in its own order, which is or fits no layer of this wiring."""
+        for name in masks:
+            shape, layer = masks.rows(name).shape, self._names.get(name)
+            if layer is None:
+                model = f"the model {self.model}" if self.model else "the model"
+                raise WiringError(f"mask '{name}' {shape} is no layer of {model}; its layers are: {_some(self.names)}")
+            if layer.shape != shape:
+                hint = ""
+                if layer.transposed and shape[:2] == layer.shape[1::-1]:
+                    hint = "; it is stored input-first, masks are not: swap two axes, or read a file with its model"
+                raise WiringError(f"mask '{name}' has shape {shape} but the model's layer has {layer.shape}{hint}")
+
+    def to_json(self) -> str:
+        """The wiring as JSON text: all that is needed to analyse masks later without the model's code."""
+        return text_of({entry.name: getattr(self, entry.name) for entry in fields(self) if entry.init})
+
+    @classmethod
+    def from_json(cls, text: str) -> Wiring:
+        """The wiring written by `to_json`; WiringError if the text does not hold one."""
+        with refusing_odd_values():
+            return cls(**fields_of(text))
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON text to a file."""
+        write_text(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Wiring:
+        """Read the JSON file that `save` wrote."""
+        return cls.from_json(Path(path).read_text(encoding="utf-8"))
+
+    def named(self, model: str | None) -> Wiring:
+        """The same wiring under another model name."""
+        return replace(self, model=model)
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
