@@ -35,8 +35,8 @@ DENSITIES = (0.6, 0.3, 0.12)
 DRAWS = 2
 CONVENTIONS = ("soft", "hard")
 _NORMS = frozenset("layer_norm group_norm batch_norm instance_norm rms_norm normalize local_response_norm".split())
-# Zero at zero, but flat further on: identities under both conventions.
-_FLAT = frozenset("hardtanh relu6 hardtanh_ relu6_ clip".split())
+# Zero at zero, but flat further on, where gradients vanish for other reasons: identities under both conventions.
+_FLAT = frozenset("hardtanh relu6 hardtanh_ relu6_ tanh tanh_".split())
 _ACTIVATIONS = frozenset(
     """sigmoid sigmoid_ tanh tanh_ softmax log_softmax hardsigmoid softplus exp cos relu relu_ gelu silu elu celu selu
     leaky_relu mish hardswish prelu softsign logsigmoid""".split()
@@ -204,7 +204,7 @@ def by_gradient(
 def as_parameter(wiring: Wiring, name: str, mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """A mask laid out as its parameter."""
     groups = wiring.input_first.get(name)
-    if groups is None or mask.shape == shape == mask.shape[::-1] and groups is None:
+    if groups is None or (mask.shape == shape == mask.shape[::-1] and groups is None):
         return mask.reshape(shape)
     if len(shape) == 3 and mask.ndim == 2:
         experts, first, second = shape
