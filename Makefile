@@ -63,7 +63,7 @@ docs: $(READY)
 # Random networks whose traces are held against gradients; the suite takes two thousand of them.
 N ?= 50000
 trace-random: $(READY)
-	$(BIN)/python tests/random_nets.py $(N)
+	$(BIN)/python benchmarks/trace_random.py $(N)
 
 clean:
 	rm -rf $(VENV) demo-out

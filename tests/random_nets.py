@@ -1,7 +1,6 @@
 """Random small networks over the operations that a trace has rules for, held against gradients.
 
-    python tests/random_nets.py 50000             as many networks, from seed 0 on
-    python tests/random_nets.py 1 --seed 1234     one of them, with its program
+`benchmarks/trace_random.py` runs as many as one asks for.
 
 Many networks stand side by side in one module, so that one torch.export serves all: captured one by one, two thousand
 trivial networks take minutes. Some operations are left out because gradients vanish there for other reasons than
@@ -10,15 +9,12 @@ structure: a relu of a difference, the sum of a softmax, x - x.
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from gradients import CONVENTIONS, Case, differences
+from gradients import Case, differences
 from torch import Tensor, nn
 
 BATCH = 50
@@ -460,26 +456,3 @@ def program(seed: int, convention: str) -> str:
     """What the network of a seed does, a line each."""
     net = RandomNet(seed, convention)
     return "\n".join([net.kind, *net.text, f"out: {net.ends}", str(net.parts)])
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("count", type=int)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    began, failures = time.perf_counter(), 0
-    for start in range(args.seed, args.seed + args.count, BATCH):
-        seeds = range(start, min(start + BATCH, args.seed + args.count))
-        convention = CONVENTIONS[start // BATCH % 2]
-        for seed, lines in wrong(seeds, convention).items():
-            failures += 1
-            print(f"seed {seed}, {convention}:", *lines, program(seed, convention), sep="\n    ")
-    seconds = time.perf_counter() - began
-    day = time.strftime("%Y-%m-%d")
-    print(f"{args.count} networks, {failures} wrong, {seconds:.0f} s on {day}, torch {torch.__version__}")
-    return 1 if failures else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
