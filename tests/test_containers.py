@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from topo import formats
+from topo.cli import main
 from topo.containers.container import File, Kind, container, containers, kinds
 from topo.containers.opening import explain, kind_of, open_container
 from topo.containers.tensors import Tensor
@@ -652,7 +653,22 @@ def test_a_new_kind_is_asked_first_and_read_by_the_readers_there_are(door, tmp_p
 def test_explain_says_what_each_kind_said(tmp_path):
     said = dict(explain(save(tmp_path / "m.pt", weights())))
     assert list(said) == [kind.name for kind in kinds()]
-    assert said["torch"] == ""
+    assert said["torch"] is None
     assert said["npz"] == "its entries are not all '*.npy'"
     (tmp_path / "empty").touch()
     assert dict(explain(tmp_path / "empty"))["npy"] == "the file is empty"
+
+
+def test_the_command_explains_a_file(tmp_path, capsys):
+    assert main(["formats", "explain", str(save(tmp_path / "m.npz", weights()))]) == 0
+    said = capsys.readouterr().out
+    assert all(kind.name in said for kind in kinds())
+    assert all(reader.name in said for reader in formats.readers())
+    assert said.count("takes it") >= 2
+    (tmp_path / "m.txt").write_text("words")
+    assert main(["formats", "explain", str(tmp_path / "m.txt")]) == 1
+    captured = capsys.readouterr()
+    assert "takes it" not in captured.out
+    assert captured.err.count("\n") == 1
+    assert main(["formats", "explain", str(tmp_path / "none")]) == 1
+    assert "no such file" in capsys.readouterr().err
