@@ -16,6 +16,7 @@ import sys
 import zipfile
 from argparse import Namespace
 
+import fuzzing
 import numpy as np
 import pytest
 
@@ -672,3 +673,55 @@ def test_the_command_explains_a_file(tmp_path, capsys):
     assert captured.err.count("\n") == 1
     assert main(["formats", "explain", str(tmp_path / "none")]) == 1
     assert "no such file" in capsys.readouterr().err
+
+
+# --- hostile pickles within
+
+
+@pytest.mark.parametrize("way", ["zip", "gzip", "folder", "torchscript", "constants", "torch_export", "old export"])
+@pytest.mark.parametrize("beside", ["alone", "beside tensors"])
+def test_what_a_pickle_would_run_does_not_run_wherever_it_lies(tmp_path, way, beside):
+    ran = tmp_path / "ran"
+    call = b"cposix\nsystem\nX" + struct.pack("<I", len(f"touch {ran}")) + f"touch {ran}".encode() + b"\x85R"
+    array = pickle.dumps(np.eye(3), 2)[2:-1]
+    evil = b"\x80\x02" + (call if beside == "alone" else b"}(X\1\0\0\0a" + array + b"X\1\0\0\0b" + call + b"u") + b"."
+    path = tmp_path / "m.pt"
+    if way == "folder":
+        path = tmp_path / "folder"
+        path.mkdir()
+        (path / "m.pkl").write_bytes(evil)
+    elif way == "gzip":
+        path.write_bytes(gzip.compress(evil))
+    else:
+        members = {
+            "zip": {"m.pkl": evil, "n.txt": b""},
+            "torchscript": {"m/data.pkl": evil, "m/constants.pkl": b"\x80\x02)."},
+            "constants": {"m/data.pkl": b"\x80\x02}.", "m/constants.pkl": evil},
+            "torch_export": {"m/data/weights/model_weights_config.json": b'{"config": {"a": {"path_name": "w", '
+                             b'"use_pickle": true}}}', "m/data/weights/w": evil},
+            "old export": {"serialized_state_dict.pt": evil},
+        }[way]  # fmt: skip
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+    with pytest.raises(FormatError, match=r"posix\.system|is pickled with its class"):
+        open_container(path)
+    assert not ran.exists()
+    pickle.loads(evil)
+    assert ran.exists()  # the payload is a real one
+
+
+# --- damage
+
+
+def test_every_kind_of_file_has_a_whole_one_to_damage():
+    assert fuzzing.without_seed() == [], "write a small whole file of each of these under @seed in tests/fuzzing.py"
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize("kind", sorted(fuzzing.SEEDS))
+def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path, kind):
+    whole = fuzzing.SEEDS[kind](tmp_path)
+    assert kind_of(File(whole)).name == kind
+    outcomes = {fuzzing.outcome(path) for path in fuzzing.mutations(kind, tmp_path / "damaged", 60)}
+    assert "refused" in outcomes
