@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from topo.errors import TopoError
-from topo.graph import Block, LayeredGraph, build_graph, dense_rows
+from topo.graph import Block, WiredGraph, build_graph, dense_rows
 from topo.graph.arithmetic import Scaled
 from topo.graph.paths import Walk
 from topo.masks import BitRows, MaskSet
@@ -111,7 +111,7 @@ class _Search:
         wiring: Wiring = problem.wiring
         self.problem, self.active, self.wiring = problem, active, wiring
         first = problem.names[0]
-        self.graph: LayeredGraph = build_graph(MaskSet({first: dense_rows(problem.layer(first).shape)}), wiring)
+        self.graph: WiredGraph = build_graph(MaskSet({first: dense_rows(problem.layer(first).shape)}), wiring)
         self.alive = np.ones(wiring.n_units + 2, bool)
         self.layers: dict[int, Layer] = {}
         self.shared: dict[int, int] = {}  # step -> the first step with the same parameter
@@ -162,7 +162,7 @@ class _Search:
         sources, targets, counts, price = rank_one(f, g, rows, columns, layer.taps, layer.groups, units)
         return ((sources, targets, counts), price) if price >= 0 else None
 
-    def _steps(self, state: State) -> LayeredGraph:
+    def _steps(self, state: State) -> WiredGraph:
         steps = tuple(
             state[self.shared[index]] if index in self.layers else step for index, step in enumerate(self.graph.steps)
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from topo.errors import TopoError
-from topo.graph import Block, LayeredGraph, columns_to_inputs, paths
+from topo.graph import Block, WiredGraph, columns_to_inputs, paths
 from topo.masks import BitRows, MaskSet
 from topo.optimize.interchangeable import Streams
 from topo.optimize.problem import Problem
@@ -35,7 +35,7 @@ class Round:
     changed: whether anything was done.
     """
 
-    def __init__(self, problem: Problem, graph: LayeredGraph, rng: np.random.Generator) -> None:
+    def __init__(self, problem: Problem, graph: WiredGraph, rng: np.random.Generator) -> None:
         self.problem, self.graph, self.rng = problem, graph, rng
         self.words = {name: graph.masks.rows(name).words.copy() for name in graph.masks}
         self.live = paths.live(graph)
