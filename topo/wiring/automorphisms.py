@@ -41,8 +41,10 @@ def _broken(wiring: Wiring, units: np.ndarray) -> Iterator[Step]:
         moved = moved_by(step, units)
         if moved is None:
             yield step
-        elif isinstance(step, Layer) and not all(map(np.array_equal, moved, first.setdefault(step.name, moved))):
-            yield from (wiring.layer(step.name), step)
+        elif isinstance(step, Layer):
+            moved = moved[::-1] if step.axes != wiring.layer(step.name).axes else moved
+            if not all(map(np.array_equal, moved, first.setdefault(step.name, moved))):
+                yield from (wiring.layer(step.name), step)
 
 
 def _strands(wiring: Wiring) -> np.ndarray:
@@ -56,7 +58,8 @@ def _strands(wiring: Wiring) -> np.ndarray:
             continue
         before = first.setdefault(step.name, step)
         if before is not step:  # a parameter that is used twice is renumbered once
-            ties += [(before.reads, step.reads), (np.arange(before.start, before.stop), made)]
+            sides = (made, step.reads) if step.axes != before.axes else (step.reads, made)  # W.T beside W
+            ties += list(zip((before.reads, np.arange(before.start, before.stop)), sides))
         if step.groups > 1 and step.shape[1] == 1:
             ties.append((np.repeat(step.reads, step.outputs // step.groups), made))
     ties = [(one[both], two[both]) for one, two in ties for both in [(one >= 0) & (two >= 0)]]
@@ -138,6 +141,10 @@ def moved_by(step: Step, units: np.ndarray) -> tuple[np.ndarray, np.ndarray] | N
         into = reads.reshape(step.groups, -1) // step.shape[1]
         rows = made.reshape(step.groups, -1) // (step.outputs // step.groups)
         if (into != into[:, :1]).any() or (rows != into[:, :1]).any():
+            return None
+    if step.pattern is not None:
+        kept = step.pattern.unpack()
+        if step.groups > 1 or not np.array_equal(kept, kept[made][:, reads]):
             return None
     return made, reads
 

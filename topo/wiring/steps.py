@@ -165,6 +165,26 @@ class Layer:
             sides.append(flags)
         return sides[0], sides[1]
 
+    def fed(self, live: np.ndarray) -> np.ndarray:
+        """bool (in,), of what it reads -> (out,): outputs that a weight joins to one of these, if all are kept."""
+        if self.pattern is not None:
+            met = np.any(self._joined & live.reshape(self.groups, 1, -1), axis=2, keepdims=True)
+            return met.reshape(-1) & self.part[0]
+        return live.reshape(self.groups, -1).any(axis=1).repeat(self.shape[0] // self.groups) & self.part[0]
+
+    def wanted(self, outputs: np.ndarray) -> np.ndarray:
+        """bool (out,) -> (in,), of what it reads: inputs that a weight joins to one of these, if all are kept."""
+        outputs = (outputs & self.part[0]).reshape(self.groups, -1)
+        if self.pattern is not None:
+            return np.asarray((self._joined & outputs[:, :, None]).any(axis=1).reshape(-1))
+        return outputs.any(axis=1).repeat(self.shape[1])
+
+    @property
+    def _joined(self) -> np.ndarray:
+        """bool (groups, out / groups, in / groups): pairs that the pattern joins."""
+        assert self.pattern is not None
+        return self.pattern.unpack().reshape(self.groups, self.shape[0] // self.groups, self.shape[1], -1).any(axis=3)
+
     @property
     def mask_shape(self) -> tuple[int, ...]:
         """The shape of its parameter's mask: `shape`, unless `own` says otherwise."""

@@ -155,17 +155,24 @@ class Wiring:
     def _relaid(self, masks: MaskSet, turn: Callable[[Layer, BitRows], BitRows]) -> MaskSet:
         if self.plain is self:
             return masks
-        changed = {name for name in masks if name in self._names and self.plain.layer(name).axes != self.layer(name).axes}
-        rows = {name: turn(self.layer(name), masks.rows(name)) if name in changed else masks.rows(name) for name in masks}
+        known = [name for name in masks if name in self._names]
+        changed = [name for name in known if self.plain.layer(name).axes != self.layer(name).axes]
+        rows = {name: masks.rows(name) for name in masks}
+        rows |= {name: turn(self.layer(name), rows[name]) for name in changed}
         return MaskSet(rows, provenance=masks.provenance)
 
     @cached_property
     def untied(self) -> Wiring:
         """`plain` with embeddings that are tied to a layer as plain inputs, for methods that know one layout a mask.
 
-        Raises WiringError, naming the parameter, if another is used in two layouts.
+        Raises WiringError, naming the parameter, if another is used in two layouts, and if a known mask closes weights.
         """
         plain = self.plain
+        if closed := [layer.name for layer in plain.layers if layer.pattern is not None]:
+            raise WiringError(
+                f"some weights of '{closed[0]}' take no part in it, since a known mask closes them; this method would "
+                "place parameters on them"
+            )
         odd = [layer for layer in plain.layers if layer.axes != plain.layer(layer.name).axes]
         if not odd:
             return plain
@@ -265,8 +272,7 @@ class Wiring:
             made = slice(step.start, step.stop)
             if isinstance(step, Layer):
                 for flags in (live, ahead):
-                    fed = flags[step.reads].reshape(step.groups, -1).any(axis=1)
-                    flags[made] = fed.repeat(step.outputs // step.groups) & step.part[0]
+                    flags[made] = step.fed(flags[step.reads])
                 continue
             over = [live[operand] for operand in step.operands]
             if step.kind == "score":
@@ -280,8 +286,7 @@ class Wiring:
         for step in reversed(self.steps):
             given = behind[step.start : step.stop]
             if isinstance(step, Layer):
-                of_groups = (given & step.part[0]).reshape(step.groups, -1).any(axis=1)
-                behind[step.reads[of_groups.repeat(step.shape[1])]] = True
+                behind[step.reads[step.wanted(given)]] = True
             elif step.kind == "gate":
                 behind[step.operands[0][given & live[step.start : step.stop]]] = True
             elif step.kind == "add":
@@ -297,11 +302,11 @@ class Wiring:
             if layer is None:
                 model = f"the model {self.model}" if self.model else "the model"
                 raise WiringError(f"mask '{name}' {shape} is no layer of {model}; its layers are: {_some(self.names)}")
-            if layer.shape != shape:
+            if layer.mask_shape != shape:
                 hint = ""
                 if layer.transposed and shape[:2] == layer.shape[1::-1]:
                     hint = "; it is stored input-first, masks are not: swap two axes, or read a file with its model"
-                raise WiringError(f"mask '{name}' has shape {shape} but the model's layer has {layer.shape}{hint}")
+                raise WiringError(f"mask '{name}' has shape {shape} but the model's layer has {layer.mask_shape}{hint}")
 
     def to_json(self) -> str:
         """The wiring as JSON text: all that is needed to analyse masks later without the model's code."""
