@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 def floors() -> dict[str, int]:
     """Room -> floor, as the page says."""
-    lines = re.search(r"```floors\n(.*?)```", PAGE, re.DOTALL)
+    lines = re.search(r"^## Floors.*?```text\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
     assert lines is not None
     found: dict[str, int] = {}
     for floor, *rooms in map(str.split, lines[1].splitlines()):

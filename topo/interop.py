@@ -39,6 +39,10 @@ def to_scipy(graph: LayeredGraph | MaskSet, layer: str) -> scipy.sparse.csr_arra
     graph: of `topo.build_graph`; masks will do, each convolution in one group. Columns are input channels, in the
     kernel view (input channel, kernel position) pairs; groups of a convolution are blocks on the diagonal.
 
+    >>> masks = topo.MaskSet({"fc": np.array([[1, 1], [1, 0]])})
+    >>> topo.to_scipy(masks, "fc").toarray().tolist()
+    [[1, 1], [1, 0]]
+
     Raises TopoError for a layer that the graph does not hold, and for an embedding without a mask.
     """
     from scipy.sparse import csr_array
@@ -72,6 +76,11 @@ def to_networkx(
     layer: the name of one, in its layer view: nodes ("in", i) and ("out", j) with `bipartite` 0 and 1. No wiring is
     needed.
 
+    >>> masks = topo.MaskSet({"a": np.array([[1, 1], [1, 0]]), "b": np.array([[1, 1]])})
+    >>> graph = topo.to_networkx(topo.build_graph(masks, topo.chain(masks)))
+    >>> sorted(graph.edges), graph.edges[0, 2]
+    ([(0, 2), (0, 3), (1, 2), (2, 4), (3, 4)], {'layer': 'a', 'multiplicity': 1})
+
     Raises TopoError for an unknown layer or level, for more than max_edges edges (None is no limit), and for a network
     without wiring.
     """
@@ -95,6 +104,12 @@ def from_networkx(graph: networkx.Graph, names: Sequence[str] | None = None) -> 
     which the graph holds them. An edge joins neighbouring layers; directed ones lead on. names: of the parameters, one
     fewer than layers of nodes; by default those that `to_networkx` wrote down, else fc1.weight, fc2.weight, ... A layer
     that was a convolution comes back as the matrix of its view.
+
+    >>> import networkx as nx
+    >>> graph = nx.DiGraph([("x", "y"), ("y", "z")])
+    >>> nx.set_node_attributes(graph, {"x": 0, "y": 1, "z": 2}, "subset")
+    >>> topo.from_networkx(graph).shapes
+    {'fc1.weight': (1, 1), 'fc2.weight': (1, 1)}
 
     Raises MaskError for nodes without a layer, edges that join no neighbours, and edges of several weights.
     """

@@ -216,6 +216,12 @@ def build_graph(
     Layers of the wiring without a mask count as dense, embeddings without a mask as sources. Without a wiring the graph
     holds single layers only. view: see `topo.graph.views`; None is channel for the network and kernel for single
     layers.
+
+    >>> masks = topo.MaskSet({"a": np.array([[1, 1], [1, 0]]), "b": np.array([[1, 1]])})
+    >>> graph = topo.build_graph(masks, topo.chain(masks))
+    >>> [(block.name, block.kept, block.size) for block in graph.blocks]
+    [('a', 3, 4), ('b', 2, 2)]
+
     Raises WiringError, naming the first layer that differs with both shapes, if they do not fit; TopoError for an
     unknown view and for weights that do not have the shape of their mask.
     """

@@ -103,4 +103,5 @@ def first_use_on_paths(graph: WiredGraph) -> dict[str, int]:
 
 
 def has_paths(graph: WiredGraph) -> bool:
+    """Whether any path leads from an input to an output."""
     return paths.effective_counts(graph).forward_total()[0] > 0

@@ -104,6 +104,10 @@ def trace(
 
     If torch.export fails, its draft mode is tried, and as the last resort one real forward pass is recorded.
 
+    >>> wiring = topo.trace(topo.models.build("mlp:3-2-1"), (3,))
+    >>> [(layer.name, layer.reads.tolist()) for layer in wiring.layers], wiring.outputs.tolist()
+    ([('fc1.weight', [0, 1, 2]), ('fc2.weight', [3, 4])], [5])
+
     Raises TraceError if nothing captures the model, if no output depends on an input, and under `strict`.
     """
     if isinstance(model, torch.jit.ScriptModule) or not isinstance(model, nn.Module):

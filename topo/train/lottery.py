@@ -102,6 +102,10 @@ def imp(
     out: a folder with `level_00`, `level_01`, ... (run folders) and masks.safetensors; resume goes on with the level,
     and within it the epoch, that was reached. Other arguments as in `train`.
 
+    >>> tickets = topo.imp("mlp:64-10", "digits", density=0.64, epochs=1)
+    >>> [level.masks.kept for level in tickets.levels]
+    [640, 512, 410]
+
     TrainingError for a density outside 0 .. 1, a fraction outside 0 .. 1 or a rewind epoch outside the recipe's.
     """
     chosen = find_recipe(recipe)

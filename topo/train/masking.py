@@ -120,6 +120,11 @@ def apply_masks(model: nn.Module, masks: MaskSet | Mapping[str, Any], wiring: Wi
     The masks are bool buffers of a parametrization, so a state dict holds `<name's module>.parametrizations.weight.0
     .mask` and `.original`; `strip_masks` gives plain weights with zeros.
 
+    >>> masks = topo.generate("erk", "mlp:3-2-1", density=0.5)
+    >>> model = topo.apply_masks(topo.models.build("mlp:3-2-1"), masks)
+    >>> [int(layer.weight.count_nonzero()) for layer in (model.fc1, model.fc2)]
+    [3, 1]
+
     Raises WiringError for a mask that fits no parameter, or that could not be in force at every module that holds the
     weight (nothing is masked then); MaskError for values other than 0 and 1.
     """
@@ -331,6 +336,11 @@ def strip_masks(model: nn.Module) -> nn.Module:
     Undoes `apply_masks` and torch.nn.utils.prune alike; the parameters are the same objects in the order that they had
     before `apply_masks`. Other parametrizations of a masked weight (weight norm) are baked in with its mask. Nothing
     holds the weights at zero afterwards.
+
+    >>> masks = topo.generate("erk", "mlp:3-2-1", density=0.5)
+    >>> model = topo.strip_masks(topo.apply_masks(topo.models.build("mlp:3-2-1"), masks))
+    >>> sorted(name for name, _ in model.named_parameters())
+    ['fc1.bias', 'fc1.weight', 'fc2.bias', 'fc2.weight']
     """
     inner = unwrapped(model)
     for place, _ in list(_masked(inner)):
@@ -420,6 +430,14 @@ def verify_masks(
 
     What people need after fine-tuning, merging or exporting. NaN counts as not zero. A tied weight is looked at in
     every module that holds it; sharded weights are gathered. A Drift prints as one line.
+
+    >>> masks = topo.generate("erk", "mlp:3-2-1", density=0.5)
+    >>> model = topo.models.build("mlp:3-2-1")
+    >>> [(drift.name, drift.count) for drift in topo.verify_masks(model, masks)]
+    [('fc1.weight', 3), ('fc2.weight', 1)]
+    >>> topo.verify_masks(topo.apply_masks(model, masks), masks)
+    ()
+
     Raises WiringError for a mask that fits no parameter, or for a model on the meta device, which has no weights.
     """
     inner, masks = unwrapped(model), as_mask_set(masks)

@@ -70,6 +70,11 @@ def train(
 
     Under torchrun every process calls this with the same arguments; the batch is the global one.
 
+    >>> masks = topo.generate("erk", "mlp:64-32-10", density=0.5)
+    >>> run = topo.train("mlp:64-32-10", "digits", masks=masks, epochs=1)
+    >>> run.masks == masks, run.final_accuracy > 0.5, topo.verify_masks(run.model, masks)
+    (True, True, ())
+
     Raises TrainingError, one line, for a run that cannot start, diverges or runs out of memory (its message names the
     checkpoint that is left), and the errors of masks and data.
     """

@@ -183,7 +183,8 @@ class Layer:
     def _joined(self) -> np.ndarray:
         """bool (groups, out / groups, in / groups): pairs that the pattern joins."""
         assert self.pattern is not None
-        return self.pattern.unpack().reshape(self.groups, self.shape[0] // self.groups, self.shape[1], -1).any(axis=3)
+        pairs = self.pattern.unpack().reshape(self.groups, self.shape[0] // self.groups, self.shape[1], -1)
+        return np.asarray(pairs.any(axis=3))
 
     @property
     def mask_shape(self) -> tuple[int, ...]:
