@@ -109,6 +109,18 @@ class Tensor:
             # An unaligned view (pickles, old safetensors headers) would compile the kernels a second time.
             yield block if block.flags.aligned else block.copy()
 
+    def stacked(self) -> Tensor:
+        """The matrices of a (experts, out, in) array one below the other, (experts * out, in)."""
+
+        def rows(count: int) -> Iterator[np.ndarray]:
+            for slab in self.rows(1):
+                matrix = slab[0]
+                for start in range(0, len(matrix), count):
+                    yield matrix[start : start + count]
+
+        experts, out, inputs = self.shape
+        return replace(self, shape=(experts * out, inputs), rows=rows)
+
     def weights(self) -> Tensor:
         """The same array read as weights: kept is what is not 0."""
         return replace(self, inferred=True)

@@ -70,7 +70,8 @@ def stored_shapes(wiring: Wiring) -> dict[str, tuple[int, ...]]:
 def oriented(
     found: Mapping[str, Tensor], wiring: Wiring | None, output_first: bool
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Masks of input-first parameters turned output-first.
+    """Masks of input-first parameters turned output-first; of stacked experts (experts, out, in) laid flat where the
+    wiring has them so (those of its first version).
 
     A square layer does not show how it is stored: then it is as the file's other layers are, and if none tells, as the
     format stores them (`output_first`); the names of those stand second.
@@ -78,6 +79,10 @@ def oriented(
     turned = dict(found)
     if wiring is None:
         return turned, []
+    for name, tensor in found.items():
+        shape = wiring.shapes.get(name)
+        if tensor.ndim == 3 and shape == (tensor.shape[0] * tensor.shape[1], tensor.shape[2]):
+            turned[name] = tensor.stacked()
     layers = {name: wiring.layer(name) for name in found if name in wiring.shapes and wiring.layer(name).transposed}
     told = [found[name].shape == layer.shape for name, layer in layers.items() if stored_shape(layer) != layer.shape]
     square_is_final = (any(told) and all(told)) or (output_first and not told)
