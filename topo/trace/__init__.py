@@ -412,7 +412,7 @@ class _Tracer:
         self.units.note(text)
         ids = [np.unique(bare(compact(leaf)[0]).reshape(-1).numpy()) for leaf in leaves if tracked(leaf)]
         row = np.unique(np.concatenate([np.full(1, NOTHING, np.int32), *ids]))
-        unit = self.units.merge(torch.from_numpy(row)[None])
+        unit = self.units.merge(torch.from_numpy(row)[None]) if (row >= 0).any() else filled((1,))
         values, sides = outcome(node), shape if isinstance(shape, list) else [shape]
         made = [
             unit.view([1] * len(side)).expand(side) if _is_float(value) else filled(side)

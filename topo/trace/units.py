@@ -169,8 +169,11 @@ class Units:
         given = ["x" if isinstance(arg, Node) else arg for arg in args]
         key = (target, repr(given), repr(kwargs))
         if key not in self._at_zero:
-            made = target(*(torch.zeros(1) if isinstance(arg, Node) else arg for arg in args), **kwargs)
-            self._at_zero[key] = isinstance(made, Tensor) and bool((made != 0).any())
+            try:
+                made = target(*(torch.zeros(1) if isinstance(arg, Node) else arg for arg in args), **kwargs)
+                self._at_zero[key] = isinstance(made, Tensor) and bool((made != 0).any())
+            except (RuntimeError, TypeError, ValueError):  # a cast to a device without values, another form
+                self._at_zero[key] = False
         return self._at_zero[key]
 
     # -- making units

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from topo.trace.nodes import is_layout, is_pointwise, operation, parameters_behind, passes
-from topo.trace.units import Units, Weight, compact, filled, squash
+from topo.trace.units import LEARNED, Units, Weight, compact, filled, squash
 from topo.wiring import CONSTANT, NOTHING
 
 Literally = Callable[[Node, list[Any]], Any]
@@ -85,6 +85,11 @@ def made_from(units: Units, node: Node, inputs: list[Any], shape: Any, literally
         return _layout(node, inputs, literally)
     if name == "_weight_norm":
         return inputs[0]
+    inputs = [
+        [_vector_as_constant(v) for v in i] if isinstance(i, list | tuple) else _vector_as_constant(i) for i in inputs
+    ]
+    if not any(isinstance(v, Made) for i in inputs for v in (i if isinstance(i, list) else [i])):
+        return None
     if isinstance(shape, list):
         return [inputs[0], *map(filled, shape[1:])] if name == "_weight_norm_interface" else None
     if name in ("cat", "concat", "concatenate"):
@@ -108,11 +113,18 @@ def made_from(units: Units, node: Node, inputs: list[Any], shape: Any, literally
     if name in ("mul", "multiply", "div", "divide", "true_divide"):
         return _scaled(node, inputs, shape)
     given = [value for value in inputs if isinstance(value, Made)]
-    if len(given) == 1 and given[0].shape == shape and (is_pointwise(node) or passes(node)):
+    if len(given) == 1 and given[0].shape == shape and passes(node) and not is_pointwise(node):
+        return given[0]
+    if len(given) == 1 and given[0].shape == shape and is_pointwise(node):
         if not isinstance(given[0], Weight):
-            return None if units.not_zero_at_zero() else given[0] if passes(node) else None
+            return None
         return Sum((given[0], filled(shape))) if units.not_zero_at_zero() else given[0]
     return None
+
+
+def _vector_as_constant(value: Any) -> Any:
+    """Parameters of fewer than two dimensions are no layers: learned constants."""
+    return filled(value.shape, LEARNED) if isinstance(value, Weight) and len(value.size) < 2 else value
 
 
 def _each(value: Any, change: Callable[[Any], Any]) -> Any:
