@@ -55,7 +55,7 @@ boundscheck: $(READY)
 # Damaged files, N of every kind: no traceback, no wait over 5 s, no more than 1 GB, no code run.
 N ?= 20000
 fuzz: $(READY)
-	$(BIN)/python -W ignore tests/fuzzing.py --count $(N)
+	$(BIN)/python -W ignore benchmarks/fuzz_files.py --count $(N)
 
 benchmarks: $(READY)
 	$(BIN)/python benchmarks/run.py
