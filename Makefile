@@ -1,13 +1,19 @@
-# Two commands do everything on a fresh machine with Python and make:
-#   make demo   set up, then analyse a real mask: a table, JSON, CSV and a figure in demo-out/
-#   make test   set up, then every check that CI runs
+# Three commands do everything on a fresh machine with Python and make:
+#   make demo    set up, then analyse a real mask: a table, JSON, CSV and a figure in demo-out/
+#   make quick   while working: lint, types and the quick tests, in under a minute; `make quick T=metrics` for one room
+#   make test    set up, then every check that CI runs
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := notebooks/masks/synflow_resnet20_d0.02.safetensors
 
-.PHONY: demo test lint types suite interpreted boundscheck benchmarks docs clean
+# Two processes, each with a cache of kernels of its own (tests/conftest.py); one that is done takes tests of the other.
+PYTEST := $(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal
+# The tests of a room: those called as it, or else those that import it.
+OF_ROOM = $(or $(wildcard tests/test_$(T).py tests/test_$(T)_*.py),$(shell grep -lw "topo.$(T)" tests/test_*.py),$(error no test is called or imports '$(T)'))
+
+.PHONY: demo quick test lint types suite interpreted boundscheck benchmarks docs clean
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +28,10 @@ demo: $(READY)
 
 test: lint types suite interpreted boundscheck
 
+# With a room, all its tests but the slow ones; some rooms have none that the interpreter could run (`small`).
+quick: lint types
+	$(PYTEST) $(if $(T),-m "not slow" $(OF_ROOM),-m "small and not slow")
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
@@ -32,15 +42,15 @@ types: $(READY)
 
 # The whole suite, kernels compiled.
 suite: $(READY)
-	$(BIN)/python -m pytest --quiet
+	$(PYTEST)
 
 # The kernels as plain Python, on small sizes: arithmetic that only the compiler forgives shows here.
 interpreted: $(READY)
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest --quiet -m small
+	NUMBA_DISABLE_JIT=1 $(PYTEST) -m small
 
 # Every index checked; a cache of its own, since compiled code does not record the flag.
 boundscheck: $(READY)
-	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/boundscheck $(BIN)/python -m pytest --quiet -m small
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/boundscheck $(PYTEST) -m small
 
 benchmarks: $(READY)
 	$(BIN)/python benchmarks/run.py

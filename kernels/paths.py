@@ -298,9 +298,9 @@ def push_step(words, taps, groups, b, z):
 
 @nb.njit(cache=True, nogil=True)
 def begin(units, group_of, mantissa, exponent):
-    """mantissa (units + 1,), exponent (steps + 1,): the counts before a pass, 1 of these units and 0 of all others.
+    """mantissa (units + 2,), exponent (steps + 1,): the counts before a pass, 1 of these units and 0 of all others.
 
-    units [1], group_of [0, 1, -1] -> mantissa [0, 1, 0], exponent [NEVER, 0]
+    units [1], group_of [0, 1, -1, -1] -> mantissa [0, 1, 0, 0], exponent [NEVER, 0]
     """
     mantissa[:] = 0.0
     for group in range(len(exponent)):
@@ -311,10 +311,10 @@ def begin(units, group_of, mantissa, exponent):
 
 @nb.njit(cache=True, nogil=True)
 def count_forward(steps, reads, words, first, last, group_of, live, only, mantissa, exponent, passed, passed_exponent):
-    """mantissa (units + 1,), exponent (steps + 1,): fills the counts of paths from the inputs to what the steps make.
+    """mantissa (units + 2,), exponent (steps + 1,): fills the counts of paths from the inputs to what the steps make.
 
     On entry they hold those of the units before. passed, like reads, and passed_exponent (steps,): the counts that each
-    layer reads. live (units + 1,) bool closes gates; only, likewise or empty: the units that paths may meet. Value
+    layer reads. live (units + 2,) bool closes gates; only, likewise or empty: the units that paths may meet. Value
     branches of gates count, scores carry no path.
     """
     for k in range(first, last):

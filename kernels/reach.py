@@ -47,7 +47,8 @@ def has_column(columns, j, taps):
 
 @nb.njit(cache=True, nogil=True)
 def reach_forward(steps, reads, words, first, last, live):
-    """live (units + 1,) bool, the last one False: fills the units of the steps that a live unit reaches.
+    """live (units + 2,) bool, the last one, nothing, False, the one before it, a constant, True: fills the units of the
+    steps that a live unit or a constant reaches.
 
     A row of a layer is live if it has a kept weight at a live unit; an add if any operand is, a gate if all are, a
     score if all are in any of its entries; a source always.
@@ -84,7 +85,7 @@ def reach_forward(steps, reads, words, first, last, live):
 
 @nb.njit(cache=True, nogil=True)
 def reach_backward(steps, reads, words, first, last, live, ahead):
-    """ahead (units + 1,) bool: marks the units from which a path leads on to a marked unit of the steps.
+    """ahead (units + 2,) bool: marks the units from which a path leads on to a marked unit of the steps.
 
     live: as `reach_forward` fills it; a factor of a product leads on only where the others are live.
     """
@@ -121,7 +122,7 @@ def reach_backward(steps, reads, words, first, last, live, ahead):
 
 @nb.njit(cache=True, nogil=True)
 def effective(steps, reads, words, first, last, live, ahead, out, used):
-    """live, ahead (units + 1,) bool -> out, like words: the kept weights that join a live unit to one that leads on.
+    """live, ahead (units + 2,) bool -> out, like words: the kept weights that join a live unit to one that leads on.
 
     used (steps,) int64: of each layer, how many distinct units it reads with one of them.
     """
@@ -151,6 +152,6 @@ def effective(steps, reads, words, first, last, live, ahead, out, used):
                 at += width
             for j in range(channels):
                 unit = reads[read + g * channels + j]
-                if has_column(met, j, steps[k, TAPS]) and not seen[unit - low]:
+                if unit >= 0 and has_column(met, j, steps[k, TAPS]) and not seen[unit - low]:
                     seen[unit - low] = True
                     used[k] += 1

@@ -17,6 +17,8 @@ from topo.masks import MaskSet
 from topo.train.folder import Folder
 from topo.train.recipe import Recipe
 
+pytestmark = pytest.mark.slow
+
 # 1442 images in batches of 101: odd parts, and a last batch of 28.
 RECIPE = Recipe(epochs=2, batch=101, lr=0.05, padding=1, schedule="cosine", label_smoothing=0.1)
 WORKER = """
@@ -71,7 +73,6 @@ def torchrun(*line, environment=None):
         env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
         capture_output=True,
         text=True,
-        timeout=240,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

@@ -48,6 +48,7 @@ def words(page: str) -> str:
     return " ".join(html.unescape(text).replace("¶", " ").split())
 
 
+@pytest.mark.slow
 def test_links_inside_the_site_resolve(site: dict[str, str]) -> None:
     ids = {name: set(re.findall(r'\bid="([^"]+)"', page)) for name, page in site.items()}
     found = 0
@@ -63,6 +64,7 @@ def test_links_inside_the_site_resolve(site: dict[str, str]) -> None:
     assert found > 100
 
 
+@pytest.mark.slow
 def test_links_of_the_pages_resolve_in_the_repository_too(site: dict[str, str]) -> None:
     """A page read as Markdown links to files; what is no page of the site is named there in words."""
     for page in [*PAGES, *(DOCS / "api").glob("*.md")]:
@@ -74,6 +76,7 @@ def test_links_of_the_pages_resolve_in_the_repository_too(site: dict[str, str]) 
         assert f"{name} ({name}/README.md in the repository)" in text
 
 
+@pytest.mark.slow
 def test_the_site_needs_no_network(site: dict[str, str]) -> None:
     for name, page in site.items():
         fetched = re.findall(r'<(?:script|img|iframe)\b[^>]*\bsrc="([^"]+)"', page)
@@ -81,6 +84,7 @@ def test_the_site_needs_no_network(site: dict[str, str]) -> None:
         assert not [target for target in fetched if re.match(r"(https?:)?//", target)], name
 
 
+@pytest.mark.slow
 def test_formulas_are_formulas(site: dict[str, str]) -> None:
     source = re.sub(r"```.*?```|`[^`]*`", "", (DOCS / "theory.md").read_text("utf-8"), flags=re.DOTALL)
     written = len(re.findall(r"\$\$.*?\$\$|\$[^$]+\$", source, re.DOTALL))
@@ -90,6 +94,7 @@ def test_formulas_are_formulas(site: dict[str, str]) -> None:
         assert "\\" not in re.sub(r"<[^>]*>", "", "".join(re.findall(r"<math .*?</math>", site[name], re.DOTALL))), name
 
 
+@pytest.mark.slow
 def test_every_registry_is_shown(site: dict[str, str]) -> None:
     from topo.data import data
     from topo.formats import formats
@@ -142,6 +147,7 @@ def listed(options: dict[str, object]) -> str:
     return ", ".join(f"{key}={value}" for key, value in options.items()) or "none"
 
 
+@pytest.mark.slow
 def test_every_metric_is_shown_with_its_unit_view_and_source(site: dict[str, str]) -> None:
     from topo.metrics import GROUPS, metrics
 
@@ -164,6 +170,7 @@ def test_every_metric_is_shown_with_its_unit_view_and_source(site: dict[str, str
             assert ("weights" in of_layers.partition("Needs")[2]) == found[0].weighted, name
 
 
+@pytest.mark.slow
 def test_every_method_and_model_is_shown_with_its_source_and_options(site: dict[str, str]) -> None:
     from topo.generators import generators
     from topo.models import models
@@ -196,6 +203,7 @@ def test_every_method_and_model_is_shown_with_its_source_and_options(site: dict[
         assert words(part(site["models.html"], name)).endswith(end), name
 
 
+@pytest.mark.slow
 def test_every_figure_is_shown_with_what_it_is_drawn_of_and_its_options(site: dict[str, str]) -> None:
     from topo.plots import plots, takes
     from topo.plots.reading import options_of
@@ -208,12 +216,13 @@ def test_every_figure_is_shown_with_what_it_is_drawn_of_and_its_options(site: di
         assert words(part(site["plots.html"], name)).endswith(end), name
 
 
+@pytest.mark.slow
 def test_every_format_recipe_and_data_layout_is_shown(site: dict[str, str]) -> None:
     from topo.data import data
-    from topo.formats import formats
+    from topo.formats import readers
     from topo.train import recipes
 
-    ranked = sorted(formats.values(), key=lambda entry: entry.rank)
+    ranked = readers()
     endings = [f"*{entry.ending}" if entry.write else "" for entry in ranked]
     assert rows(site["formats.html"]) == [
         [entry.name, plain(entry.about), ending] for entry, ending in zip(ranked, endings)
@@ -244,6 +253,7 @@ def arguments(command: argparse.ArgumentParser) -> list[list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_every_command_and_option_is_shown(site: dict[str, str]) -> None:
     from topo.cli import parser
 
@@ -302,6 +312,7 @@ def test_every_public_docstring_exists() -> None:
             assert short or ast.get_docstring(thing), f"{name}.{what} has no docstring"
 
 
+@pytest.mark.slow
 def test_docstrings_are_shown_word_for_word(site: dict[str, str]) -> None:
     """Formulas hold stars, bars and underscores, which markup eats: every line must come out as it was written."""
     text = " ".join(words(page) for page in site.values())
@@ -316,6 +327,7 @@ def test_docstrings_are_shown_word_for_word(site: dict[str, str]) -> None:
     assert lines > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module, line, many",
     [("topo.graph.views", r"\w+ {2,}(?=\S)", 3), ("topo.networks", r" {4}\S", 5),
@@ -329,6 +341,7 @@ def test_aligned_and_indented_lines_keep_every_space(site: dict[str, str], modul
     assert f"<pre><span></span>{written}\n</pre>" in "".join(site.values())
 
 
+@pytest.mark.slow
 def test_names_of_the_package_are_in_the_reference(site: dict[str, str]) -> None:
     ids = {found for page in site.values() for found in re.findall(r'\bid="(topo\.[^"]+)"', page)}
     names = {f"topo.{name}" for name in topo.__all__ if name not in ("__version__", "TopoError")}

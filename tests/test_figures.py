@@ -24,6 +24,8 @@ from topo.optimize import Frontier
 from topo.optimize.frontier import Point, hypervolume
 from toys import branching, complete, disjoint, embedded, gated, residual, sparse
 
+pytestmark = pytest.mark.slow
+
 matplotlib.use("agg")
 PICTURES = Path(__file__).parent / "figures"
 WIDTH = 160  # pixels, of pictures that are compared

@@ -21,6 +21,8 @@ from topo.plots.settings import SETTINGS, settled
 from topo.train.recipe import Recipe, find_recipe
 from topo.train.toml_text import toml
 
+pytestmark = pytest.mark.slow
+
 matplotlib.use("agg")
 MODEL = "mlp:12-10-8-4"
 

@@ -19,6 +19,8 @@ from topo.errors import TopoError
 from topo.optimize import Frontier
 from topo.optimize.frontier import Point
 
+pytestmark = pytest.mark.slow
+
 matplotlib.use("agg")
 
 

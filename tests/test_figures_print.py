@@ -24,6 +24,8 @@ from topo.errors import TopoError
 from topo.optimize.frontier import hypervolume
 from toys import complete
 
+pytestmark = pytest.mark.slow
+
 matplotlib.use("agg")
 SMALLEST = 7.0  # points
 # (width, venue, wide), every width once.

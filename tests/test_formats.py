@@ -187,7 +187,6 @@ def test_every_writer_round_trips_and_every_reader_has_a_line(tmp_path):
             again = formats.read(tmp_path / f"a{reader.ending}", format=name)
             assert (again, again.provenance["format"]) == (masks, name)
     assert sorted(endings) == [".npz", ".safetensors"]
-    assert len({reader.rank for reader in formats.formats.values()}) == len(formats.formats)
 
 
 def test_every_reader_refuses_random_bytes(tmp_path):
@@ -307,7 +306,8 @@ def test_shrinkbench(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.bool, torch.float32, torch.bfloat16, torch.float16])
 def test_openlth_masks_of_any_type(tmp_path, dtype):
     masks = some_masks()
-    expect(masks, formats.read(save(tmp_path / "mask.pth", tensors(masks, dtype))), "openlth")
+    named = "openlth" if dtype == torch.int32 else "mask_dict"  # a dict of one's own is not said to be open_lth's
+    expect(masks, formats.read(save(tmp_path / "mask.pth", tensors(masks, dtype))), named)
 
 
 def test_openlth_buffers(tmp_path):
@@ -528,7 +528,7 @@ def test_views_shared_and_sparse_tensors_of_torch_files(tmp_path):
     }
     for zipped in (True, False):
         path = save(tmp_path / "views.pt", state, _use_new_zipfile_serialization=zipped)
-        found = expect({name: tensor.detach() for name, tensor in state.items()}, formats.read(path), "openlth")
+        found = expect({name: tensor.detach() for name, tensor in state.items()}, formats.read(path), "mask_dict")
         assert found == MaskSet({name: t.to_dense() for name, t in torch.load(path, weights_only=True).items()})
 
 
@@ -611,7 +611,7 @@ def test_input_first_layers_are_turned(tmp_path):
     expect(
         masks,
         formats.read(save(tmp_path / "m.pth", {n: torch.from_numpy(a) for n, a in stored.items()}), wiring),
-        "openlth",
+        "mask_dict",
     )
     # Once read, masks are output-first: what is written from them is not turned again.
     for file in ("own.safetensors", "own.npz"):
@@ -758,6 +758,7 @@ def test_a_large_layer_is_packed_in_blocks(tmp_path, monkeypatch):
         formats.read(tmp_path / "bad.npz")
 
 
+@pytest.mark.slow
 def test_reading_brings_no_torch(tmp_path):
     masks = MaskSet(some_masks())
     formats.write(masks, tmp_path / "a.safetensors")
@@ -768,9 +769,10 @@ def test_reading_brings_no_torch(tmp_path):
         "assert not {'torch', 'scipy', 'networkx', 'matplotlib', 'safetensors'} & set(sys.modules)"
     )
     files = [str(tmp_path / name) for name in ("a.safetensors", "b.npz", "c.pt")]
-    subprocess.run([sys.executable, "-c", code, *files], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code, *files], check=True)
 
 
+@pytest.mark.slow
 def test_memory_stays_within_a_byte_and_a_half_a_parameter(tmp_path):
     """Beyond the file's own bytes: 16 M float32 weights in one layer, in a process of its own."""
     path = tmp_path / "w.npz"
@@ -789,9 +791,7 @@ def test_memory_stays_within_a_byte_and_a_half_a_parameter(tmp_path):
     )
     small = tmp_path / "s.npz"
     formats.write(MaskSet({"a": np.ones((2048, 1024))}), small)
-    run = subprocess.run(
-        [sys.executable, "-c", code, small, path], check=True, capture_output=True, text=True, timeout=120
-    )
+    run = subprocess.run([sys.executable, "-c", code, small, path], check=True, capture_output=True, text=True)
     grown, kept = map(int, run.stdout.split())
     assert kept == size
     assert grown <= path.stat().st_size + 1.5 * size

@@ -598,7 +598,6 @@ def test_provenance_survives_the_file(tmp_path) -> None:
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("topo.cli.output._PATIENCE", 1e9)
 
     def run(*argv):
         code = main([str(arg) for arg in argv])

@@ -201,6 +201,7 @@ def test_packing_does_not_depend_on_who_packs(monkeypatch) -> None:
         assert _pack(np.array([[0, -1e-7, -0.0]], dtype))[0].tolist() == [[2]]
 
 
+@pytest.mark.slow
 def test_kernels_compile_where_nothing_can_be_written(tmp_path: Path) -> None:
     """An installation and a home that are read-only: a private cache, gone with the process."""
     (tmp_path / "file").write_text("not a folder")

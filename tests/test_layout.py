@@ -183,23 +183,16 @@ def test_no_machine_paths_in_the_sources() -> None:
         assert not re.search(r"/(home|root|work|Users)/", path.read_text()), path
 
 
-HEAVY = ("torch", "networkx", "matplotlib", "scipy.sparse.linalg", "numba")
-
-
+@pytest.mark.slow
 def test_import_is_light() -> None:
-    """Under 0.3 s beyond numpy, and without the heavy libraries; the best of five, since machines are noisy."""
-    code = (
-        "import sys, time, numpy; start = time.perf_counter(); import topo; print(time.perf_counter() - start); "
-        f"print([name for name in {HEAVY} if name in sys.modules])"
-    )
-    runs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split("\n")
-        for _ in range(5)
-    ]
-    assert all(run[1] == "[]" for run in runs)
-    assert min(float(run[0]) for run in runs) < 0.3
+    """`import topo` reads four files of ours and, beyond numpy, nothing that is not Python's own."""
+    code = "import sys, numpy; before = set(sys.modules); import topo; print(*(set(sys.modules) - before))"
+    brought = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    theirs = {name for name in brought if name.partition(".")[0] not in sys.stdlib_module_names}
+    assert theirs == {"topo", "topo._version", "topo._support", "topo._support.lazy"}
 
 
+@pytest.mark.slow
 def test_function_and_module_of_one_name() -> None:
     """topo.analyze and topo.trace are functions, also after their modules were imported."""
     code = (
@@ -210,6 +203,7 @@ def test_function_and_module_of_one_name() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_rooms_load_on_first_use() -> None:
     code = (
         "import sys, topo; assert 'topo.optimize' not in sys.modules; topo.networks.find_wiring; "
@@ -223,3 +217,90 @@ def test_unknown_names_are_attribute_errors() -> None:
 
     with pytest.raises(AttributeError, match="has no attribute 'spam'"):
         topo.spam  # noqa: B018
+
+
+# The tests themselves.
+
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+# What asks a clock, also inside code that a test hands to another process.
+CLOCK = re.compile(r"\btime\.\w+\(|\btimeit\.|\bdatetime\.now\b|\bdeadline=(?!None)|\btimeout=")
+WAITS = ("wait", "join")  # for so many seconds, if a number is given
+
+
+def clocks(source: str) -> list[str]:
+    """Where a file's outcome may depend on how fast the machine is."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found += CLOCK.findall(node.value)
+        elif isinstance(node, ast.ImportFrom) and node.module in ("time", "timeit"):
+            found.append(ast.unparse(node))
+        elif isinstance(node, ast.Call):
+            seconds = [given for given in node.args if isinstance(given, ast.Constant) and type(given.value) is not str]
+            waits = isinstance(node.func, ast.Attribute) and node.func.attr in WAITS and seconds
+            names = [f"{ast.unparse(node.func)}(", *(f"{key.arg}={ast.unparse(key.value)}" for key in node.keywords)]
+            found += [ast.unparse(node)] if waits or any(map(CLOCK.search, names)) else []
+    return found
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+def test_no_test_asks_a_clock(path: Path) -> None:
+    """Counts, lists of what was imported, and fake clocks say the same on every machine.
+
+    A test that hangs is ended in one place: `faulthandler_timeout` in pyproject.toml.
+    """
+    assert clocks(path.read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["perf_counter()", "sleep(1)", "monotonic_ns()", "time()"],
+)
+def test_clocks_are_found(line: str) -> None:
+    asked = f"time.{line}"
+    assert clocks(f"import time\nassert {asked} < 3") and clocks(f"run('import time; {asked}')")
+    assert clocks(f"from time import {line.rstrip('()1')}")
+    for call in ("run(x, {}=120)".format("timeout"), "process.wait(60)", "given.settings({}=5)".format("deadline")):
+        assert clocks(call), call
+    for call in (
+        "process.wait()",
+        "', '.join(names)",
+        "settings(deadline=None)",
+        "patch('time.monotonic', f)",
+        "d.get(k)",
+    ):
+        assert not clocks(call), call
+
+
+def starts_a_process(source: str) -> list[str]:
+    """The tests of a file that start a process, themselves or through what they call or ask for, and are not slow."""
+    body = ast.parse(source).body
+    if any(isinstance(line, ast.Assign) and "mark.slow" in ast.unparse(line) for line in body):
+        return []
+    defined = {line.name: line for line in body if isinstance(line, ast.FunctionDef | ast.ClassDef)}
+
+    def starts(thing: ast.AST, seen: frozenset[str]) -> bool:
+        names = {node.id for node in ast.walk(thing) if isinstance(node, ast.Name)}
+        names |= {node.arg for node in ast.walk(thing) if isinstance(node, ast.arg)}
+        following = {name: defined[name] for name in names - seen if name in defined}
+        return "subprocess" in names or any(starts(each, seen | {*following}) for each in following.values())
+
+    return [
+        name
+        for name, test in defined.items()
+        if name.startswith("test_") and starts(test, frozenset({name}))
+        if "pytest.mark.slow" not in map(ast.unparse, test.decorator_list)
+    ]
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+def test_what_starts_a_process_is_marked_slow(path: Path) -> None:
+    assert starts_a_process(path.read_text("utf-8")) == []
+
+
+def test_processes_are_found() -> None:
+    helper = "def site():\n    subprocess.run([])\n"
+    assert starts_a_process(f"{helper}def test_a(site): ...") == ["test_a"]
+    assert starts_a_process(f"{helper}def test_a():\n    site()") == ["test_a"]
+    assert starts_a_process(f"{helper}@pytest.mark.slow\ndef test_a(site): ...") == []
+    assert starts_a_process(f"{helper}def test_a(tmp_path): ...") == []

@@ -325,6 +325,7 @@ def test_a_bad_spec_gets_one_clear_line(spec, line):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_names_and_input_shapes_do_not_load_torch():
     code = (
         "import sys; from topo import models; "

@@ -91,6 +91,7 @@ def test_cache_that_cannot_be_written(tmp_path, monkeypatch):
     assert find_wiring("mlp:4-3").names == ("fc1.weight",)
 
 
+@pytest.mark.slow
 def test_cached_road_is_free_of_torch(cache):
     code = "import sys, topo.networks as n; w = n.find_wiring('mlp:4-3'); print('torch' in sys.modules, len(w.layers))"
     env = {**os.environ, "TOPO_CACHE_DIR": str(cache)}

@@ -15,6 +15,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
 NAMES = ("analyze_saved_masks", "figures_for_a_paper", "generate_and_train")
@@ -47,7 +49,6 @@ def test_notebooks_hold_no_output(name: str) -> None:
             assert cell.outputs == [] and cell.execution_count is None, cell.source
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_notebooks_run_as_scripts(name: str, tmp_path: Path) -> None:
     """From top to bottom, beside a folder `masks`; what they write goes to the temporary folder."""
@@ -62,13 +63,11 @@ def test_notebooks_run_as_scripts(name: str, tmp_path: Path) -> None:
         env={**os.environ, **quiet},
         capture_output=True,
         text=True,
-        timeout=300,
     )
     assert ran.returncode == 0, ran.stderr
     assert [path.name for path in here.iterdir()] == ["masks"]
 
 
-@pytest.mark.slow
 def test_a_notebook_runs_in_jupyter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the root of the repository, with the figures shown in the notebook."""
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
@@ -77,7 +76,7 @@ def test_a_notebook_runs_in_jupyter(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("MPLBACKEND", raising=False)
     notebook = nbformat.read(FOLDER / "figures_for_a_paper.ipynb", as_version=4)
     drawing = [number for number, cell in enumerate(notebook.cells) if "plt.show()" in cell.source]
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(ROOT)}}).execute()
+    NotebookClient(notebook, resources={"metadata": {"path": str(ROOT)}}).execute()
     for number in drawing:
         shown = [output for output in notebook.cells[number].outputs if "image/png" in output.get("data", {})]
         assert len(shown) == 1, notebook.cells[number].source

@@ -489,10 +489,11 @@ def test_the_table_of_the_page() -> None:
     assert {report.first_rungs[metric] for metric in lines} == {"same_degrees"}
 
 
+@pytest.mark.slow
 def test_threads_find_what_is_registered_in_a_fresh_process(tmp_path) -> None:
     """Every thread asks a registry that nobody has asked yet; each must wait until all entries are found."""
     topo.write_masks(topo.generate("erk", "mlp:64-32-10", density=0.2), tmp_path / "a.safetensors")
-    line = "--threads 4 analyze a.safetensors --metrics kept --nulls same_layers:8 --json -".split()
+    line = "--threads 4 --quiet analyze a.safetensors --metrics kept --nulls same_layers:8 --json -".split()
     done = subprocess.run([sys.executable, "-m", "topo", *line], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["reports"][0]["nulls"][0]["samples"] == 8

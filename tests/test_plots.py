@@ -15,6 +15,8 @@ from topo.errors import TopoError
 from topo.masks import MaskSet
 from topo.report import Report, Row
 
+pytestmark = pytest.mark.slow
+
 matplotlib.use("agg")
 
 

@@ -512,6 +512,7 @@ def test_components_against_networkx(seed: int) -> None:
     assert ((labels >= 0) == mask.any(axis=1)).all()
 
 
+@pytest.mark.slow
 def test_scipy_stays_out_of_the_default_analysis() -> None:
     code = (
         "import sys, numpy, topo; topo.analyze({'a': numpy.random.rand(200, 300) < .1}); "

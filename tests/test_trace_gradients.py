@@ -76,7 +76,7 @@ def compare(build, args=(), kwargs=None, pick=lambda y: y, densities=DENSITIES):
     torch.manual_seed(0)
     kwargs = kwargs or {}
     model = build()
-    wiring = topo.trace(model, args=args, kwargs=kwargs, strict=True)
+    wiring = topo.trace(model, args=args, kwargs=kwargs, strict=True, gates="hard")
     layers = {layer.name: layer for layer in wiring.layers if layer.kind != "embedding"}
     assert set(layers) == weighted(model)
     args = tuple(a.double() for a in args)

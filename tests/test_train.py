@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 
 import numpy as np
@@ -387,31 +386,40 @@ def test_an_interrupted_run_goes_on_bit_for_bit(optimizer, tmp_path):
     assert again.history == resumed.history  # finished: nothing is trained again
 
 
-def test_a_killed_command_goes_on_bit_for_bit(tmp_path):
-    line = [sys.executable, "-m", "topo", "train", str(tmp_path / "m.safetensors"), "--model", "mlp:64-32-10"]
-    line += ["--data", "digits", "-O", "padding=1", "--epochs", "40", "--seed", "3", "-o"]
+# The command, killed as the history of a number of epochs is about to be written, or just was.
+KILLED = """
+import os, signal, sys
+from topo.cli import main
+from topo.train.folder import Folder
+epochs, when, write = int(sys.argv[1]), sys.argv[2], Folder.write_history
+def write_history(folder, history):
+    if when == "before" and len(history) == epochs: os.kill(os.getpid(), signal.SIGKILL)
+    write(folder, history)
+    if when == "after" and len(history) == epochs: os.kill(os.getpid(), signal.SIGKILL)
+Folder.write_history = write_history
+main(sys.argv[3:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_killed_command_goes_on_bit_for_bit(when, tmp_path):
+    line = ["train", str(tmp_path / "m.safetensors"), "--model", "mlp:64-32-10", "--data", "digits"]
+    line += ["-O", "padding=1", "--epochs", "6", "--seed", "3", "-o", str(tmp_path / "run")]
     topo.write_masks(MLP_MASKS, tmp_path / "m.safetensors")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOPO_CACHE_DIR": str(tmp_path / "cache")}
-    killed = subprocess.Popen([*line, str(tmp_path / "run")], env=environment, stderr=subprocess.DEVNULL)
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    for _ in range(3000):
-        if metrics.exists() and metrics.read_text().count("\n") >= 3:
-            break
-        time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    reached = Folder(tmp_path / "run").read_checkpoint()["epoch"]
-    assert 3 <= reached < 40
-    done = subprocess.run(
-        [*line, str(tmp_path / "run"), "--resume"], env=environment, check=True, capture_output=True, text=True
-    )
-    assert re.match(r"final test accuracy \d\d\.\d\d% \(epoch 40, .*; best .*, chosen on the test set;", done.stdout)
+    how = {"env": environment, "capture_output": True, "text": True}
+    killed = subprocess.run([sys.executable, "-c", KILLED, "3", when, *line], **how)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert Folder(tmp_path / "run").read_checkpoint()["epoch"] == 3
+    done = subprocess.run([sys.executable, "-m", "topo", *line, "--resume"], check=True, **how)
+    assert re.match(r"final test accuracy \d\d\.\d\d% \(epoch 6, .*; best .*, chosen on the test set;", done.stdout)
     recipe = QUICK.changed(padding=1)
-    straight = topo.train("mlp:64-32-10", "digits", masks=MLP_MASKS, recipe=recipe, epochs=40, rng=3, threads=1)
+    straight = topo.train("mlp:64-32-10", "digits", masks=MLP_MASKS, recipe=recipe, epochs=6, rng=3, threads=1)
     state = Folder(tmp_path / "run").read_checkpoint()
-    assert same(state["model"], straight.model.state_dict()) and state["epoch"] == 40
-    lines = metrics.read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == list(range(1, 41))
+    assert same(state["model"], straight.model.state_dict()) and state["epoch"] == 6
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == list(range(1, 7))
 
 
 def test_a_run_is_resumed_only_as_it_was_started(tmp_path):

@@ -130,9 +130,9 @@ def test_json_of_a_stranger_is_refused_before_memory_is_taken(changed, message: 
 @pytest.mark.parametrize(
     "build, message",
     [
-        (lambda: Layer("w", (1, 2), [0, -2], 2), "layer 'w' reads what are no units"),
-        (lambda: Layer("w", (1, 2), [0, 0.5], 2), "layer 'w' reads what are no units"),
-        (lambda: Join("add", ([0], [-2]), 1), "a join of kind 'add' reads what are no units"),
+        (lambda: Layer("w", (1, 2), [0, -3], 2), "layer 'w' reads something other than units"),
+        (lambda: Layer("w", (1, 2), [0, 0.5], 2), "layer 'w' reads something other than units"),
+        (lambda: Join("add", ([0], [-3]), 1), "a join of kind 'add' reads something other than units"),
         (lambda: Join("add", ([0], [1]), -2), "a join of kind 'add' makes units from -2 on"),
         (lambda: Layer("w", (2, 3), [0, 1], 2), "layer 'w' takes 3 inputs but reads 2 units"),
         (lambda: Layer("w", (3, 2), [0, 1, 2, 3], 4, groups=2), "makes 3 units in 2 groups"),

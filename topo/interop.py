@@ -217,7 +217,7 @@ def _groups(graph: LayeredGraph) -> Iterator[tuple[int, str, str | None, list[in
 
 
 def _edges_of(step: Block | Join, live: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(from unit, to unit, multiplicity) of a step, each pair of units once. live: bool (units + 1,), reached ones."""
+    """(from unit, to unit, multiplicity) of a step, each pair of units once. live: bool (units + 2,), reached ones."""
     if isinstance(step, Join):
         heads = np.arange(len(step.operands[0])) // step.width + step.start
         sources, targets = np.concatenate(step.operands), np.tile(heads, len(step.operands))

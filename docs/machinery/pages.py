@@ -141,12 +141,11 @@ def _method(name: str, function: Any, entry: Any, more: list[tuple[str, str]]) -
 
 
 def formats() -> Iterator[str]:
-    from topo.formats import formats as registry
+    from topo.formats import readers
 
-    ranked = sorted(registry.items(), key=lambda item: item[1].rank)
     yield from table(
         ["format", "what it holds", "written to"],
-        ([code(name), text(entry.about), code("*" + entry.ending) if entry.write else ""] for name, entry in ranked),
+        ([code(entry.name), text(entry.about), code("*" + entry.ending) if entry.write else ""] for entry in readers()),
     )
 
 

@@ -3,15 +3,15 @@
 Forward: a layer's output is live if a kept weight joins it to a live unit; an `add` if any operand is, a `gate` if
 all are, a `score` if for some entry both query and key are. Backward: a layer's input is needed if a kept weight
 joins it to a needed output; the operands of an `add` are needed with it, an operand of a `gate` where the others are
-live, the query of a `score` where its key is live and the other way round. Where an operand has no unit (-1) there is
-nothing: it adds nothing to a sum, and a product with it is dead.
+live, the query of a `score` where its key is live and the other way round. Where an operand has no unit there is
+nothing (-1), which adds nothing to a sum and closes a product, or a constant (-2), which is always live.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from topo.wiring import Layer, Wiring
+from topo.wiring import CONSTANT, Layer, Wiring
 
 
 def _blocks(layer, mask):
@@ -24,7 +24,7 @@ def _blocks(layer, mask):
 
 
 def _at(flags, units):
-    return np.where(units >= 0, flags[units], False)
+    return np.where(units >= 0, flags[units], units == CONSTANT)
 
 
 def effective(wiring: Wiring, masks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

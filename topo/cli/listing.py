@@ -53,9 +53,9 @@ def _methods() -> Table:
 
 
 def _formats() -> Table:
-    from topo.formats import formats
+    from topo.formats import readers
 
-    lines = [[entry.name, entry.about] for entry in formats.values()]
+    lines = [[entry.name, entry.about] for entry in readers()]
     return Table(["format", "holds"], lines, left=frozenset({1}))
 
 

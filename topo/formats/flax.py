@@ -51,7 +51,7 @@ def _output_first(kernel: Tensor) -> Tensor:
 @reader(
     "flax",
     "jaxpruner and flax trees as npz: '/kernel' arrays, HWIO or (in, out)",
-    rank=50,
+    before="npz",
     recognise=recognise,
     output_first=True,
 )

@@ -33,7 +33,12 @@ def _mask(name: str, scores: Tensor, flag: Tensor) -> Tensor:
     return replace(flag, rows=rows)
 
 
-@reader("gem_miner", "Gem-Miner: flag * (scores > 0.5)", rank=20, recognise=recognise)
+@reader(
+    "gem_miner",
+    "Gem-Miner: flag * (scores > 0.5)",
+    before=("scores", "openlth", "rigl", "torch_ao", "bitmask", "flax"),
+    recognise=recognise,
+)
 def read(source: Source) -> Found:
     flags = suffixed(source.state, ".flag")
     scores = suffixed(source.state, ".scores")

@@ -21,6 +21,8 @@ def only_masks(state: Mapping[str, Tensor]) -> str | None:
     for name, tensor in wide.items():
         if not tensor.is_number:
             return f"'{name}' holds values of type {tensor.dtype}"
+        if tensor.is_quantised:
+            return f"'{name}' holds 8-bit weights"
         if tensor.is_float and not tensor.is_binary:
             return f"'{name}' holds {tensor.dtype} values other than 0 and 1"
     # A network whose weights are all 0 or all 1 after some mishap is no mask when its biases and statistics say
@@ -36,7 +38,7 @@ def recognise(source: Source) -> str | None:
 @reader(
     "mask_dict",
     "a dict of tensors of 0 and 1 by parameter name, pickled or in safetensors",
-    rank=62,
+    before="zeros",
     recognise=recognise,
 )
 def read(source: Source) -> Found:

@@ -38,7 +38,7 @@ def write(masks: MaskSet, path: Path) -> None:
 @reader(
     "npz",
     "numpy's .npz: an array of 0 and 1 per parameter name",
-    rank=60,
+    before="mask_dict",
     recognise=recognise,
     output_first=True,
     ending=".npz",

@@ -22,12 +22,16 @@ def recognise(source: Source) -> str | None:
         return None
     if source.container.kind != "torch":
         return "no buffer 'mask_..___weight'"
-    lacks = only_masks(source.state)
+    wide = [tensor.dtype for tensor in source.place.wide]
+    lacks = only_masks(source.state) if set(wide) == {"int32"} else "its masks are not all int32"
     return lacks and f"no buffer 'mask_..___weight', and no dict of masks: {lacks}"
 
 
 @reader(
-    "openlth", "open_lth's mask.pth (int32 by parameter name) and mask_..___.. buffers", rank=40, recognise=recognise
+    "openlth",
+    "open_lth's mask.pth (int32 by parameter name) and mask_..___.. buffers",
+    before=("rigl", "torch_ao", "bitmask", "flax", "npz"),
+    recognise=recognise,
 )
 def read(source: Source) -> Found:
     return _buffers(source) or source.state

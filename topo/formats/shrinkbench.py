@@ -12,6 +12,8 @@ def recognise(source: Source) -> str | None:
     return None if suffixed(source.state, "weight_mask") else "no '*.weight_mask' in 'model_state_dict'"
 
 
-@reader("shrinkbench", "ShrinkBench checkpoint: model_state_dict with weight_mask", rank=12, recognise=recognise)
+@reader(
+    "shrinkbench", "ShrinkBench checkpoint: model_state_dict with weight_mask", before="synflow", recognise=recognise
+)
 def read(source: Source) -> Found:
     return masks_beside_weights(source)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from topo._support.order import in_order, names_before
 from topo._support.registry import Registry
 from topo.containers.container import Container
 from topo.containers.tensors import Tensor
-from topo.errors import FormatError
+from topo.errors import FormatError, TopoError
 from topo.formats.names import is_weight, parameters
 from topo.formats.tree import Branch, at_key, branches
 from topo.masks import MaskSet
@@ -31,7 +35,8 @@ class Source:
     branch: the place (`topo.formats.tree`). notes: what the reader assumed or left out, a line each. provenance: what
     the file says of itself. as_parameters: the file says that input-first layers are laid out as their parameters,
     whatever its format does. asked: the user named the reader. rule: how scores become masks, {"topk": share} or
-    {"threshold": score}.
+    {"threshold": score}. key: the only place that the user wants read. made: tensors that were put together -> the
+    names in the file that they are made of.
     """
 
     container: Container
@@ -43,6 +48,7 @@ class Source:
     asked: bool = False
     rule: Mapping[str, float] = field(default_factory=dict)
     key: str | None = None
+    made: dict[str, list[str]] = field(default_factory=dict)
 
     @cached_property
     def tree(self) -> list[Branch]:
@@ -86,7 +92,7 @@ class Source:
         found = []
         for branch in self.others:
             named = {name: t for name, (_, t) in parameters(branch.state).items()}
-            weights = {n: t for n, t in named.items() if t.ndim >= 2 and is_weight(n) and not t.is_mask_type}
+            weights = {n: t for n, t in named.items() if t.ndim >= 2 and is_weight(n) and t.is_float}
             found += [weights] if weights else []
         return found
 
@@ -143,32 +149,116 @@ Found = Mapping[str, Tensor]
 class Reader:
     """One file format.
 
-    rank: place in the order of detection. recognise(source): None if the file is of this format, else what it lacks; it
-    looks at names, types and shapes, at values only where nothing else tells. read(source): parameter name -> mask, or
-    weights whose zeros are the mask. output_first: masks are stored as this project holds them, (out, in, ...), also
-    those of parameters that torch stores input-first. ending, write: for the formats that are written too.
+    recognise(source): None if the file is of this format, else what it lacks; it looks at names, types and shapes, at
+    values only where nothing else tells. read(source): parameter name -> mask, or weights whose zeros are the mask.
+    before: readers that are asked after this one. output_first: masks are stored as this project holds them,
+    (out, in, ...), also those of parameters that torch stores input-first. ending, write: for the formats that are
+    written too.
     """
 
     name: str
     about: str
-    rank: int
     recognise: Callable[[Source], str | None]
     read: Callable[[Source], Found]
+    before: tuple[str, ...] = ()
     output_first: bool = False
     ending: str | None = None
     write: Callable[[MaskSet, Path], None] | None = None
 
+    def lacks(self, source: Source) -> str | None:
+        """What the file lacks to be of this format, None if nothing; FormatError for a reader that says neither."""
+        lacks = self._asked(self.recognise, source)
+        if lacks is not None and not isinstance(lacks, str):
+            raise FormatError(
+                f"the reader '{self.name}' is faulty: recognise gives {lacks!r:.80}; it gives None for a file of its "
+                "format, else a text that says what the file lacks"
+            )
+        return lacks
+
+    def masks(self, source: Source) -> dict[str, Tensor]:
+        """What `read` gives, arrays as Tensors; FormatError that names the reader for anything else."""
+        found = self._asked(self.read, source)
+        if not isinstance(found, Mapping):
+            raise FormatError(
+                f"the reader '{self.name}' is faulty: read gives a {type(found).__name__}; it gives a dict from "
+                "parameter names to arrays"
+            )
+        return {self._name(name): self._tensor(name, value) for name, value in found.items()}
+
+    def _asked(self, function: Callable[[Source], Any], source: Source) -> Any:
+        try:
+            return function(source)
+        except (TopoError, MemoryError):
+            raise
+        except Exception as error:  # a plugin's own mistake: whatever Python says of it, with the plugin's name
+            raise FormatError(f"the reader '{self.name}' failed: {type(error).__name__}: {error}") from error
+
+    def _name(self, name: object) -> str:
+        if not isinstance(name, str):
+            raise FormatError(f"the reader '{self.name}' is faulty: it names a mask {name!r:.80}, which is not a text")
+        return name
+
+    def _tensor(self, name: str, value: Any) -> Tensor:
+        if isinstance(value, Tensor):
+            return value
+        try:
+            if not hasattr(value, "__array__"):
+                raise TypeError
+            return Tensor.of(np.asarray(value))
+        except (TypeError, ValueError, RuntimeError):
+            raise FormatError(
+                f"the reader '{self.name}' is faulty: for '{name}' it gives a {type(value).__name__}, which is not "
+                "an array"
+            ) from None
+
 
 def reader(
-    name: str, about: str, *, rank: int, recognise: Callable[[Source], str | None], **more: Any
+    name: str,
+    about: str,
+    *,
+    recognise: Callable[[Source], str | None],
+    before: str | Sequence[str] = (),
+    output_first: bool = False,
+    ending: str | None = None,
+    write: Callable[[MaskSet, Path], None] | None = None,
+    **unknown: Any,
 ) -> Callable[[Callable[[Source], Found]], Callable[[Source], Found]]:
-    """Decorator over a read function: enter it in the registry of formats."""
+    """Decorator over a read function: enter it in the registry of formats.
+
+    before: the readers, by name, that recognise this format's files too and are asked after it. A reader that says
+    nothing is asked ahead of those registered before it.
+    Raises TopoError, naming the reader, for a word that is unknown or of the wrong type, and for a name that is taken.
+    """
+    if unknown:
+        raise TopoError(
+            f"reader '{name}': there is no {next(iter(unknown))}=; a reader takes recognise, before, output_first, "
+            "ending and write"
+        )
+    for word, text in (("name", name), ("description", about)):
+        if not isinstance(text, str) or not text.strip() or not text.isprintable():
+            raise TopoError(f"reader {name!r}: its {word} is {text!r}, not one line of text")
+    if not callable(recognise) or not (write is None or callable(write)):
+        raise TopoError(f"reader '{name}': recognise and write are functions")
+    if not isinstance(output_first, bool):
+        raise TopoError(f"reader '{name}': output_first is {output_first!r}, not True or False")
+    if (ending is None) != (write is None) or not (ending is None or re.fullmatch(r"\.\w+", ending)):
+        raise TopoError(f"reader '{name}': ending ('.npz') and write are given together, or neither")
+    ahead_of = names_before("reader", name, before)
 
     def enter(read: Callable[[Source], Found]) -> Callable[[Source], Found]:
-        formats.add(name)(Reader(name, about, rank, recognise, read, **more))
+        if not callable(read):
+            raise TopoError(f"reader '{name}': @reader stands over a function, not over a {type(read).__name__}")
+        if not read.__module__.startswith("topo.formats."):
+            len(formats)  # what is built in is registered first, so that a name that is taken is a plugin's mistake
+        formats.add(name)(Reader(name, about, recognise, read, ahead_of, output_first, ending, write))
         return read
 
     return enter
+
+
+def readers() -> list[Reader]:
+    """All readers in the order in which they are asked."""
+    return [formats[name] for name in in_order("format", {name: entry.before for name, entry in formats.items()})]
 
 
 def suffixed(state: Mapping[str, Tensor], suffix: str) -> dict[str, Tensor]:

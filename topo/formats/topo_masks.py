@@ -79,7 +79,7 @@ def _as_read(origin: Any) -> bool:
 @reader(
     "topo",
     "the project's own .safetensors: a uint8 tensor per mask, model, method, density and seed as text",
-    rank=0,
+    before=("torch_prune", "gem_miner", "rigl", "torch_ao", "bitmask", "flax", "openlth"),
     recognise=recognise,
     output_first=True,
     ending=".safetensors",

@@ -121,7 +121,7 @@ def _walk_list(node: list[Any] | tuple[Any, ...], path: tuple[str, ...], depth: 
     if pairs and len(pairs) == len(node) and all(isinstance(n, str) and isinstance(t, Tensor) for n, t in pairs):
         if len({name for name, _ in pairs}) < len(pairs):
             raise FormatError("its list of names and tensors has a name twice")
-        state = dict(pairs)
+        state = {name: tensor for name, tensor in pairs}
         yield Branch(path, state, state)
         return
     if any(isinstance(entry, Tensor) and entry.ndim >= 2 for entry in node):

@@ -19,7 +19,7 @@ from topo.errors import TopoError
 from topo.graph.arithmetic import Limbs, Scaled
 from topo.graph.graph import Block, LayeredGraph
 from topo.graph.memo import shared
-from topo.wiring import Join, Wiring
+from topo.wiring import CONSTANT, Join, Wiring
 from topo.wiring.table import Groups
 
 ROUTES = ("value", "all")
@@ -28,14 +28,17 @@ _NONE = np.zeros(0, np.bool_)
 
 @dataclass(frozen=True, eq=False)
 class Live:
-    """bool (units + 1,) each: reachable from an input, reaching an output. The last entry, "no unit", is False."""
+    """bool (units + 2,) each: what is not zero, as an input or a constant reaches it; and what reaches an output.
+
+    The last entry is nothing, never live; the one before it a constant, live forwards alone.
+    """
 
     forward: np.ndarray
     backward: np.ndarray
 
     @property
     def effective(self) -> np.ndarray:
-        """bool (units + 1,): on a path from an input to an output."""
+        """bool (units + 2,): on a path from an input to an output."""
         return self.forward & self.backward
 
 
@@ -47,6 +50,7 @@ def live(graph: LayeredGraph) -> Live:
     wiring = graph.wiring
     assert wiring is not None
     forward, backward = wiring.table.inputs.copy(), wiring.table.outputs.copy()
+    forward[CONSTANT] = True
     for first, last, words in graph.runs:
         reach_forward(graph.table, wiring.table.reads, words, first, last, forward)
     for first, last, words in reversed(graph.runs):

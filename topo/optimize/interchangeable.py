@@ -16,7 +16,7 @@ from topo.wiring import Join, Layer, Wiring
 
 
 class Streams:
-    """strand: int32 (units + 1,), the strand of each unit, -1 for "no unit". stream: int32 (strands,).
+    """strand: int32 (units + 2,), the strand of each unit, -1 for what is none. stream: int32 (strands,).
 
     members[s]: the strands of stream s. terminal[s]: it holds an input or an output of the network.
     """
@@ -95,7 +95,7 @@ class Streams:
         return turns
 
     def first(self, many: np.ndarray, turns: np.ndarray) -> np.ndarray:
-        """bool (units + 1,): units of the first many[s] strands of each stream; "no unit" is none."""
+        """bool (units + 2,): units of the first many[s] strands of each stream; what is no unit is none."""
         chosen = turns < many[self.stream]
         flags = np.zeros(len(self.strand), bool)
         known = self.strand >= 0
@@ -142,7 +142,7 @@ def _strands(wiring: Wiring) -> np.ndarray:
     real = (first >= 0) & (second >= 0)
     n = wiring.n_units
     links = coo_matrix((np.ones(int(real.sum()), np.int8), (first[real], second[real])), shape=(n, n))
-    strand = np.full(n + 1, -1, np.int32)
+    strand = np.full(n + 2, -1, np.int32)
     strand[:n] = connected_components(links, directed=False)[1]
     return strand
 

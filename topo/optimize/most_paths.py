@@ -112,7 +112,7 @@ class _Search:
         self.problem, self.active, self.wiring = problem, active, wiring
         first = problem.names[0]
         self.graph: LayeredGraph = build_graph(MaskSet({first: dense_rows(problem.layer(first).shape)}), wiring)
-        self.alive = np.ones(wiring.n_units + 1, bool)
+        self.alive = np.ones(wiring.n_units + 2, bool)
         self.layers: dict[int, Layer] = {}
         self.shared: dict[int, int] = {}  # step -> the first step with the same parameter
         seen: dict[str, int] = {}

@@ -238,8 +238,8 @@ class Round:
     # -- what must live
 
     def _required(self) -> np.ndarray:
-        """bool (units + 1,): units that must be effective, those at the ends of layers kept dense."""
-        required = np.zeros(self.problem.wiring.n_units + 1, bool)
+        """bool (units + 2,): units that must be effective, those at the ends of layers kept dense."""
+        required = np.zeros(self.problem.wiring.n_units + 2, bool)
         if self.problem.whole:
             streams = Streams(self.problem.wiring)
             strands = np.zeros(len(streams.stream) + 1, bool)

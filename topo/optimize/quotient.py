@@ -16,7 +16,7 @@ import numpy as np
 from topo.errors import TopoError
 from topo.masks import MaskSet
 from topo.optimize.problem import Balanced, Problem
-from topo.wiring import Join, Layer, Wiring
+from topo.wiring import CONSTANT, NOTHING, Join, Layer, Wiring
 
 
 def quotient(problem: Problem, block: str | int, rule: str = "water") -> tuple[Problem, Callable[[Balanced], Balanced]]:
@@ -93,7 +93,8 @@ class _Plan:
         self.side, self.old = side, wiring
         self.starts = starts = [int(wiring.inputs.min()), *(step.start for step in wiring.steps)]
         self.merged = self._merged(wiring)
-        number, following = np.full(wiring.n_units + 1, -1, np.int64), 0
+        number, following = np.full(wiring.n_units + 2, NOTHING, np.int64), 0
+        number[CONSTANT] = CONSTANT
         for tensor, size in enumerate(wiring.groups.sizes):
             units = wiring.inputs if tensor == 0 else np.arange(starts[tensor], starts[tensor] + size)
             step = side if self.merged[tensor] else 1

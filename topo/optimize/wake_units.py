@@ -67,7 +67,7 @@ def _put(work: Round, kernels: list[Kernel]) -> None:
 
 
 class Ways:
-    """Fewest new parameters that connect a unit: ahead (units + 1,) from the inputs, behind to the outputs.
+    """Fewest new parameters that connect a unit: ahead (units + 2,) from the inputs, behind to the outputs.
 
     A shortest way through the steps: a layer adds one parameter (its least fan-in, where it opens an output), an
     addition the cheapest of its operands, a gate all of them, a score its cheapest pair. 0 where a path leads already.
@@ -75,7 +75,7 @@ class Ways:
 
     def __init__(self, work: Round) -> None:
         self.work, self.wiring = work, work.problem.wiring
-        self.maker = np.full(self.wiring.n_units + 1, -1, np.int64)
+        self.maker = np.full(self.wiring.n_units + 2, -1, np.int64)
         for index, step in enumerate(self.wiring.steps):
             self.maker[step.start : step.stop] = index
 
@@ -115,7 +115,7 @@ class Ways:
             else:
                 for operand, needed in self._operands(step, made):
                     np.minimum.at(cost, operand, needed)
-        cost[-1] = np.inf
+        cost[-2:] = np.inf
         return cost
 
     def _opening(self, layer: Layer) -> np.ndarray:

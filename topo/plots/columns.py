@@ -42,14 +42,14 @@ class Columns:
         assert wiring is not None
         self.graph = graph
         spans = [(0, 0), *((step.start, step.stop) for step in wiring.steps)]
-        group_of = np.full(wiring.n_units + 1, -1)
+        group_of = np.full(wiring.n_units + 2, -1)
         group_of[wiring.inputs] = 0
         for group, (start, stop) in enumerate(spans[1:], 1):
             group_of[start:stop] = group
-        group_of[-1] = -1
+        group_of[-2:] = -1
         merged = self._merged(group_of, spans)
         # each unit, and the unit that it is drawn as
-        self.drawn = np.arange(wiring.n_units + 1)
+        self.drawn = np.arange(wiring.n_units + 2)
         for index in range(len(wiring.steps) - 1, -1, -1):
             step = wiring.steps[index]
             if isinstance(step, Join):

@@ -73,7 +73,7 @@ class _Collected:
 
 def _collect(walker: _Walker, kept: _Collected, rng: np.random.Generator) -> None:
     """Whole walks while they fit the budget, then single steps of further walks, between units that are crossed."""
-    crossed = np.zeros(walker.wiring.n_units + 1, bool)
+    crossed = np.zeros(walker.wiring.n_units + 2, bool)
     length, whole = None, True
     while kept.left:
         count = 64 if length is None else int(np.clip(kept.left // length, 64, _MOST_WALKS))
@@ -86,7 +86,7 @@ def _collect(walker: _Walker, kept: _Collected, rng: np.random.Generator) -> Non
         if whole:
             taken = kept.take(walks)
             crossed[units[:taken]] = True
-            crossed[-1] = False  # -1 is no unit
+            crossed[-2:] = False  # -1 and -2 are no units
             whole = taken == len(walks)
             walks = walks[taken:]
             if not crossed.any():
@@ -208,7 +208,7 @@ class _Walker:
             if isinstance(step, Layer)
         }
         self.start = {False: 0, True: 0}  # whose turn it is, among inputs and among outputs
-        self.maker = np.full(wiring.n_units + 1, -1)
+        self.maker = np.full(wiring.n_units + 2, -1)
         for index, step in enumerate(wiring.steps):
             self.maker[step.start : step.stop] = index
         self.reads = [step.operands for step in wiring.steps]

@@ -24,6 +24,7 @@ from topo.input_spec import Spec
 from topo.trace.capture import Captured, batch_size, capture, clean, first_names, unwrapped
 from topo.trace.guard import lost, small_maps
 from topo.trace.inputs import Example, carried_name, examples
+from topo.trace.known import Known, ids_of
 from topo.trace.nodes import (
     in_place,
     is_layout,
@@ -38,13 +39,19 @@ from topo.trace.nodes import (
 )
 from topo.trace.places import pool  # noqa: F401 (its rules)
 from topo.trace.rules import RULES, plain, pointwise, rule
-from topo.trace.units import NoRule, Units, Weight, squash, tracked, untracked
-from topo.wiring import Layer, Step, Wiring
+from topo.trace.units import LEARNED, NoRule, Units, Weight, bare, compact, filled, squash, tracked
+from topo.wiring import CONSTANT, NOTHING, Layer, Step, Wiring
 
 __all__ = ["rule", "trace"]
 
 # These read a constant as data (learned queries, time steps); other products of constants prepare weights.
 _READS_CONSTANTS = frozenset("linear addmm embedding conv1d conv2d conv3d conv_transpose1d conv_transpose2d".split())
+# Rules that hold for constants as well: they carry zeros.
+_OF_CONSTANTS = frozenset(
+    f"aten.{name}" for name in "mul add sub rsub cat stack where pad constant_pad_nd copy".split()
+)
+_PRODUCTS = frozenset(f"aten.{name}" for name in "matmul mm bmm mv dot einsum linear".split())
+GATES, BIASES = ("soft", "hard"), ("closed", "live")
 # Operations that carry graphs, which are run inline.
 _CARRIERS = frozenset(
     "wrap_with_set_grad_enabled wrap_with_autocast cond tag_activation_checkpoint invoke_subgraph".split()
@@ -58,6 +65,8 @@ def trace(
     args: Sequence[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
     strict: bool = False,
+    gates: str = "soft",
+    biases: str = "closed",
 ) -> Wiring:
     """Find the wiring of a torch model, which is left as it was; its weights are not read (the last resort apart).
 
@@ -66,6 +75,11 @@ def trace(
     place. Built-in models and those of the transformers library need neither: they carry what they take, or their
     config says it.
     strict: raise TraceError, instead of warning, where an operation has no rule.
+    gates: "soft" takes activations as they are: what is not 0 at 0 (sigmoid, softmax, exp, cos, ...) is never zero, so
+    that a gate or an attention whose own inputs are pruned still passes what it gates, and a layer behind a sigmoid
+    reads more than zero. "hard": such activations pass their units alone, and what they gate dies with them.
+    biases: "closed", by convention: the biases of layers and norms carry nothing and open nothing. "live": where there
+    is a bias the outputs are never zero, so that all that reads them is fed. Paths begin at inputs either way.
 
     What the units are:
     * inputs: the channels of each floating-point input (axis 1 where a convolution or a flatten follows, else the
@@ -88,12 +102,16 @@ def trace(
     if isinstance(model, torch.jit.ScriptModule) or not isinstance(model, nn.Module):
         raise TraceError(f"a {type(model).__name__} cannot be traced; trace takes a torch.nn.Module in Python")
     module = unwrapped(model)
+    for option, value, allowed in (("gates", gates, GATES), ("biases", biases, BIASES)):
+        if value not in allowed:
+            raise TraceError(f"{option} is {value!r}; it is {' or '.join(map(repr, allowed))}")
     (args, kwargs), captured, said = _captured(module, input_shape, args, kwargs)
-    units = Units(batch_size(args, kwargs))
+    units = Units(batch_size(args, kwargs), gates, biases)
     for text in filter(None, (said, captured.note)):
         units.note(text)
     tracer = _Tracer(units, strict, first_names(module))
     outputs = tracer.run(captured.graph, [None] * sum(node.op == "placeholder" for node in captured.graph.graph.nodes))
+    _tell_conventions(units)
     for text in tracer.warned:
         warnings.warn(text, TraceWarning, stacklevel=2)
     chosen = [value for value in captured.outputs(outputs) if tracked(value)]
@@ -123,13 +141,28 @@ def _captured(module: nn.Module, spec: Any, args: Any, kwargs: Any) -> tuple[Exa
     raise failures[0]
 
 
+def _tell_conventions(units: Units) -> None:
+    """Notes on what was assumed of gates and biases, where it makes a difference."""
+    if units.saturated and units.gates == "soft":
+        units.note(
+            "gates are soft: sigmoid, softmax and the like are not 0 at 0, so what they gate stays open when their own "
+            "inputs are pruned (gates='hard' closes it)"
+        )
+    elif units.saturated:
+        units.note("gates are hard: sigmoid, softmax and the like count as 0 where their inputs are pruned")
+    if units.biases == "live":
+        units.note("biases are live: what has a bias is never zero")
+
+
 def _wiring(units: Units, outputs: list[Tensor], module: nn.Module, name: str, shape: tuple[int, ...] | None) -> Wiring:
     """Number the input units first, keep the order of all others, and put the wiring together."""
-    ends = np.concatenate([squash(ids).reshape(-1).numpy() for ids in outputs])
+    ends = np.concatenate([bare(squash(ids)).reshape(-1).numpy() for ids in outputs])
+    ends = np.where(ends < 0, NOTHING, ends)
     found = _without_unused_joins(units, ends)
     inputs = np.concatenate([np.arange(start, start + n) for start, n in units.inputs] or [np.zeros(0, np.int64)])
     made = np.concatenate([inputs, *(np.arange(step.start, step.stop) for step in found)])
-    number = np.full(units.count + 1, -1, np.int32)
+    number = np.full(units.count + 2, NOTHING, np.int32)
+    number[CONSTANT] = CONSTANT
     number[made] = np.arange(len(made))
     steps: list[Step] = []
     for step in found:
@@ -155,7 +188,7 @@ def _wiring(units: Units, outputs: list[Tensor], module: nn.Module, name: str, s
 
 def _without_unused_joins(units: Units, ends: np.ndarray) -> list[Step]:
     """The steps, without joins of which nothing is read (averaged attention maps, statistics)."""
-    read = np.zeros(units.count + 1, np.bool_)
+    read = np.zeros(units.count + 2, np.bool_)
     read[ends] = True
     kept: list[Step] = []
     for step in reversed(units.steps):
@@ -175,6 +208,7 @@ class _Tracer:
     def __init__(self, units: Units, strict: bool, first_names: Mapping[str, str]) -> None:
         self.units, self.strict, self.first_names = units, strict, first_names
         self.warned: dict[str, None] = {}
+        units.known = Known()
 
     def run(self, graph: GraphModule, values: Sequence[Any]) -> Any:
         """values: what each placeholder holds; None for those that their own meta describes. Gives the outputs."""
@@ -190,6 +224,7 @@ class _Tracer:
                 value = operator.attrgetter(node.target)(graph)
                 env[node] = self._entry(node) if isinstance(value, Tensor) else value
             elif node.op == "call_function":
+                self.units.known.run(node, env)
                 env[node] = self._call(node, env)
                 if in_place(node):
                     self._write_back(node.args[0], env[node], env)
@@ -208,8 +243,12 @@ class _Tracer:
             if any("embedding" not in operation(user) for user in node.users):
                 self.units.layered.add(name)
             return Weight.whole(name, shape)
-        if not node.meta.get("input") or not value.is_floating_point() or not shape:
-            return untracked(shape)
+        if not node.meta.get("input"):
+            self.units.known.lend(node, node.meta.get("constant"))
+            known = self.units.known.get(node)
+            return filled(shape) if known is None else ids_of(known)
+        if not value.is_floating_point() or not shape:
+            return filled(shape)
         axis = self._input_axis(node, shape)
         made = torch.from_numpy(self.units.source(shape[axis]))
         return made.view([-1 if d == axis else 1 for d in range(len(shape))]).expand(shape)
@@ -232,7 +271,7 @@ class _Tracer:
         trial = _Tracer(Units(), False, self.first_names)
         for step in path:
             values = {arg: outcome(arg) for arg in step.all_input_nodes}
-            env = {arg: untracked(sizes(v.shape)) if isinstance(v, Tensor) else v for arg, v in values.items()}
+            env = {arg: filled(sizes(v.shape)) if isinstance(v, Tensor) else v for arg, v in values.items()}
             env[node] = ids
             trial.units.node, trial.units.env = step, env
             node, ids = step, trial._call(step, env)
@@ -267,7 +306,7 @@ class _Tracer:
             if not (weights and name.removeprefix("aten.") in _READS_CONSTANTS and _is_float(value)):
                 return self._of_constants(node, inputs, weights, shape)
         elif not several and not _is_float(value):
-            return untracked(shape)
+            return filled(shape)
         if name in RULES:
             made = RULES[name](self.units, inputs, shape)
         elif is_layout(node):
@@ -296,6 +335,9 @@ class _Tracer:
 
     def _of_constants(self, node: Node, inputs: list[Any], weights: list[Weight], shape: Any) -> Any:
         """An operation on parameters and constants: a view or element-wise change of a parameter stays that."""
+        known = self.units.known.get(node)
+        if known is not None:
+            return [ids_of(part) for part in known] if isinstance(known, list) else ids_of(known)
         if weights and is_layout(node) and isinstance(inputs[0], Weight):
             parts = [_literally(node, [coords, *inputs[1:]]) for coords in weights[0].coords]
             if isinstance(shape, list):
@@ -306,7 +348,27 @@ class _Tracer:
             same = []
         if same and (is_pointwise(node) or passes(node)):
             return same[0]
-        return [untracked(side) for side in shape] if isinstance(shape, list) else untracked(shape)
+        if isinstance(shape, list):
+            return [self._fixed(node, inputs, side) for side in shape]
+        if is_layout(node):
+            return _literally(node, inputs)
+        name = operation(node)
+        if name in _OF_CONSTANTS:
+            return RULES[name](self.units, inputs, shape)
+        return self._fixed(node, inputs, shape)
+
+    def _fixed(self, node: Node, inputs: list[Any], shape: Any) -> Tensor:
+        """A constant of which no more is known; a product with nothing is nothing."""
+        leaves = _leaves(inputs)
+        if operation(node) in _PRODUCTS and any(
+            isinstance(leaf, Tensor) and bool((compact(leaf)[0] == NOTHING).all()) for leaf in leaves
+        ):
+            return filled(shape, NOTHING)
+        learned = any(
+            isinstance(leaf, Weight) or (isinstance(leaf, Tensor) and bool((compact(leaf)[0] == LEARNED).any()))
+            for leaf in leaves
+        )
+        return filled(shape, LEARNED if learned else CONSTANT)
 
     def _subgraphs(self, node: Node, args: Sequence[Any]) -> Any:
         """Operations that carry graphs (autocast, no_grad, checkpointing, cond): run inline; branches are added."""
@@ -339,12 +401,12 @@ class _Tracer:
             raise TraceError(text)
         self.warned.setdefault(text)
         self.units.note(text)
-        ids = [np.unique(squash(leaf).reshape(-1).numpy()) for leaf in leaves if tracked(leaf)]
-        row = np.unique(np.concatenate([np.full(1, -1, np.int32), *ids]))
+        ids = [np.unique(bare(compact(leaf)[0]).reshape(-1).numpy()) for leaf in leaves if tracked(leaf)]
+        row = np.unique(np.concatenate([np.full(1, NOTHING, np.int32), *ids]))
         unit = self.units.merge(torch.from_numpy(row)[None])
         values, sides = outcome(node), shape if isinstance(shape, list) else [shape]
         made = [
-            unit.view([1] * len(side)).expand(side) if _is_float(value) else untracked(side)
+            unit.view([1] * len(side)).expand(side) if _is_float(value) else filled(side)
             for side, value in zip(sides, values if isinstance(shape, list) else [values])
         ]
         return made if isinstance(shape, list) else made[0]

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.fx.node import map_arg
 
 # Run as they are on id tensors.
 LAYOUT = frozenset(
@@ -29,7 +28,7 @@ NORMS = frozenset(
 )
 CASTS = frozenset(
     """to _to_copy type_as contiguous clone alias detach detach_ lift_fresh_copy lift_fresh lift dropout native_dropout
-    feature_dropout alpha_dropout feature_alpha_dropout masked_fill tril triu cpu cuda
+    feature_dropout alpha_dropout feature_alpha_dropout cpu cuda
     requires_grad_ real imag _conj resolve_conj resolve_neg fake_quantize_per_tensor_affine nan_to_num
     fake_quantize_per_channel_affine _weight_norm _weight_norm_interface""".split()
 )
@@ -38,6 +37,8 @@ ACTIVATIONS = frozenset(
     hardshrink softshrink sigmoid log_sigmoid tanh threshold softmax _softmax _safe_softmax log_softmax
     _log_softmax clamp clamp_min clamp_max""".split()
 )
+# Squash or spread what they get, and are not 0 at 0.
+SATURATING = frozenset("sigmoid hardsigmoid log_sigmoid softplus exp exp2 cos cosh erfc special_expit sinc".split())
 REDUCTIONS = frozenset(
     """mean sum var std var_mean std_mean norm linalg_vector_norm amax amin max min logsumexp prod median nansum nanmean
     cumsum""".split()
@@ -106,7 +107,7 @@ def _transparent(node: Node) -> bool:
         or name in LAYOUT
         or name in REDUCTIONS
         or name in POOLS
-        or name in ("pad", "constant_pad_nd")
+        or name in ("pad", "constant_pad_nd", "masked_fill", "tril", "triu")
         or passes(node)
         or is_pointwise(node)
     )
@@ -219,31 +220,10 @@ def parameters_behind(node: Any) -> set[str]:
     return found
 
 
-def constant(node: Any, seen: dict[Node, Tensor | None]) -> Tensor | None:
-    """The value of a node that is computed from constants and buffers alone; None if it is not known."""
-    if not isinstance(node, Node):
-        return None
-    if node in seen:
-        return seen[node]
-    seen[node] = None
-    if any(in_place(user) and user.args[:1] == (node,) for user in node.users):
-        return None
-    target: Any = node.target
-    if node.op in ("placeholder", "get_attr"):
-        given = node.meta.get("constant")
-        if type(given) is Tensor and given.device.type != "meta" and given.numel() < 1 << 24:
-            seen[node] = given.detach().cpu()
-    elif isinstance(target, torch._ops.OpOverload) and not in_place(node):
-        needed = [constant(arg, seen) for arg in node.all_input_nodes]
-        if all(one is not None for one in needed) and torch.Tag.nondeterministic_seeded not in target.tags:
-            args, kwargs = map_arg((tuple(node.args), dict(node.kwargs)), lambda arg: seen[arg])
-            kwargs = {**kwargs, "device": torch.device("cpu")} if "device" in kwargs else kwargs
-            try:
-                made = target(*args, **kwargs)
-            except (RuntimeError, TypeError, ValueError, IndexError):
-                made = None
-            seen[node] = made if isinstance(made, Tensor) else None
-    return seen[node]
+def leaves(node: Node) -> bool:
+    """Whether the values of a node go out of the network as they are, and nowhere else."""
+    users = [user for user in node.users if user.op == "output" or isinstance(outcome(user), Tensor)]
+    return all(user.op == "output" or ((is_layout(user) or _aten(user) in CASTS) and leaves(user)) for user in users)
 
 
 def line(node: Node) -> str:

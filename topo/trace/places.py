@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from topo.trace.nodes import POOLS, REDUCTIONS, constant, is_statistic, operation, outcome
+from topo.trace.nodes import POOLS, REDUCTIONS, is_statistic, operation, outcome
 from topo.trace.rules import aten, plain, pointwise
-from topo.trace.units import NoRule, Units, compact, squash, tracked, untracked
+from topo.trace.units import NoRule, Units, carried, filled, squash, tracked
+from topo.wiring import CONSTANT, NOTHING
 
 
 @aten(*POOLS)
@@ -20,11 +21,11 @@ def pool(units: Units, inputs: list[Any], shape: Any) -> Any:
     x, name = inputs[0], operation(units.node)
     space = next(n for n in (1, 2, 3) if f"{n}d" in name)
     dims = list(range(x.dim() - space, x.dim()))
-    if any(side > 1 for side in compact(x)[0].shape[-space:]) and is_statistic(units.node, units.roots):
-        made = untracked(sides[0])
+    if any(side > 1 for side in carried(x).shape[-space:]) and is_statistic(units.node, units.roots):
+        made = filled(sides[0])
     else:
         made = units.reduce(x, dims, keepdim=True).expand(sides[0])
-    return [made, *(untracked(other) for other in sides[1:])] if isinstance(shape, list) else made
+    return [made, *(filled(other) for other in sides[1:])] if isinstance(shape, list) else made
 
 
 @aten(*REDUCTIONS)
@@ -39,14 +40,14 @@ def reduction(units: Units, inputs: list[Any], shape: Any) -> Any:
     dims = _reduced_dims(units, inputs, x.dim())
     if operation(units.node) == "aten.cumsum":
         made = units.reduce(x, dims, keepdim=True)
-    elif any(compact(x)[0].shape[d] > 1 for d in dims) and is_statistic(units.node, units.roots):
-        made = untracked(sides[0])
+    elif any(carried(x).shape[d] > 1 for d in dims) and is_statistic(units.node, units.roots):
+        made = filled(sides[0])
     else:
         made = units.reduce(x, dims, keepdim=len(sides[0]) == x.dim())
     made = made.expand(sides[0])
     if operation(units.node) in ("aten.var_mean", "aten.std_mean"):
         return [made, made]
-    return [made, *(untracked(other) for other in sides[1:])] if isinstance(shape, list) else made
+    return [made, *(filled(other) for other in sides[1:])] if isinstance(shape, list) else made
 
 
 def _reduced_dims(units: Units, inputs: list[Any], dims: int) -> list[int]:
@@ -59,7 +60,7 @@ def _reduced_dims(units: Units, inputs: list[Any], dims: int) -> list[int]:
 
 def _channel_like(ids: Tensor, dim: int) -> bool:
     """Whether entries along `dim` are channels: their units differ, or there is one and it is axis 1 of a map."""
-    return compact(ids)[0].shape[dim] > 1 or (ids.shape[dim] == 1 and dim == 1 and ids.dim() >= 4)
+    return carried(ids).shape[dim] > 1 or (ids.shape[dim] == 1 and dim == 1 and ids.dim() >= 4)
 
 
 @aten("cat", "concat", "concatenate")
@@ -71,11 +72,17 @@ def cat(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     live = [part for part in parts if tracked(part)]
     if live and not any(_channel_like(part, dim) for part in live):
         slabs = [part.narrow(dim, 0, 1) for part in live]
-        if all(torch.equal(slab, slabs[0]) for slab in slabs[1:]):
+        if all(torch.equal(slab, slabs[0]) for slab in slabs[1:]) and len(live) == len(parts):
             return slabs[0].expand(shape)
         if len(live) < len(parts):
             fill = units.reduce(torch.cat(slabs, dim), [dim], keepdim=True)
-            parts = [part if tracked(part) else fill.expand(part.shape) for part in parts]
+            if all(torch.equal(slab, fill) for slab in slabs):
+                fixed = [units.reduce(part, [dim], keepdim=True) for part in parts if not tracked(part)]
+                return units.reduce(torch.cat([fill, *fixed], dim), [dim], keepdim=True).expand(shape)
+            parts = [
+                part if tracked(part) else units.add(units.reduce(part, [dim], keepdim=True), fill).expand(part.shape)
+                for part in parts
+            ]
     return squash(torch.cat(parts, dim))
 
 
@@ -86,17 +93,36 @@ def stack(units: Units, inputs: list[Any], shape: Any) -> Tensor:
 
 @aten("pad", "constant_pad_nd")
 def pad(units: Units, inputs: list[Any], shape: Any) -> Tensor:
-    """Zeros beside places take the channel's unit (a border makes no new channel); zero channels carry none."""
-    x, sides = inputs[0], list(inputs[1])
+    """What stands beside places takes the channel's unit (a border makes no new channel); channels of zeros carry none,
+    those of another value are constants."""
+    x, sides = plain(inputs[0]), list(inputs[1])
+    name = "value" if operation(units.node) == "aten.constant_pad_nd" else "mode"
+    names = [argument.name for argument in units.node.target._schema.arguments]
+    literal = name == "value" or inputs[names.index("mode")] == "constant"
+    kind = CONSTANT if literal and inputs[names.index("value")] else NOTHING
     for dim in range(x.dim()):
         at = 2 * (x.dim() - 1 - dim)
         if at >= len(sides) or not any(sides[at : at + 2]):
             continue
-        if _channel_like(x, dim):
-            x = torch.nn.functional.pad(x, [*[0] * at, *sides[at : at + 2]], value=-1)
+        if _channel_like(x, dim) and literal:
+            x = torch.nn.functional.pad(x, [*[0] * at, *sides[at : at + 2]], value=kind)
+        elif _channel_like(x, dim):
+            x = units.reduce(x, [dim], keepdim=True).expand([*x.shape[:dim], shape[dim], *x.shape[dim + 1 :]])
         else:
             x = x.narrow(dim, 0, 1).expand([*x.shape[:dim], shape[dim], *x.shape[dim + 1 :]])
-    return x
+            x = units.add(x, filled((1,) * x.dim(), kind))
+    return squash(x)
+
+
+@aten("tril", "triu")
+def triangle(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """Zeros in one triangle; where the units are the same at all places of it (causal scores), all stay."""
+    x = plain(inputs[0])
+    if all(side == 1 for side in carried(x).shape[-2:]):
+        return x.expand(shape)
+    kept = torch.ones(shape[-2:], dtype=torch.bool)
+    kept = kept.tril(inputs[1]) if operation(units.node) == "aten.tril" else kept.triu(inputs[1])
+    return squash(torch.where(kept, x, NOTHING))
 
 
 @aten("im2col")
@@ -129,7 +155,7 @@ def view_as_real(units: Units, inputs: list[Any], shape: Any) -> Tensor:
 def index(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     """Literal where the indices are known while tracing; else any entry may be meant, so that they are added."""
     x, given = inputs[0], units.node.args[1]
-    known = [constant(at, units.known) if at is not None else None for at in given]
+    known = [units.known.get(at) if at is not None else None for at in given]
     if all(at is None or value is not None for at, value in zip(given, known)):
         return squash(x[tuple(slice(None) if value is None else value for value in known)])
     dims: list[int] = []
@@ -152,7 +178,7 @@ def _anywhere(units: Units, x: Tensor, dims: Sequence[int], shape: Sequence[int]
 @aten("index_select")
 def index_select(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     x, dim = inputs[0], inputs[1] % len(shape)
-    known = constant(units.node.args[2], units.known)
+    known = units.known.get(units.node.args[2])
     return (
         squash(x.index_select(dim, known)) if known is not None else units.reduce(x, [dim], keepdim=True).expand(shape)
     )
@@ -169,7 +195,7 @@ def gather(units: Units, inputs: list[Any], shape: Any) -> Any:
     for d in range(len(first)):
         small = small.narrow(d, 0, min(small.shape[d], first[d]))
     return (
-        [small.expand(first), *(untracked(other) for other in shape[1:])]
+        [small.expand(first), *(filled(other) for other in shape[1:])]
         if isinstance(shape, list)
         else small.expand(first)
     )
@@ -190,7 +216,7 @@ def scatter(units: Units, inputs: list[Any], shape: Any) -> Tensor:
 @aten("index_put", "_index_put_impl", "_unsafe_index_put")
 def index_put(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     x, values, given = plain(inputs[0]), plain(inputs[2]), units.node.args[1]
-    known = [constant(at, units.known) if at is not None else None for at in given]
+    known = [units.known.get(at) if at is not None else None for at in given]
     if all(at is None or value is not None for at, value in zip(given, known)):
         written = x.clone(memory_format=torch.contiguous_format)
         written[tuple(slice(None) if value is None else value for value in known)] = values
@@ -199,8 +225,6 @@ def index_put(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     if any(at is None for at in given[:taken]):
         raise NoRule("writing to unknown places of inner axes")
     rest = len(shape) - taken
-    if not tracked(values):
-        return x
     inner = units.reduce(values, list(range(values.dim() - rest))) if values.dim() > rest else values
     return units.add(x, inner.expand(shape))
 
@@ -215,9 +239,17 @@ def copy(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     return plain(inputs[1]).expand(shape)
 
 
-@aten(
-    *("fill", "zero", "empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "bernoulli"),
-    *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
-)
-def fresh_constant(units: Units, inputs: list[Any], shape: Any) -> Tensor:
-    return untracked(shape)
+@aten("empty_like", "zeros_like", "zero", "new_zeros", "new_empty", "new_empty_strided")
+def zeros(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    return filled(shape, NOTHING)
+
+
+@aten("ones_like", "rand_like", "randn_like", "bernoulli", "new_ones")
+def ones(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    return filled(shape)
+
+
+@aten("fill", "full_like", "new_full")
+def full(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    value = inputs[2] if operation(units.node) == "aten.new_full" else inputs[1]
+    return plain(value, shape).expand(shape)

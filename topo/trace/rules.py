@@ -1,10 +1,10 @@
 """What each operation does to unit ids.
 
 A rule is a function (units, inputs, shape) -> ids. `inputs` are the operation's arguments in the order of its schema,
-defaults filled in, with an int32 id tensor (-1: no unit) in place of every activation, a `Weight` in place of every
-parameter; `shape` is the output's (a list of shapes where there are several outputs). `units` (of `topo.trace.units`)
-makes units: `units.add(x, y)`, `units.gate(value, by)`, `units.reduce(ids, dims)`. Layout operations need no rule:
-they run literally on the ids.
+defaults filled in, with an int32 id tensor (-1: zero, -2: a constant; see `topo.trace.units`) in place of every
+activation, a `Weight` in place of every parameter; `shape` is the output's (a list of shapes where there are several
+outputs). `units` (of `topo.trace.units`) makes units: `units.add(x, y)`, `units.gate(value, by)`,
+`units.reduce(ids, dims)`. Layout operations need no rule: they run literally on the ids.
 
     @topo.rule("mylib.shift")
     def shift(units, inputs, shape):
@@ -18,17 +18,34 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 
 from topo.trace.nodes import (
     ACTIVATIONS,
     CASTS,
     NORMS,
+    SATURATING,
     activated,
     extent,
+    leaves,
     operation,
     parameters_behind,
 )
-from topo.trace.units import NoRule, Units, Weight, compact, squash, tracked, untracked
+from topo.trace.units import (
+    BESIDE,
+    LEARNED,
+    NoRule,
+    Units,
+    Weight,
+    bare,
+    carried,
+    compact,
+    filled,
+    is_open,
+    squash,
+    tracked,
+)
+from topo.wiring import CONSTANT, NOTHING
 
 Rule = Callable[[Units, list[Any], Any], Any]
 RULES: dict[str, Rule] = {}
@@ -53,10 +70,12 @@ def aten(*names: str) -> Callable[[Rule], Rule]:
 
 
 def plain(value: Any, shape: Sequence[int] | None = None) -> Tensor:
-    """Ids of any value: a parameter used as data, or a number, carries no unit."""
+    """Ids of any value: a parameter used as data, or a number, carries no unit. 0 and None are nothing."""
     if isinstance(value, Weight):
-        return untracked(value.shape)
-    return value if isinstance(value, Tensor) else untracked(shape or ())
+        return filled(value.shape, LEARNED)
+    if isinstance(value, Tensor):
+        return value
+    return filled(shape or (), NOTHING if value is None or value == 0 else CONSTANT)
 
 
 def _positions(units: Units, shape: Sequence[int], features: int) -> int:
@@ -66,26 +85,127 @@ def _positions(units: Units, shape: Sequence[int], features: int) -> int:
 # -- what passes
 
 
-@aten(*NORMS, *CASTS, *ACTIVATIONS)
-def first_input_passes(units: Units, inputs: list[Any], shape: Any) -> Any:
-    ids = plain(inputs[0])
+@aten(*NORMS)
+def norm(units: Units, inputs: list[Any], shape: Any) -> Any:
+    """The units pass; with `biases="live"` beside the norm's bias."""
+    names = [argument.name for argument in units.node.target._schema.arguments]
+    bias = inputs[names.index("bias")] if "bias" in names else None
+    ids = biased(units, plain(inputs[0]), bias)
     if isinstance(shape, list):
-        return [ids.expand(shape[0]), *(untracked(other) for other in shape[1:])]
+        return [ids.expand(shape[0]), *(filled(other) for other in shape[1:])]
     return ids.expand(shape)
 
 
+def biased(units: Units, ids: Tensor, bias: Any) -> Tensor:
+    """The units of a layer or norm that adds a bias: beside it if biases are live, else as if there were none."""
+    if bias is None or (units.biases != "live" and not tracked(bias)):
+        return ids
+    return units.add(ids, plain(bias) if tracked(bias) else filled((1,) * ids.dim()))
+
+
+@aten(*CASTS, *ACTIVATIONS)
+def first_input_passes(units: Units, inputs: list[Any], shape: Any) -> Any:
+    ids = lifted(units, plain(inputs[0]))
+    if isinstance(shape, list):
+        return [ids.expand(shape[0]), *(filled(other) for other in shape[1:])]
+    return ids.expand(shape)
+
+
+def lifted(units: Units, ids: Tensor) -> Tensor:
+    """The units of f(x): beside a constant where f(0) is none.
+
+    Saturations (sigmoid, softplus, exp, cos, ...) pass their units alone if gates are hard.
+    """
+    if not units.not_zero_at_zero():
+        return ids
+    small = compact(ids)[0]
+    saturating = operation(units.node).removeprefix("aten.") in SATURATING
+    units.saturated |= saturating and tracked(ids)
+    hard = units.gates == "hard" and saturating
+    live = torch.where(small >= 0, small if hard else small | BESIDE, small)
+    return torch.where(small == NOTHING, CONSTANT, live).to(torch.int32).expand(ids.shape)
+
+
+@aten("softmax", "_softmax", "_safe_softmax", "log_softmax", "_log_softmax")
+def softmax(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """Equal scores are spread evenly: no output is ever zero, and each depends on all that are compared."""
+    ids = inputs[0]
+    units.saturated = True
+    if units.gates == "hard":
+        return ids.expand(shape)
+    dim = inputs[1] % ids.dim() if ids.dim() else 0
+    live = units.add(ids, filled((1,) * ids.dim()))
+    if ids.dim() and carried(ids).shape[dim] > 1 and not leaves(units.node):
+        live = units.gate(live, units.add(units.reduce(ids, [dim], keepdim=True), filled((1,) * ids.dim())))
+    return live.expand(shape)
+
+
 def pointwise(units: Units, inputs: list[Any], shape: Any) -> Tensor:
-    """Any element-wise operation: the units of all its inputs, added."""
-    ids = untracked(shape)
-    for value in inputs:
-        if tracked(value):
-            ids = units.add(ids, value.expand(shape))
+    """Any element-wise operation: the units of all its tensors, added."""
+    tensors = [value for value in inputs if isinstance(value, (Tensor, Weight))]
+    if len(tensors) == 1:
+        return lifted(units, plain(tensors[0])).expand(shape)
+    ids = filled(shape, NOTHING)
+    for value in tensors:
+        ids = units.add(ids, plain(value).expand(shape))
     return ids
+
+
+@aten("add", "sub", "subtract", "rsub")
+def add(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """Sums; of a constant only whether it is zero counts. A bias added by hand is a bias."""
+    x, y = (
+        filled(value.shape, NOTHING) if isinstance(value, Weight) and _is_bias(units, value) else plain(value)
+        for value in inputs[:2]
+    )
+    x, y = _over_places(units, x, y, shape), _over_places(units, y, x, shape)
+    return units.add(x.expand(shape), y.expand(shape))
+
+
+def _is_bias(units: Units, value: Weight) -> bool:
+    return units.biases != "live" and "bias" in value.name.rpartition(".")[2]
+
+
+def _over_places(units: Units, fixed: Tensor, other: Tensor, shape: Sequence[int]) -> Tensor:
+    """A table of constants (positions, sines) beside units that are the same at all places: zero where it always is."""
+    if tracked(fixed) or not tracked(other) or not fixed.dim():
+        return fixed
+    small = carried(other.expand(shape))
+    dims = [d for d in range(fixed.dim()) if small.shape[d - fixed.dim()] == 1 and fixed.shape[d] > 1]
+    return units.reduce(fixed, dims, keepdim=True).expand(fixed.shape) if dims else fixed
 
 
 @aten("where")
 def where(units: Units, inputs: list[Any], shape: Any) -> Tensor:
-    return pointwise(units, inputs[1:], shape)
+    """Literal where the condition is known while tracing; else either may be meant, so that they are added."""
+    known = units.known.get(units.node.args[0])
+    x, y = (plain(value) for value in inputs[1:])
+    if known is None:
+        return units.add(x.expand(shape), y.expand(shape))
+    if tracked(x) != tracked(y) and _is_mask_value(
+        units, inputs[2] if tracked(x) else inputs[1], 2 if tracked(x) else 1
+    ):
+        return (x if tracked(x) else y).expand(shape)  # -inf before a softmax
+    return squash(torch.where(known, x, y).expand(shape))
+
+
+def _is_mask_value(units: Units, value: Any, at: int) -> bool:
+    """Whether this is a number so far below zero that a softmax makes it nothing."""
+    given = units.known.get(units.node.args[at]) if isinstance(units.node.args[at], Node) else value
+    return given is not None and not isinstance(given, Weight) and bool((torch.as_tensor(given) < -1e4).all())
+
+
+@aten("masked_fill")
+def masked_fill(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """As where: zeros or other numbers at places of a known mask; -inf, and unknown places, leave the units."""
+    x, known = plain(inputs[0]).expand(shape), units.known.get(units.node.args[1])
+    value = units.known.get(units.node.args[2]) if isinstance(units.node.args[2], Node) else inputs[2]
+    if value is None or isinstance(value, Weight) or bool((torch.as_tensor(value) < -1e4).all()):
+        return x
+    fill = plain(inputs[2])
+    if known is None:
+        return units.add(x, fill.expand(shape))
+    return squash(torch.where(known, fill, x))
 
 
 # -- products
@@ -98,7 +218,7 @@ def _side(units: Units, x: Any, y: Any) -> int | None:
     """
 
     def gates(value: Tensor, arg: Any) -> bool:
-        small = compact(value)[0]
+        small = bare(compact(value)[0])
         return units.scores.issuperset(small[small >= 0].tolist()) or activated(arg, units.roots)
 
     args = units.node.args[0] if isinstance(units.node.args[0], (list, tuple)) else units.node.args
@@ -113,23 +233,48 @@ def mul(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     """A product of two branches is a gate.
 
     Its value branch is the factor that did not come last through an activation or saturation (sigmoid, silu, gelu,
-    softmax, relu, ...) if only one did; else the one that is not broadcast; else the first.
+    softmax, relu, ...) if only one did; else the one that may be zero, if the other never is (1 + scale); else the one
+    that is not broadcast; else the first.
     """
     x, y = plain(inputs[0]), plain(inputs[1])
     if not (tracked(x) and tracked(y)):
-        return pointwise(units, [x, y], shape)
+        x, y = _of_table(units, x, y, 0, shape), _of_table(units, y, x, 1, shape)
+        return units.gate(x.expand(shape), y.expand(shape))
     side = _side(units, x, y)
+    if side is None and is_open(x) != is_open(y):
+        side = 1 if is_open(x) else 0
     if side is None:
         side = 1 if y.numel() > x.numel() else 0
     value, by = (y, x) if side else (x, y)
     return units.gate(value.expand(shape), by.expand(shape))
 
 
-@aten("div", "divide", "true_divide", "pow", "float_power")
+def _of_table(units: Units, fixed: Tensor, other: Tensor, at: int, shape: Sequence[int]) -> Tensor:
+    """A factor that is a mask closes what it is zero for; one of many values (sines, decays) places where it always is.
+
+    The sine of position 0 is zero, but no other.
+    """
+    value = units.known.get(units.node.args[at])
+    if tracked(fixed) or value is None or not bool((value == 0).any()):
+        return fixed
+    kept = value[value != 0]
+    return fixed if not kept.numel() or bool((kept == kept[0]).all()) else _over_places(units, fixed, other, shape)
+
+
+@aten("div", "divide", "true_divide")
 def quotient(units: Units, inputs: list[Any], shape: Any) -> Tensor:
-    """x / y and x ** y: the numerator or base is the value, the other gates it."""
+    """x / y: the numerator is the value, the other gates it."""
     x, y = plain(inputs[0]), plain(inputs[1])
     return units.gate(x.expand(shape), y.expand(shape))
+
+
+@aten("pow", "float_power")
+def power(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """x ** y: the base is the value, the other gates it; with a fixed base it is an exponential, never zero."""
+    x, y = plain(inputs[0]), plain(inputs[1])
+    if tracked(y) and not tracked(x):
+        return lifted(units, y).expand(shape)
+    return units.gate(x.expand(shape), y.expand(shape)) if tracked(y) else x.expand(shape)
 
 
 @aten("addcmul", "addcdiv")
@@ -138,10 +283,19 @@ def addcmul(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     return units.add(x, units.gate(y, z))
 
 
+@aten("lerp")
+def lerp(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """x + w (y - x)."""
+    x, y, w = (plain(value).expand(shape) for value in inputs[:3])
+    return units.add(x, units.gate(units.add(x, y), w) if tracked(w) else y)
+
+
 @aten("glu")
 def glu(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """The second half, through a sigmoid, gates the first."""
     value, by = inputs[0].chunk(2, inputs[1])
-    return units.gate(value, by)
+    units.saturated = True
+    return units.gate(value, by if units.gates == "hard" else units.add(by, filled((1,) * by.dim())))
 
 
 def contract(
@@ -157,7 +311,7 @@ def contract(
         return _weigh(units, x, y, axes, shape)
     y = plain(y)
     if not tracked(y):
-        return _by_constant(units, x, axes, shape)
+        return _by_constant(units, x, y, axes, shape)
     summed = [a for a in of_x if a not in of_out]
     if set(summed) != {a for a in of_y if a not in of_out}:
         raise NoRule("a product that sums an axis of one factor only")
@@ -176,11 +330,19 @@ def _aligned(ids: Tensor, own: Sequence[Any], axes: Sequence[Any]) -> Tensor:
     return ids
 
 
-def _by_constant(units: Units, x: Tensor, axes: Any, shape: Any) -> Tensor:
-    """A product with something that is neither an activation nor a parameter: every output adds what it sums over."""
-    of_x, _, of_out = axes
+def _by_constant(units: Units, x: Tensor, y: Tensor, axes: Any, shape: Any) -> Tensor:
+    """A product with something that is neither an activation nor a parameter: every output adds what it sums over.
+
+    What it is known to be zero for does not pass.
+    """
+    of_x, of_y, of_out = axes
     summed = [at for at, axis in enumerate(of_x) if axis not in of_out]
-    small = compact(x)[0]
+    small = carried(x)
+    if bool((compact(y)[0] == NOTHING).any()):
+        axes = [*of_out, *(of_x[at] for at in summed)]
+        wide = torch.broadcast_tensors(*(_aligned(v, own, axes) for v, own in ((x, of_x), (y, of_y))))
+        left, right = (side.reshape(*side.shape[: len(of_out)], -1) for side in wide)
+        return units.product(left, right, 0).expand(shape)
     if any(small.shape[at] > 1 for at in summed):
         if any(parameters_behind(arg) for arg in units.node.all_input_nodes if not _carries(units, arg)):
             raise NoRule("its weight is computed from parameters in a way that cannot be followed")
@@ -233,9 +395,10 @@ def linear(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     if len(weight.shape) == 1:
         return matmul(units, [x, weight], shape)
     lead = list(range(len(x.shape) - 1))
-    return contract(
+    made = contract(
         units, plain(x) if isinstance(weight, Weight) else x, weight, ([*lead, "i"], ["o", "i"], [*lead, "o"]), shape
     )
+    return biased(units, made, inputs[2]).expand(shape)
 
 
 @aten("matmul", "mm", "bmm", "mv", "dot", "vdot", "inner_product", "linalg_vecdot")
@@ -254,7 +417,8 @@ def addmm(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     if operation(units.node) == "aten.addbmm":
         raise NoRule("a sum over a batch of products")
     x = inputs[1] if tracked(inputs[1]) or isinstance(inputs[1], Weight) else plain(inputs[1])
-    return units.add(plain(inputs[0]).expand(shape), matmul(units, [x, inputs[2]], shape))
+    made = matmul(units, [x, inputs[2]], shape)
+    return biased(units, made, plain(inputs[0]).expand(shape)).expand(shape)
 
 
 @aten("einsum")
@@ -268,7 +432,7 @@ def einsum(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     if any(len(set(term)) < len(term) for term in terms):
         raise NoRule(f"einsum '{equation}' with a repeated letter")
     if len(operands) == 1:
-        return _by_constant(units, operands[0], (terms[0], [], out), shape)
+        return _by_constant(units, operands[0], filled(()), (terms[0], [], out), shape)
     return contract(units, operands[0], operands[1], (terms[0], terms[1], out), shape)
 
 
@@ -300,13 +464,12 @@ def attention(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     q, k, v, mask = (plain(value) for value in inputs[:4])
     if q.dim() == 4 and k.shape[1] != q.shape[1]:
         k, v = (side.repeat_interleave(q.shape[1] // side.shape[1], 1) for side in (k, v))
-    if tracked(q) and tracked(k):
-        scores = units.product(squash(q).unsqueeze(-2), squash(k).unsqueeze(-3), None)
-    else:
-        scores = units.reduce(q, [-1]).unsqueeze(-1) if tracked(q) else units.reduce(k, [-1]).unsqueeze(-2)
-        scores = scores.expand(*q.shape[:-1], k.shape[-2])
+    scores = units.product(squash(q).unsqueeze(-2), squash(k).unsqueeze(-3), None)
     if tracked(mask):
         scores = units.add(scores, mask.expand(scores.shape))
+    units.saturated = True
+    if units.gates == "soft":
+        scores = units.add(scores, filled((1,) * scores.dim()))
     return units.product(squash(v).transpose(-1, -2).unsqueeze(-3), scores.unsqueeze(-2), 0).expand(shape)
 
 
@@ -330,7 +493,7 @@ def convolution(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     if not isinstance(weight, Weight):
         if parameters_behind(units.node.args[1]):
             raise NoRule("its weight is computed from parameters in a way that cannot be followed")
-        made = units.merge(units_in.view(groups, -1)).repeat_interleave(shape[axis] // groups)
+        made = _fixed_filter(units, units_in.view(groups, -1), shape[axis], weight, transposed)
     else:
         stride, dilation = (tuple(v) * (space if len(v) == 1 else 1) for v in (stride, dilation))
         if isinstance(padding, str):
@@ -347,7 +510,18 @@ def convolution(units: Units, inputs: list[Any], shape: Any) -> Tensor:
             dilation=dilation,
             positions=max(1, extent((x.shape if transposed else shape)[axis + 1 :])),
         )
-    return made.view([-1, *[1] * space]).expand(shape)
+    return biased(units, made.view([-1, *[1] * space]), inputs[2]).expand(shape)
+
+
+def _fixed_filter(units: Units, reads: Tensor, outputs: int, kernels: Any, transposed: bool) -> Tensor:
+    """reads (groups, in): the units of each output of a filter that is no parameter; its zero kernels pass none."""
+    groups, each = len(reads), outputs // len(reads)
+    if not isinstance(kernels, Tensor) or not bool((compact(kernels)[0] == NOTHING).any()):
+        return units.merge(reads).repeat_interleave(each)
+    whole = units.reduce(kernels, range(2, kernels.dim()))
+    if transposed:  # (in, out / groups) of each group
+        whole = whole.reshape(groups, -1, each).transpose(1, 2)
+    return units.merge(units.gate(reads[:, None], whole.reshape(groups, each, -1)).reshape(outputs, -1))
 
 
 @aten("embedding")
@@ -363,4 +537,4 @@ def embedding(units: Units, inputs: list[Any], shape: Any) -> Tensor:
 
 @aten("embedding_bag", "_embedding_bag")
 def embedding_bag(units: Units, inputs: list[Any], shape: Any) -> list[Tensor]:
-    return [embedding(units, inputs, shape[0]), *(untracked(other) for other in shape[1:])]
+    return [embedding(units, inputs, shape[0]), *(filled(other) for other in shape[1:])]

@@ -1,10 +1,19 @@
 """Unit-id tensors: what a trace knows of an activation, and the steps that it writes.
 
 Every activation of the traced network is stood for by an int32 tensor of the same shape that holds, at each element,
-the number of the unit carried there, -1 where there is none (a constant). Most are constant over batch, space or
-tokens, so they are kept as expanded tensors (stride 0 along those axes): ResNet-50's activations then take kilobytes,
-and every rule looks at one element per channel. Parameters are stood for by `Weight`: the coordinates of each element
-in its parameter, again expanded tensors, so that transposes, slices and splits of a weight are run literally too.
+what comes in there. That is one of four things:
+
+* a unit, by its number (0, 1, 2, ...);
+* nothing: NOTHING, exactly zero (padding, zero states, what a known mask closes);
+* a constant that is never zero: CONSTANT, or LEARNED where parameters are in it;
+* a unit beside such a constant, so never zero, whatever becomes of the unit: its number with the mark BESIDE
+  (`1 + scale`, `sigmoid(x)`) or BESIDE_LEARNED (`x + positions`). Paths follow the unit. A product with it stays open.
+  A layer sees the constant of BESIDE; learned offsets are to it what biases are, and no source.
+
+Most are constant over batch, space or tokens, so they are kept as expanded tensors (stride 0 along those axes):
+ResNet-50's activations then take kilobytes, and every rule looks at one element per channel. Parameters are stood for
+by `Weight`: the coordinates of each element in its parameter, again expanded tensors, so that transposes, slices and
+splits of a weight are run literally too.
 """
 
 from __future__ import annotations
@@ -16,11 +25,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.fx import Node
 
 from topo.errors import TraceError
-from topo.wiring import Join, Layer, Step
+from topo.wiring import CONSTANT, NOTHING, Join, Layer, Step
 
 MOST_PAIRS = 1 << 26
+LEARNED = -3
+BESIDE, BESIDE_LEARNED = 1 << 29, 1 << 28
+_MARKS = BESIDE | BESIDE_LEARNED
 
 
 class NoRule(Exception):
@@ -51,14 +64,37 @@ class Weight:
         return any(self.coords[axis].shape[d] > 1 and not _constant(self.coords[axis], d) for d in dims)
 
 
-def untracked(shape: Sequence[int]) -> Tensor:
-    """Ids of a constant: no unit anywhere."""
-    return torch.full((1,) * len(shape), -1, dtype=torch.int32).expand(tuple(shape))
+def filled(shape: Sequence[int], kind: int = CONSTANT) -> Tensor:
+    """Ids of a tensor that is CONSTANT, LEARNED or NOTHING throughout."""
+    return torch.full((1,) * len(shape), kind, dtype=torch.int32).expand(tuple(shape))
 
 
 def tracked(value: Any) -> bool:
     """Whether `value` is an id tensor that carries a unit somewhere."""
     return isinstance(value, Tensor) and value.numel() > 0 and bool((compact(value)[0] >= 0).any())
+
+
+def bare(ids: Tensor) -> Tensor:
+    """The ids without their marks: the number of a unit, or a kind of constant."""
+    return torch.where(ids >= 0, ids & ~_MARKS, ids)
+
+
+def marks(ids: Tensor) -> Tensor:
+    """What stands beside the unit of each entry: BESIDE, BESIDE_LEARNED, both or 0; of a constant, what it would be."""
+    return torch.where(ids >= 0, ids & _MARKS, torch.where(ids == CONSTANT, BESIDE, 0).to(torch.int32)) | torch.where(
+        ids == LEARNED, BESIDE_LEARNED, 0
+    ).to(torch.int32)
+
+
+def _of_marks(beside: Tensor) -> Tensor:
+    """What is left of a constant where no unit is: the reverse of `marks`."""
+    learned = torch.where(beside & BESIDE_LEARNED != 0, LEARNED, NOTHING)
+    return torch.where(beside & BESIDE != 0, CONSTANT, learned).to(torch.int32)
+
+
+def is_open(ids: Tensor) -> bool:
+    """Whether no entry is ever zero."""
+    return ids.numel() > 0 and bool((marks(compact(ids)[0]) != 0).all())
 
 
 def _constant(ids: Tensor, dim: int) -> bool:
@@ -86,6 +122,11 @@ def compact(*tensors: Tensor) -> list[Tensor]:
     return wide
 
 
+def carried(ids: Tensor) -> Tensor:
+    """The units of ids without their marks, with one entry along every axis along which they do not change."""
+    return compact(squash(bare(compact(ids)[0])))[0]
+
+
 def _in_order(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distinct rows in order of first appearance, and which of them each row is."""
     _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
@@ -98,8 +139,8 @@ def _in_order(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class Units:
     """The steps of a wiring as they are found. `node` is the fx node whose rule runs."""
 
-    def __init__(self, batch: int = 1) -> None:
-        self.batch = batch
+    def __init__(self, batch: int = 1, gates: str = "soft", biases: str = "closed") -> None:
+        self.batch, self.gates, self.biases = batch, gates, biases
         self.node: Any = None
         self.count = 0
         self.steps: list[Step] = []
@@ -107,11 +148,26 @@ class Units:
         self.notes: list[str] = []
         self.scores: set[int] = set()
         self._merged: dict[tuple[Any, ...], int] = {}
+        self._beside: dict[int, int] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.layered: set[str] = set()
         self.env: dict[Any, Any] = {}
         self.roots: dict[Any, Any] = {}
-        self.known: dict[Any, Tensor | None] = {}
+        self.known: Any = {}
+        self._at_zero: dict[Any, bool] = {}
+        self.saturated = False  # whether `gates` made a difference
+
+    def not_zero_at_zero(self) -> bool:
+        """Whether the element-wise operation of `node`, of one tensor, gives something else than 0 for 0."""
+        target, args, kwargs = self.node.target, self.node.args, self.node.kwargs
+        if sum(isinstance(arg, Node) for arg in (*args, *kwargs.values())) != 1:
+            return False
+        given = ["x" if isinstance(arg, Node) else arg for arg in args]
+        key = (target, repr(given), repr(kwargs))
+        if key not in self._at_zero:
+            made = target(*(torch.zeros(1) if isinstance(arg, Node) else arg for arg in args), **kwargs)
+            self._at_zero[key] = isinstance(made, Tensor) and bool((made != 0).any())
+        return self._at_zero[key]
 
     # -- making units
 
@@ -136,59 +192,98 @@ class Units:
             self.scores.update(range(join.start, join.stop))
         return self._reserve(join.outputs)
 
-    def _pairs(self, kind: str, x: Tensor, y: Tensor, joined: Tensor) -> Tensor:
-        """New units where `joined`, one for each distinct pair in order of appearance; elsewhere the larger id."""
+    def seen(self, ids: Tensor, learned: bool = True) -> Tensor:
+        """The ids as joins and layers read them: units, -1 and -2.
+
+        A unit beside a constant becomes a unit of its own, the sum of both, which is always live. learned: whether
+        learned offsets count (in products), or are left out (in layers).
+        """
+        small = compact(ids)[0]
+        wanted = small & (_MARKS if learned else BESIDE)
+        beside = (small >= 0) & (wanted != 0)
+        found = torch.where(small == LEARNED, CONSTANT, bare(small))
+        if bool(beside.any()):
+            plain = found[beside].numpy()
+            new = np.array([unit for unit in dict.fromkeys(plain.tolist()) if unit not in self._beside], np.int32)
+            if len(new):
+                start = self._join("add", (new, np.full(len(new), CONSTANT, np.int32)))
+                self._beside.update(zip(new.tolist(), range(start, start + len(new))))
+            found[beside] = torch.tensor([self._beside[unit] for unit in plain.tolist()], dtype=torch.int32)
+        return found.expand(ids.shape)
+
+    def _pairs(self, kind: str, x: Tensor, y: Tensor, joined: Tensor, ids: Tensor) -> Tensor:
+        """ids, with new units where `joined`, one for each distinct pair in order of appearance."""
         here = joined.reshape(-1).numpy()
-        rows = torch.stack((x, y), -1).reshape(-1, 2).numpy()
-        ids = rows.max(1)
         if here.any():
+            rows = torch.stack((x, y), -1).reshape(-1, 2).numpy()
+            made = ids.reshape(-1).numpy().copy()
             distinct, which = _in_order(rows[here])
-            ids[here] = self._join(kind, (distinct[:, 0], distinct[:, 1])) + which
-        return torch.from_numpy(ids).view(x.shape)
+            made[here] = self._join(kind, (distinct[:, 0], distinct[:, 1])) + which
+            ids = torch.from_numpy(made).view(x.shape)
+        return ids
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """Ids of x + y: the paths of both.
 
-        If one carries no unit, or both are equal, the other passes; else every position where at least one carries a
-        unit gets a new unit, so that a residual stream stays one contiguous range.
+        Where one carries no unit, or both are equal, the other passes, beside what is never zero in either. Else every
+        position where at least one carries a unit gets a new unit, so that a residual stream stays one contiguous
+        range.
         """
         shape = torch.broadcast_shapes(x.shape, y.shape)
         x, y = compact(x, y)
-        if not (x >= 0).any() or torch.equal(x, y):
-            return y.expand(shape)
-        if not (y >= 0).any():
-            return x.expand(shape)
-        y = torch.where(x == y, -1, y)
-        return squash(self._pairs("add", x, y, (x >= 0) | (y >= 0)).expand(shape))
+        beside, x, y = marks(x) | marks(y), bare(x), bare(y)
+        on_x, on_y = x >= 0, y >= 0
+        units = torch.where(on_x, x, y)
+        if bool((on_x & on_y & (x != y)).any()):
+            x, y = torch.where(on_x, x, NOTHING), torch.where(on_y & (x != y), y, NOTHING)
+            units = self._pairs("add", x, y, on_x | on_y, units)
+        return squash(torch.where(on_x | on_y, units | beside, _of_marks(beside)).expand(shape))
 
     def gate(self, value: Tensor, by: Tensor) -> Tensor:
-        """Ids of value * by; where one is a constant (no unit), or both are equal, the unit passes."""
+        """Ids of value * by: zero with zero, and where one is a constant, or both are equal, the other passes.
+
+        The product of a unit and itself beside a constant, x * sigmoid(x), is zero with the unit.
+        """
         shape = torch.broadcast_shapes(value.shape, by.shape)
         x, y = compact(value, by)
-        return squash(self._pairs("gate", x, y, (x >= 0) & (y >= 0) & (x != y)).expand(shape))
+        zero = (x == NOTHING) | (y == NOTHING)
+        on_x, on_y = x >= 0, y >= 0
+        same = bare(x) == bare(y)
+        ids = torch.where(on_x, torch.where(on_y & same, x & y, x), torch.where(on_y, y, torch.minimum(x, y)))
+        ids = torch.where(zero, NOTHING, ids).to(torch.int32)
+        joined = on_x & on_y & ~same
+        if bool(joined.any()):
+            x, y = (self.seen(torch.where(joined, side, NOTHING)) for side in (x, y))
+            ids = self._pairs("gate", x, y, joined, ids)
+        return squash(ids.expand(shape))
 
     def merge(self, rows: Tensor) -> Tensor:
-        """rows (n, m) -> (n,): the one unit of each row (-1 is ignored), or a new one that adds all of them."""
+        """rows (n, m) -> (n,): the one unit of each row, or a new one that adds all of them, beside its constants."""
         if rows.shape[1] == 1:
             return rows[:, 0]
+        if rows.shape[1] == 0:
+            return torch.full(rows.shape[:1], NOTHING, dtype=torch.int32)
+        if bool((rows == rows[:, :1]).all()):
+            return rows[:, 0]
+        beside, rows = _union(marks(rows)), bare(rows)
         top = rows.amax(1)
-        if bool((torch.where(rows < 0, top[:, None], rows) == top[:, None]).all()):
-            return top
-        ordered = np.sort(rows.numpy(), axis=1)
-        keep = ordered >= 0
-        keep[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
-        counts = keep.sum(1)
-        mixed = counts > 1
-        sets = np.full((int(mixed.sum()), int(counts.max())), -1, np.int32)
-        filled = np.arange(sets.shape[1]) < counts[mixed][:, None]
-        sets[filled] = ordered[mixed][keep[mixed]]
-        distinct, which = _in_order(sets)
-        key = (distinct.shape, distinct.tobytes())
-        if key not in self._merged:
-            self._merged[key] = self._join("add", list(distinct.T))
-        ids = top.numpy().copy()
-        ids[mixed] = self._merged[key] + which
-        return torch.from_numpy(ids)
+        if not bool((torch.where(rows < 0, top[:, None], rows) == top[:, None]).all()):
+            ordered = np.sort(rows.numpy(), axis=1)
+            keep = ordered >= 0
+            keep[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+            counts = keep.sum(1)
+            mixed = counts > 1
+            sets = np.full((int(mixed.sum()), int(counts.max())), NOTHING, np.int32)
+            filled = np.arange(sets.shape[1]) < counts[mixed][:, None]
+            sets[filled] = ordered[mixed][keep[mixed]]
+            distinct, which = _in_order(sets)
+            key = (distinct.shape, distinct.tobytes())
+            if key not in self._merged:
+                self._merged[key] = self._join("add", list(distinct.T))
+            ids = top.numpy().copy()
+            ids[mixed] = self._merged[key] + which
+            top = torch.from_numpy(ids)
+        return torch.where(top >= 0, top | beside, _of_marks(beside))
 
     def reduce(self, ids: Tensor, dims: Sequence[int], keepdim: bool = False) -> Tensor:
         """Ids of a sum, mean or pool of all entries along `dims`."""
@@ -208,12 +303,21 @@ class Units:
 
     # -- products
 
-    def score(self, rows: Tensor) -> Tensor:
-        """rows (n, width, 2) of pairs -> (n,) attention-score units, one for each distinct row."""
-        n, width, _ = rows.shape
-        distinct, which = _in_order(rows.reshape(n, -1).numpy())
-        pairs = distinct.reshape(-1, 2)
-        return torch.from_numpy((self._join("score", (pairs[:, 0], pairs[:, 1]), width) + which).astype(np.int32))
+    def score(self, x: Tensor, y: Tensor) -> Tensor:
+        """x, y (n, width) -> (n,) attention-score units, one for each distinct row of pairs."""
+        zero = (x == NOTHING) | (y == NOTHING)
+        fixed = torch.where((marks(x) != 0) & (marks(y) != 0), marks(x) | marks(y), 0)
+        beside = _union(torch.where(zero, 0, fixed).to(torch.int32))
+        x, y = (torch.where(zero, NOTHING, self.seen(side)).to(torch.int32) for side in (x, y))
+        rows = torch.stack((x, y), -1).numpy()
+        alive = (rows >= 0).any((1, 2))
+        ids = _of_marks(beside)
+        if alive.any():
+            distinct, which = _in_order(rows[alive].reshape(int(alive.sum()), -1))
+            pairs = distinct.reshape(-1, 2)
+            made = self._join("score", (pairs[:, 0], pairs[:, 1]), x.shape[1]) + which
+            ids[torch.from_numpy(alive)] = torch.from_numpy(made.astype(np.int32)) | beside[torch.from_numpy(alive)]
+        return ids
 
     def product(self, x: Tensor, y: Tensor, value: int | None) -> Tensor:
         """Ids of the sum of x * y over their last axis.
@@ -226,7 +330,7 @@ class Units:
         if x.numel() > MOST_PAIRS:
             raise NoRule(f"a product over {x.numel()} pairs of units")
         if x.shape[-1] > 1 and value is None and tracked(x) and tracked(y):
-            made = self.score(torch.stack((x, y), -1).reshape(-1, x.shape[-1], 2)).view(x.shape[:-1])
+            made = self.score(x.reshape(-1, x.shape[-1]), y.reshape(-1, x.shape[-1])).view(x.shape[:-1])
         else:
             gated = self.gate(y, x) if value == 1 else self.gate(x, y)
             made = self.reduce(gated, [-1])
@@ -294,15 +398,15 @@ class Units:
         if groups > 1:
             if n_group > 1 or not np.array_equal(row, np.arange(n_out)) or not np.array_equal(column, np.arange(n_in)):
                 raise NoRule(f"a grouped convolution with part of parameter '{weight.name}'")
-            full = reads.numpy()
+            full = self.seen(reads, learned=False).numpy()
         else:
             if len(np.unique(column)) < len(column):
                 raise NoRule(f"a view of parameter '{weight.name}' that holds an input of it several times")
-            full = np.full((n_group, n_in), -1, np.int32)
-            full[group[:, None], column[None, :]] = reads.reshape(len(group), -1).numpy()
+            full = np.full((n_group, n_in), NOTHING, np.int32)
+            full[group[:, None], column[None, :]] = self.seen(reads, learned=False).reshape(len(group), -1).numpy()
             full = full.reshape(-1)
-        if (full < 0).all():
-            full = self.source(len(full))
+        if (full == CONSTANT).any() and (full < 0).all():
+            full[full == CONSTANT] = self.source(int((full == CONSTANT).sum()))
             self.note(f"layer '{weight.name}' reads a learned or fixed constant: its inputs count as input units")
         flipped = min(axes["out"]) > min(axes["in"])
         per_group = groups if flipped else 1
@@ -382,6 +486,14 @@ class Units:
                 return before.start
         self.steps.append(layer)
         return self._reserve(shape[0])
+
+
+def _union(beside: Tensor) -> Tensor:
+    """(n, m) marks -> (n,): those of each row."""
+    found = torch.where((beside & BESIDE != 0).any(1), BESIDE, 0) | torch.where(
+        (beside & BESIDE_LEARNED != 0).any(1), BESIDE_LEARNED, 0
+    )
+    return found.to(torch.int32)
 
 
 def _part(places: np.ndarray, length: int) -> np.ndarray | None:

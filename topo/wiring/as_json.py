@@ -11,7 +11,8 @@ from topo.errors import WiringError
 from topo.wiring.runs import MOST_UNITS, count_units, runs_of, units_of, whole
 from topo.wiring.steps import Join, Layer, Step
 
-SCHEMA = "topo-wiring/1"
+SCHEMA = "topo-wiring/2"
+_READ = (SCHEMA, "topo-wiring/1")  # the first version knew no constants; all that it says means the same
 
 
 _PARTS = ("rows", "columns")
@@ -37,8 +38,11 @@ def fields_of(text: str) -> dict[str, Any]:
     """The fields of the Wiring that `text_of` wrote; WiringError if the text is not such JSON."""
     with refusing_odd_values():
         document = json.loads(text)
-        if document.get("schema") != SCHEMA:
-            raise WiringError(f"this JSON has schema {document.get('schema')!r}; a wiring has {SCHEMA!r}")
+        if document.get("schema") not in _READ:
+            raise WiringError(
+                f"this JSON has schema {document.get('schema')!r}; a wiring that this topo reads has "
+                + " or ".join(map(repr, _READ))
+            )
         if (requested := sum(map(count_units, _lists_of_runs(document)))) > MOST_UNITS:
             raise WiringError(f"this JSON asks for lists of {requested:,} units; up to {MOST_UNITS:,} are read")
         shape, model, notes = document["input_shape"], document["model"], document["notes"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from topo.wiring.steps import Join, Layer, Step
+from topo.wiring.steps import CONSTANT, NOTHING, Join, Layer, Step
 from topo.wiring.wiring import Wiring
 
 
@@ -122,7 +122,7 @@ def _exchanged(strand: np.ndarray, roles: np.ndarray, rng: np.random.Generator) 
 
 def moved_by(step: Step, units: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Where each made unit and each place of what is read goes, within the step; None if they do not fit there."""
-    there = np.append(units, -1)  # -1, no unit, stays
+    there = np.append(units, (CONSTANT, NOTHING))  # what is no unit stays
     made = units[step.start : step.stop] - step.start
     if made.min() < 0 or made.max() >= step.outputs:
         return None

@@ -32,7 +32,7 @@ def runs_of(units: np.ndarray) -> list[list[int]]:
     edges = np.flatnonzero(np.diff(units)) + 1
     values = units[np.concatenate(([0], edges))]
     repeats = np.diff(np.concatenate(([0], edges, [units.size])))
-    breaks = np.flatnonzero((np.diff(values) != 1) | (np.diff(repeats) != 0) | (values[1:] == 0)) + 1
+    breaks = np.flatnonzero((np.diff(values) != 1) | (np.diff(repeats) != 0) | (values[1:] <= 0)) + 1
     starts = np.concatenate(([0], breaks))
     counts = np.diff(np.concatenate((starts, [values.size])))
     return [[int(values[s]), int(n), int(repeats[s])] for s, n in zip(starts, counts)]
@@ -48,7 +48,7 @@ def count_units(runs: Iterable[Any]) -> int:
     """How many units runs stand for, found without writing them out; WiringError if they are no runs."""
     total = 0
     for run in runs:
-        if not (isinstance(run, list) and len(run) == 3 and whole(run[0], -1) and whole(run[1]) and whole(run[2])):
+        if not (isinstance(run, list) and len(run) == 3 and whole(run[0], -2) and whole(run[1]) and whole(run[2])):
             raise WiringError(f"{run!r:.80} is no run of units; it is [first, count, repeat], whole numbers")
         if run[0] + run[1] > MOST_UNITS:
             raise WiringError(f"the run {run} names a unit over {MOST_UNITS:,}")

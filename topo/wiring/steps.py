@@ -19,14 +19,17 @@ JOIN_KINDS = ("add", "gate", "score")
 
 MOST_WEIGHTS = 1 << 48
 
+# What stands in place of a unit: exactly zero, and a constant that is never zero.
+NOTHING, CONSTANT = -1, -2
+
 
 def as_units(values: Any, what: str) -> np.ndarray:
-    """int32, read-only; WiringError, saying that `what` reads them, if they are not numbers of units or -1."""
+    """int32, read-only; WiringError, saying that `what` reads them, if they are not numbers of units, -1 or -2."""
     given = np.asarray(values)
-    if given.size and (given.dtype.kind not in "iu" or given.min() < -1 or given.max() >= MOST_UNITS):
+    if given.size and (given.dtype.kind not in "iu" or given.min() < CONSTANT or given.max() >= MOST_UNITS):
         raise WiringError(
             f"{what} reads something other than units; "
-            f"units are whole numbers below {MOST_UNITS:,}, and -1 stands for no unit"
+            f"units are whole numbers below {MOST_UNITS:,}; -1 stands for zero and -2 for a constant"
         )
     units = np.ascontiguousarray(given, np.int32)
     units.flags.writeable = False
@@ -46,8 +49,9 @@ class Layer:
     """A weighted layer.
 
     name: the parameter's name. shape: of its mask, (out, in / groups, *kernel); see `transposed`.
-    reads: int32 (in,), the unit behind each input channel or feature; -1 is no unit (zero padding). A unit may be read
-    twice (after a flatten, one channel is height * width features). start: the first of the `out` units it makes.
+    reads: int32 (in,), the unit behind each input channel or feature; -1 is zero (padding), -2 a constant that is not
+    zero: its weights count as fed, and no path begins there. A unit may be read twice (after a flatten, one channel is
+    height * width features). start: the first of the `out` units it makes.
     positions: output positions per example (height * width, or tokens), None if unknown: a kept weight costs one
     multiply-accumulate at each.
     transposed: the parameter itself is stored input-first (GPT-2's Conv1D, embeddings, transposed convolutions);
@@ -157,11 +161,12 @@ class Layer:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Join:
-    """Units made from units: unit `start + i` comes from entry i of every operand (-1: nothing there).
+    """Units made from units: unit `start + i` comes from entry i of every operand (-1: zero, -2: never zero).
 
-    add: paths sum, live if any operand is. gate: a product, live if all operands are; operand 0 is the value branch.
-    score: operands query and key, (heads * width,) each; unit `start + h` is the sum over d of the products of entries
-    h * width + d, so it is live if some pair is; it carries no path of the value branch.
+    add: paths sum, live if any operand is: with a constant always, though paths follow the units alone. gate: a
+    product, live if all operands are; operand 0 is the value branch. score: operands query and key, (heads * width,)
+    each; unit `start + h` is the sum over d of the products of entries h * width + d, so it is live if some pair is; it
+    carries no path of the value branch.
     """
 
     kind: str

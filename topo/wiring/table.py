@@ -18,8 +18,8 @@ class Groups:
 
     def __init__(self, inputs: np.ndarray, steps: Sequence[Step], outputs: np.ndarray, n_units: int) -> None:
         self.sizes = [len(inputs), *(step.stop - step.start for step in steps)]
-        self.of_unit = np.full(n_units + 1, -1, np.int32)
-        self._place = np.zeros(n_units + 1, np.int32)
+        self.of_unit = np.full(n_units + 2, -1, np.int32)  # -1 and -2 are of no group
+        self._place = np.zeros(n_units + 2, np.int32)
         self.of_unit[inputs] = 0
         self._place[inputs] = np.arange(len(inputs))
         for index, step in enumerate(steps):
@@ -64,11 +64,11 @@ class Table:
     width: uint64 words in a bit row of a layer, entries of a head in a score. words: where a layer's words begin, all
     layers' words one behind the other.
     reads: int32, the units that the steps read. places: the part of each step, a slice. sizes: how many words each step
-    has. inputs, outputs: bool (units + 1,), the network's; the last entry, "no unit", is False.
+    has. inputs, outputs: bool (units + 2,), the network's; the last entries, a constant and nothing, are False.
     """
 
     def __init__(self, inputs: np.ndarray, steps: Sequence[Step], outputs: np.ndarray, n_units: int) -> None:
-        self.inputs, self.outputs = (np.zeros(n_units + 1, np.bool_) for _ in range(2))
+        self.inputs, self.outputs = (np.zeros(n_units + 2, np.bool_) for _ in range(2))
         self.inputs[inputs], self.outputs[outputs] = True, True
         self.reads = _frozen(np.concatenate([inputs[:0], *(units for step in steps for units in step.operands)]))
         self.places: list[slice] = []

@@ -22,7 +22,7 @@ from topo.errors import WiringError
 from topo.masks import MaskSet
 from topo.wiring.as_json import fields_of, refusing_odd_values, text_of
 from topo.wiring.runs import MOST_UNITS
-from topo.wiring.steps import Join, Layer, Step, as_units
+from topo.wiring.steps import CONSTANT, Join, Layer, Step, as_units
 from topo.wiring.table import Groups, Table
 
 
@@ -180,11 +180,12 @@ class Wiring:
     @cached_property
     def reachable(self) -> tuple[np.ndarray, np.ndarray]:
         """Units that paths along value branches reach from an input, and from which they reach an output, if every
-        weight is kept: bool (units + 1,) each, the last entry, "no unit", False.
+        weight is kept: bool (units + 2,) each, the last entries, a constant and nothing, False.
 
         Queries and keys only gate, and what leads nowhere carries nothing: no mask makes a path meet them.
         """
-        live, ahead, behind = (np.zeros(self.n_units + 1, np.bool_) for _ in range(3))
+        live, ahead, behind = (np.zeros(self.n_units + 2, np.bool_) for _ in range(3))
+        live[CONSTANT] = True
         live[self.inputs] = ahead[self.inputs] = behind[self.outputs] = True
         for step in self.steps:
             made = slice(step.start, step.stop)
@@ -212,7 +213,7 @@ class Wiring:
             elif step.kind == "add":
                 for operand in step.operands:
                     behind[operand[given]] = True
-            behind[-1] = False
+            behind[CONSTANT:] = False
         return ahead, behind
 
     def check(self, masks: MaskSet) -> None:
