@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -127,11 +128,26 @@ def _of_module(module: Any, wiring: Any, input_shape: Spec | None) -> tuple[Mask
         if wiring is not None or input_shape is not None:
             raise
         return read_masks(module), None, [f"the module was not traced: {error}"]
-    masks, whole = read_masks(module, found), read_masks(module)
+    whole = read_masks(module)
+    if wiring is None and not all(name in found.shapes for name in whole):
+        plain = _stripped(module)
+        traced = find_wiring(plain, input_shape) if plain is not None else found
+        found = traced if len(traced.names) > len(found.names) else found
+    masks = read_masks(module, found)
     if wiring is None and len(masks) < len(whole):
         missing = few([name for name in whole if name not in masks])
         return whole, None, [f"the traced wiring has no layer for {missing}: layers are looked at one by one"]
     return masks, found, []
+
+
+def _stripped(module: Any) -> Any:
+    """A copy without parametrizations that mask, which hide weights from the trace; None if torch cannot copy it."""
+    from topo.train import strip_masks
+
+    try:
+        return strip_masks(copy.deepcopy(module))
+    except RuntimeError:
+        return None
 
 
 def _samples(

@@ -62,7 +62,7 @@ def _content(value: Any, depth: int, name: str) -> Any:
         raise FormatError(f"'{name}' is on the meta device, which has shapes and no values")
     plain = value.detach()
     if plain.is_quantized:
-        plain = plain.int_repr().to(torch.int16) - (plain.q_zero_point() if plain.qscheme() in _one_zero(torch) else 0)
+        plain = plain.dequantize()  # exactly 0 where the integer is the zero point
     if plain.layout != torch.strided:
         plain = plain.to_dense()
     plain = plain.cpu()
@@ -72,7 +72,3 @@ def _content(value: Any, depth: int, name: str) -> Any:
     if named.startswith("float8"):
         return Tensor.of(plain.view(torch.uint8).numpy(), named)
     return Tensor.of(plain.resolve_conj().numpy())
-
-
-def _one_zero(torch: Any) -> tuple[Any, ...]:
-    return torch.per_tensor_affine, torch.per_tensor_symmetric

@@ -1,7 +1,7 @@
 """The tree of a file walked once: every place that could hold a network, its masks, or a list of them.
 
-A checkpoint holds dicts within dicts: weights, masks, averages of weights, optimizers. Each dict or list with tensors in
-it is a `Branch`; which of them is read, `choosing` decides by what they hold.
+A checkpoint holds dicts within dicts: weights, masks, averages of weights, optimizers. Each dict or list with tensors
+in it is a `Branch`; which of them is read, `choosing` decides by what they hold.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def _refuse_hidden_masks(source: Source) -> None:
 
 
 def rounded(tensor: Tensor) -> bool:
-    """Whether weights lie on a grid of few levels, as int4 and int8 rounding leaves them (looked at in the first row)."""
+    """Whether weights lie on a grid of few levels, as int4 and int8 rounding leaves them (of its first row)."""
     if not tensor.is_float or tensor.dtype.startswith("float8"):
         return tensor.is_quantised
     block = next(iter(tensor.rows(1)))
