@@ -145,6 +145,23 @@ def through_gram(products, x, y):
 
 
 @nb.njit(cache=True, nogil=True)
+def shifted(products, level, c, y, matrix):
+    """products (n, n) symmetric, y (n,) -> the upper triangle of level I - products + c y y^T in matrix; its trace.
+
+    products [[2, 1], [1, 2]], level 4, c 1, y [1, 1] -> matrix [[3, 0], [..., 3]], trace 6
+    """
+    n = products.shape[0]
+    trace = 0.0
+    for i in range(n):
+        here = c * y[i]
+        for j in range(i + 1, n):
+            matrix[i, j] = here * y[j] - products[i, j]
+        matrix[i, i] = (level - products[i, i]) + here * y[i]
+        trace += matrix[i, i]
+    return trace
+
+
+@nb.njit(cache=True, nogil=True)
 def through_csr(indptr, indices, x, u, y):
     """B (rows, len(u)) of 0 and 1 in CSR, x (rows,) -> y = B (B^T x); u = B^T x on the way.
 

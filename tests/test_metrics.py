@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,7 @@ from topo.errors import TopoError
 from topo.graph import build_graph
 from topo.graph.views import asked
 from topo.masks import MaskSet
-from topo.metrics import Metric, chosen, metrics
+from topo.metrics import chosen, metrics
 from topo.wiring import Wiring
 
 pytestmark = pytest.mark.small
@@ -42,21 +41,6 @@ CASES = [
 ]
 
 
-def name_of_twin(entry: Metric) -> str:
-    return entry.name if entry.scope == "network" else f"layer_{entry.name}"
-
-
-def lacking(entries: Iterable[Metric]) -> list[str]:
-    """What is to be written so that every metric has its twin."""
-    return [
-        f"metric '{entry.name}' of the {entry.scope} has no twin: write "
-        f"`def {name_of_twin(entry)}(net{', name' if entry.scope == 'layer' else ''})` "
-        f"in tests/naive/{entry.function.__module__.rpartition('.')[2]}.py"
-        for entry in entries
-        if naive.twin(name_of_twin(entry)) is None
-    ]
-
-
 def same(value: float, twin: float, group: str = "") -> bool:
     relative, absolute = TOLERANCES.get(group, (1e-9, 1e-12))
     if isinstance(value, int) and isinstance(twin, int):
@@ -75,7 +59,7 @@ def test_every_metric_equals_its_naive_twin(wiring: Wiring, masks: MaskSet, view
     for entry in metrics.values():
         if view == "kernel" and entry.view == "network":
             continue  # seen in the channel view
-        twin = naive.twin(name_of_twin(entry))
+        twin = naive.twin(naive.name_of_twin(entry))
         if twin is None:
             continue  # test_every_metric_has_a_twin says so
         if entry.scope == "network":
@@ -93,13 +77,13 @@ def test_every_metric_equals_its_naive_twin(wiring: Wiring, masks: MaskSet, view
 
 
 def test_every_metric_has_a_twin() -> None:
-    assert lacking(metrics.values()) == []
+    assert naive.lacking(metrics.values()) == []
 
 
 def test_a_metric_without_a_twin_is_named_with_the_file_to_write() -> None:
     given = metrics["layer:four_cycles"]
     new = [replace(given, name="spam", scope="layer"), replace(given, name="spam", scope="network"), given]
-    assert lacking(new) == [
+    assert naive.lacking(new) == [
         "metric 'spam' of the layer has no twin: write `def layer_spam(net, name)` in tests/naive/motifs.py",
         "metric 'spam' of the network has no twin: write `def spam(net)` in tests/naive/motifs.py",
     ]

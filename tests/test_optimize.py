@@ -25,7 +25,7 @@ from topo.masks import MaskSet
 from topo.metrics import metrics
 from topo.networks import find_wiring
 from topo.optimize import methods, solve_layer_npb, solve_layer_rank1, upper_bound, water_fill
-from topo.optimize.interchangeable import Streams
+from topo.optimize.interchangeable import InterchangeableUnits
 from topo.optimize.layers import max_path
 from topo.optimize.problem import Problem
 from topo.wiring import Join, Layer, Wiring
@@ -86,7 +86,7 @@ def dealt(units, open_, taps: int, rng, *, n_m=None, groups: int = 1) -> np.ndar
     return bits.reshape(len(open_), -1, taps).astype(bool)
 
 
-# -- Theorem 2
+# -- one layer of NPB in closed form
 
 
 @pytest.mark.parametrize("kind", [{}, {"n_m": True}, {"caps": True}], ids=["plain", "n_m", "caps"])
@@ -248,7 +248,7 @@ def test_adam_goes_uphill_by_the_rate_at_first() -> None:
     assert scores.tolist() == [pytest.approx([1.1, -1.1])]
 
 
-# -- Theorem 3
+# -- one layer, all others fixed
 
 
 def some_cover(rng: np.random.Generator, groups: int = 1) -> CoverCase | None:
@@ -364,30 +364,45 @@ def test_budgets_that_do_not_exist_are_refused() -> None:
         water_fill([5, 5], 8, costs=[1.0, 10.0], limit=20.0)
 
 
-# -- streams
+# -- pools
 
 
 @pytest.mark.small
-def test_streams_of_toys() -> None:
-    streams = Streams(toys.residual(width=4, blocks=2))
-    assert streams.sizes.tolist() == [3, 4, 4, 4, 4, 5]  # inputs, stem stream, two middles, shortcut stream, classes
-    assert streams.terminal.tolist() == [True, False, False, False, False, True]
-    needs = {index: (rows, int(columns.sum())) for index, (rows, columns) in streams.needs.items()}
+def test_pools_of_toys() -> None:
+    pools = InterchangeableUnits(toys.residual(width=4, blocks=2))
+    assert pools.sizes.tolist() == [3, 4, 4, 4, 4, 5]  # inputs, stem stream, two middles, shortcut stream, classes
+    assert pools.terminal.tolist() == [True, False, False, False, False, True]
+    needs = {index: (rows, int(columns.sum())) for index, (rows, columns) in pools.needs.items()}
     # second convolutions of identity blocks need not make what the skip brings; shortcuts need not read all
     assert needs == {0: (True, 4), 1: (True, 4), 2: (True, 0), 4: (True, 4), 5: (True, 4), 6: (False, 0), 8: (True, 5)}
 
 
-def test_streams_of_networks() -> None:
+def test_pools_of_networks() -> None:
     """A residual stage is one stream; a depthwise convolution ties its input to its output."""
-    assert Streams(find_wiring("resnet20")).sizes.tolist() == [3, 16, 16, 16, 16, 32, 32, 32, 32, 64, 64, 64, 64, 10]
+    assert InterchangeableUnits(find_wiring("resnet20")).sizes.tolist() == [
+        3,
+        16,
+        16,
+        16,
+        16,
+        32,
+        32,
+        32,
+        32,
+        64,
+        64,
+        64,
+        64,
+        10,
+    ]
     mobile = find_wiring("mobilenetv2")
-    streams = Streams(mobile)
+    pools = InterchangeableUnits(mobile)
     layer = next(layer for layer in mobile.layers if layer.groups > 1)
     made = np.arange(layer.start, layer.stop)
-    assert (streams.strand[layer.reads] == streams.strand[made]).all()
+    assert (pools.tie[layer.reads] == pools.tie[made]).all()
 
 
-# -- Theorem 5 and the balance law
+# -- the bound on paths and the balance law
 
 
 def some_masks(wiring, rng: np.random.Generator) -> MaskSet:
@@ -457,7 +472,7 @@ def test_bounds_of_networks() -> None:
     assert not bottleneck.certified and "three layers" in str(bottleneck.note)
 
 
-# -- G1 on networks small enough to enumerate
+# -- the most paths on networks small enough to enumerate
 
 
 def test_paths_mode_against_every_mask_of_small_chains() -> None:
@@ -500,7 +515,7 @@ def test_the_network_at_large_counts_paths_of_cores() -> None:
 @pytest.mark.small
 @pytest.mark.parametrize("seed", range(12))
 def test_no_exchange_of_a_core_unit_is_left_that_helps(seed: int) -> None:
-    """Chains of five streams: a unit less of a core and one more of another gives no more paths, or costs too much."""
+    """Chains of five pools: a unit less of a core and one more of another gives no more paths, or costs too much."""
     rng = np.random.default_rng(seed)
     n = 4
     one, flags = np.ones(n), np.ones(n, bool)

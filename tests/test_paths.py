@@ -264,7 +264,7 @@ def test_large_layers_stand_alone_in_runs_and_change_nothing(monkeypatch: pytest
     whole = build_graph(masks, wiring)
     assert len(whole.runs) == 1
     for limit in (0, 5, 6):
-        monkeypatch.setattr("topo.graph._COPIED", limit)
+        monkeypatch.setattr("topo.graph.graph._COPIED", limit)
         split = build_graph(masks, wiring, threads=2)
         assert [run[:2] for run in split.runs] != [run[:2] for run in whole.runs]
         assert sum(last - first for first, last, _ in split.runs) == len(wiring.steps)

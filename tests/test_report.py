@@ -10,6 +10,7 @@ import pytest
 
 from topo.errors import TopoError
 from topo.report import Report, Row, Value, note_lines, reports_to_csv, reports_to_json
+from topo.report.holm import holm
 from topo.report.numerals import decimal, shown
 
 HUGE = 10**5000 + 7
@@ -208,37 +209,62 @@ def test_views_that_differ_from_the_reports():
     assert json.loads(report.to_json())["reports"][0]["views"] == dict(report.views)
 
 
-def _entry(null, metric, z, observed=2, mean=1.0, std=0.5, layer=None):
-    numbers = {"observed": observed, "mean": mean, "std": std, "z": z, "p": 0.5}
-    return {"null": null, "samples": 9, "metric": metric, "layer": layer, **numbers}
+def _entry(null, metric, p, z=0.0, observed=2, mean=1.0, std=0.5, layer=None, samples=50):
+    numbers = {"observed": observed, "mean": mean, "std": std, "z": z, "p": p}
+    return {"null": null, "samples": samples, "metric": metric, "layer": layer, **numbers}
+
+
+@pytest.mark.small
+def test_few_samples_do_not_tell_noise():
+    """The least p of n samples is 2 / (n + 1): 39 of them explain nothing, unless every one is the same."""
+    entries = [
+        _entry("first", "density", 0.05, samples=39),
+        _entry("first", "kept", 1, math.nan, 2, 2.0, 0.0, samples=39),
+        _entry("second", "density", 1.0, samples=50),
+    ]
+    report = Report("m", None, None, "channel", {"a": (1, 2)}, [], nulls=entries)
+    assert report.first_rungs == {"kept": "first"}
+    assert "too few samples to tell noise (p below 0.05 takes 40): density" in report.rung_lines()
+
+
+@pytest.mark.small
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == [] and holm([0.7, 0.8]) == [1.0, 1.0]
+    assert math.isnan(holm([math.nan, 0.5])[0]) and holm([math.nan, 0.5])[1] == 0.5
 
 
 @pytest.mark.small
 def test_the_first_null_model_within_noise():
     entries = [
-        _entry("first", "density", 2.0),
-        _entry("first", "kept", math.nan, 2, 2.0, 0.0),
-        _entry("first", "gap", math.nan, 2, 1.0, 0.0),
-        _entry("first", "dash", math.nan, 2, 1.0, math.nan),
-        _entry("first", "density", 0.0, layer="fc.weight"),
-        _entry("second", "density", -1.9),
-        _entry("second", "kept", 5.0),
-        _entry("second", "gap", -7.0),
-        _entry("third", "density", 9.0),
+        _entry("first", "density", 0.04, 3.0),
+        _entry("first", "kept", 1, math.nan, 2, 2.0, 0.0),
+        _entry("first", "gap", 0.04, math.nan, 2, 1.0, 0.0),
+        _entry("first", "dash", math.nan, math.nan, 2, 1.0, math.nan),
+        _entry("first", "density", 1.0, layer="fc.weight"),
+        _entry("second", "density", 0.3, -1.9),
+        _entry("second", "kept", 0.02, 5.0),
+        _entry("second", "gap", 0.04, -7.0),
+        _entry("third", "density", 0.02, 9.0),
     ]
     rows = [Row("m", "density", None, "channel", 2, "fraction")]
     report = Report("m", None, None, "channel", {"fc.weight": (1, 2)}, rows, nulls=entries)
     assert report.first_rungs == {"density": "second", "kept": "first", "gap": None}
+    tested = "7 numbers were tested: by chance some 0 have p < 0.05"
     assert report.rung_lines() == [
-        "first within noise (|z| < 2) at first: kept",
-        "first within noise (|z| < 2) at second: density",
-        "beyond noise of every null model: gap",
+        "first within noise (p >= 0.05) at first: kept",
+        "first within noise (p >= 0.05) at second: density (|z| 1.9)",
+        "beyond noise of every null model (p < 0.05): gap",
+        tested,
     ]
-    assert report.rung_lines({"gap"}) == ["beyond noise of every null model: gap"]
+    assert report.rung_lines({"gap"}) == ["beyond noise of every null model (p < 0.05): gap", tested]
     header, lines = report.tables()[1]
     assert header[:3] == ["null", "samples", "metric"]
     assert [line[2] for line in lines] == ["density", "gap", "dash", "density", "kept", "gap", "density"]
     assert [entry["metric"] for entry in report.only("density").nulls] == ["density"] * 4
+    adjusted = report.with_holm()
+    assert adjusted.tables()[1][0][-1] == "p_holm" and len(adjusted.tables()[1][1][0]) == len(adjusted.tables()[1][0])
+    assert adjusted.nulls[0]["p_holm"] == pytest.approx(0.04 * 6)  # the third smallest of eight
     document = json.loads(report.to_json())["reports"][0]["nulls"]
     assert document[1] == {**entries[1], "z": None} and document[0] == entries[0]
 

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.parametrizations import weight_norm
 
 import topo
 from topo.data import Dataset, load
@@ -24,7 +23,6 @@ from topo.errors import TopoError, TrainingError, WiringError
 from topo.masks import MaskSet
 from topo.networks import build
 from topo.pruners import prune
-from topo.torch_prune import FromMask
 from topo.train import Recipe, recipes
 from topo.train.feed import Feed, Plan
 from topo.train.folder import Folder
@@ -258,13 +256,6 @@ def test_masks_on_the_model_give_way_to_masks_that_are_given_if_they_fit():
     assert applied_masks(model) == MLP_MASKS
     other = random_masks(MLP_MASKS.shapes, seed=5)
     assert topo.train(model, "digits", epochs=1, masks=other).masks == other == applied_masks(model)
-    for make in (lambda m: FromMask.apply(m.fc1, "weight", MLP_MASKS["fc1.weight"]), lambda m: weight_norm(m.fc1)):
-        computed = topo.models.build("mlp:64-32-10")
-        make(computed)
-        with pytest.raises(WiringError, match=r"'fc1.weight' is computed by a parametrization"):
-            topo.train(computed, "digits", epochs=1, masks=MLP_MASKS)
-    with pytest.raises(WiringError, match=r"'fc1.weight' is computed by a parametrization"):
-        topo.imp(model, "digits", density=0.5)
 
 
 def test_the_loop_equals_a_plain_one_with_parametrized_masks():

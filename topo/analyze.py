@@ -23,14 +23,13 @@ from topo.masks import MaskSet, as_mask_set
 from topo.metrics import Metric, chosen
 from topo.networks import find_wiring
 from topo.report import Number, Report, Row, Value, few
-from topo.report.numerals import finite
 from topo.wiring import Wiring, chain
 
 if TYPE_CHECKING:
     from torch import nn
 
 # How well another number is known: it is no property of the masks, and has no place in a null model.
-_CERTIFICATES = frozenset({"sigma_error"})
+_CERTIFICATES = frozenset({"sigma_error", "sigma_proved"})
 
 Progress = Callable[[int, int, str], Any]
 
@@ -67,6 +66,11 @@ def analyze(
     from them, see `topo.nulls`. rng: draws the samples; they are the same on any number of threads, and those of one
     null model whatever others are asked for.
 
+    >>> masks = topo.MaskSet({"a": np.array([[1, 1], [1, 0]]), "b": np.array([[1, 1]])})
+    >>> report = topo.analyze(masks, topo.chain(masks), metrics="paths")
+    >>> report.network["effective_paths"], [layer["kept"] for layer in report.layers]
+    (3, [3, 2])
+
     Raises TopoError for an unknown metric, view or null model, and for a null model that needs a wiring that is not
     there; WiringError naming the first layer at which masks and wiring differ.
     """
@@ -102,6 +106,8 @@ def analyze(
         return [row.value for row in _rows(drawn, entries, unwired, name, None)]
 
     samples = _samples(masks, wiring, wanted, rng, numbers, threads, progress) if wanted else {}
+    for null in wanted:
+        notes += ladder.nulls[null].remarks(masks, wiring)
     scores, undefined = _scores(rows, samples)
     return Report(
         mask=name,
@@ -179,7 +185,7 @@ def _scores(
 ) -> tuple[list[dict[str, Any]], list[dict[str, str | None]]]:
     """The rows against the samples, and notes on what is undefined.
 
-    A number that is finite neither in the masks nor in any sample has no entry, nor has the error of another number.
+    What is a number neither in the masks nor in any sample has no entry, nor has the error of another number.
     """
     scores: list[dict[str, Any]] = []
     notes: list[dict[str, str | None]] = []
@@ -188,7 +194,7 @@ def _scores(
             if row.metric in _CERTIFICATES:
                 continue
             found = asdict(ladder.score(row.value, [numbers[place] for numbers in drawn]))
-            if not found["samples"] and not finite(row.value):
+            if not found["samples"] and row.value != row.value:
                 continue
             note = found.pop("note")
             about = {"metric": row.metric, "layer": row.layer}

@@ -25,6 +25,10 @@ class TraceWarning(UserWarning):
     """The wiring was found by a conservative assumption, named in the message."""
 
 
+class PluginWarning(UserWarning):
+    """Another package offers a metric, a format or the like that cannot be loaded."""
+
+
 class DataError(TopoError):
     """Images or labels that are none, or a folder that holds no data set."""
 

@@ -39,6 +39,11 @@ def read_masks(
     >>> read_masks(state)["fc.weight"].tolist()
     [[True, False], [False, True]]
 
+    >>> np.savez("pruned.npz", **{"fc.weight": np.array([[0.5, 0, -2]])})
+    >>> masks = topo.read_masks("pruned.npz")
+    >>> masks["fc.weight"].tolist(), masks.density
+    ([[True, False, True]], 0.6666666666666666)
+
     Raises FormatError, MaskError or WiringError, each with one line that names the file or the layer.
     """
     wiring = None
@@ -71,6 +76,10 @@ def _rule(topk: float | None, threshold: float | None) -> dict[str, float]:
 def read_weights(path: str | Path, masks: MaskSet, model: Any = None) -> dict[str, np.ndarray]:
     """The weights of the masked parameters in a checkpoint, for `analyze(..., weights=...)`: parameter -> float array.
 
+    >>> np.savez("pruned.npz", **{"fc.weight": np.array([[0.5, 0, -2]])})
+    >>> topo.read_weights("pruned.npz", topo.read_masks("pruned.npz"))
+    {'fc.weight': array([[ 0.5,  0. , -2. ]])}
+
     Raises FormatError, one line that names the file, if a mask has no weights of its shape there.
     """
     wiring = None
@@ -82,5 +91,11 @@ def read_weights(path: str | Path, masks: MaskSet, model: Any = None) -> dict[st
 
 
 def write_masks(masks: MaskSet, path: str | Path) -> None:
-    """Write masks and their provenance, as `.safetensors` (the project's own format) or `.npz`."""
+    """Write masks and their provenance, as `.safetensors` (the project's own format) or `.npz`.
+
+    >>> masks = topo.generate("erk", "mlp:3-2-1", density=0.5)
+    >>> topo.write_masks(masks, "mask.safetensors")
+    >>> topo.read_masks("mask.safetensors") == masks
+    True
+    """
     formats.write(masks, path)

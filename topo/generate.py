@@ -169,6 +169,8 @@ def _generated(entry: Generator, wiring: Wiring, given: Given, options: Given, r
         _refuse(entry, given, "source", "it starts from shapes and a budget")
         if entry.fixed:
             _refuse(entry, given, "quota", "it has its own")
+        if entry.exact == "total":
+            _refuse(entry, given, "budgets", "it keeps a total and leaves the layers to chance")
         start = wanted = _wanted(wiring, given, entry.quota)
     masks = entry(wiring, start, **run, **record)
     if not (entry.rewires or entry.fixed or "budgets" in given):

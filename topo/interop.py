@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from topo.errors import MaskError, TopoError, WiringError
-from topo.graph import Block, LayeredGraph, build_graph, paths, views
+from topo.graph import Block, LayeredGraph, WiredGraph, build_graph, paths, views
 from topo.masks import MaskSet, as_mask_set
 from topo.wiring import Join
 
@@ -38,6 +38,10 @@ def to_scipy(graph: LayeredGraph | MaskSet, layer: str) -> scipy.sparse.csr_arra
 
     graph: of `topo.build_graph`; masks will do, each convolution in one group. Columns are input channels, in the
     kernel view (input channel, kernel position) pairs; groups of a convolution are blocks on the diagonal.
+
+    >>> masks = topo.MaskSet({"fc": np.array([[1, 1], [1, 0]])})
+    >>> topo.to_scipy(masks, "fc").toarray().tolist()
+    [[1, 1], [1, 0]]
 
     Raises TopoError for a layer that the graph does not hold, and for an embedding without a mask.
     """
@@ -72,6 +76,11 @@ def to_networkx(
     layer: the name of one, in its layer view: nodes ("in", i) and ("out", j) with `bipartite` 0 and 1. No wiring is
     needed.
 
+    >>> masks = topo.MaskSet({"a": np.array([[1, 1], [1, 0]]), "b": np.array([[1, 1]])})
+    >>> graph = topo.to_networkx(topo.build_graph(masks, topo.chain(masks)))
+    >>> sorted(graph.edges), graph.edges[0, 2]
+    ([(0, 2), (0, 3), (1, 2), (2, 4), (3, 4)], {'layer': 'a', 'multiplicity': 1})
+
     Raises TopoError for an unknown layer or level, for more than max_edges edges (None is no limit), and for a network
     without wiring.
     """
@@ -80,7 +89,7 @@ def to_networkx(
         raise TopoError(f"level is '{level}'; it is one of {', '.join(LEVELS)}")
     if layer is not None:
         return _bipartite(graph, layer, math.inf if max_edges is None else max_edges)
-    if graph.wiring is None:
+    if not isinstance(graph, WiredGraph):
         raise WiringError("a graph of the network needs its wiring: give build_graph a model or topo.chain(masks)")
     if level == "layer":
         return _of_layers(graph)
@@ -95,6 +104,12 @@ def from_networkx(graph: networkx.Graph, names: Sequence[str] | None = None) -> 
     which the graph holds them. An edge joins neighbouring layers; directed ones lead on. names: of the parameters, one
     fewer than layers of nodes; by default those that `to_networkx` wrote down, else fc1.weight, fc2.weight, ... A layer
     that was a convolution comes back as the matrix of its view.
+
+    >>> import networkx as nx
+    >>> graph = nx.DiGraph([("x", "y"), ("y", "z")])
+    >>> nx.set_node_attributes(graph, {"x": 0, "y": 1, "z": 2}, "subset")
+    >>> topo.from_networkx(graph).shapes
+    {'fc1.weight': (1, 1), 'fc2.weight': (1, 1)}
 
     Raises MaskError for nodes without a layer, edges that join no neighbours, and edges of several weights.
     """
@@ -162,10 +177,9 @@ def _bipartite(graph: LayeredGraph, layer: str, max_edges: float) -> networkx.Gr
     return made
 
 
-def _of_units(graph: LayeredGraph, max_edges: float) -> networkx.DiGraph:
+def _of_units(graph: WiredGraph, max_edges: float) -> networkx.DiGraph:
     import networkx as nx
 
-    assert graph.wiring is not None
     _check(sum(_joined(block) for _, block in graph.uses), max_edges)
     live = paths.live(graph)
     found = [(step, *_edges_of(step, live.forward)) for step in graph.steps]
@@ -188,10 +202,9 @@ def _of_units(graph: LayeredGraph, max_edges: float) -> networkx.DiGraph:
     return made
 
 
-def _of_layers(graph: LayeredGraph) -> networkx.DiGraph:
+def _of_layers(graph: WiredGraph) -> networkx.DiGraph:
     import networkx as nx
 
-    assert graph.wiring is not None
     made = nx.DiGraph(layers=list(graph.wiring.names), view=graph.view)
     maker = np.full(graph.wiring.n_units, -1)
     for subset, kind, layer, units in _groups(graph):
@@ -199,17 +212,15 @@ def _of_layers(graph: LayeredGraph) -> networkx.DiGraph:
         maker[units] = subset
     for subset, step in enumerate(graph.steps, 1):
         if isinstance(step, Block) and not step.source:
-            assert step.layer is not None
-            made.nodes[subset].update(params=step.layer.used, kept=step.kept)
+            made.nodes[subset].update(params=step.use.used, kept=step.kept)
         reads = np.unique(np.concatenate(step.operands) if isinstance(step, Join) else step.reads)
         before, read = np.unique(maker[reads[reads >= 0]], return_counts=True)
         made.add_edges_from((a, subset, {"units": n}) for a, n in zip(before.tolist(), read.tolist()))
     return made
 
 
-def _groups(graph: LayeredGraph) -> Iterator[tuple[int, str, str | None, list[int]]]:
+def _groups(graph: WiredGraph) -> Iterator[tuple[int, str, str | None, list[int]]]:
     """(subset, kind, layer, units) of the inputs and of each step."""
-    assert graph.wiring is not None
     yield 0, "input", None, graph.wiring.inputs.tolist()
     for subset, (step, wired) in enumerate(zip(graph.steps, graph.wiring.steps), 1):
         kind, layer = (step.kind, None) if isinstance(step, Join) else ("layer", step.name)
@@ -226,9 +237,8 @@ def _edges_of(step: Block | Join, live: np.ndarray) -> tuple[np.ndarray, np.ndar
     elif step.source:
         return (np.zeros(0, np.int64),) * 3
     else:
-        assert step.layer is not None
         rows, columns, multiplicities = step.edges.pairs()
-        sources, targets = step.edges.reads[columns], rows + step.layer.start
+        sources, targets = step.edges.reads[columns], rows + step.use.start
     known = sources >= 0
     pairs, places = np.unique(targets[known].astype(np.int64) << 32 | sources[known], return_inverse=True)
     return pairs & 0xFFFFFFFF, pairs >> 32, np.bincount(places, multiplicities[known]).astype(np.int64)

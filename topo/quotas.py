@@ -19,18 +19,29 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from numbers import Integral, Real
 from typing import Any
 
+from topo._support.doors import called, check_function
 from topo._support.registry import Registry
 from topo.errors import TopoError
 
 Shapes = Mapping[str, Sequence[int]]
 Number = Fraction | int
 
-quotas = Registry("quota")
+quotas = Registry("quota", group="topo.quotas")
+
+
+def quota(function: Callable[..., list[Fraction]]) -> Callable[..., list[Fraction]]:
+    """Decorator: register a function (shapes, total, *, options) that gives the share of each layer, in their order.
+
+    Shares are numbers from 0 to the layer's size that sum to the total. TopoError for a function that cannot be called
+    so, or says nothing of itself.
+    """
+    check_function(f"quota '{getattr(function, '__name__', function)}'", function, "shapes, total")
+    return quotas.add()(function)
 
 
 def budgets(
@@ -117,8 +128,17 @@ def _shares(quota: str, shapes: Shapes, total: Number | None, options: Mapping[s
             raise TopoError(f"quota '{quota}' has no option '{name}'; {takes}")
     if total is None and budget.default is inspect.Parameter.empty:
         raise TopoError(f"quota '{quota}' needs a budget: give one of density, sparsity and total")
-    _sizes(shapes)
-    return rule(shapes, total, **options)
+    sizes = _sizes(shapes)
+    shares = called(f"quota '{quota}'", "", rule, shapes, total, **options)
+    if not isinstance(shares, Sequence) or len(shares) != len(sizes):
+        raise TopoError(f"quota '{quota}' gives {shares!r:.60}; it gives a list of {len(sizes)} shares")
+    for share, (name, size) in zip(shares, sizes.items()):
+        if isinstance(share, bool) or not isinstance(share, int | Fraction | float) or not 0 <= share <= size:
+            raise TopoError(f"quota '{quota}' gives {share!r:.40} for '{name}'; a share is a number from 0 to {size}")
+    exact = [Fraction(share) for share in shares]
+    if total is not None and round(sum(exact)) != round(total):
+        raise TopoError(f"quota '{quota}' shares out {_text(sum(exact))} parameters; the budget is {_text(total)}")
+    return exact
 
 
 def _integers(shares: list[Fraction]) -> list[int]:
@@ -157,27 +177,27 @@ def _text(total: Number) -> str:
     return f"{float(total):.12g}"
 
 
-@quotas.add()
+@quota
 def uniform(shapes: Shapes, total: Number) -> list[Fraction]:
     """The same density in every layer."""
     sizes = list(_sizes(shapes).values())
     return _capped(sizes, sizes, total)
 
 
-@quotas.add()
+@quota
 def er(shapes: Shapes, total: Number) -> list[Fraction]:
     """Erdos-Renyi: density proportional to (out + in) / (out in), capped at 1; a kernel's sides do not count."""
     weights = [(shape[0] + shape[1]) * math.prod(map(int, shape[2:])) for shape in shapes.values()]
     return _capped(weights, list(_sizes(shapes).values()), total)
 
 
-@quotas.add()
+@quota
 def erk(shapes: Shapes, total: Number) -> list[Fraction]:
     """Erdos-Renyi-Kernel: density proportional to the sum of the shape over its product, capped at 1."""
     return _capped([sum(map(int, shape)) for shape in shapes.values()], list(_sizes(shapes).values()), total)
 
 
-@quotas.add()
+@quota
 def erk_plus(shapes: Shapes, total: Number) -> list[Fraction]:
     """ERK with the last layer dense, for networks with many classes; impossible if the budget is smaller than it."""
     *others, last = shapes
@@ -189,7 +209,7 @@ def erk_plus(shapes: Shapes, total: Number) -> list[Fraction]:
     return [*(erk({name: shapes[name] for name in others}, total - size) if others else []), Fraction(size)]
 
 
-@quotas.add()
+@quota
 def igq(shapes: Shapes, total: Number) -> list[Fraction]:
     """Ideal gas quota: density 1 / (F N_l + 1); in very sparse networks all layers keep nearly the same number.
 
@@ -207,7 +227,7 @@ def igq(shapes: Shapes, total: Number) -> list[Fraction]:
     return [Fraction(size / (high * size + 1)) for size in sizes]
 
 
-@quotas.add()
+@quota
 def given(
     shapes: Shapes,
     total: Number | None = None,

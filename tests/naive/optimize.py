@@ -170,7 +170,7 @@ def by_enumeration(case: LayerCase) -> Fraction:
 
 @dataclass(frozen=True)
 class CoverCase:
-    """One instance of Theorem 3; groups of equal size, F (inputs,), B (outputs,)."""
+    """One instance of "all other layers fixed" (docs/theory.md); groups of equal size, F (inputs,), B (outputs,)."""
 
     ahead: np.ndarray
     behind: np.ndarray
@@ -182,7 +182,7 @@ class CoverCase:
 
 
 def best_cover(cases: list[CoverCase]) -> np.ndarray:
-    """Optimal values of Theorem 3's problem, many instances as one block-diagonal linear program."""
+    """Optimal values of that problem, many instances as one block-diagonal linear program."""
     costs, less, less_than, equal, bounds = [], [], [], [], []
     for case in cases:
         f, g = np.asarray(case.ahead), np.asarray(case.behind)

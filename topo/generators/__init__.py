@@ -10,17 +10,19 @@ random (`topo.generators.channels`), unless the method says otherwise.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from topo._support.doors import called, check_flags, check_function, check_text, check_word
 from topo._support.registry import Registry
 from topo._support.seeds import as_rng, own_rng
 from topo.errors import TopoError
 from topo.masks import BitRows, MaskSet
+from topo.quotas import quotas
 from topo.wiring import Layer, Wiring
 
 generators = Registry("generator", __name__)
@@ -29,6 +31,7 @@ Budgets = Mapping[str, int]
 Drawn = Iterator[tuple[str, BitRows]]
 Progress = Callable[[int, int, str], None]
 
+EXACT = ("layers", "total", "no")
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -95,11 +98,40 @@ class Generator:
         """
         made: dict[str, BitRows] = {}
         draws = own_rng(rng) if self.rewires else as_rng(rng)
-        for name, rows in self.function(wiring, start, draws, **self.read(options)):
+        plugin = f"generator '{self.name}'"
+        drawn = called(plugin, "", self.function, wiring, start, draws, **self.read(options))
+        for name, rows in checked_rows(plugin, wiring, start, drawn):
             made[name] = rows
             if progress is not None:
                 progress(len(made), len(start), name)
         return MaskSet(made)
+
+
+def checked_rows(plugin: str, wiring: Wiring, names: Collection[str], drawn: Any) -> Drawn:
+    """What a generator or a null model yields, layer by layer, if it is bit rows (or bool arrays) of each of `names`.
+
+    TopoError, naming the plugin and the layer, for other layers, layers left out, other shapes and other things.
+    """
+    left = dict.fromkeys(names)
+    pairs = called(plugin, "", iter, drawn)
+    while (pair := called(plugin, "", next, pairs, None)) is not None:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise TopoError(f"{plugin} yields {type(pair).__name__}; it yields pairs (name, bit rows)")
+        name, rows = pair
+        if name not in left:
+            raise TopoError(f"{plugin} yields layer {name!r:.60}, which was not asked for, or came before")
+        if isinstance(rows, np.ndarray) and rows.dtype == np.bool_:
+            rows = BitRows.of_mask(rows)
+        if not isinstance(rows, BitRows):
+            raise TopoError(f"{plugin} yields {type(rows).__name__} for '{name}'; it yields bit rows or a bool array")
+        if tuple(rows.shape) != tuple(wiring.shapes[name]):
+            raise TopoError(
+                f"{plugin} yields shape {tuple(rows.shape)} for '{name}', whose shape is {wiring.shapes[name]}"
+            )
+        del left[name]
+        yield name, rows
+    if left:
+        raise TopoError(f"{plugin} yields nothing for {', '.join(map(repr, list(left)[:4]))}")
 
 
 def _value(method: str, name: str, given: Any, default: Any) -> Any:
@@ -124,10 +156,21 @@ def generator(
     keeps: str = "",
     rewires: bool = False,
 ) -> Callable[[Callable[..., Drawn]], Callable[..., Drawn]]:
-    """Decorator: register a function (wiring, budgets or masks, rng, *, options) that yields (name, bit rows)."""
+    """Decorator: register a function (wiring, budgets or masks, rng, *, options) that yields (name, bit rows).
+
+    Arguments as in `Generator`. Raises TopoError for words that it does not know and for other functions.
+    """
 
     def enter(function: Callable[..., Drawn]) -> Callable[..., Drawn]:
-        name = function.__name__
+        name = str(getattr(function, "__name__", function))
+        plugin = f"generator '{name}'"
+        check_text(plugin, source=source)
+        check_word(plugin, "quota", quota, quotas)
+        check_word(plugin, "exact", exact, EXACT)
+        check_flags(plugin, fixed=fixed, rewires=rewires)
+        check_function(plugin, function, "wiring, masks, rng" if rewires else "wiring, budgets, rng")
+        if exact == "no":
+            check_text(plugin, keeps=keeps)
         generators.add(name)(Generator(function, name, source, quota, fixed, exact, keeps, rewires))
         return function
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -24,9 +24,10 @@ _COPIED = 1 << 14  # layers of up to so many words are copied together
 class Block:
     """One use of one layer: its bit rows (a row per output unit) and the units that it joins.
 
-    layer: None for a graph without wiring. masked: False where the mask set has no mask for this layer and all weights
-    count as kept; such a block takes part in paths but not in parameter counts. source: an embedding that is not
-    masked, whose outputs are where paths start. view, layer_view: how it is seen in the network, and by itself.
+    layer: None for a graph without wiring (`use` is for those that have it). masked: False where the mask set has no
+    mask for this layer and all weights count as kept; such a block takes part in paths but not in parameter counts.
+    source: an embedding that is not masked, whose outputs are where paths start. view, layer_view: how it is seen in
+    the network, and by itself.
     """
 
     name: str
@@ -46,6 +47,13 @@ class Block:
     def size(self) -> int:
         """Number of parameters, kept or not."""
         return self.rows.size
+
+    @property
+    def use(self) -> Layer:
+        """The layer, of a graph that has a wiring; WiringError in one that has none."""
+        if self.layer is None:
+            raise WiringError(f"who feeds '{self.name}' is not known: the graph has no wiring")
+        return self.layer
 
     @property
     def groups(self) -> int:
@@ -125,6 +133,18 @@ class LayeredGraph:
     memo: dict[Callable[..., Any], Any] = field(default_factory=dict, repr=False)
 
     @cached_property
+    def masked_blocks(self) -> tuple[Block, ...]:
+        """The blocks that have a mask, in network order."""
+        return tuple(block for block in self.blocks if block.masked)
+
+
+@dataclass(frozen=True, eq=False)
+class WiredGraph(LayeredGraph):
+    """A graph whose masks lie on a wiring: what paths, reach and nodes are counted on."""
+
+    wiring: Wiring
+
+    @cached_property
     def uses(self) -> tuple[tuple[int, Block], ...]:
         """(step, block) of each use of a layer, sources left out."""
         return tuple((i, step) for i, step in enumerate(self.steps) if isinstance(step, Block) and not step.source)
@@ -132,7 +152,6 @@ class LayeredGraph:
     @cached_property
     def table(self) -> np.ndarray:
         """The wiring's table of steps (topo.wiring.table.Table), with the sources of this graph."""
-        assert self.wiring is not None
         sources = [index for index, step in enumerate(self.steps) if isinstance(step, Block) and step.source]
         return self.wiring.table.with_sources(sources)
 
@@ -145,7 +164,6 @@ class LayeredGraph:
         """
         found, first = [], 0
         small: list[np.ndarray] = []
-        assert self.wiring is not None
         sizes = self.wiring.table.sizes
         for index, block in self.uses:
             words = block.rows.words
@@ -164,12 +182,25 @@ class LayeredGraph:
             found.append((first, len(self.steps), _joined(small)))
         return tuple(found)
 
-    @cached_property
-    def masked_blocks(self) -> tuple[Block, ...]:
-        """The blocks that have a mask, in network order."""
-        return tuple(block for block in self.blocks if block.masked)
 
-
+@overload
+def build_graph(
+    masks: MaskSet,
+    wiring: Wiring,
+    view: str | None = None,
+    *,
+    weights: Mapping[str, Any] | None = None,
+    threads: int | None = 1,
+) -> WiredGraph: ...
+@overload
+def build_graph(
+    masks: MaskSet,
+    wiring: Wiring | None = None,
+    view: str | None = None,
+    *,
+    weights: Mapping[str, Any] | None = None,
+    threads: int | None = 1,
+) -> LayeredGraph: ...
 def build_graph(
     masks: MaskSet,
     wiring: Wiring | None = None,
@@ -183,6 +214,12 @@ def build_graph(
     Layers of the wiring without a mask count as dense, embeddings without a mask as sources. Without a wiring the graph
     holds single layers only. view: see `topo.graph.views`; None is channel for the network and kernel for single
     layers.
+
+    >>> masks = topo.MaskSet({"a": np.array([[1, 1], [1, 0]]), "b": np.array([[1, 1]])})
+    >>> graph = topo.build_graph(masks, topo.chain(masks))
+    >>> [(block.name, block.kept, block.size) for block in graph.blocks]
+    [('a', 3, 4), ('b', 2, 2)]
+
     Raises WiringError, naming the first layer that differs with both shapes, if they do not fit; TopoError for an
     unknown view and for weights that do not have the shape of their mask.
     """
@@ -213,7 +250,7 @@ def build_graph(
             steps.append(entire if part is entire.rows else replace(entire, rows=part))
         else:
             steps.append(step)
-    return LayeredGraph(masks, wiring, network_view, layer_view, tuple(whole.values()), tuple(steps), arrays, threads)
+    return WiredGraph(masks, wiring, network_view, layer_view, tuple(whole.values()), tuple(steps), arrays, threads)
 
 
 def used_bits(rows: BitRows, layer: Layer) -> BitRows:

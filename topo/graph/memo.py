@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 from topo.graph.graph import LayeredGraph
 
+_Graph = TypeVar("_Graph", bound=LayeredGraph)
+_Found = TypeVar("_Found")
 
-def shared(function: Callable[[LayeredGraph], Any]) -> Callable[[LayeredGraph], Any]:
+
+def shared(function: Callable[[_Graph], _Found]) -> Callable[[_Graph], _Found]:
     """Decorator: compute a function of the graph once per graph."""
 
     @functools.wraps(function)
-    def remembered(graph: LayeredGraph) -> Any:
+    def remembered(graph: _Graph) -> _Found:
         if function not in graph.memo:
             graph.memo[function] = function(graph)
         return graph.memo[function]

@@ -17,7 +17,7 @@ import numpy as np
 from topo._support import threads
 from topo.errors import TopoError
 from topo.graph.arithmetic import Limbs, Scaled
-from topo.graph.graph import Block, LayeredGraph
+from topo.graph.graph import Block, WiredGraph
 from topo.graph.memo import shared
 from topo.wiring import CONSTANT, Join, Wiring
 from topo.wiring.table import Groups
@@ -43,7 +43,7 @@ class Live:
 
 
 @shared
-def live(graph: LayeredGraph) -> Live:
+def live(graph: WiredGraph) -> Live:
     """Reachability of every unit of a wired graph."""
     from topo.kernels.reach import reach_backward, reach_forward
 
@@ -60,8 +60,7 @@ def live(graph: LayeredGraph) -> Live:
 
 def _made(step: Block | Join) -> slice:
     if isinstance(step, Block):
-        assert step.layer is not None
-        return slice(step.layer.start, step.layer.stop)
+        return slice(step.use.start, step.use.stop)
     return slice(step.start, step.stop)
 
 
@@ -77,11 +76,10 @@ class Effective:
 
 
 @shared
-def effective_by_step(graph: LayeredGraph) -> Effective:
+def effective_by_step(graph: WiredGraph) -> Effective:
     """What is effective in each use of a layer."""
     from topo.kernels.reach import effective
 
-    assert graph.wiring is not None
     table, reads, state = graph.table, graph.wiring.table.reads, live(graph)
     read = np.zeros(len(graph.steps), np.int64)
 
@@ -106,7 +104,7 @@ def effective_by_step(graph: LayeredGraph) -> Effective:
 
 
 @shared
-def effective_words(graph: LayeredGraph) -> dict[str, np.ndarray]:
+def effective_words(graph: WiredGraph) -> dict[str, np.ndarray]:
     """Parameter -> bit rows of its effective weights. A parameter that is used twice is effective if either use is."""
     words: dict[str, np.ndarray] = {}
     for index, mine in effective_by_step(graph).words.items():
@@ -164,7 +162,7 @@ class Walk(Counted):
 
     def __init__(
         self,
-        graph: LayeredGraph,
+        graph: WiredGraph,
         arithmetic: Any,
         routes: str = "value",
         alive: np.ndarray | None = None,
@@ -172,7 +170,6 @@ class Walk(Counted):
     ) -> None:
         if routes not in ROUTES:
             raise TopoError(f"routes is '{routes}'; it is one of {', '.join(ROUTES)}")
-        assert graph.wiring is not None
         # Parts of the graph, not the graph: its memo holds walks, and a cycle would keep all bits until a collection.
         self.steps, self.wiring, self.groups = graph.steps, graph.wiring, graph.wiring.groups
         self.arithmetic, self.routes, self.only = arithmetic, routes, only
@@ -264,8 +261,8 @@ class Swept(Counted):
     Held as the kernels leave them: each way, mantissas and exponents of all units and of all that layers read.
     """
 
-    def __init__(self, graph: LayeredGraph, only: np.ndarray | None = None) -> None:
-        assert graph.wiring is not None and graph.view == "channel"
+    def __init__(self, graph: WiredGraph, only: np.ndarray | None = None) -> None:
+        assert graph.view == "channel"
         self.steps, self.wiring, self.groups = graph.steps, graph.wiring, graph.wiring.groups
         self.arithmetic = Scaled
         self._ahead, self._behind = swept_forward(graph, only), swept_backward(graph, only)
@@ -304,11 +301,10 @@ class Swept(Counted):
 Sweep = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-def swept_forward(graph: LayeredGraph, only: np.ndarray | None = None) -> Sweep:
+def swept_forward(graph: WiredGraph, only: np.ndarray | None = None) -> Sweep:
     """Counts of paths from the inputs: mantissas of all units, exponents of groups, and both of what layers read."""
     from topo.kernels.paths import count_forward
 
-    assert graph.wiring is not None
     units, exponents, passed, passed_exponents = _start(graph, graph.wiring.inputs)
     of_unit, alive, only = graph.wiring.groups.of_unit, _alive(graph), _NONE if only is None else only
     for first, last, words in graph.runs:
@@ -319,11 +315,10 @@ def swept_forward(graph: LayeredGraph, only: np.ndarray | None = None) -> Sweep:
     return units, exponents, passed, passed_exponents
 
 
-def swept_backward(graph: LayeredGraph, only: np.ndarray | None = None) -> Sweep:
+def swept_backward(graph: WiredGraph, only: np.ndarray | None = None) -> Sweep:
     """The same of paths to the outputs, and of what layers give back to each of their inputs."""
     from topo.kernels.paths import count_backward
 
-    assert graph.wiring is not None
     units, exponents, passed, passed_exponents = _start(graph, graph.wiring.outputs)
     of_unit, alive, only = graph.wiring.groups.of_unit, _alive(graph), _NONE if only is None else only
     for first, last, words in reversed(graph.runs):
@@ -334,28 +329,27 @@ def swept_backward(graph: LayeredGraph, only: np.ndarray | None = None) -> Sweep
     return units, exponents, passed, passed_exponents
 
 
-def _start(graph: LayeredGraph, units: np.ndarray) -> Sweep:
+def _start(graph: WiredGraph, units: np.ndarray) -> Sweep:
     """One path at each of these units, none elsewhere."""
     from topo.kernels.paths import begin
 
-    assert graph.wiring is not None
     of_unit, reads, steps = graph.wiring.groups.of_unit, graph.wiring.table.reads, len(graph.steps)
     mantissa, exponent = np.empty(len(of_unit)), np.empty(steps + 1, np.int64)
     begin(units, of_unit, mantissa, exponent)
     return mantissa, exponent, np.empty(len(reads)), np.empty(steps, np.int64)
 
 
-def _alive(graph: LayeredGraph) -> np.ndarray:
+def _alive(graph: WiredGraph) -> np.ndarray:
     """What closes gates: nothing where there are none."""
     return live(graph).forward if _has_products(graph) else _NONE
 
 
-def _has_products(graph: LayeredGraph) -> bool:
+def _has_products(graph: WiredGraph) -> bool:
     return any(isinstance(step, Join) and step.kind != "add" for step in graph.steps)
 
 
 @shared
-def effective_counts(graph: LayeredGraph) -> Counted:
+def effective_counts(graph: WiredGraph) -> Counted:
     """Counts of the paths from inputs to outputs that meet each unit's two sides, in floats: dead ends count 0.
 
     Forward counts of a stream that leads nowhere could be 2**1074 times those that arrive, and drown them in the scale
@@ -365,18 +359,18 @@ def effective_counts(graph: LayeredGraph) -> Counted:
 
 
 @shared
-def counts(graph: LayeredGraph) -> Counted:
+def counts(graph: WiredGraph) -> Counted:
     """Path counts of every unit, forwards and backwards, in floats; see Scaled for the error bound."""
     return _in_floats(graph)
 
 
-def _in_floats(graph: LayeredGraph, only: np.ndarray | None = None) -> Counted:
+def _in_floats(graph: WiredGraph, only: np.ndarray | None = None) -> Counted:
     if graph.view == "channel":
         return Swept(graph, only)
     return Walk(graph, Scaled, only=only).go_forward().go_backward()
 
 
-def exact_paths(graph: LayeredGraph, routes: str = "value", direction: str = "forward") -> int:
+def exact_paths(graph: WiredGraph, routes: str = "value", direction: str = "forward") -> int:
     """The number of paths from inputs to outputs, an exact Python integer.
 
     direction: "forward" sums at the outputs, "backward" at the inputs; they agree.

@@ -3,24 +3,34 @@
 Notation: B the matrix, its smaller side n, G = B B^T (n, n) with eigenvalues lambda_1 >= lambda_2 >= ..., sigma_i their
 roots, E edges. The adjacency's own spectrum is symmetric, so the papers' "third largest |eigenvalue|" is sigma_2.
 
-Completeness comes from connected components: in each of them lambda_1 is simple (Perron-Frobenius), so that a Krylov
-space of one vector cannot miss a copy of it; the two largest of all components are then merged. A component whose
-largest row sum of G, a bound of its lambda_1, does not reach the second value found is passed over. `nothing_missed`
-proves the same by inertia.
+Connected components come one by one, and the two largest values of all are merged. A component whose largest row sum
+of G, a bound of its lambda_1, does not reach the second value found is passed over. In a component lambda_1 is simple
+(Perron-Frobenius), but it may agree with lambda_2 to ten digits: two near-copies of a block joined by a long path. A
+Krylov space of one vector then holds one combination of the two eigenvectors and goes on to lambda_3. So what it found
+is a lower bound (Courant-Fischer) until the upper bound is proved.
 
-Accuracy comes from residuals: |G y - theta y| <= r for a unit vector y puts an eigenvalue within r of theta, and
-sigma within theta^(1/2) - (theta - r)^(1/2). r holds what was measured and what rounding may have hidden. Squaring
-costs nothing where edges count once or have multiplicities up to t: a component either has rank 1, which is decided in
-integers (sigma_2 is then exactly 0), or it has a 2 x 2 minor that is not 0, whence sigma_2 >= 0.618 or 1 / (2 t).
+The proof: if m I - G + c y y^T has a Cholesky factor, for y the first vector found, it is positive definite, so at most
+one eigenvalue of G is above m. With m just above theta_2 that bounds lambda_2; lambda_1 is then the eigenvalue that the
+residual |G y - theta_1 y| puts beside theta_1. Rounding is counted (Higham, Accuracy and Stability of Numerical
+Algorithms, 2002, theorem 10.3): (n + 1) units of the trace, and a few of the largest entries. Where the factor does not
+exist, something was missed: a second start orthogonal to what was found brings it, and at last all eigenvalues do.
+
+n <= 96 takes all eigenvalues, n <= 2048 Lanczos and the proof. Beyond, the proof would cost more than the spectrum
+(n^3 / 3 operations): there a second start looks for what the first may have missed, the bound is that of the residuals,
+and `TopTwo.proved` says that completeness was not proved.
+
+Squaring costs nothing where edges count once or have multiplicities up to t: a component either has rank 1, which is
+decided in integers (sigma_2 is then exactly 0), or it has a 2 x 2 minor that is not 0, whence sigma_2 >= 0.618 or
+1 / (2 t).
 
 By shape (measured on one AVX-512 core; a step is one product with G and one reorthogonalisation):
     n <= 96               popcount Gram and all its eigenvalues from LAPACK, 0.1 ms at 64 x 576; from n = 100 on Lanczos
-                          is as fast, and it is free of BLAS threads
+                          is as fast
     n <= 8192             popcount Gram and Lanczos: 1 ms at 256 x 2304, 4 ms at 512 x 4608, 0.5 s at 4096 x 11008
-    sparse                CSR and Lanczos, where its edges cost less than the Gram and its products: below a density of
-                          1 to 1.5 % at 256 x 2304 and 512 x 4608, 2.5 % at 512 x 2048, 8 % at 4096 x 11008
+    sparse                CSR and Lanczos, where its edges cost less than the products with the Gram
     n > 8192, not sparse  byte tables on the bits themselves: a Gram would take more than 256 MiB
-Lanczos takes 45 to 70 steps for n up to 1024 and 65 to 130 for 4096.
+Lanczos takes 45 to 70 steps for n up to 1024 and 65 to 130 for 4096, a third fewer where the proof follows: it may then
+stop by the square of the residual over the gap. The proof: 0.4 ms at n = 256, 2.5 ms at 512, 15 ms at 1000.
 """
 
 from __future__ import annotations
@@ -28,14 +38,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from topo.graph.bipartite import Bipartite
 
-# Aimed at, relative to sigma_1; the guarantee is 1e-8.
-TOLERANCE = 5e-9
-SMALL, LARGEST_GRAM = 96, 8192
+# Aimed at, relative to sigma_1; the guarantee is 1e-8. HOPED: by the squares of residuals, before the proof.
+TOLERANCE, HOPED = 5e-9, 1e-11
+SMALL, LARGEST_PROVED, LARGEST_GRAM = 96, 2048, 8192
 # Beyond so many steps all eigenvalues are taken, up to a side at which that takes seconds.
 MOST_STEPS, LARGEST_DENSE = 600, 4096
 # float32 holds integers exactly up to here.
@@ -49,20 +60,34 @@ Operator = Callable[[np.ndarray, np.ndarray], object]
 class TopTwo:
     """sigma1 >= sigma2, error: a bound on the absolute error of both, components: with at least one edge.
 
-    A component with one unit on a side has sigma2 = 0. NaN where there is no edge.
+    proved: that no larger value was missed. Where it is False, error bounds the distance to singular values that there
+    are, and a larger one may exist. A component with one unit on a side has sigma2 = 0. NaN where there is no edge.
     """
 
     sigma1: float
     sigma2: float
     error: float
     components: int
+    proved: bool = True
+
+
+class _Part(NamedTuple):
+    """The one or two largest singular values of a part of the graph, a bound on their error, and if it is proved."""
+
+    sigmas: tuple[float, ...]
+    error: float
+    proved: bool = True
 
 
 def top_two(graph: Bipartite) -> TopTwo:
     """The two largest singular values of the biadjacency matrix, multiplicities or weights included.
 
     Deterministic: start vectors are fixed. error <= 1e-8 sigma1, save in components of more than 4096 units whose
-    largest eigenvalues lie in a cluster of hundreds (long paths): there it says what was reached.
+    largest eigenvalues lie in a cluster of hundreds (long paths): there it says what was reached. proved wherever each
+    component that counts has at most 2048 units on its smaller side.
+
+    >>> top_two(Bipartite(np.array([[3], [6]], np.uint64), 3)).sigma1 ** 2  # rows 110, 011
+    2.9999999999999996
     """
     from topo.kernels.components import components
 
@@ -73,53 +98,31 @@ def top_two(graph: Bipartite) -> TopTwo:
     if count == 0:
         return TopTwo(math.nan, math.nan, math.nan, 0)
     if count == 1 and labels.min() == 0:
-        found = _connected(graph)
+        parts = [_connected(graph)]
     elif graph.right <= SMALL:
-        found = _dense(graph)
+        parts = [_dense(graph)]
     else:
-        found = _by_components(graph, labels, count)
-    pairs = sorted(found, reverse=True)[:2]
-    sigma1, sigma2 = pairs[0][0], pairs[1][0] if len(pairs) > 1 else 0.0
-    return TopTwo(sigma1, sigma2, max(error for _, error in found), count)
+        parts = _by_components(graph, labels, count)
+    sigmas = [*sorted((sigma for part in parts for sigma in part.sigmas), reverse=True), 0.0]
+    error, proved = max(part.error for part in parts), all(part.proved for part in parts)
+    return TopTwo(sigmas[0], sigmas[1], error, count, proved)
 
 
-def nothing_missed(graph: Bipartite, top: TopTwo) -> bool:
-    """Proof by inertia: at most one singular value is above sigma2 + error, with multiplicity, in the whole graph.
-
-    By Sylvester's law m I - G has as many negative eigenvalues as the D of its factors L D L^T; m lies above
-    (sigma2 + error)^2 by what rounding may shift, n^2 units of sigma1^2 at most. n^3 / 3 operations: 5 ms for n = 512,
-    1 s for 4096; `top_two` does without.
-    """
-    from scipy.linalg import ldl
-
-    if graph.right > graph.left:
-        graph = graph.turned
-    products, rounding = gram(graph)
-    n = graph.right
-    level = (top.sigma2 + top.error) ** 2 + (n * n + rounding) * _UNIT * top.sigma1**2
-    _, blocks, _ = ldl(np.eye(n) * level - products, overwrite_a=True, check_finite=False)
-    pairs = np.append(np.diagonal(blocks, -1) != 0, False)  # 2 x 2 blocks have one negative eigenvalue each
-    single = ~(pairs | np.roll(pairs, 1))
-    return int(np.count_nonzero(np.diagonal(blocks)[single] < 0) + np.count_nonzero(pairs)) <= 1
-
-
-Found = list[tuple[float, float]]  # (sigma, bound of its error)
-
-
-def _by_components(graph: Bipartite, labels: np.ndarray, count: int) -> Found:
+def _by_components(graph: Bipartite, labels: np.ndarray, count: int) -> list[_Part]:
     """The top two of each component that may hold one of the top two of all."""
     bounds = np.zeros(count)
     kept = labels >= 0
     np.maximum.at(bounds, labels[kept], _row_sums(graph)[kept])
     order = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[order], np.arange(count + 1))
-    found: Found = []
+    parts: list[_Part] = []
+    sigmas: list[float] = []
     for label in np.argsort(-bounds, kind="stable"):
-        if len(found) > 1 and bounds[label] <= sorted(found)[-2][0] ** 2:
+        if len(sigmas) > 1 and bounds[label] <= sigmas[0] ** 2:
             break
-        found += _connected(graph.only_right(order[starts[label] : starts[label + 1]]))
-        found = sorted(found)[-2:] if len(found) > 2 else found
-    return found
+        parts.append(_connected(graph.only_right(order[starts[label] : starts[label + 1]])))
+        sigmas = sorted([*sigmas, *parts[-1].sigmas])[-2:]
+    return parts
 
 
 def _row_sums(graph: Bipartite) -> np.ndarray:
@@ -135,35 +138,42 @@ def _row_sums(graph: Bipartite) -> np.ndarray:
     return sums
 
 
-def _connected(graph: Bipartite) -> Found:
+def _connected(graph: Bipartite) -> _Part:
     """The top two of a connected graph without empty rows; one alone if it has rank 1."""
     if graph.values is None:
         if (graph.words == graph.words[0]).all():
             edges = graph.right * int(np.bitwise_count(graph.words[0]).sum())
-            return [(math.sqrt(edges), math.sqrt(edges) * _UNIT)]
+            return _Part((math.sqrt(edges),), math.sqrt(edges) * _UNIT)
     elif graph.right == 1:
         sigma = float(np.linalg.norm(graph.values[0].astype(np.float64)))
-        return [(sigma, 2 * graph.left * _UNIT * sigma)]
+        return _Part((sigma,), 2 * graph.left * _UNIT * sigma)
     if graph.right <= SMALL:
         return _dense(graph)
+    provable = graph.right <= LARGEST_PROVED
     if graph.values is None and graph.right > LARGEST_GRAM and not _sparse(graph):
         return _lanczos(graph, _through_tables(graph), 2 * (graph.right + graph.left))
     if graph.values is None and _sparse(graph):
-        return _lanczos(graph, _through_csr(graph), graph.right + graph.left)
+        products = gram(graph)[0] if provable else None
+        return _lanczos(graph, _through_csr(graph), graph.right + graph.left, products)
     products, rounding = gram(graph)
     if graph.integer and graph.values is not None and _rank_one(products):
         return _of_rank_one(products)
-    return _lanczos(graph, _through_gram(products), graph.right + rounding)
+    through = _through_gram(products)
+    return _lanczos(graph, through, graph.right + rounding, products if provable else None)
 
 
 def _sparse(graph: Bipartite) -> bool:
-    """Does CSR beat the Gram? Nanoseconds: 0.14 a word of the Gram, 0.08 to 0.16 an entry, 1.1 an edge each step."""
+    """Does CSR beat the Gram? Nanoseconds: 0.14 a word of the Gram, 0.08 to 0.16 an entry, 1.1 an edge each step.
+
+    The proof needs the Gram anyway, up to a side of LARGEST_PROVED.
+    """
     n, edges = graph.right, int(graph.right_degrees.sum())
-    steps = 60 if n <= 1024 else 120
+    steps = 40 if n <= 1024 else 120
     if n > LARGEST_GRAM:
         return 1.1 * edges < 8 * graph.words.size
     entry = 0.083 if n <= 600 else 0.16
-    return edges * (1.5 + 1.1 * steps) < n * n * (0.07 * graph.words.shape[1] + entry * steps)
+    made = 0 if n <= LARGEST_PROVED else 0.07 * graph.words.shape[1]
+    return edges * (1.5 + 1.1 * steps) < n * n * (made + entry * steps)
 
 
 def gram(graph: Bipartite) -> tuple[np.ndarray, int]:
@@ -193,39 +203,39 @@ def _rank_one(products: np.ndarray) -> bool:
     return bool((row * row == squares[one] * squares).all())
 
 
-def _of_rank_one(products: np.ndarray) -> Found:
+def _of_rank_one(products: np.ndarray) -> _Part:
     """sigma_1 = sqrt(tr G), and nothing else."""
     sigma = math.sqrt(float(np.trace(products, dtype=np.float64)))
-    return [(sigma, sigma * 2 * _UNIT)]
+    return _Part((sigma,), sigma * 2 * _UNIT)
 
 
 # Small sides: all eigenvalues, so that nothing is missed whether connected or not.
 
 
-def _dense(graph: Bipartite) -> Found:
+def _dense(graph: Bipartite) -> _Part:
     products, rounding = gram(graph)
     if graph.integer and _rank_one(products):
         return _of_rank_one(products)
     eigenvalues = np.linalg.eigvalsh(products.astype(np.float64))[::-1][:2]
     unsure = (8 * graph.right + rounding) * _UNIT * float(eigenvalues[0])
-    return _accepted(graph, [_root(float(value), unsure) for value in eigenvalues])
+    sigmas = tuple(math.sqrt(max(float(value), 0.0)) for value in eigenvalues)
+    return _accepted(graph, _Part(sigmas, max(_off(s, s * s - unsure, s * s + unsure) for s in sigmas)))
 
 
-def _root(theta: float, r: float) -> tuple[float, float]:
-    """sigma and the bound of its error where an eigenvalue of G lies within r of theta."""
-    sigma = math.sqrt(max(theta, 0.0))
-    below, above = math.sqrt(max(theta - r, 0.0)), math.sqrt(max(theta + r, 0.0))
-    return sigma, max(sigma - below, above - sigma) + sigma * _UNIT
+def _off(sigma: float, below: float, above: float) -> float:
+    """How far sigma is at most from the root of what lies between `below` and `above`."""
+    low, high = math.sqrt(max(below, 0.0)), math.sqrt(max(above, 0.0))
+    return max(sigma - low, high - sigma) + 2 * sigma * _UNIT
 
 
-def _accepted(graph: Bipartite, found: Found) -> Found:
+def _accepted(graph: Bipartite, part: _Part) -> _Part:
     """What was found; from all singular values where weights lie too close to rank 1 for squares."""
-    if graph.integer or max(error for _, error in found) <= 2 * TOLERANCE * found[0][0]:
-        return found
+    if graph.integer or part.error <= 2 * TOLERANCE * part.sigmas[0]:
+        return part
     assert graph.values is not None
     sigmas = np.linalg.svd(graph.values.astype(np.float64), compute_uv=False)[:2]
     unsure = 8 * (graph.right + graph.left) * _UNIT * float(sigmas[0])
-    return [(float(sigma), unsure) for sigma in sigmas]
+    return _Part(tuple(map(float, sigmas)), unsure)
 
 
 # Lanczos: G enters as an operator (x, y) -> None that fills y = G x.
@@ -259,53 +269,181 @@ def _through_tables(graph: Bipartite) -> Operator:
     return through
 
 
-def _lanczos(graph: Bipartite, through: Operator, rounding: int) -> Found:
-    """Lanczos with full reorthogonalisation until both residuals pass; rounding: units of lambda_1 lost in G x."""
-    from topo.kernels.spectrum import orthogonalise, top_of_tridiagonal
+def _lanczos(graph: Bipartite, through: Operator, rounding: int, products: np.ndarray | None = None) -> _Part:
+    """The top two of a connected graph. rounding: units of lambda_1 lost in G x. products: G, where a proof is wanted.
 
-    n = graph.right
-    most = min(n, MOST_STEPS)
-    room = min(most, 80)
-    basis, turned = np.empty((room, n)), np.empty((n, room))
-    alpha, beta = np.zeros(most), np.zeros(most)
-    start = np.random.default_rng(0).standard_normal(n)
-    basis[0] = turned[:, 0] = start / math.sqrt(float((start * start).sum()))
-    w = np.empty(n)
-    step, check, before = 0, min(24, most), (0, math.inf)
-    while True:
-        if step + 1 == room < most:
-            room = min(most, 2 * room)
-            basis, turned = _longer(basis, room), np.ascontiguousarray(_longer(turned.T, room).T)
-        through(basis[step], w)
-        orthogonalise(basis, turned, step, w, alpha, beta)
-        step += 1
-        ended = step == most or beta[step - 1] <= 1e-14 * alpha[0] * n
-        if step == check or ended:
-            k = min(2, step)
-            values, vectors = np.empty(k), np.empty((k, step))
-            top_of_tridiagonal(alpha[:step], beta[:step], values, vectors)
-            residuals = abs(beta[step - 1] * vectors[:, -1])
-            sigmas = np.sqrt(np.maximum(values, 1e-300))
-            worst = float((residuals / sigmas).max() / sigmas[0])
-            if ended or worst <= TOLERANCE:
+    Near-copies come second: a start orthogonal to what was found brings what one vector cannot tell apart.
+    """
+    n, unsure = graph.right, 2 * rounding * _UNIT
+    krylov = _Krylov(through, n)
+    krylov.run(hopeful=products is not None)
+    ritz = _Ritz.of(through, krylov.vectors())
+    part = ritz.proved(products, unsure) if products is not None else None
+    if part is None:
+        krylov.run()
+        ritz = _Ritz.of(through, krylov.vectors())
+        second = _Krylov(through, n, away=ritz.vectors)
+        second.run(beyond=float(ritz.values[-1]))
+        ritz = _Ritz.of(through, np.vstack([ritz.vectors, second.vectors()]))
+        part = ritz.proved(products, unsure) if products is not None else ritz.unproved(unsure)
+    stuck = krylov.step == MOST_STEPS and n <= LARGEST_DENSE
+    if part is None or (stuck and part.error > 2 * TOLERANCE * part.sigmas[0]):
+        return _dense(graph)  # such as a cluster of thousands of eigenvalues, those of a long path
+    return _accepted(graph, part)
+
+
+@dataclass(frozen=True)
+class _Ritz:
+    """The two largest values theta (2,) of G on a space, their orthonormal vectors (2, n) and residuals (2,)."""
+
+    values: np.ndarray
+    vectors: np.ndarray
+    residuals: np.ndarray
+
+    @classmethod
+    def of(cls, through: Operator, basis: np.ndarray) -> _Ritz:
+        """basis: (m, n), m >= 2, nearly orthonormal."""
+        for _ in range(2):  # Gram-Schmidt twice
+            for k, row in enumerate(basis):
+                row -= np.einsum("i,ij->j", np.einsum("ij,j->i", basis[:k], row), basis[:k])
+                row /= math.sqrt(float((row * row).sum()))
+        turned = np.empty_like(basis)
+        for row, w in zip(basis, turned):
+            through(row, w)
+        values, rotation = np.linalg.eigh(np.einsum("ik,jk->ij", basis, turned))
+        rotation = rotation[:, ::-1][:, :2].T
+        vectors, turned = np.einsum("ij,jk->ik", rotation, basis), np.einsum("ij,jk->ik", rotation, turned)
+        values = values[::-1][:2]
+        return cls(values, vectors, np.sqrt(((turned - values[:, None] * vectors) ** 2).sum(axis=1)))
+
+    def proved(self, products: np.ndarray, unsure: float) -> _Part | None:
+        """The values with a bound for which the proof succeeds, None if there is none: something larger was missed."""
+        one, two = map(float, self.values)
+        sigma1, sigma2 = math.sqrt(one), math.sqrt(max(two, 0.0))
+        lost = unsure * one
+        level = two + max(0.7 * TOLERANCE * sigma1 * sigma2, 2 * lost)
+        apart = one - lost > level + 2 * lost
+        if not apart:  # both lie in one small interval
+            level = one + max(0.7 * TOLERANCE * one, 2 * lost)
+        slack = _definite(products, level, 2 * one if apart else 0.0, self.vectors[0], lost)
+        if slack is None:
+            return None
+        above = level + slack
+        top = above
+        if apart:
+            if one - lost <= above:
+                return None
+            # lambda_1 alone is above, and theta_1 is a Rayleigh quotient there (Temple; Kato).
+            r = float(self.residuals[0]) + lost
+            top = one + min(r, r * r / (one - lost - above)) + lost
+        return _Part((sigma1, sigma2), max(_off(sigma2, two - lost, above), _off(sigma1, one - lost, top)))
+
+    def unproved(self, unsure: float) -> _Part:
+        """The values with a bound on their distance from singular values, be they the largest or not."""
+        lost = unsure * float(self.values[0])
+        sigmas = tuple(math.sqrt(max(float(value), 0.0)) for value in self.values)
+        around = [(float(value), float(r) + lost) for value, r in zip(self.values, self.residuals)]
+        return _Part(sigmas, max(_off(s, v - r, v + r) for s, (v, r) in zip(sigmas, around)), proved=False)
+
+
+def _definite(products: np.ndarray, level: float, c: float, y: np.ndarray, lost: float) -> float | None:
+    """What to add to `level` so that level I - G + c y y^T is positive semidefinite for certain; None if it is not.
+
+    A Cholesky factor R of the matrix A in floating point has |R^T R - A| <= (n + 2) u tr A in the spectral norm; A was
+    formed with three roundings an entry, of level, G and c y y^T. lost: what rounding may have shifted in G itself.
+    """
+    from scipy.linalg.lapack import dpotrf
+
+    from topo.kernels.spectrum import shifted
+
+    n = len(products)
+    matrix = np.empty((n, n))
+    trace = shifted(products, level, c, y, matrix)
+    _, failed = dpotrf(matrix.T, lower=1, overwrite_a=1, clean=0)
+    return None if failed else ((n + 2) * trace + 4 * (2 * level + 2 * c)) * 1.01 * _UNIT + lost
+
+
+class _Krylov:
+    """Lanczos with full reorthogonalisation from one random vector, orthogonal to the rows of `away` and staying so."""
+
+    def __init__(self, through: Operator, n: int, away: np.ndarray | None = None) -> None:
+        self.through, self.n, self.away = through, n, away
+        free = n - (0 if away is None else len(away))
+        self.most, self.step, self.ended = min(free, MOST_STEPS), 0, False
+        self.room = min(self.most, 80)
+        self.basis, self.turned = np.empty((self.room, n)), np.empty((n, self.room))
+        self.alpha, self.beta = np.zeros(self.most), np.zeros(self.most)
+        start = np.random.default_rng(0 if away is None else 1).standard_normal(n)
+        self._leave(start)
+        self.basis[0] = self.turned[:, 0] = start / math.sqrt(float((start * start).sum()))
+        self.w, self.of_tridiagonal = np.empty(n), np.ones((1, 1))
+
+    def _leave(self, w: np.ndarray) -> None:
+        if self.away is not None:
+            for row in self.away:
+                w -= float((row * w).sum()) * row
+
+    def run(self, hopeful: bool = False, beyond: float = -math.inf) -> None:
+        """Until both residuals pass, or nothing can come.
+
+        hopeful: until their squares over the gaps do, which estimates the error if nothing was missed. beyond: not past
+        the point where the largest value and its residual stay below it.
+        """
+        check, before = self.step + min(24 if self.step == 0 else 3, self.most - self.step), (0, math.inf)
+        while not self.ended:
+            if self.step + 1 == self.room < self.most:
+                self._widen()
+            self._advance()
+            if self.step != check and not self.ended:
+                continue
+            worst, bound = self._judge(hopeful)
+            if worst <= 1 or bound < beyond:
                 break
-            check, before = min(most, _next_check(step, worst, before)), (step, worst)
-    ritz = vectors @ basis[:step]
-    found = []
-    for value, y in zip(values, ritz):
-        through(y, w)
-        r = math.sqrt(float(((w - value * y) ** 2).sum()) / float((y * y).sum()))
-        found.append(_root(float(value), r + 2 * rounding * _UNIT * float(values[0])))
-    if step == MOST_STEPS and n <= LARGEST_DENSE and max(error for _, error in found) > 2 * TOLERANCE * found[0][0]:
-        return _dense(graph)  # thousands of eigenvalues in a cluster, such as those of a long path
-    return _accepted(graph, found)
+            check, before = min(self.most, _next_check(self.step, worst, before)), (self.step, worst)
+
+    def _advance(self) -> None:
+        from topo.kernels.spectrum import orthogonalise
+
+        step = self.step
+        self.through(self.basis[step], self.w)
+        self._leave(self.w)
+        orthogonalise(self.basis, self.turned, step, self.w, self.alpha, self.beta)
+        self.step += 1
+        self.ended = self.step == self.most or self.beta[step] <= 1e-14 * self.alpha[0] * self.n
+
+    def _judge(self, hopeful: bool) -> tuple[float, float]:
+        """The larger error of both roots, estimated, over what is aimed at; the first value and its residual."""
+        from topo.kernels.spectrum import top_of_tridiagonal
+
+        k = min(3, self.step)
+        values, vectors = np.empty(k), np.empty((k, self.step))
+        top_of_tridiagonal(self.alpha[: self.step], self.beta[: self.step], values, vectors)
+        self.of_tridiagonal = vectors
+        residuals = abs(self.beta[self.step - 1] * vectors[:, -1])
+        sigmas = np.sqrt(np.maximum(values[:2], 1e-300))
+        scale = sigmas * sigmas[0]
+        worst = residuals[:2] / (TOLERANCE * scale)
+        if hopeful and len(values) > 2:
+            gaps = np.maximum(values[:-1] - values[1:], 1e-300)
+            hoped = 2 * residuals[:2] ** 2 / (gaps * HOPED * scale)
+            worst = np.where(gaps > 4 * residuals[:2], np.minimum(hoped, worst), worst)
+        return float(worst.max()), float(values[0] + residuals[0])
+
+    def vectors(self) -> np.ndarray:
+        """(2, n): approximate eigenvectors of the two largest values at the last look; one where there is one."""
+        return np.einsum("ij,jk->ik", self.of_tridiagonal[:2], self.basis[: self.of_tridiagonal.shape[1]])
+
+    def _widen(self) -> None:
+        self.room = min(self.most, 2 * self.room)
+        self.basis = _longer(self.basis, self.room)
+        self.turned = np.ascontiguousarray(_longer(self.turned.T, self.room).T)
 
 
 def _next_check(step: int, worst: float, before: tuple[int, float]) -> int:
     """When the residual should pass, if it goes on falling as it did since the last look."""
     last, was = before
     fall = math.log(was / worst) / (step - last) if 0 < worst < was < math.inf else 0.0
-    needed = math.log(worst / TOLERANCE) / fall if fall > 0 else math.inf
+    needed = math.log(worst) / fall if fall > 0 else math.inf
     return step + int(min(max(0.8 * needed, 3), 12))
 
 

@@ -13,6 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from topo._support.doors import called, check_flags, check_function, check_text, check_word
 from topo._support.registry import Registry
 from topo.errors import TopoError
 from topo.graph import Block, LayeredGraph, shared
@@ -26,6 +29,8 @@ metrics = Registry("metric", __name__, first=("parameters", "nodes", "paths", "b
 # In the order of reports. Groups computed by --metrics default; `all` is every metric there is.
 GROUPS = ("paths", "spectral", "degrees", "structure", "weighted")
 DEFAULT_GROUPS = ("paths", "spectral", "degrees")
+SCOPES = ("network", "layer")
+RESERVED = ("default", "all", *GROUPS)
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,23 @@ class Metric:
         return (self.function.__doc__ or "").strip().splitlines()[0]
 
     def __call__(self, graph: LayeredGraph, *block: Block) -> Value:
-        result = self.function(graph, *block)
-        return result if isinstance(result, Value) else Value(result, None)
+        """The number of a graph, or of one layer; TopoError, naming the metric, if it gives something else."""
+        about = f" at layer '{block[0].name}'" if block else ""
+        result = called(f"metric '{self.name}'", about, self.function, graph, *block)
+        value = result if isinstance(result, Value) else _number(result)
+        if value is None or not (value.note is None or isinstance(value.note, str)):
+            raise TopoError(
+                f"metric '{self.name}'{about} gives {result!r:.60} ({type(result).__name__}); "
+                "it gives a number, or Value(number, note)"
+            )
+        return value
+
+
+def _number(result: Any) -> Value | None:
+    """A number as a Value; None for what is not a single real number."""
+    if isinstance(result, np.ndarray | np.generic) and result.ndim == 0 and result.dtype.kind in "biuf":
+        return Value(result.item())
+    return Value(result) if isinstance(result, int | float) else None
 
 
 def metric(
@@ -69,10 +89,28 @@ def metric(
     ordered: bool = False,
     weighted: bool = False,
 ) -> Callable[[Callable], Callable]:
-    """Decorator: register a function as a metric. A name may stand once for the network and once for layers."""
+    """Decorator: register a function as a metric. A name may stand once for the network and once for layers.
+
+    group: one of GROUPS. scope: "network" or "layer"; the function of a layer is called `layer_NAME`. unit, source: for
+    people. view: "network" or "layer", in which view it is seen. The rest as in `Metric`.
+
+    Raises TopoError for other words, and for a function that cannot be called with a graph (and a block).
+    """
 
     def enter(function: Callable) -> Callable:
-        name = function.__name__.removeprefix("layer_") if scope == "layer" else function.__name__
+        full = str(getattr(function, "__name__", function))
+        plugin = f"metric '{full}'"
+        check_word(plugin, "group", group, GROUPS)
+        check_word(plugin, "scope", scope, SCOPES)
+        check_word(plugin, "view", view, SCOPES)
+        check_text(plugin, unit=unit, source=source)
+        check_flags(plugin, wired=wired, ordered=ordered, weighted=weighted)
+        check_function(plugin, function, "graph, block" if scope == "layer" else "graph")
+        if scope == "layer" and not full.startswith("layer_"):
+            raise TopoError(f"{plugin} is of layers; the name of its function begins with layer_")
+        name = full.removeprefix("layer_") if scope == "layer" else full
+        if name in RESERVED:
+            raise TopoError(f"{plugin} is called as a group of metrics; {', '.join(RESERVED)} are taken")
         entry = Metric(function, name, group, scope, unit, source, wired, view, ordered, weighted)
         metrics.add(f"{scope}:{name}")(entry)
         return function

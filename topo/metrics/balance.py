@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from topo.graph import Block, LayeredGraph, paths, shared
+from topo.graph import Block, WiredGraph, paths, shared
 from topo.metrics import metric
 from topo.metrics.nodes import node_layers
 from topo.metrics.paths import NO_PATH, first_use_on_paths, has_paths
@@ -37,7 +37,7 @@ def _width(weights: np.ndarray) -> float:
 
 
 @shared
-def _widths(graph: LayeredGraph) -> dict[int, float]:
+def _widths(graph: WiredGraph) -> dict[int, float]:
     """Step -> width of the layer's inputs: the Hill number of F_i sum_j M_ij B_j over its input units."""
     walk = paths.effective_counts(graph)
     found = {}
@@ -53,11 +53,10 @@ def _widths(graph: LayeredGraph) -> dict[int, float]:
 
 
 @_network(unit="nodes", source=BALANCE)
-def path_entropy_width(graph: LayeredGraph) -> Value:
+def path_entropy_width(graph: WiredGraph) -> Value:
     """Effective number of nodes: sum over layers (as `nodes`) of exp H of the unit that a random path visits."""
     if not has_paths(graph):
         return Value(math.nan, NO_PATH)
-    assert graph.wiring is not None
     walk, widths = paths.effective_counts(graph), _widths(graph)
     return Value(
         sum(widths[index] for index, _ in node_layers(graph)) + _width(walk.gather(graph.wiring.outputs).mantissa),
@@ -66,7 +65,7 @@ def path_entropy_width(graph: LayeredGraph) -> Value:
 
 
 @_layer(unit="nodes", source=BALANCE)
-def layer_path_entropy_width(graph: LayeredGraph, block: Block) -> Value:
+def layer_path_entropy_width(graph: WiredGraph, block: Block) -> Value:
     """exp of the Shannon entropy of the input unit that a random path through the layer visits; 0 if none passes.
 
     Of a parameter that is used several times, in the first use that a path could meet.
@@ -76,12 +75,11 @@ def layer_path_entropy_width(graph: LayeredGraph, block: Block) -> Value:
     return Value(_widths(graph)[first_use_on_paths(graph)[block.name]], None)
 
 
-def entropy_bound(graph: LayeredGraph) -> float:
+def entropy_bound(graph: WiredGraph) -> float:
     """Sum over layers of log n, n the kept parameters that a path could meet: what path_entropy reaches at most.
 
     Parameters that only gate (queries, keys), or lead nowhere in this wiring, are left out: see `Wiring.reachable`.
     """
-    assert graph.wiring is not None
     ahead, behind = graph.wiring.reachable
     bound = 0.0
     for _, block in graph.uses:
@@ -94,7 +92,7 @@ def entropy_bound(graph: LayeredGraph) -> float:
 
 
 @shared
-def _path_entropy(graph: LayeredGraph) -> float:
+def _path_entropy(graph: WiredGraph) -> float:
     """Sum over layers of the entropy H of the parameter on a random path through it; 0 of one that no path meets.
 
     With p_ij = F_i B_j / P_e for each of M_ij parameters, P_e = sum F_i M_ij B_j:
@@ -123,13 +121,13 @@ def _path_entropy(graph: LayeredGraph) -> float:
 
 
 @_network(unit="nats", source=BALANCE)
-def path_entropy(graph: LayeredGraph) -> Value:
+def path_entropy(graph: WiredGraph) -> Value:
     """U = sum over layers of the entropy of the parameter that a random path through the layer uses."""
     return Value(_path_entropy(graph), None) if has_paths(graph) else Value(math.nan, NO_PATH)
 
 
 @_network(unit="fraction", source=BALANCE)
-def balance_gap(graph: LayeredGraph) -> Value:
+def balance_gap(graph: WiredGraph) -> Value:
     """1 - U / sum over layers of log n, n kept weights: 0 iff every parameter of a layer lies on equally many paths.
 
     A layer whose paths are all cut wastes its n parameters; those that no path could meet, as they only gate or lead

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from topo.graph import Block, LayeredGraph, paths
+from topo.graph import Block, WiredGraph, paths
 from topo.metrics import metric
 from topo.metrics.parameters import effective_by_layer
 from topo.report import Value
@@ -17,7 +17,7 @@ from topo.wiring import Layer
 _network = partial(metric, group="paths", scope="network")
 
 
-def _macs(graph: LayeredGraph, weights: Callable[[Block, Layer], int]) -> Value:
+def _macs(graph: WiredGraph, weights: Callable[[Block, Layer], int]) -> Value:
     """Sum over all uses of layers of the weights that take part, times output positions."""
     total = 0
     for step in graph.steps:
@@ -34,19 +34,19 @@ def _twice(value: Value) -> Value:
 
 
 @_network(unit="multiply-accumulates")
-def macs_dense(graph: LayeredGraph) -> Value:
+def macs_dense(graph: WiredGraph) -> Value:
     """Multiply-accumulates of the dense layers on one example: weights x output positions."""
     return _macs(graph, lambda step, layer: layer.used)
 
 
 @_network(unit="multiply-accumulates")
-def macs_kept(graph: LayeredGraph) -> Value:
+def macs_kept(graph: WiredGraph) -> Value:
     """Multiply-accumulates of the kept weights on one example."""
     return _macs(graph, lambda step, layer: step.kept)
 
 
 @_network(unit="multiply-accumulates")
-def macs_effective(graph: LayeredGraph) -> Value:
+def macs_effective(graph: WiredGraph) -> Value:
     """Multiply-accumulates of the effective weights on one example."""
     words = paths.effective_words(graph)  # of any use: a weight that is kept for one is multiplied by in all
 
@@ -59,18 +59,18 @@ def macs_effective(graph: LayeredGraph) -> Value:
 
 
 @_network(unit="FLOPs")
-def flops_dense(graph: LayeredGraph) -> Value:
+def flops_dense(graph: WiredGraph) -> Value:
     """2 x macs_dense."""
     return _twice(macs_dense(graph))
 
 
 @_network(unit="FLOPs")
-def flops_kept(graph: LayeredGraph) -> Value:
+def flops_kept(graph: WiredGraph) -> Value:
     """2 x macs_kept."""
     return _twice(macs_kept(graph))
 
 
 @_network(unit="FLOPs")
-def flops_effective(graph: LayeredGraph) -> Value:
+def flops_effective(graph: WiredGraph) -> Value:
     """2 x macs_effective."""
     return _twice(macs_effective(graph))

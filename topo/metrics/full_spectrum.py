@@ -20,6 +20,7 @@ from topo.graph.singular import TopTwo, top_two
 from topo.metrics.spectral import (
     EMPTY,
     NO_CLASS,
+    NOT_PROVED,
     bipartites,
     classes,
     layerwise,
@@ -74,7 +75,7 @@ def full_spectrum_distance(graph: LayeredGraph, reference: LayeredGraph, block: 
 
 
 def _coordinate(graph: LayeredGraph, block: Block) -> tuple[FullSpectrum, str | None]:
-    """The coordinate, and why it is undefined as a whole."""
+    """The coordinate, and why it is undefined as a whole, or that a singular value of it is not proved."""
     nothing = FullSpectrum(math.nan, math.nan, math.nan, math.nan)
     layer = spectra(graph)[block.name]
     if graph.weights is None or block.name not in graph.weights:
@@ -88,17 +89,20 @@ def _coordinate(graph: LayeredGraph, block: Block) -> tuple[FullSpectrum, str | 
     if scale == 0:
         return nothing, "every kept weight of the layer is 0"
     made, heavy = bipartites(graph)[block.name], weighted(block, np.asarray(weights, np.float64) / scale)
-    gaps, weighted_gaps = [], []
+    whole = top_two(heavy)
+    gaps, weighted_gaps, proved = [], [], whole.proved
     for degree, units, touched in classes(made, 2):
         d_r = degree * len(units) / touched
         if degree < 3 or d_r <= 1:
             continue
         factor = max(len(units), touched) / (len(units) + touched - 1)
-        structure = top_two(made.turned.only_right(units))
+        structure, loaded = (top_two(kind.turned.only_right(units)) for kind in (made, heavy))
+        proved = proved and structure.proved and loaded.proved
         gaps.append(factor * (ramanujan(degree, d_r) - structure.sigma2))
-        weighted_gaps.append(factor * scale * _gap(top_two(heavy.turned.only_right(units))))
+        weighted_gaps.append(factor * scale * _gap(loaded))
     imdb, imsg = (float(np.mean(found)) if found else math.nan for found in (gaps, weighted_gaps))
-    return FullSpectrum(layer.bound - layer.top.sigma2, scale * _gap(top_two(heavy)), imdb, imsg), None
+    found = FullSpectrum(layer.bound - layer.top.sigma2, scale * _gap(whole), imdb, imsg)
+    return found, None if proved else NOT_PROVED
 
 
 def _gap(top: TopTwo) -> float:
@@ -123,9 +127,9 @@ def layer_imsg(graph: LayeredGraph, block: Block) -> Value:
 def layer_full_spectrum(graph: LayeredGraph, block: Block) -> Value:
     """L2 norm of (ramanujan_gap, weighted gap, imdb, imsg), the latter two with that factor; d_l >= 3 and d_r > 1."""
     found, why = _weighted(graph)[block.name]
-    if why:
+    if why and math.isnan(found.weighted_spectral_gap):
         return Value(math.nan, why)
     layer = spectra(graph)[block.name]
     if layer.d_l < 3 or layer.d_r <= 1:
         return Value(math.nan, "the paper's gate: d_l >= 3 and d_r > 1")
-    return Value(math.hypot(*found), NO_CLASS.note if math.isnan(found.imdb) else None)
+    return Value(math.hypot(*found), NO_CLASS.note if math.isnan(found.imdb) else why)

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from topo.graph import Block, LayeredGraph, columns_to_inputs, paths, shared, used_bits, views
+from topo.graph import Block, WiredGraph, columns_to_inputs, paths, shared, used_bits, views
 from topo.masks import BitRows
 from topo.metrics import metric
 
@@ -16,21 +16,20 @@ _layer = partial(metric, group="paths", scope="layer")
 
 
 @shared
-def _uses(graph: LayeredGraph) -> dict[str, list[tuple[Block, np.ndarray]]]:
+def _uses(graph: WiredGraph) -> dict[str, list[tuple[Block, np.ndarray]]]:
     """Parameter -> (use, effective bits that it is the first to take), for each use that is the first to take any."""
     found: dict[str, list[tuple[Block, np.ndarray]]] = {}
     left = dict(paths.effective_words(graph))
     for _, block in graph.uses:
         if block.name not in found or left[block.name].any():
-            assert block.layer is not None
-            words = used_bits(BitRows(block.shape, left[block.name]), block.layer).words
+            words = used_bits(BitRows(block.shape, left[block.name]), block.use).words
             found.setdefault(block.name, []).append((block, words))
             left[block.name] = left[block.name] & ~words
     return found
 
 
 @_layer(unit="units")
-def layer_effective_in(graph: LayeredGraph, block: Block) -> int:
+def layer_effective_in(graph: WiredGraph, block: Block) -> int:
     """Input units of the layer with an effective weight in it (a unit that is read several times counts once).
 
     A weight that several uses of the parameter take counts in the first.
@@ -40,7 +39,7 @@ def layer_effective_in(graph: LayeredGraph, block: Block) -> int:
 
 
 @_layer(unit="units")
-def layer_effective_out(graph: LayeredGraph, block: Block) -> int:
+def layer_effective_out(graph: WiredGraph, block: Block) -> int:
     """Output units of the layer with an effective weight in it."""
     return int(np.count_nonzero(paths.effective_words(graph)[block.name].any(axis=1)))
 
@@ -60,24 +59,21 @@ def _distinct(units: np.ndarray) -> np.ndarray:
 
 
 @shared
-def node_layers(graph: LayeredGraph) -> list[tuple[int, Block]]:
+def node_layers(graph: WiredGraph) -> list[tuple[int, Block]]:
     """Steps whose inputs are nodes in the papers' convention: not shortcut layers, not unmasked embeddings."""
-    assert graph.wiring is not None
     return [(index, block) for index, block in graph.uses if index not in graph.wiring.shortcuts]
 
 
 @_network(unit="nodes", source=NPB)
-def nodes(graph: LayeredGraph) -> int:
+def nodes(graph: WiredGraph) -> int:
     """Input units of every layer but shortcuts, plus the outputs: a stream counts once for each layer that reads it."""
-    assert graph.wiring is not None
     read = sum(len(_distinct(step.reads)) for _, step in node_layers(graph))
     return read + len(graph.wiring.outputs)
 
 
 @_network(unit="nodes", source=NPB)
-def effective_nodes(graph: LayeredGraph) -> int:
+def effective_nodes(graph: WiredGraph) -> int:
     """Of `nodes`, those with an effective weight in the layer that reads them; effective outputs (ResNet-20: 701)."""
-    assert graph.wiring is not None
     state, outputs = paths.live(graph), graph.wiring.outputs
     live_outputs = int(np.count_nonzero(state.forward[outputs] & state.backward[outputs]))
     read = paths.effective_by_step(graph).read.tolist()
@@ -85,27 +81,26 @@ def effective_nodes(graph: LayeredGraph) -> int:
 
 
 @shared
-def _units(graph: LayeredGraph) -> np.ndarray:
+def _units(graph: WiredGraph) -> np.ndarray:
     """Units that a layer reads or the network gives, each once."""
-    assert graph.wiring is not None
     reads = [block.reads for _, block in graph.uses]
     return _distinct(np.concatenate([*reads, graph.wiring.outputs]))
 
 
 @_network(unit="units")
-def units(graph: LayeredGraph) -> int:
+def units(graph: WiredGraph) -> int:
     """Distinct units that a layer reads or the network gives: each tensor counts once."""
     return len(_units(graph))
 
 
 @_network(unit="units")
-def effective_units(graph: LayeredGraph) -> int:
+def effective_units(graph: WiredGraph) -> int:
     """Of `units`, those on a path from an input to an output."""
     return int(np.count_nonzero(paths.live(graph).effective[_units(graph)]))
 
 
 @_network(unit="kernels")
-def effective_kernels(graph: LayeredGraph) -> int:
+def effective_kernels(graph: WiredGraph) -> int:
     """Pairs (input unit, output unit) of a layer that an effective weight joins: k x k kernels that are not empty.
 
     A weight that several uses of the parameter take counts in the first.

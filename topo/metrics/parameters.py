@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from topo.graph import Block, LayeredGraph, paths, shared
+from topo.graph import Block, LayeredGraph, WiredGraph, paths, shared
 from topo.masks import BitRows, MaskSet
 from topo.metrics import metric
 
@@ -70,13 +70,13 @@ def layer_dead_out(graph: LayeredGraph, block: Block) -> int:
 
 
 @shared
-def effective_by_layer(graph: LayeredGraph) -> dict[str, int]:
+def effective_by_layer(graph: WiredGraph) -> dict[str, int]:
     return {
         name: int(np.bitwise_count(words).sum(dtype=np.int64)) for name, words in paths.effective_words(graph).items()
     }
 
 
-def effective_masks(graph: LayeredGraph) -> MaskSet:
+def effective_masks(graph: WiredGraph) -> MaskSet:
     """The masks reduced to their effective parameters: the same paths, nothing useless."""
     words = paths.effective_words(graph)
     return MaskSet(
@@ -86,25 +86,25 @@ def effective_masks(graph: LayeredGraph) -> MaskSet:
 
 
 @_network(unit="parameters", source=VK)
-def effective_params(graph: LayeredGraph) -> int:
+def effective_params(graph: WiredGraph) -> int:
     """Kept parameters on a path from an input to an output."""
     by_layer = effective_by_layer(graph)
     return sum(by_layer[block.name] for block in graph.masked_blocks)
 
 
 @_network(unit="fraction", source=VK)
-def effective_density(graph: LayeredGraph) -> float:
+def effective_density(graph: WiredGraph) -> float:
     """effective_params / params."""
     return effective_params(graph) / params(graph)
 
 
 @_network(unit="fraction", source=VK)
-def effective_sparsity(graph: LayeredGraph) -> float:
+def effective_sparsity(graph: WiredGraph) -> float:
     """1 - effective_density."""
     return 1.0 - effective_density(graph)
 
 
 @_layer(unit="parameters", source=VK)
-def layer_effective_params(graph: LayeredGraph, block: Block) -> int:
+def layer_effective_params(graph: WiredGraph, block: Block) -> int:
     """Kept parameters of the layer on a path from an input to an output."""
     return effective_by_layer(graph)[block.name]

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from topo.errors import TopoError
-from topo.graph import Block, LayeredGraph, paths, shared
+from topo.graph import Block, WiredGraph, paths, shared
 from topo.metrics import metric
 from topo.metrics.nodes import NPB
 from topo.metrics.parameters import effective_by_layer, effective_masks
@@ -25,7 +25,7 @@ __all__ = ["edge_centrality", "effective_masks", "first_use_on_paths", "has_path
 
 
 @_network(unit="layers")
-def layer_collapse(graph: LayeredGraph) -> Value:
+def layer_collapse(graph: WiredGraph) -> Value:
     """Number of masked layers without an effective parameter; the note names them."""
     by_layer = effective_by_layer(graph)
     names = [block.name for block in graph.masked_blocks if by_layer[block.name] == 0]
@@ -33,22 +33,21 @@ def layer_collapse(graph: LayeredGraph) -> Value:
 
 
 @_network(unit="paths", source=NPB)
-def effective_paths(graph: LayeredGraph) -> int:
+def effective_paths(graph: WiredGraph) -> int:
     """P: paths from an input unit to an output unit along kept weights, exact."""
     return paths.exact_paths(graph)
 
 
 @_network(unit="log10 paths", source=NPB)
-def log10_effective_paths(graph: LayeredGraph) -> Value:
+def log10_effective_paths(graph: WiredGraph) -> Value:
     """log10 P, -inf if no path is left; by mantissa and exponent, on any depth."""
     value = paths.log10(paths.effective_counts(graph).forward_total())
     return Value(value, NO_PATH if value == -math.inf else None)
 
 
-def unit_centrality(graph: LayeredGraph) -> np.ndarray:
+def unit_centrality(graph: WiredGraph) -> np.ndarray:
     """V(v) = F(v) B(v) / P, the share of all paths that meet each unit: float64 (units,), NaN where no path is left."""
     walk = paths.effective_counts(graph)
-    assert graph.wiring is not None
     mantissa, exponent = walk.forward_total()
     share = np.full(graph.wiring.n_units, np.nan if mantissa == 0 else 0.0)
     if mantissa:
@@ -60,14 +59,13 @@ def unit_centrality(graph: LayeredGraph) -> np.ndarray:
     return share
 
 
-def _group_units(graph: LayeredGraph):
-    assert graph.wiring is not None
+def _group_units(graph: WiredGraph):
     yield 0, graph.wiring.inputs
     for index, step in enumerate(graph.wiring.steps):
         yield index + 1, slice(step.start, step.stop)
 
 
-def edge_centrality(graph: LayeredGraph, name: str) -> np.ndarray:
+def edge_centrality(graph: WiredGraph, name: str) -> np.ndarray:
     """F_i M_ij B_j / P, the share of all paths on each edge of a layer: float64 (out, in / groups), NaN if none.
 
     The layer is the first use of the parameter `name` that a path could meet; its columns are the input channels of
@@ -91,9 +89,8 @@ def edge_centrality(graph: LayeredGraph, name: str) -> np.ndarray:
 
 
 @shared
-def first_use_on_paths(graph: LayeredGraph) -> dict[str, int]:
+def first_use_on_paths(graph: WiredGraph) -> dict[str, int]:
     """Parameter -> the first step that uses it and that a path could meet; where none could, the first."""
-    assert graph.wiring is not None
     ahead, behind = graph.wiring.reachable
     found: dict[str, int] = {}
     for index, step in enumerate(graph.steps):
@@ -105,5 +102,6 @@ def first_use_on_paths(graph: LayeredGraph) -> dict[str, int]:
     return first | found
 
 
-def has_paths(graph: LayeredGraph) -> bool:
+def has_paths(graph: WiredGraph) -> bool:
+    """Whether any path leads from an input to an output."""
     return paths.effective_counts(graph).forward_total()[0] > 0

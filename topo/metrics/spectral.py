@@ -33,6 +33,7 @@ _HOANG = "Hoang et al., Revisiting Pruning at Initialization through the Lens of
 _VITA = "released code of Hoang et al., Revisiting Pruning at Initialization, ICLR 2023 (scores.py)"
 EMPTY = Value(math.nan, "the layer keeps no weight")
 _GATE = Value(math.nan, "a mean degree is below 3 (the papers' gate)")
+NOT_PROVED = "not proved complete (too large): a second start found no larger value, but one may exist"
 NO_CLASS = Value(math.nan, "no class of left units of equal degree counts")
 
 
@@ -174,9 +175,15 @@ def layer_sigma2(layer: Spectrum) -> float:
 
 
 @_layer("singular value")
-def layer_sigma_error(layer: Spectrum) -> float:
-    """Certified bound on the absolute error of sigma1 and sigma2: at most 1e-8 sigma1."""
-    return layer.top.error
+def layer_sigma_error(layer: Spectrum) -> Value:
+    """Bound on the absolute error of sigma1 and sigma2, at most 1e-8 sigma1; complete where sigma_proved is 1."""
+    return Value(layer.top.error, None if layer.top.proved else NOT_PROVED)
+
+
+@_layer("0 or 1")
+def layer_sigma_proved(layer: Spectrum) -> Value:
+    """1 if no larger singular value can have been missed: shown by a Cholesky factor, up to 2048 units a side."""
+    return Value(int(layer.top.proved), None if layer.top.proved else NOT_PROVED)
 
 
 @layerwise("components")
@@ -262,13 +269,14 @@ class Classes:
     """gap, relative: means of Delta_r and of Delta_r / bound over the classes that count. count: how many do.
 
     coverage: share of the left units (isolated ones dropped) in them. gap and relative are NaN where none counts, and
-    coverage where there are no left units.
+    coverage where there are no left units. proved: whether sigma2 is, in all of them.
     """
 
     gap: float
     relative: float
     count: int
     coverage: float
+    proved: bool = True
 
 
 def degree_classes(graph: LayeredGraph, block: Block, least_units: int = 3) -> Classes:
@@ -284,19 +292,21 @@ def degree_classes(graph: LayeredGraph, block: Block, least_units: int = 3) -> C
     if layer.edges == 0:
         return Classes(math.nan, math.nan, 0, math.nan)
     made = bipartites(graph)[block.name]
-    gaps, bounds, covered = [], [], 0
+    gaps, bounds, covered, proved = [], [], 0, True
     for degree, units, touched in classes(made, least_units) if not layer.gated else ():
         d_r = degree * len(units) / touched
         if degree < 3 or d_r < 3:
             continue
         bound = ramanujan(degree, d_r)
-        gaps.append(bound - top_two(made.turned.only_right(units)).sigma2)
+        top = top_two(made.turned.only_right(units))
+        proved = proved and top.proved
+        gaps.append(bound - top.sigma2)
         bounds.append(bound)
         covered += len(units)
     if not gaps:
         return Classes(math.nan, math.nan, 0, 0.0)
     relative = float(np.mean(np.array(gaps) / np.array(bounds)))
-    return Classes(float(np.mean(gaps)), relative, len(gaps), covered / layer.n_l)
+    return Classes(float(np.mean(gaps)), relative, len(gaps), covered / layer.n_l, proved)
 
 
 def classes(made: Bipartite, least_units: int) -> Iterator[tuple[int, np.ndarray, int]]:
@@ -316,7 +326,10 @@ def spectrum(graph: LayeredGraph, block: Block) -> Spectrum:
     return spectra(graph)[block.name]
 
 
-def _why_no_class(graph: LayeredGraph, block: Block) -> Value:
+def _of_classes(graph: LayeredGraph, block: Block, number: float, found: Classes) -> Value:
+    """The number, with a note where it is not proved; why there is none where no class counts."""
+    if found.count:
+        return Value(number, None if found.proved else NOT_PROVED)
     layer = spectra(graph)[block.name]
     return EMPTY if layer.edges == 0 else _GATE if layer.gated else NO_CLASS
 
@@ -325,14 +338,14 @@ def _why_no_class(graph: LayeredGraph, block: Block) -> Value:
 def layer_imdb(graph: LayeredGraph, block: Block) -> float | Value:
     """Mean of Delta_r over the classes of at least 3 left units of one degree, where d >= 3 and d_r >= 3; gated."""
     found = _degree_classes(graph)[block.name]
-    return found.gap if found.count else _why_no_class(graph, block)
+    return _of_classes(graph, block, found.gap, found)
 
 
 @layerwise("ratio", _HOANG)
 def layer_imdb_relative(graph: LayeredGraph, block: Block) -> float | Value:
     """Mean of Delta_r / bound over the classes of imdb."""
     found = _degree_classes(graph)[block.name]
-    return found.relative if found.count else _why_no_class(graph, block)
+    return _of_classes(graph, block, found.relative, found)
 
 
 @layerwise("classes", _HOANG)

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from topo.graph import Block, LayeredGraph, paths
+from topo.graph import Block, WiredGraph, paths
 from topo.graph.floating import Floating, bands
 from topo.graph.memo import shared
 from topo.metrics import metric
@@ -103,7 +103,7 @@ class _Weighted(Block):
         return self.powers
 
 
-def _walk(graph: LayeredGraph, power: int) -> paths.Walk:
+def _walk(graph: WiredGraph, power: int) -> paths.Walk:
     """A walk that sums prod |w|**power over paths; gates open as the masks say."""
     assert graph.weights is not None
     steps = []
@@ -116,7 +116,7 @@ def _walk(graph: LayeredGraph, power: int) -> paths.Walk:
 
 
 @shared
-def _why_not(graph: LayeredGraph) -> str | None:
+def _why_not(graph: WiredGraph) -> str | None:
     """Why sums over weighted paths are undefined; None where they are defined."""
     if graph.weights is None:
         return "needs weights"
@@ -129,13 +129,13 @@ def _why_not(graph: LayeredGraph) -> str | None:
 
 
 @shared
-def _flow(graph: LayeredGraph) -> Total:
+def _flow(graph: WiredGraph) -> Total:
     """1^T prod |theta o m| 1."""
     return _walk(graph, 1).go_forward().forward_total()
 
 
 @shared
-def _trace(graph: LayeredGraph) -> Total:
+def _trace(graph: WiredGraph) -> Total:
     """sum over e of F_i B_j, F and B the sums of prod theta**2 ahead of edge e = (i, j) and behind it."""
     walk = _walk(graph, 2).go_forward().go_backward()
     total = Floating.zeros(1)
@@ -147,7 +147,7 @@ def _trace(graph: LayeredGraph) -> Total:
     return total.total()
 
 
-def _plain(graph: LayeredGraph, function: Callable[[LayeredGraph], Total], name: str) -> Value:
+def _plain(graph: WiredGraph, function: Callable[[WiredGraph], Total], name: str) -> Value:
     """The number itself, where float64 holds it with all its digits."""
     why = _why_not(graph)
     if why:
@@ -159,7 +159,7 @@ def _plain(graph: LayeredGraph, function: Callable[[LayeredGraph], Total], name:
     return Value(math.ldexp(mantissa, exponent), None)
 
 
-def _logarithm(graph: LayeredGraph, function: Callable[[LayeredGraph], Total]) -> Value:
+def _logarithm(graph: WiredGraph, function: Callable[[WiredGraph], Total]) -> Value:
     """log10, -inf of 0 with the reason."""
     why = _why_not(graph)
     if why:
@@ -175,7 +175,7 @@ def _network(unit: str, source: str):
 
 
 @_network("norm", _GONON)
-def path_norm(graph: LayeredGraph) -> Value:
+def path_norm(graph: WiredGraph) -> Value:
     """L1 path norm: sum over paths of prod |w|, one pass of |w| on ones. Keeps its value if units are rescaled.
 
     The paper's paths start at biases too, and its networks hold normalisation as weights; those are left out here.
@@ -184,13 +184,13 @@ def path_norm(graph: LayeredGraph) -> Value:
 
 
 @_network("log10 norm", _GONON)
-def log10_path_norm(graph: LayeredGraph) -> Value:
+def log10_path_norm(graph: WiredGraph) -> Value:
     """log10 of path_norm, on any depth; -inf where no path carries weight."""
     return _logarithm(graph, _flow)
 
 
 @_network("trace", _GEBHART)
-def path_kernel_trace(graph: LayeredGraph) -> Value:
+def path_kernel_trace(graph: WiredGraph) -> Value:
     """Trace of the path kernel: sum over kept weights e and paths p through e of (pi_p / theta_e)**2.
 
     It is the sum of dR2 / d(theta_e**2), R2 = sum over paths of prod theta**2: one pass forwards, one backwards. A kept
@@ -200,13 +200,13 @@ def path_kernel_trace(graph: LayeredGraph) -> Value:
 
 
 @_network("log10 trace", _GEBHART)
-def log10_path_kernel_trace(graph: LayeredGraph) -> Value:
+def log10_path_kernel_trace(graph: WiredGraph) -> Value:
     """log10 of path_kernel_trace, on any depth; -inf where it is 0."""
     return _logarithm(graph, _trace)
 
 
 @_network("flow", _TANAKA)
-def synflow_flow(graph: LayeredGraph) -> Value:
+def synflow_flow(graph: WiredGraph) -> Value:
     """R = 1^T prod |theta o m| 1, what SynFlow conserves: on this graph the same number as path_norm.
 
     On a model they differ: SynFlow sums the outputs for an input of ones of the images' size, so that every pixel,
@@ -217,6 +217,6 @@ def synflow_flow(graph: LayeredGraph) -> Value:
 
 
 @_network("log10 flow", _TANAKA)
-def log10_synflow_flow(graph: LayeredGraph) -> Value:
+def log10_synflow_flow(graph: WiredGraph) -> Value:
     """log10 of synflow_flow, on any depth; -inf where no path carries weight."""
     return _logarithm(graph, _flow)

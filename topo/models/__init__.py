@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from topo._support.doors import called, check_function, check_text
 from topo._support.registry import Registry
 from topo.errors import TopoError
 from topo.models.options import STEMS, Choice, Count, Option, Sizes
@@ -97,8 +98,16 @@ def model(source: str, *, shape: tuple[int, ...] | None = None, **options: Optio
     """
 
     def enter(make: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        plugin = f"model '{getattr(make, '__name__', make)}'"
+        check_text(plugin, source=source)
+        if odd := [key for key, option in options.items() if not isinstance(option, Option)]:
+            raise TopoError(f"{plugin} has {odd[0]}={options[odd[0]]!r}; an option is a Count, a Choice or Sizes")
+        counts = isinstance(shape, tuple) and all(isinstance(n, int) and n > 0 for n in shape)
+        if not (counts or (shape is None and options.keys() & {"stem", "sizes"})):
+            raise TopoError(f"{plugin} has shape={shape!r}; it is the shape of one input, such as (3, 32, 32)")
         stem = options.get("stem")
         known = {"classes": Count(STEMS[stem.default].classes), **options} if isinstance(stem, Choice) else options
+        check_function(plugin, make, "*, " + ", ".join(known))
         models.add(make.__name__)(Model(make.__name__, make, source, MappingProxyType(known), shape))
         return make
 
@@ -137,9 +146,14 @@ def build(spec: str) -> nn.Module:
     """
     entry, text = _split(spec)
     values = entry.read(text)
+    from torch import nn
+
     from topo.models.nets.initial import kaiming_normal
 
-    network = kaiming_normal(entry.make(**values))
+    network = called(f"model '{entry.name}'", "", entry.make, **values)
+    if not isinstance(network, nn.Module):
+        raise TopoError(f"model '{entry.name}' makes {type(network).__name__}; it makes a torch module")
+    network = kaiming_normal(network)
     network.topo_name, network.topo_inputs = spec.strip(), entry.input_shape(text)  # type: ignore[assignment]
     network.topo_shapes = sorted(tuple(p.shape) for p in network.parameters())  # type: ignore[assignment]
     return network

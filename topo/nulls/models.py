@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from topo._support.doors import called, check_flags, check_function, check_text
 from topo._support.registry import Registry
 from topo._support.seeds import as_rng, own_rng
 from topo.errors import TopoError
-from topo.generators import Drawn, generators
+from topo.generators import Drawn, checked_rows, generators
+from topo.generators.configuration import MOST_LEFT, mixing
 from topo.masks import BitRows, MaskSet
 from topo.wiring import Wiring, apart
 from topo.wiring.automorphisms import moved_by, renumbering
 
-nulls = Registry("null model")
+nulls = Registry("null model", "topo.nulls")
 
 _MOST = 100_000
 
@@ -24,12 +26,13 @@ _MOST = 100_000
 @dataclass(frozen=True)
 class Null:
     """A registered null model. keeps: what samples have in common with the masks. wired: it needs to know who feeds
-    whom."""
+    whom. told: what is to be said of its samples of given masks, for a report."""
 
     function: Callable[[Wiring, MaskSet, np.random.Generator], Drawn]
     name: str
     keeps: str
     wired: bool
+    told: Callable[[Wiring, MaskSet], list[str]] | None = None
 
     def __call__(self, masks: MaskSet, rng: int | np.random.Generator = 0, wiring: Wiring | None = None) -> MaskSet:
         """One sample. wiring: None takes each layer by itself, in one group. A seed has a stream of its own here: that
@@ -41,8 +44,13 @@ class Null:
         if wiring is not None:
             wiring.check(masks)
         draws = own_rng(rng)
-        drawn = self.function(wiring or apart(masks), masks, draws)
+        plugin, known = f"null model '{self.name}'", wiring or apart(masks)
+        drawn = checked_rows(plugin, known, masks, called(plugin, "", self.function, known, masks, draws))
         return MaskSet(dict(drawn), provenance={"method": self.name})
+
+    def remarks(self, masks: MaskSet, wiring: Wiring | None = None) -> list[str]:
+        """What is to be said of its samples of these masks."""
+        return self.told(wiring or apart(masks), masks) if self.told else []
 
     def check(self, wiring: Wiring | None) -> None:
         """TopoError without the wiring that it needs."""
@@ -50,11 +58,19 @@ class Null:
             raise TopoError(f"the null model '{self.name}' needs the network's wiring: name its model")
 
 
-def null(keeps: str, *, wired: bool = False) -> Callable[[Callable[..., Drawn]], Callable[..., Drawn]]:
+def null(
+    keeps: str, *, wired: bool = False, told: Callable[[Wiring, MaskSet], list[str]] | None = None
+) -> Callable[[Callable[..., Drawn]], Callable[..., Drawn]]:
     """Decorator: register a function (wiring, masks, rng) that yields (name, bit rows)."""
 
     def enter(function: Callable[..., Drawn]) -> Callable[..., Drawn]:
-        nulls.add(function.__name__)(Null(function, function.__name__, keeps, wired))
+        plugin = f"null model '{getattr(function, '__name__', function)}'"
+        check_text(plugin, keeps=keeps)
+        check_flags(plugin, wired=wired)
+        check_function(plugin, function, "wiring, masks, rng")
+        if told is not None:
+            check_function(plugin, told, "wiring, masks", documented=False)
+        nulls.add(function.__name__)(Null(function, function.__name__, keeps, wired, told))
         return function
 
     return enter
@@ -128,14 +144,30 @@ def same_columns(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Dr
         yield name, BitRows.of_mask(back.reshape(mask.shape))
 
 
-@null("the degrees of both sides: the sum of each row and of each weight column")
+def _how_mixed(wiring: Wiring, masks: MaskSet) -> list[str]:
+    found = {name: mixing(masks.rows(name), wiring.layer(name).groups) for name in masks if masks.rows(name).kept()}
+    rounds = sorted({each.rounds for each in found.values()})
+    if not rounds:
+        return []
+    lines = [
+        f"same_degrees: rewired in {rounds[0]} to {rounds[-1]} rounds a layer; after half of them the overlap with the "
+        f"masks beyond chance was measured, at most {MOST_LEFT:.0%} of it and its noise left"
+    ]
+    for name, each in found.items():
+        if not each.mixed:
+            lines.append(f"same_degrees: {name} does not mix: {each.left:.0%} left after {each.rounds // 2} rounds")
+    return lines
+
+
+@null("the degrees of both sides: the sum of each row and of each weight column", told=_how_mixed)
 def same_degrees(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
     """Near uniform over all masks with these row and column sums, of each group of a grouped convolution by itself.
 
-    By curveball trades (generator `configuration`): after 20 rounds over all rows about a millionth of the overlap with
-    the masks, beyond chance, is left. Where few masks have these sums a sample may be the masks themselves.
+    By curveball trades between rows and between columns (generator `configuration`), in as many rounds as a layer is
+    measured to need, see `topo.generators.configuration.mixing`. Where few masks have these sums a sample may be the
+    masks themselves.
     """
-    yield from generators["configuration"].function(wiring, masks, rng, trades=20)
+    yield from generators["configuration"].function(wiring, masks, rng)
 
 
 @null("the number of kept weights of each kernel (pair of channels); in linear layers that is the mask itself")

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topo.report.numerals import finite
-
 Number = int | float
 # Singular values are promised to 1e-8 of the largest. Differences of numbers near 1 round at 1e-16 whatever is left.
 _ROUNDING, _FLOOR = 1e-8, 1e-14
@@ -19,9 +17,10 @@ _ROUNDING, _FLOOR = 1e-8, 1e-14
 class Score:
     """One number against samples of a null model.
 
-    samples: those with a finite number. std: with samples - 1 in the denominator. z: (observed - mean) / std.
-    p: (1 + samples at least as far from the mean as the observed number) / (1 + samples), two-sided. What is
-    undefined is NaN, and the note says why.
+    samples: those with a number; -inf, the logarithm of no path, is one. mean, std, with samples - 1 in the
+    denominator, z = (observed - mean) / std: where all of them are finite. p = min(1, 2 min(low, high)), two-sided:
+    low = (1 + samples at or below the observed number) / (1 + samples), high the same from above. What is undefined is
+    NaN, and the note says why; it also tells how many samples were left out, having no number.
     """
 
     samples: int
@@ -33,40 +32,52 @@ class Score:
 
 
 def score(observed: Number, drawn: Sequence[Number]) -> Score:
-    """The observed number against those of samples; samples whose number is not finite are left out.
+    """The observed number against those of samples; samples without a number (NaN) are left out, and told.
 
-    Of numbers that are no integers, differences below 1e-8 of the largest, or below 1e-14, are taken for rounding.
+    Of numbers that are no integers, differences below 1e-8 of the largest, or below 1e-14, are taken for rounding: such
+    numbers are equal, and count in both tails.
 
     >>> score(5, [1, 2, 3])
-    Score(samples=3, mean=2.0, std=1.0, z=3.0, p=0.25, note=None)
+    Score(samples=3, mean=2.0, std=1.0, z=3.0, p=0.5, note=None)
     """
-    numbers = [number for number in drawn if finite(number)]
-    count = len(numbers)
+    numbers = [number for number in drawn if number == number]
+    count, left_out = len(numbers), sum(number != number for number in drawn)
     if not count:
-        return Score(0, note=f"none of {len(drawn)} samples has a finite number")
-    known = finite(observed)
+        return Score(0, note=f"none of {left_out} samples has a number")
+    told = [f"{left_out} of {len(drawn)} samples have no number and are left out"] if left_out else []
     try:
-        values, seen = np.array([float(n) for n in numbers]), float(observed) if known else math.nan
+        values, seen = np.array([float(n) for n in numbers]), float(observed)
     except OverflowError:
-        return Score(count, note="numbers are beyond float64; see their logarithm")
-    exact = all(isinstance(number, int) for number in (*numbers, observed) if finite(number))
-    unit = math.ldexp(1.0, math.frexp(float(np.abs(values).max()))[1] - 1)  # what float64 holds has squares beyond it
-    small = 0.0 if exact else max(_ROUNDING, _FLOOR / unit)
-    parts, place = values / unit, seen / unit
-    mean = float(parts.mean())
-    if float(np.ptp(parts)) <= small:  # all samples are one number
-        same = known and abs(seen - values[0]) <= small * max(unit, abs(seen))
-        p = math.nan if not known else 1.0 if same else 1 / (1 + count)
-        if count < 2:
-            return Score(count, mean * unit, p=p, note=_too_few(count, len(drawn)))
-        why = "every sample has the observed number" if same else "all samples have the same number"
-        return Score(count, seen if same else mean * unit, 0.0, p=p, note=f"{why}, z is undefined")
-    std = float(parts.std(ddof=1))
-    if not known:
-        return Score(count, mean * unit, std * unit, note="the number of the masks themselves is not finite")
-    far = int((np.abs(parts - mean) >= abs(place - mean) - max(small, 1e-12)).sum())
-    return Score(count, mean * unit, std * unit, (place - mean) / std, (1 + far) / (1 + count))
+        return Score(count, note="; ".join([*told, "numbers are beyond float64; see their logarithm"]))
+    exact = all(isinstance(number, int) for number in (*numbers, observed))
+    finite = values[np.isfinite(values)]
+    unit = math.ldexp(1.0, math.frexp(np.abs(finite).max(initial=0.0))[1] - 1)  # squares of it may leave float64
+    small = 0.0 if exact else max(_ROUNDING * unit, _FLOOR)  # between samples; what was observed may be larger
+    near = 0.0 if exact else max(small, _ROUNDING * abs(seen)) if math.isfinite(seen) else small
+    p = _both_tails(seen, values, near)
+    equal = bool(seen == values[0] or abs(seen - values[0]) <= near)
+    if len(finite) < count and not (values == values[0]).all():
+        some = f"{count - len(finite)} of {count} samples are {values[~np.isfinite(values)][0]:g}"
+        return Score(count, p=p, note="; ".join([*told, f"{some}: mean, std and z are undefined"]))
+    mean, std = float(values[0]), 0.0
+    if len(finite) == count:
+        parts = values / unit
+        mean, std = float(parts.mean()) * unit, float(parts.std(ddof=1)) * unit if count > 1 else math.nan
+    if count == 1:
+        why = "a single sample has a number"
+    elif len(finite) < count or float(np.ptp(values)) <= small:  # all samples are one number
+        why, std = "every sample has the observed number" if equal else "all samples have the same number", 0.0
+        mean = seen if equal else mean
+    elif not math.isfinite(seen):
+        why = "the masks themselves have no number" if math.isnan(seen) else f"the masks' own number is {seen:g}"
+    else:
+        return Score(count, mean, std, (seen / unit - mean / unit) / (std / unit), p, "; ".join(told) or None)
+    return Score(count, mean, std, p=p, note="; ".join([*told, f"{why}, z is undefined"]))
 
 
-def _too_few(count: int, asked_for: int) -> str:
-    return f"{count} of {asked_for} samples {'has' if count == 1 else 'have'} a finite number, z is undefined"
+def _both_tails(seen: float, values: np.ndarray, small: float) -> float:
+    """p from the ranks of the observed number from below and from above, itself counted; NaN if there is no number."""
+    if math.isnan(seen):
+        return math.nan
+    low, high = (int(np.count_nonzero(tail)) for tail in (values <= seen + small, values >= seen - small))
+    return min(1.0, 2 * (1 + min(low, high)) / (1 + len(values)))

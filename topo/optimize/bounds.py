@@ -1,4 +1,4 @@
-"""An upper bound on the number of paths of any mask with so many parameters (Theorem 5).
+"""An upper bound on the number of paths of any mask with so many parameters (docs/theory.md, "A bound on paths").
 
 Give each layer e an exponent x_e in [0, 1] and each tensor t a y_t >= 0 with x_e + x_e' + y_t >= 1 for every layer e
 into t and e' out of it (through additions and concatenations), x_e + y_t >= 1 at inputs and outputs. Then

@@ -9,7 +9,7 @@ import numpy as np
 
 from topo._support.seeds import as_rng
 from topo.errors import TopoError
-from topo.graph import Block, LayeredGraph, build_graph, paths
+from topo.graph import Block, WiredGraph, build_graph, paths
 from topo.masks import BitRows, MaskSet
 from topo.optimize.problem import Balanced, Problem
 from topo.optimize.registry import Progress, method
@@ -94,7 +94,7 @@ class _Scores:
         ascend(self.scores, self.mean, self.square, np.ascontiguousarray(slopes.reshape(-1)), rate, step)
 
 
-def _slopes(graph: LayeredGraph, problem: Problem, weights: tuple[float, float]) -> dict[str, np.ndarray]:
+def _slopes(graph: WiredGraph, problem: Problem, weights: tuple[float, float]) -> dict[str, np.ndarray]:
     """Layer -> the direction for each kernel, float64 (out, in / groups)."""
     alpha, beta = weights
     walk, effective = paths.counts(graph), paths.live(graph).effective

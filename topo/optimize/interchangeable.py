@@ -1,9 +1,9 @@
-"""Units that live and die together, and the streams they form: what a mask may decide, read off the wiring.
+"""Interchangeable units: what a mask may decide, read off the wiring.
 
-A residual addition ties unit k of all its branches; a depthwise convolution ties its input k to its output k. Units
-that are tied form a *strand*: keeping some of them alive without the others is waste. Strands that run through the
-same tensors form a *stream* (the identity class of a residual stage, the hidden units of a layer): they are
-exchangeable, so that a balanced mask only chooses how many of them are active.
+A residual addition ties unit k of all its branches; a depthwise convolution ties its input k to its output k. Such a
+set of tied units is a *tie*: keeping some of them alive without the others is waste. Ties that run through the same
+tensors form a *pool* (the identity class of a residual stage, the hidden units of a layer): their units are
+interchangeable, so that a balanced mask only chooses how many of them are active.
 """
 
 from __future__ import annotations
@@ -13,38 +13,41 @@ from functools import cached_property
 import numpy as np
 
 from topo.wiring import Join, Layer, Wiring
+from topo.wiring.tied_units import tied_units
 
 
-class Streams:
-    """strand: int32 (units + 2,), the strand of each unit, -1 for what is none. stream: int32 (strands,).
+class InterchangeableUnits:
+    """tie: int32 (units + 2,), the tie of each unit, -1 for what is none. pool: int32 (ties,).
 
-    members[s]: the strands of stream s. terminal[s]: it holds an input or an output of the network.
+    members[s]: the ties of pool s. terminal[s]: it holds an input or an output of the network.
     """
 
     def __init__(self, wiring: Wiring) -> None:
         self.wiring = wiring
-        self.strand = _strands(wiring)
-        count = int(self.strand.max()) + 1
-        self.stream = _by_tensors(wiring, self.strand, count)
-        order = np.argsort(self.stream, kind="stable")
-        self.members = np.split(order, np.flatnonzero(np.diff(self.stream[order])) + 1)
+        first = tied_units(wiring, repeated=False)
+        self.tie = np.full(wiring.n_units + 2, -1, np.int32)
+        self.tie[:-2] = np.unique(first, return_inverse=True)[1]
+        count = int(self.tie.max()) + 1
+        self.pool = _pools(wiring, self.tie, count)
+        order = np.argsort(self.pool, kind="stable")
+        self.members = np.split(order, np.flatnonzero(np.diff(self.pool[order])) + 1)
         self.terminal = np.zeros(len(self.members), bool)
         for units in (wiring.inputs, wiring.outputs, *_sources(wiring)):
-            self.terminal[self.stream[self.strand[units]]] = True
+            self.terminal[self.pool[self.tie[units]]] = True
 
     @property
     def sizes(self) -> np.ndarray:
-        return np.array([len(strands) for strands in self.members])
+        return np.array([len(ties) for ties in self.members])
 
     def of(self, units: np.ndarray) -> np.ndarray:
-        """Stream of each unit; -1 where there is no unit."""
-        strands = self.strand[units]
-        return np.where(strands >= 0, self.stream[strands], -1)
+        """Pool of each unit; -1 where there is no unit."""
+        ties = self.tie[units]
+        return np.where(ties >= 0, self.pool[ties], -1)
 
     def places(self, units: np.ndarray) -> np.ndarray:
-        """float64 (streams,): how many of `units` one strand of each stream stands for, on average."""
-        streams = self.of(units)
-        return np.bincount(streams[streams >= 0], minlength=len(self.members)) / self.sizes
+        """float64 (pools,): how many of `units` one tie of each pool stands for, on average."""
+        pools = self.of(units)
+        return np.bincount(pools[pools >= 0], minlength=len(self.members)) / self.sizes
 
     @cached_property
     def needs(self) -> dict[int, tuple[bool, np.ndarray]]:
@@ -83,81 +86,49 @@ class Streams:
         }
 
     def turns(self, rng: np.random.Generator) -> np.ndarray:
-        """int64 (strands,): a random order in each stream, evenly over the groups of grouped convolutions."""
-        turns = np.zeros(len(self.stream), np.int64)
-        for strands in self.members:
-            keys = self._strata[strands]
-            drawn = rng.permutation(len(strands))
+        """int64 (ties,): a random order in each pool, evenly over the groups of grouped convolutions."""
+        turns = np.zeros(len(self.pool), np.int64)
+        for ties in self.members:
+            keys = self._strata[ties]
+            drawn = rng.permutation(len(ties))
             drawn = drawn[np.argsort(keys[drawn], kind="stable")]
             starts = np.searchsorted(keys[drawn], keys[drawn])
-            order = np.argsort(np.arange(len(strands)) - starts, kind="stable")  # the first of all groups, then second
-            turns[strands[drawn[order]]] = np.arange(len(strands))
+            order = np.argsort(np.arange(len(ties)) - starts, kind="stable")  # the first of all groups, then second
+            turns[ties[drawn[order]]] = np.arange(len(ties))
         return turns
 
     def first(self, many: np.ndarray, turns: np.ndarray) -> np.ndarray:
-        """bool (units + 2,): units of the first many[s] strands of each stream; what is no unit is none."""
-        chosen = turns < many[self.stream]
-        flags = np.zeros(len(self.strand), bool)
-        known = self.strand >= 0
-        flags[known] = chosen[self.strand[known]]
+        """bool (units + 2,): units of the first many[s] ties of each pool; what is no unit is none."""
+        chosen = turns < many[self.pool]
+        flags = np.zeros(len(self.tie), bool)
+        known = self.tie >= 0
+        flags[known] = chosen[self.tie[known]]
         return flags
 
     @cached_property
     def _strata(self) -> np.ndarray:
-        """Strand -> group of a grouped convolution that it belongs to; 0 without one."""
-        strata = np.zeros(len(self.stream), np.int64)
+        """Tie -> group of a grouped convolution that it belongs to; 0 without one."""
+        strata = np.zeros(len(self.pool), np.int64)
         for layer in self.wiring.layers:
             if 1 < layer.groups < len(layer.reads):
                 for units in (layer.reads, np.arange(layer.start, layer.stop)):
                     known = units >= 0
                     group = np.arange(len(units)) * layer.groups // len(units)
-                    strata[self.strand[units[known]]] = group[known]
+                    strata[self.tie[units[known]]] = group[known]
         return strata
 
 
-def _strands(wiring: Wiring) -> np.ndarray:
-    """Connected components of the ties between units."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    ends: list[tuple[np.ndarray, np.ndarray]] = []
-    uses: dict[str, Layer] = {}
-    for step in wiring.steps:
-        made = np.arange(step.start, step.stop)
-        if isinstance(step, Layer):
-            if step.groups > 1 and step.shape[1] == 1:
-                ends.append((np.repeat(step.reads, step.shape[0] // step.groups), made))
-            if step.name in uses:  # one mask for both uses
-                ends += [
-                    (uses[step.name].reads, step.reads),
-                    (np.arange(uses[step.name].start, uses[step.name].stop), made),
-                ]
-            uses.setdefault(step.name, step)
-        elif step.kind == "score":
-            ends.append((step.operands[0], step.operands[1]))
-        else:  # a gate whose operand repeats, a score for a whole head, ties nothing
-            ends += [(operand, made) for operand in step.operands if len(np.unique(operand)) == len(operand)]
-    first = np.concatenate([np.zeros(0, np.int64), *(a for a, _ in ends)])
-    second = np.concatenate([np.zeros(0, np.int64), *(b for _, b in ends)])
-    real = (first >= 0) & (second >= 0)
-    n = wiring.n_units
-    links = coo_matrix((np.ones(int(real.sum()), np.int8), (first[real], second[real])), shape=(n, n))
-    strand = np.full(n + 2, -1, np.int32)
-    strand[:n] = connected_components(links, directed=False)[1]
-    return strand
-
-
-def _by_tensors(wiring: Wiring, strand: np.ndarray, count: int) -> np.ndarray:
-    """Strands that run through the same tensors get the same number: each tensor splits the classes found so far."""
+def _pools(wiring: Wiring, tie: np.ndarray, count: int) -> np.ndarray:
+    """Ties that run through the same tensors get the same number: each tensor splits the classes found so far."""
     label = np.zeros(count, np.int64)
     tensors = [wiring.inputs, *(np.arange(step.start, step.stop) for step in wiring.steps)]
     following = 1
     for units in tensors:
-        mine = np.unique(strand[units])
+        mine = np.unique(tie[units])
         classes, position = np.unique(label[mine], return_inverse=True)
         label[mine] = following + position
         following += len(classes)
-    # in the order in which streams first appear
+    # in the order in which pools first appear
     _, first, numbers = np.unique(label, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[numbers].astype(np.int32)
 

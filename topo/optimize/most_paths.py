@@ -1,4 +1,4 @@
-"""G1, mode "paths": the most paths, with every active node alive, as released node and path counts reward it."""
+"""Mode "paths": the most paths, with every active node alive, as released node and path counts reward it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from topo.errors import TopoError
-from topo.graph import Block, LayeredGraph, build_graph, dense_rows
+from topo.graph import Block, WiredGraph, build_graph, dense_rows
 from topo.graph.arithmetic import Scaled
 from topo.graph.paths import Walk
 from topo.masks import BitRows, MaskSet
 from topo.optimize.cores import design
-from topo.optimize.interchangeable import Streams
+from topo.optimize.interchangeable import InterchangeableUnits
 from topo.optimize.problem import Balanced, Problem
 from topo.optimize.registry import Progress
 from topo.optimize.repair import mend
@@ -36,12 +36,13 @@ def solve_paths(
 ) -> Balanced:
     """The most paths that `problem.total` parameters give while a fraction `active` of the nodes is alive.
 
-    1. design: a core size for each stream, on the network at large (`topo.optimize.cores`);
-    2. sweeps: each layer in turn solved exactly (Theorem 3), others fixed, active nodes covered; P never falls;
+    1. design: a core size for each pool, on the network at large (`topo.optimize.cores`);
+    2. sweeps: each layer in turn solved exactly (`solve_layer_rank1`), the others fixed, active nodes covered;
+       P never falls;
     3. transfers of units from the layer where one is worth least to where it is worth most, while P grows.
     sweeps: at most so many in all; by default as many as take about a second.
 
-    Raises TopoError for the constraints of mode "balanced", which Theorem 3 does not know.
+    Raises TopoError for the constraints of mode "balanced", which the exact solution of a layer does not know.
     """
     if problem.n_m or problem.dense or problem.flops or problem.budgets is not None or problem.min_fan_in != 1:
         raise TopoError(
@@ -50,13 +51,13 @@ def solve_paths(
     if not 0 <= active <= 1:
         raise TopoError(f"active is {active}; it is the fraction of the nodes to keep alive, 0 to 1")
     assert problem.total is not None
-    streams = Streams(problem.wiring)
-    plan = design(problem, streams, active)
-    turns = streams.turns(rng)
-    search = _Search(problem, streams, streams.first(np.maximum(plan.active, plan.core), turns))
+    pools = InterchangeableUnits(problem.wiring)
+    plan = design(problem, pools, active)
+    turns = pools.turns(rng)
+    search = _Search(problem, pools, pools.first(np.maximum(plan.active, plan.core), turns))
     if sweeps is None:  # a sweep takes some 100 ns for each unit of the network and some for each parameter
         sweeps = int(np.clip(4e7 // (problem.total + 100 * problem.wiring.n_units), 20, 400))
-    search.build(streams.first(plan.core, turns), plan.units)
+    search.build(pools.first(plan.core, turns), plan.units)
     search.spend(problem.total)
     search.settle()
     search.transfer(sweeps, progress)
@@ -107,11 +108,11 @@ State = dict[int, _Sketch]  # by step
 class _Search:
     """The current masks, as sketches by step, and log P."""
 
-    def __init__(self, problem: Problem, streams: Streams, active: np.ndarray) -> None:
+    def __init__(self, problem: Problem, pools: InterchangeableUnits, active: np.ndarray) -> None:
         wiring: Wiring = problem.wiring
         self.problem, self.active, self.wiring = problem, active, wiring
         first = problem.names[0]
-        self.graph: LayeredGraph = build_graph(MaskSet({first: dense_rows(problem.layer(first).shape)}), wiring)
+        self.graph: WiredGraph = build_graph(MaskSet({first: dense_rows(problem.layer(first).shape)}), wiring)
         self.alive = np.ones(wiring.n_units + 2, bool)
         self.layers: dict[int, Layer] = {}
         self.shared: dict[int, int] = {}  # step -> the first step with the same parameter
@@ -124,7 +125,7 @@ class _Search:
         self.single = {index for index in self.layers if uses.count(index) == 1 and self.shared[index] == index}
         self.rows, self.columns, self.room, self.least = {}, {}, {}, {}
         for index, layer in self.layers.items():
-            rows_needed, columns_needed = streams.needs[index]
+            rows_needed, columns_needed = pools.needs[index]
             once = np.zeros(len(layer.reads), bool)
             once[np.unique(layer.reads, return_index=True)[1]] = True
             self.rows[index] = once & active[layer.reads] & rows_needed
@@ -162,7 +163,7 @@ class _Search:
         sources, targets, counts, price = rank_one(f, g, rows, columns, layer.taps, layer.groups, units)
         return ((sources, targets, counts), price) if price >= 0 else None
 
-    def _steps(self, state: State) -> LayeredGraph:
+    def _steps(self, state: State) -> WiredGraph:
         steps = tuple(
             state[self.shared[index]] if index in self.layers else step for index, step in enumerate(self.graph.steps)
         )

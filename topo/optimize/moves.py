@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from topo.errors import TopoError
-from topo.graph import Block, LayeredGraph, columns_to_inputs, paths
+from topo.graph import Block, WiredGraph, columns_to_inputs, paths
 from topo.masks import BitRows, MaskSet
-from topo.optimize.interchangeable import Streams
+from topo.optimize.interchangeable import InterchangeableUnits
 from topo.optimize.problem import Problem
 from topo.wiring import Layer
 
@@ -35,7 +35,7 @@ class Round:
     changed: whether anything was done.
     """
 
-    def __init__(self, problem: Problem, graph: LayeredGraph, rng: np.random.Generator) -> None:
+    def __init__(self, problem: Problem, graph: WiredGraph, rng: np.random.Generator) -> None:
         self.problem, self.graph, self.rng = problem, graph, rng
         self.words = {name: graph.masks.rows(name).words.copy() for name in graph.masks}
         self.live = paths.live(graph)
@@ -241,13 +241,13 @@ class Round:
         """bool (units + 2,): units that must be effective, those at the ends of layers kept dense."""
         required = np.zeros(self.problem.wiring.n_units + 2, bool)
         if self.problem.whole:
-            streams = Streams(self.problem.wiring)
-            strands = np.zeros(len(streams.stream) + 1, bool)
+            pools = InterchangeableUnits(self.problem.wiring)
+            ties = np.zeros(len(pools.pool) + 1, bool)
             for name in self.problem.whole:
                 layer = self.problem.layer(name)
                 for units in (layer.reads, np.arange(layer.start, layer.stop)):
-                    strands[streams.strand[units[units >= 0]]] = True
-            required = strands[streams.strand] & (streams.strand >= 0)
+                    ties[pools.tie[units[units >= 0]]] = True
+            required = ties[pools.tie] & (pools.tie >= 0)
         return required
 
     def cover(self) -> None:
@@ -255,12 +255,12 @@ class Round:
         required = self._required()
         if not required.any():
             return
-        streams = Streams(self.problem.wiring)
+        pools = InterchangeableUnits(self.problem.wiring)
         for name in self.words:
             if name in self.problem.whole or name not in self.step:
                 continue
             layer = self.problem.layer(name)
-            rows_needed, columns_needed = streams.needs[self.step[name]]
+            rows_needed, columns_needed = pools.needs[self.step[name]]
             ahead, behind = self.ends(name)
             used = self._used_inputs(name, layer)
             rows = np.flatnonzero(rows_needed & required[layer.reads] & ~used & np.isfinite(ahead))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from topo.errors import TopoError
-from topo.graph import LayeredGraph, build_graph
+from topo.graph import WiredGraph, build_graph
 from topo.masks import MaskSet
 from topo.metrics import metrics
 from topo.metrics.balance import entropy_bound
@@ -244,7 +244,7 @@ class Balanced:
     notes: tuple[str, ...] = ()
 
     @cached_property
-    def graph(self) -> LayeredGraph:
+    def graph(self) -> WiredGraph:
         """The masks on the problem's wiring."""
         return build_graph(self.masks, self.problem.wiring)
 

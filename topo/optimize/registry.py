@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from topo._support.doors import called, check_function, check_text
 from topo._support.registry import Registry
 from topo.errors import TopoError
+from topo.masks import MaskSet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,13 +82,21 @@ class Method:
         **options: Any,
     ) -> Balanced:
         """Masks with exactly `total` parameters, or with budgets={layer: parameters}."""
-        return self.function(wiring, total=total, rng=rng, progress=progress, **self.read(options))
+        plugin = f"method '{self.name}'"
+        values = self.read(options)
+        found = called(plugin, "", self.function, wiring, total=total, rng=rng, progress=progress, **values)
+        if not isinstance(getattr(found, "masks", None), MaskSet) or not hasattr(found, "certificate"):
+            raise TopoError(f"{plugin} gives {type(found).__name__}; it gives topo.optimize.Balanced")
+        return found
 
 
 def method(*, source: str, name: str | None = None) -> Callable[[Callable[..., Balanced]], Callable[..., Balanced]]:
     """Decorator: register a function as a method."""
 
     def enter(function: Callable[..., Balanced]) -> Callable[..., Balanced]:
+        plugin = f"method '{name or getattr(function, '__name__', function)}'"
+        check_text(plugin, source=source)
+        check_function(plugin, function, "wiring, *, total, rng, progress")
         entry = Method(function, name or function.__name__, source)
         methods.add(entry.name)(entry)
         return function

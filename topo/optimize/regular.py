@@ -1,4 +1,4 @@
-"""G2, mode "balanced": as few nodes as a degree floor allows, joined as regularly as can be, at random."""
+"""Mode "balanced": as few nodes as a degree floor allows, joined as regularly as can be, at random."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from topo.masks import BitRows, MaskSet
-from topo.optimize.interchangeable import Streams
+from topo.optimize.interchangeable import InterchangeableUnits
 from topo.optimize.layers import solve_layer_npb
 from topo.optimize.problem import Balanced, Problem
 from topo.optimize.registry import Progress
@@ -27,15 +27,15 @@ def solve_balanced(
     """Near-biregular masks: U close to its bound sum_e log n_e, whatever the seed.
 
     1. budgets n_e of the layers by `rule`, with the exact total;
-    2. of each stream so many strands are active that every active node has `degree_floor` parameters of a layer on
+    2. of each pool so many ties are active that every active node has `degree_floor` parameters of a layer on
        average, in and out (inputs and outputs of the network: as many as can be);
     3. a random deal of each layer: rows within one unit, columns within one unit, kernels as even as possible;
     4. repair.
     """
     budgets = problem.split(rule)
-    streams = Streams(problem.wiring)
-    active = active_strands(problem, streams, budgets, degree_floor)
-    flags = streams.first(active, streams.turns(rng))
+    pools = InterchangeableUnits(problem.wiring)
+    active = active_ties(problem, pools, budgets, degree_floor)
+    flags = pools.first(active, pools.turns(rng))
     masks = {}
     for k, name in enumerate(problem.names):
         if progress is not None:
@@ -45,24 +45,26 @@ def solve_balanced(
     return Balanced(mended, problem, tuple(trace))
 
 
-def active_strands(problem: Problem, streams: Streams, budgets: Mapping[str, int], degree_floor: float) -> np.ndarray:
-    """int64 (streams,): how many strands of each stream are active."""
-    sizes = streams.sizes
+def active_ties(
+    problem: Problem, pools: InterchangeableUnits, budgets: Mapping[str, int], degree_floor: float
+) -> np.ndarray:
+    """int64 (pools,): how many ties of each pool are active."""
+    sizes = pools.sizes
     active = sizes.astype(np.float64)
     steps = [
         (index, step)
         for index, step in enumerate(problem.wiring.steps)
         if isinstance(step, Layer) and step.name in budgets
     ]
-    sides: list[tuple[Layer, np.ndarray, np.ndarray]] = []  # layer, places of its inputs and outputs by stream
+    sides: list[tuple[Layer, np.ndarray, np.ndarray]] = []  # layer, places of its inputs and outputs by pool
     for index, layer in steps:
-        rows_needed, columns_needed = streams.needs[index]
+        rows_needed, columns_needed = pools.needs[index]
         made = np.arange(layer.start, layer.stop)
-        sides.append((layer, streams.places(layer.reads), streams.places(made)))
+        sides.append((layer, pools.places(layer.reads), pools.places(made)))
         for needed, units in ((rows_needed, layer.reads), (columns_needed.any(), made)):
             if needed:
-                places = streams.places(units) * sizes
-                for floor, mine in ((degree_floor, ~streams.terminal), (1, streams.terminal)):
+                places = pools.places(units) * sizes
+                for floor, mine in ((degree_floor, ~pools.terminal), (1, pools.terminal)):
                     share = (budgets[layer.name] // max(floor, 1)) / places.sum()
                     active = np.where(mine & (places > 0), np.minimum(active, share * sizes), active)
     active = np.maximum(np.floor(active + 1e-9), 1).astype(np.int64)
@@ -91,14 +93,14 @@ def _density(problem: Problem, layer: Layer) -> float:
 def _make_room(
     active: np.ndarray, sizes: np.ndarray, ins: np.ndarray, outs: np.ndarray, budget: int, density: float
 ) -> None:
-    """Activate strands, on the emptier side first, until the budget fits between the active ones."""
+    """Activate ties, on the emptier side first, until the budget fits between the active ones."""
     touched = np.flatnonzero((ins > 0) | (outs > 0))
     while (ins @ active) * (outs @ active) * density < budget:
         free = touched[active[touched] < sizes[touched]]
         if len(free) == 0:
             return
-        stream = free[np.argmin(active[free] / sizes[free])]
-        active[stream] += 1
+        pool = free[np.argmin(active[free] / sizes[free])]
+        active[pool] += 1
 
 
 def _deal(problem: Problem, name: str, budget: int, flags: np.ndarray, rng: np.random.Generator) -> BitRows:

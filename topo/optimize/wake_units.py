@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from topo.errors import TopoError
-from topo.optimize.interchangeable import Streams
+from topo.optimize.interchangeable import InterchangeableUnits
 from topo.optimize.moves import Cells, Round
 from topo.wiring import Join, Layer
 
@@ -38,11 +38,11 @@ def sprout(work: Round, missing: list[Share]) -> bool:
     owner = {name: k for k, (names, _) in enumerate(missing) for name in names}
     left = [units for _, units in missing]
     wanted = max(1, sum(units for units in left if units > 0) // _EACH)
-    ways, strand = Ways(work), Streams(work.problem.wiring).strand
+    ways, tie = Ways(work), InterchangeableUnits(work.problem.wiring).tie
     woken: set[int] = set()
     dead = np.flatnonzero(~(work.live.forward & work.live.backward)[:-1])
     for unit in work.rng.permutation(dead).tolist():
-        if strand[unit] in woken or not np.isfinite(ways.ahead[unit] + ways.behind[unit]):
+        if tie[unit] in woken or not np.isfinite(ways.ahead[unit] + ways.behind[unit]):
             continue
         kernels = ways.through(unit)
         cost = Counter(owner[name] for name, _, _ in kernels)
@@ -55,7 +55,7 @@ def sprout(work: Round, missing: list[Share]) -> bool:
         _put(work, kernels)
         for k, many in cost.items():
             left[k] -= many
-        woken.add(int(strand[unit]))
+        woken.add(int(tie[unit]))
         if len(woken) == wanted:
             break
     return bool(woken)

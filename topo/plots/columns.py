@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from topo.graph import Block, LayeredGraph
+from topo.graph import Block, WiredGraph
 from topo.wiring import Join, Layer
 
 
@@ -37,7 +37,7 @@ class Link:
 class Columns:
     """units[c]: those of column c, in order. depth[c]: its place from left to right. names[c]: what makes it."""
 
-    def __init__(self, graph: LayeredGraph) -> None:
+    def __init__(self, graph: WiredGraph) -> None:
         wiring = graph.wiring
         assert wiring is not None
         self.graph = graph

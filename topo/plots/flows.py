@@ -12,7 +12,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.patches import Rectangle
 
 from topo.errors import TopoError
-from topo.graph import Block, LayeredGraph, paths
+from topo.graph import Block, WiredGraph, paths
 from topo.metrics.paths import unit_centrality
 from topo.plots.axes import GREY, axes, key, legend, name_layers, remark, size_of, small, width_of
 from topo.plots.columns import Columns, Link
@@ -115,7 +115,7 @@ def _flows(columns: Columns, share: np.ndarray, bar_of: np.ndarray, bars: dict[i
     return [(a, b, table) for (a, b), table in summed.items() if table.sum() > 1e-12]
 
 
-def _amounts(graph: LayeredGraph, link: Link) -> np.ndarray | None:
+def _amounts(graph: WiredGraph, link: Link) -> np.ndarray | None:
     """Share of all paths along each edge of a link: F_i M_ij B_j / P; of a gate only the value branch carries paths."""
     walk = paths.counts(graph)
     mantissa, exponent = walk.forward_total()

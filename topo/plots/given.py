@@ -10,7 +10,7 @@ from typing import Any
 
 from topo.analyze import analyze
 from topo.errors import TopoError, WiringError
-from topo.graph import LayeredGraph, build_graph
+from topo.graph import LayeredGraph, WiredGraph, build_graph
 from topo.masks import MaskSet
 from topo.networks import find_wiring
 from topo.report import Report
@@ -138,7 +138,7 @@ def graph_of(item: Masked, wiring: Wiring | str | Any | None = None, view: str |
     return build_graph(item, None if wiring is None else find_wiring(wiring), view)
 
 
-def wired(item: Masked, wiring: Wiring | str | Any | None, what: str) -> LayeredGraph:
+def wired(item: Masked, wiring: Wiring | str | Any | None, what: str) -> WiredGraph:
     """As `graph_of`, always with a wiring: masks without one are chained if they fit; WiringError otherwise."""
     if isinstance(item, MaskSet) and wiring is None:
         try:
@@ -146,7 +146,7 @@ def wired(item: Masked, wiring: Wiring | str | Any | None, what: str) -> Layered
         except WiringError as error:
             raise WiringError(f"{what} needs the network's wiring (wiring=, --model): {error}") from None
     graph = graph_of(item, wiring)
-    if graph.wiring is None:
+    if not isinstance(graph, WiredGraph):
         raise WiringError(f"{what} needs a graph with the network's wiring; this one has none")
     return graph
 

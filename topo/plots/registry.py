@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from topo._support.doors import check_function, check_word
 from topo._support.registry import Registry
+from topo.errors import TopoError
 
 plots = Registry("plot", "topo.plots")
 
 
 # What the command line makes of each INPUT: "reports", "masks", "graphs" (with the wiring) or "rows" (of a table); and
 # the metrics that the reports hold.
+OF = ("reports", "masks", "graphs", "rows")
 takes: dict[str, tuple[str, str]] = {}
 
 
 def plot(of: str, metrics: str = "") -> Callable[[Callable], Callable]:
-    """Decorator: register a figure. of, metrics: see `takes`."""
+    """Decorator: register a figure. of, metrics: see `takes`. TopoError for other words and functions."""
 
     def enter(function: Callable) -> Callable:
+        plugin = f"plot '{getattr(function, '__name__', function)}'"
+        check_word(plugin, "of", of, OF)
+        if not isinstance(metrics, str):
+            raise TopoError(f"{plugin} has metrics={metrics!r}; they are names in one text, with commas between")
+        check_function(plugin, function, "data", more=True)  # and options that users give
         takes[function.__name__] = (of, metrics)
         plots.add()(function)
         return function

@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from topo._support.doors import check_flags, check_function, check_text, check_word
 from topo._support.registry import Registry
 from topo.errors import TopoError
 
 __all__ = ["Pruner", "prune", "pruner", "pruners", "reinitialise", "rescale", "scale_branches"]
 
 SCHEDULES = ("exponential", "linear")
+DATA = ("none", "batches")
 MODES = ("eval", "train", "statistics")
 PRECISIONS = ("model", "float32", "float64")
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -109,9 +111,28 @@ class Pruner:
 
 
 def pruner(*, data: str, cost: str, source: str, **how: Any) -> Callable[[Callable], Callable]:
-    """Decorator: enter a scoring function under its own name; arguments as in `Pruner`."""
+    """Decorator: enter a scoring function under its own name; arguments as in `Pruner`.
+
+    Raises TopoError for words that it does not know, and for a function that cannot be called as
+    (net, batches, *, rng).
+    """
 
     def enter(function: Callable) -> Callable:
+        plugin = f"pruner '{getattr(function, '__name__', function)}'"
+        check_word(plugin, "data", data, DATA)
+        check_text(plugin, cost=cost, source=source)
+        if odd := set(how) - {"rounds", "schedule", "regrow", "double", "prepare", "modes", "shared_ranking"}:
+            raise TopoError(f"{plugin} says {', '.join(sorted(odd))}, which no pruner does; see topo.pruners.Pruner")
+        check_flags(plugin, **{name: how[name] for name in ("regrow", "double", "shared_ranking") if name in how})
+        check_word(plugin, "schedule", how.get("schedule", SCHEDULES[0]), SCHEDULES)
+        for mode in how.get("modes", MODES) or ("",):
+            check_word(plugin, "modes", mode, MODES)
+        rounds = how.get("rounds", 1)
+        if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+            raise TopoError(f"{plugin} has rounds={rounds!r}; it is a whole number of at least 1")
+        if how.get("prepare") is not None:
+            check_function(f"{plugin}, prepare", how["prepare"], "module, *, rng", documented=False)
+        check_function(plugin, function, "net, batches, *, rng")
         pruners.add(function.__name__)(Pruner(function.__name__, function, data, cost, source, **how))
         return function
 

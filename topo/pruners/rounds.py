@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from topo._support.doors import called
 from topo._support.seeds import as_rng
 from topo.errors import TopoError
 from topo.masks import MaskSet
@@ -98,7 +99,9 @@ def prune(
             else:
                 net.keep, tell = kept, progress or (lambda done, total, what: None)
                 tell(0, 1, f"{kept:,} parameters")
-                chosen = how.score(net, data, rng=own, **_own_options(values))
+                chosen = _checked(how, net, _called(how, net, data, own, _own_options(values)))
+                if (count := sum(int(flags.sum()) for flags in chosen.values())) != kept:
+                    raise TopoError(f"pruner '{method}' keeps {count:,} parameters; it was asked for {kept:,}")
                 tell(1, 1, "done")
                 masks = {name: flags.cpu().numpy() for name, flags in chosen.items()}
     provenance = {
@@ -163,7 +166,7 @@ def _ranked(
     for done, (net.keep, shares) in enumerate(zip(schedule, quotas)):
         if progress:
             progress(done, rounds, f"{net.keep:,} parameters")
-        scores = how.score(net, data, rng=own, **options)
+        scores = _checked(how, net, _called(how, net, data, own, options))
         candidates = everywhere if how.regrow else alive
         found = {name: _at(how, scores, name, places, invert) for name, places in candidates.items()}
         flags = _chosen(found, net.keep, shares, ties)
@@ -174,6 +177,36 @@ def _ranked(
     if progress:
         progress(rounds, rounds, "done")
     return {name: _flags(places, shapes[name]) for name, places in alive.items()}
+
+
+def _called(how: Pruner, net: Network, data: Batches, own: Generator, options: Mapping[str, Any]) -> Any:
+    return called(f"pruner '{how.name}'", "", how.score, net, data, rng=own, **options)
+
+
+def _checked(how: Pruner, net: Network, scores: Any) -> dict[str, torch.Tensor]:
+    """What a pruner gave, one tensor of its shape for each weight and for nothing else; TopoError otherwise."""
+    if not isinstance(scores, Mapping):
+        raise TopoError(f"pruner '{how.name}' gives {type(scores).__name__}; it gives a mapping from name to scores")
+    if odd := [name for name in scores if name not in net.weights]:
+        raise TopoError(
+            f"pruner '{how.name}' scores '{odd[0]}', which is not a parameter to prune; "
+            f"there are: {', '.join(list(net.weights)[:6])}{', ...' if len(net.weights) > 6 else ''}"
+        )
+    found = {}
+    for name, weight in net.weights.items():
+        if name not in scores:
+            raise TopoError(f"pruner '{how.name}' gives no scores for '{name}' {tuple(weight.shape)}")
+        values = scores[name]
+        values = torch.from_numpy(values) if isinstance(values, np.ndarray) and values.dtype.kind in "biuf" else values
+        if not isinstance(values, torch.Tensor) or values.is_complex():
+            raise TopoError(f"pruner '{how.name}' gives {type(values).__name__} for '{name}'; scores are real tensors")
+        if values.shape != weight.shape:
+            raise TopoError(
+                f"pruner '{how.name}' gives scores of shape {tuple(values.shape)} for '{name}', "
+                f"whose shape is {tuple(weight.shape)}"
+            )
+        found[name] = values
+    return found
 
 
 def _at(how: Pruner, scores: Mapping[str, Any], name: str, places: np.ndarray, invert: bool) -> np.ndarray:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from topo._version import __version__
 from topo.errors import TopoError
 from topo.report import text
+from topo.report.holm import holm
 from topo.report.numerals import decimal, finite, shown
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ SCHEMA = "topo/1"
 COLUMNS = ("mask", "metric", "layer", "view", "value", "unit", "note")
 NULL_COLUMNS = ("null", "samples", "metric", "observed", "mean", "std", "z", "p")
 _AS_TEXT = frozenset({"effective_paths"})
-# A number that is fewer standard deviations from the mean of a null model is taken for one of its samples.
-_NOISE = 2.0
+# A number whose rank among the samples of a null model is at least so likely, both tails, is taken for one of them.
+_NOISE = 0.05
 
 Number = int | float
 
@@ -99,9 +100,9 @@ class Report:
     mask: its name. format: the reader that understood the file. model, view: what was analysed. shapes: parameter name
     -> shape, in network order. rows: every number. notes: dicts {"metric", "layer", "note"} with remarks of the whole
     analysis first, then those of the rows. nulls: dicts {"null", "samples", "metric", "layer", "observed", "mean",
-    "std", "z", "p"}, null models in the order of their rungs, each with its numbers in the order of the rows; see
-    `topo.nulls.score`. coverage: {"read", "left_out", "names"}, parameters with a mask and without, as the file was
-    read; None where the masks come from no file.
+    "std", "z", "p"}, and "p_holm" after `with_holm`, null models in the order of their rungs, each with its numbers in
+    the order of the rows; see `topo.nulls.score`. coverage: {"read", "left_out", "names"}, parameters with a mask and
+    without, as the file was read; None where the masks come from no file.
 
     >>> rows = [Row("a.pt", "density", None, "channel", 0.5), Row("a.pt", "density", "fc.weight", "channel", 0.5)]
     >>> report = Report("a.pt", "topo", None, "channel", {"fc.weight": (2, 3)}, rows)
@@ -172,33 +173,58 @@ class Report:
 
     @cached_property
     def first_rungs(self) -> Mapping[str, str | None]:
-        """Metric of the network -> the first null model at which its z is within noise, None if it is at no one.
+        """Metric of the network -> the first null model at which its p is within noise, None if it is at no one.
 
-        Within noise is |z| < 2, or that no sample differs from the masks. What such a null model keeps is enough to
-        explain the number; which come first is said in `topo.nulls`.
+        Within noise is p >= 0.05, or that no sample differs from the masks. What such a null model keeps is enough to
+        explain the number; which come first is said in `topo.nulls`. A metric is left out where too few samples were
+        drawn to tell: 39 of them cannot bring p below 0.05.
         """
-        found: dict[str, str | None] = {}
+        return MappingProxyType({metric: first for metric, (first, told) in self._explained.items() if told})
+
+    @cached_property
+    def _explained(self) -> dict[str, tuple[str | None, bool]]:
+        """Metric of the network -> its first explaining null model, and whether the samples are enough to tell."""
+        found: dict[str, tuple[str | None, bool]] = {}
         for entry in self.nulls:
-            if entry["layer"] is None and (_same(entry) or entry["z"] == entry["z"] or entry["std"] == 0):
-                inside = _same(entry) or abs(entry["z"]) < _NOISE
-                if found.get(entry["metric"]) is None:
-                    found[entry["metric"]] = entry["null"] if inside else None
-        return MappingProxyType(found)
+            metric = entry["metric"]
+            first, told = found.get(metric, (None, True))
+            if entry["layer"] is not None or entry["p"] != entry["p"] or first or not told:
+                continue
+            enough = _same(entry) or 2 / (1 + entry["samples"]) < _NOISE
+            found[metric] = (entry["null"] if enough and entry["p"] >= _NOISE else None, enough)
+        return found
 
     def rung_lines(self, metrics: Container[str] | None = None) -> list[str]:
-        """For a reader: a line for each null model, with the metrics (of `metrics`) first within noise at it."""
-        told = {metric: rung for metric, rung in self.first_rungs.items() if metrics is None or metric in metrics}
+        """For a reader: a line for each null model, with the metrics (of `metrics`) first within noise at it.
+
+        Beside each metric stands its |z|. Then what no null model explains, and how many numbers were tested.
+        """
+        told = {metric: found for metric, found in self._explained.items() if metrics is None or metric in metrics}
         rungs = dict.fromkeys(entry["null"] for entry in self.nulls)
+        z = {(entry["null"], entry["metric"]): entry["z"] for entry in self.nulls if entry["layer"] is None}
         lines = []
         for rung in [*rungs, None]:
-            names = ", ".join(metric for metric, first in told.items() if first == rung)
-            if names:
-                lines.append(
-                    f"first within noise (|z| < {_NOISE:g}) at {rung}: {names}"
-                    if rung
-                    else f"beyond noise of every null model: {names}"
-                )
+            named = [metric for metric, found in told.items() if found == (rung, True)]
+            if rung:
+                apart = [(metric, abs(z[rung, metric])) for metric in named]
+                names = ", ".join(f"{metric} (|z| {far:.1f})" if far == far else metric for metric, far in apart)
+                what = f"first within noise (p >= {_NOISE:g}) at {rung}"
+            else:
+                names, what = ", ".join(named), f"beyond noise of every null model (p < {_NOISE:g})"
+            lines += [f"{what}: {names}"] if names else []
+        few_drawn = [metric for metric, (_, enough) in told.items() if not enough]
+        if few_drawn:
+            least = int(2 / _NOISE)
+            lines.append(f"too few samples to tell noise (p below {_NOISE:g} takes {least}): {', '.join(few_drawn)}")
+        tested = sum(entry["p"] == entry["p"] and not _same(entry) for entry in self.nulls)
+        if lines and tested > 1:
+            lines.append(f"{tested} numbers were tested: by chance some {tested * _NOISE:.0f} have p < {_NOISE:g}")
         return lines
+
+    def with_holm(self) -> Report:
+        """The same report with "p_holm" in each entry of `nulls`: p adjusted for the number of all entries (Holm)."""
+        adjusted = holm([entry["p"] for entry in self.nulls])
+        return replace(self, nulls=[{**entry, "p_holm": p} for entry, p in zip(self.nulls, adjusted)])
 
     def remarks(self) -> list[str]:
         """Everything that is said under the tables, for a reader: notes, and where numbers are within noise."""
@@ -279,24 +305,25 @@ class Report:
             for entry in self.layers
         ]
         of_network = {row.metric: row.unit for row in self.rows if row.layer is None}
+        columns = [*NULL_COLUMNS, *(["p_holm"] if any("p_holm" in entry for entry in self.nulls) else [])]
         nulls = [
             [entry["null"], str(entry["samples"]), entry["metric"]]
             + [shown(entry[key], of_network.get(entry["metric"], "")) for key in ("observed", "mean", "std")]
-            + [shown(entry[key]) for key in ("z", "p")]
+            + [shown(entry[key]) for key in columns[6:]]
             for entry in self.nulls
             if entry["layer"] is None and not _same(entry)
         ]
         found = [
             (["network", "value", "unit", "view"], network),
             (["layer", "shape", *units], layers if units else []),
-            (list(NULL_COLUMNS), nulls),
+            (columns, nulls),
         ]
         return [(header, body) for header, body in found if body]
 
 
 def _same(entry: Mapping[str, Any]) -> bool:
     """Whether no sample of the null model has another number than the masks themselves."""
-    return bool(entry["std"] == 0 and float(entry["observed"]) == entry["mean"])
+    return bool(entry["std"] == 0 and entry["p"] == 1)
 
 
 def note_lines(notes: Iterable[Mapping[str, str | None]]) -> list[str]:

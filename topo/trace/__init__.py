@@ -38,6 +38,7 @@ from topo.trace.nodes import (
     sizes,
 )
 from topo.trace.places import pool  # noqa: F401 (its rules)
+from topo.trace.recurrent import recurrent  # noqa: F401 (its rules)
 from topo.trace.rules import RULES, plain, pointwise, rule
 from topo.trace.units import LEARNED, NoRule, Units, Weight, bare, compact, filled, squash, tracked
 from topo.wiring import CONSTANT, NOTHING, Layer, Step, Wiring
@@ -45,7 +46,10 @@ from topo.wiring import CONSTANT, NOTHING, Layer, Step, Wiring
 __all__ = ["rule", "trace"]
 
 # These read a constant as data (learned queries, time steps); other products of constants prepare weights.
-_READS_CONSTANTS = frozenset("linear addmm embedding conv1d conv2d conv3d conv_transpose1d conv_transpose2d".split())
+_READS_CONSTANTS = frozenset(
+    """linear addmm embedding conv1d conv2d conv3d conv_transpose1d conv_transpose2d lstm gru rnn_tanh rnn_relu
+    lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell""".split()
+)
 # Rules that hold for constants as well: they carry zeros.
 _OF_CONSTANTS = frozenset(
     f"aten.{name}" for name in "mul add sub rsub cat stack where pad constant_pad_nd copy".split()
@@ -92,10 +96,16 @@ def trace(
       broadcast; else the first. x / y is x gated by y.
     * attention: a `score` per query head of its query and key units, which gates the head's value units. Written out
       (matmul, softmax, matmul) it gives the same.
+    * recurrent layers: unrolled over the steps of the example input, a layer of the input and one of the state at each;
+      a note says over how many.
     * an operation without a rule: a TraceWarning with the line of the model that calls it, the same in `notes`, and
       one new unit, the sum of all its input units, at every output. `@topo.rule` teaches it.
 
     If torch.export fails, its draft mode is tried, and as the last resort one real forward pass is recorded.
+
+    >>> wiring = topo.trace(topo.models.build("mlp:3-2-1"), (3,))
+    >>> [(layer.name, layer.reads.tolist()) for layer in wiring.layers], wiring.outputs.tolist()
+    ([('fc1.weight', [0, 1, 2]), ('fc2.weight', [3, 4])], [5])
 
     Raises TraceError if nothing captures the model, if no output depends on an input, and under `strict`.
     """
@@ -187,11 +197,17 @@ def _wiring(units: Units, outputs: list[Tensor], module: nn.Module, name: str, s
 
 
 def _without_unused_joins(units: Units, ends: np.ndarray) -> list[Step]:
-    """The steps, without joins of which nothing is read (averaged attention maps, statistics)."""
+    """The steps, without joins of which nothing is read (averaged attention maps, statistics).
+
+    And without uses of a layer that read nothing but zeros (states before the first step), if it has others.
+    """
     read = np.zeros(units.count + 2, np.bool_)
     read[ends] = True
+    fed = {step.name for step in units.steps if isinstance(step, Layer) and (step.reads != NOTHING).any()}
     kept: list[Step] = []
     for step in reversed(units.steps):
+        if isinstance(step, Layer) and step.name in fed and (step.reads == NOTHING).all():
+            continue
         if isinstance(step, Layer) or read[step.start : step.stop].any():
             kept.append(step)
             for operand in step.operands:

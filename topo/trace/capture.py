@@ -12,6 +12,7 @@ import copy
 import io
 import logging
 import operator
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -44,10 +45,8 @@ def clean(name: str) -> str:
     head, found, tail = name.rpartition("parametrizations.")
     if found:
         name = head + tail.partition(".")[0]
-    for ending in ("_orig", "_v"):
-        if name.endswith(f"weight{ending}"):
-            name = name.removesuffix(ending)
-    return name
+    head, dot, last = name.rpartition(".")
+    return head + dot + re.sub(r"(?<=.)_orig$|(?<=weight)_v$|(?<=weight_[ih]h_l\d)_v$", "", last)
 
 
 def first_names(module: nn.Module) -> dict[str, str]:

@@ -54,7 +54,7 @@ POOLS = frozenset(
     replication_pad3d""".split()
 )
 # Element by element, but not tagged so by torch.
-_POINTWISE = frozenset("multiply subtract divide".split())
+_POINTWISE = frozenset("multiply subtract divide where".split())
 
 
 def operation(node: Node) -> str:

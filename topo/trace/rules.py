@@ -56,6 +56,12 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
     A later rule for the same name takes the place of the earlier one. This module's docstring says what a rule gets and
     gives.
+
+    >>> @topo.rule("mylib.double")
+    ... def units_of_double(units, inputs, shape):
+    ...     return inputs[0]
+    >>> RULES["mylib.double"] is units_of_double
+    True
     """
 
     def enter(function: Rule) -> Rule:

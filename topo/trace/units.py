@@ -149,6 +149,7 @@ class Units:
         self.scores: set[int] = set()
         self._merged: dict[tuple[Any, ...], int] = {}
         self._beside: dict[int, int] = {}
+        self._sliced: dict[str, list[int]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.layered: set[str] = set()
         self.env: dict[Any, Any] = {}
@@ -426,6 +427,8 @@ class Units:
             columns=_part(column, shape[1]) if groups == 1 else None,
             **geometry,
         )
+        if (full == NOTHING).all():
+            return filled((shape[0],) if groups > 1 else [weight.shape[d] for d in (*shared, *out)], NOTHING)
         if groups > 1:
             return torch.arange(start, start + shape[0], dtype=torch.int32)
         return torch.from_numpy((start + rows).astype(np.int32)).view([weight.shape[d] for d in (*shared, *out)])
@@ -479,11 +482,14 @@ class Units:
                 f"parameter '{name}' is used with shapes {self._shapes[name]} and {shape}; a mask has one shape"
             )
         layer = Layer(name, shape, reads, self.count, **about)
-        for index, before in enumerate(self.steps):
+        for index in self._sliced.get(name, ()):
+            before = self.steps[index]
             if isinstance(before, Layer) and _continues(before, layer):
                 assert before.rows is not None and layer.rows is not None
                 self.steps[index] = replace(before, rows=_part(np.append(before.rows, layer.rows), shape[0]))
                 return before.start
+        if layer.rows is not None:
+            self._sliced.setdefault(name, []).append(len(self.steps))
         self.steps.append(layer)
         return self._reserve(shape[0])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -109,7 +109,8 @@ class Fit:
         self.fused = FusedMasks.of(model, masks)
         self.fused()
         self.running = self._wrapped()
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+        self.names, self.parameters = [name for name, _ in trained], [parameter for _, parameter in trained]
         self.optimizer = self._optimizer()
         self.average = [p.detach().clone() for p in self.parameters] if recipe.ema else None
 
@@ -272,18 +273,33 @@ class Fit:
             "schema": SCHEMA,
             "epoch": self.epoch,
             "model": {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()},
-            "optimizer": self.optimizer.state_dict(),
-            "average": self.average,
+            "optimizer": by_name(self.optimizer.state_dict(), self.names),
+            "average": None if self.average is None else dict(zip(self.names, self.average)),
             "history": self.history,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(in_order(state["optimizer"], self.names))
         if self.average is not None:
-            _overwrite(self.average, state["average"])
+            _overwrite(self.average, [state["average"][name] for name in self.names])
         self.epoch, self.history = int(state["epoch"]), [dict(row) for row in state["history"]]
+
+
+def by_name(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """An optimizer's state under the names of its parameters: their order depends on how a model got its masks."""
+    groups = [{**group, "params": [names[at] for at in group["params"]]} for group in state["param_groups"]]
+    return {"state": {names[at]: values for at, values in state["state"].items()}, "param_groups": groups}
+
+
+def in_order(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The way back, for parameters in this order."""
+    groups = [{**group, "params": list(range(len(names)))} for group in state["param_groups"]]
+    return {
+        "state": {at: state["state"][name] for at, name in enumerate(names) if name in state["state"]},
+        "param_groups": groups,
+    }
 
 
 @torch.no_grad()

@@ -20,9 +20,9 @@ from topo.errors import TrainingError
 from topo.files import write_masks
 from topo.masks import MaskSet
 from topo.models import prunable
+from topo.models.holders import holder, unwrapped
 from topo.train.fit import Progress
 from topo.train.folder import Folder
-from topo.train.masking import owner, unwrapped
 from topo.train.ranks import ranks
 from topo.train.recipe import Recipe, find_recipe
 from topo.train.record import Record
@@ -102,6 +102,10 @@ def imp(
     out: a folder with `level_00`, `level_01`, ... (run folders) and masks.safetensors; resume goes on with the level,
     and within it the epoch, that was reached. Other arguments as in `train`.
 
+    >>> tickets = topo.imp("mlp:64-10", "digits", density=0.64, epochs=1)
+    >>> [level.masks.kept for level in tickets.levels]
+    [640, 512, 410]
+
     TrainingError for a density outside 0 .. 1, a fraction outside 0 .. 1 or a rewind epoch outside the recipe's.
     """
     chosen = find_recipe(recipe)
@@ -162,14 +166,13 @@ def _prunable(model: nn.Module, layers: Sequence[str] | None) -> dict[str, Stora
     names = list(prunable(model)) if layers is None else list(layers)
     if not names:
         raise TrainingError("the model has no linear layer and no convolution to prune")
-    places = {name: owner(model, name) for name in names}
-    return {name: natural(getattr(*place).shape, place[0]) for name, place in places.items()}
+    places = {name: holder(model, name) for name in names}
+    return {name: natural(place.weight.shape, place.module) for name, place in places.items()}
 
 
 def _weights(model: nn.Module, held: dict[str, Storage]) -> dict[str, np.ndarray]:
     return {
-        name: storage.mask(getattr(*owner(model, name)).detach().float().cpu().numpy())
-        for name, storage in held.items()
+        name: storage.mask(holder(model, name).weight.detach().float().cpu().numpy()) for name, storage in held.items()
     }
 
 

@@ -9,9 +9,10 @@ instead of two a layer (benchmarks/train_gpu.py measures both).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,24 +21,59 @@ from torch.nn.utils import parametrize, prune
 
 from topo.errors import WiringError
 from topo.masks import MaskSet, as_mask_set
-from topo.train.stored import Storage, storage
+from topo.models.holders import Holder, every_holder, holder, holders, own_class, unwrapped
+from topo.train.stored import Storage, natural, storage
+from topo.train.written import give_plainly, write_through
 
 if TYPE_CHECKING:
     from topo.wiring import Wiring
 
 
 class Masked(nn.Module):
-    """The parametrization: weight where mask, else exactly 0 (and no gradient there). The mask is a bool buffer."""
+    """The parametrization: weight where mask, else exactly 0 (and no gradient there). The mask is a bool buffer.
+
+    held: how the parameter holds the mask. named: whether the mask was given under the name that the weight has here
+    (a tied weight has others). order: the names of the module's parameters before any was masked. saved: whether the
+    weight was part of state dicts (a buffer need not be).
+    """
 
     mask: Tensor
 
-    def __init__(self, mask: Tensor, held: Storage) -> None:
+    def __init__(self, mask: Tensor, held: Storage, named: bool, order: tuple[str, ...], saved: bool) -> None:
         super().__init__()
         self.register_buffer("mask", mask)
-        self.held = held
+        self.held, self.named, self.order, self.saved = held, named, order, saved
+        self._values: Tensor | None = None
 
     def forward(self, weight: Tensor) -> Tensor:
         return torch.where(self.mask, weight, 0.0)  # not weight * mask, which keeps NaN, infinities and -0.0
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """`layer.weight = x` sets x: what is pruned of it stays hidden, and is forgotten when masks are replaced."""
+        return weight
+
+    def known(self) -> Tensor:
+        """The mask's values, also while the module is on the meta device."""
+        return self.mask if self._values is None else self._values
+
+    def set(self, mask: Tensor) -> None:
+        """Other values, in the same buffer: what holds it (DistributedDataParallel, graphs) sees them."""
+        if self.mask.is_meta:
+            self._values = mask.clone()
+        else:
+            self.mask.copy_(mask)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Masked:
+        """To another device and back without losing the mask: through meta, and through `to_empty`, which leaves
+        whatever stood in memory."""
+        values = self.known()
+        super()._apply(fn, recurse)
+        if self.mask.is_meta:
+            self._values = values
+        else:
+            self._values = None
+            self.mask.copy_(values)
+        return self
 
 
 @dataclass(frozen=True)
@@ -57,38 +93,12 @@ class Drift:
         return f"'{self.name}' holds {self.count:,} {what}, the first at {self.index}, the largest {self.largest:.3g}"
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside torch.compile, DataParallel and DistributedDataParallel."""
-    while True:
-        if hasattr(model, "_orig_mod"):
-            model = cast(nn.Module, model._orig_mod)
-        elif isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            model = model.module
-        else:
-            return model
-
-
-def owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """The module that holds the parameter `name`, and its name there; WiringError if there is none."""
-    path, _, attribute = name.rpartition(".")
-    try:
-        module = model.get_submodule(path)
-    except AttributeError:
-        module = None
-    held = isinstance(getattr(module, attribute, None), Tensor) if module is not None else False
-    if module is None or not held:
-        known = [key for key, parameter in model.named_parameters() if parameter.dim() > 1]
-        raise WiringError(f"mask '{name}' is no parameter of the model; it has {', '.join(known[:6])}, ...")
-    return module, attribute
-
-
 def fitted(model: nn.Module, masks: MaskSet, wiring: Wiring | None = None) -> dict[str, Storage]:
     """How each masked parameter holds its mask; WiringError that names the first that does not fit."""
     found = {}
     for name in masks:
-        module, attribute = owner(model, name)
-        shape = getattr(module, attribute).shape
-        found[name] = storage(name, masks.rows(name).shape, shape, module, wiring)
+        place = holder(model, name)
+        found[name] = storage(name, masks.rows(name).shape, place.weight.shape, place.module, wiring)
     return found
 
 
@@ -101,105 +111,240 @@ def apply_masks(model: nn.Module, masks: MaskSet | Mapping[str, Any], wiring: Wi
     """Mask a model in place and give it back: from now on its pruned weights are exactly zero.
 
     They stay so through any optimizer, momentum, weight decay, AMP, torch.compile, deepcopy, state_dict round trips and
-    DDP (mask before wrapping). Parameters without a mask are left dense; masks that were applied before are replaced;
-    a parameter that several modules share is masked in each. wiring: needed only where shapes do not tell whether a
-    parameter is stored input-first.
+    DDP (mask before wrapping). A weight that several modules share is masked in each of them. Parameters without a mask
+    stay as they are, dense or under the masks of an earlier call; masks that are given anew replace those, and weights
+    that they bring back start at 0. What is written into a masked weight (`layer.weight = x`, `layer.weight.data += d`,
+    nn.init) counts where the mask keeps. wiring: needed only where shapes do not tell whether a parameter is stored
+    input-first.
 
     The masks are bool buffers of a parametrization, so a state dict holds `<name's module>.parametrizations.weight.0
     .mask` and `.original`; `strip_masks` gives plain weights with zeros.
 
-    Raises WiringError for a mask that fits no parameter; MaskError for values other than 0 and 1.
+    >>> masks = topo.generate("erk", "mlp:3-2-1", density=0.5)
+    >>> model = topo.apply_masks(topo.models.build("mlp:3-2-1"), masks)
+    >>> [int(layer.weight.count_nonzero()) for layer in (model.fc1, model.fc2)]
+    [3, 1]
+
+    Raises WiringError for a mask that fits no parameter, or that could not be in force at every module that holds the
+    weight (nothing is masked then); MaskError for values other than 0 and 1.
     """
     inner, masks = unwrapped(model), as_mask_set(masks)
     held = fitted(inner, masks, wiring)
-    places = {name: owner(inner, name) for name in masks}
-    for name, (module, attribute) in places.items():
-        hooks = [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, prune.BasePruningMethod)]
-        if any(hook._tensor_name == attribute for hook in hooks):
-            raise WiringError(f"'{name}' is already pruned by torch.nn.utils.prune; strip_masks(model) bakes that in")
-        weight = getattr(module, attribute)
-        mask = tensor_of(masks[name], held[name], weight.device)
-        before = applied(module, attribute)
-        original = _original(module, attribute)
-        with torch.no_grad():
-            if original is not None:
-                original.copy_(torch.where(mask, original, 0.0))
-        if before is not None:
-            before.mask, before.held = mask, held[name]
-            continue
-        sharing = [(module, attribute)] if original is None else _sharing(inner, original)
-        for other, key in sharing:
-            _own_class(other)
-            parametrize.register_parametrization(other, key, Masked(mask, held[name]))
+    plan = _planned(inner, masks, held)
+    new = next((name for name, (places, _) in plan.items() if not all(map(applied, places))), None)
+    if new is not None and isinstance(model, nn.parallel.DistributedDataParallel):
+        raise WiringError(
+            f"the model is wrapped in DistributedDataParallel and '{new}' is not masked yet; mask it before it is "
+            "wrapped, so that every process gets the masks"
+        )
+    for places, mask in plan.values():
+        alive = mask
+        for there in (one for one in map(applied, places) if one is not None):
+            alive = alive & there.known().to("cpu")
+        for place in places:
+            _forget(place, mask, alive)
+    for name, (places, mask) in plan.items():
+        for place in places:
+            _put(place, mask, held[name], place is places[0])
     return model
 
 
-def _original(module: nn.Module, attribute: str) -> Tensor | None:
-    """The parameter that the optimizer sees; None if there is no single one (weight norm)."""
-    if parametrize.is_parametrized(module, attribute):
-        return getattr(module.parametrizations[attribute], "original", None)  # type: ignore[union-attr, index]
-    return getattr(module, attribute)
+Plan = dict[str, tuple[tuple[Holder, ...], Tensor]]
 
 
-def _own_class(module: nn.Module) -> None:
-    """Give a parametrized module a class of its own.
+def _planned(model: nn.Module, masks: MaskSet, held: Mapping[str, Storage]) -> Plan:
+    """For each mask its holders and its values as they lie there; WiringError where one could not be in force."""
+    plan: Plan = {}
+    first: dict[int, str] = {}
+    for name in masks:
+        places = holders(model, holder(model, name))
+        mask = tensor_of(masks[name], held[name], "cpu")
+        for place in places:
+            if (why := _out_of_reach(place)) is not None:
+                raise WiringError(why if place is places[0] else f"'{name}' is also '{place.name}', and {why}")
+        twin = next((first[id(tensor)] for tensor in places[0].stored if id(tensor) in first), None)
+        if twin is not None:
+            if not torch.equal(plan[twin][1], mask):
+                raise WiringError(f"'{twin}' and '{name}' are one weight under two names, with two different masks")
+            continue
+        first |= {id(tensor): name for tensor in places[0].stored}
+        plan[name] = places, mask
+    return plan
 
-    A copy.deepcopy shares torch's generated class with the original, and removing or adding a parametrization on one
-    then takes `weight` from the other (torch 2.13).
+
+def _out_of_reach(place: Holder) -> str | None:
+    """Why no mask can be in force here, if so."""
+    hook = place.hook
+    if isinstance(hook, prune.BasePruningMethod):
+        return f"'{place.name}' is already pruned by torch.nn.utils.prune; strip_masks(model) bakes that in"
+    if hook is not None:
+        kind = "weight_norm" if type(hook).__name__ == "WeightNorm" else "spectral_norm"
+        return (
+            f"'{place.name}' is written anew before each forward pass by torch.nn.utils.{kind}; "
+            f"torch.nn.utils.parametrizations.{kind} can be masked"
+        )
+    if applied(place) is None and any(map(_is_sharded, place.stored)):
+        return f"'{place.name}' is sharded (DTensor); apply masks before the model is sharded"
+    return None
+
+
+def _is_sharded(tensor: Tensor) -> bool:
+    return hasattr(tensor, "full_tensor")  # a DTensor, whose module takes long to import
+
+
+def _put(place: Holder, mask: Tensor, held: Storage, named: bool) -> None:
+    """Put a mask on one holder, or in place of the one there."""
+    there = applied(place)
+    if there is not None:
+        there.set(mask)
+        there.held, there.named = held, named
+        return
+    module, attribute = place.module, place.attribute
+    order = next((one.order for _, one in _on(module)), tuple(module._parameters))
+    own_class(module)
+    saved = attribute not in module._non_persistent_buffers_set
+    made = Masked(mask.clone(), held, named, order, saved).to(place.stored[0].device)
+    parametrize.register_parametrization(module, attribute, made)
+    write_through(module, attribute)
+    if isinstance(module, nn.RNNBase):
+        _keep_no_weights(module)
+
+
+@torch.no_grad()
+def _forget(place: Holder, mask: Tensor, alive: Tensor) -> None:
+    """Set the weight to 0 where it was pruned before, or is from now on: weights that come back start there.
+
+    alive: kept by `mask` and by the masks before it. What the optimizer's momentum left beneath the masks is gone.
     """
+    stored = place.stored
+    if stored[0].is_meta:
+        return
+    if not place.is_parametrized or _alone(place):
+        for tensor in stored:
+            tensor.copy_(torch.where(_laid_as(alive, tensor), tensor, 0.0))
+    elif applied(place) is not None and bool((mask & ~alive).any()):
+        _forget_computed(place, mask & ~alive)
+
+
+def _alone(place: Holder) -> bool:
+    """Whether nothing but masks is between the parameter and the weight."""
+    entry: Any = place.module.parametrizations[place.attribute]  # type: ignore[index]
+    return bool(entry.is_tensor) and all(isinstance(part, Masked) for part in entry)
+
+
+def _forget_computed(place: Holder, back: Tensor) -> None:
+    """The same for a weight that is computed (weight norm), where it comes back: by the way that writes it.
+
+    WiringError if that does not bring zeros there.
+    """
+    entry: Any = place.module.parametrizations[place.attribute]  # type: ignore[index]
+    before = [tensor.clone() for tensor in place.stored]
+    beneath = [part for part in entry if not isinstance(part, Masked)]
+    setattr(place.module, place.attribute, place.weight.detach().clone())
+
+    def computed() -> Tensor:
+        made: Any = [getattr(entry, f"original{i}") for i in range(entry.ntensors)] if not entry.is_tensor else None
+        made = beneath[0](entry.original) if made is None else beneath[0](*made)
+        for part in beneath[1:]:
+            made = part(made)
+        return made
+
+    # A row of zeros has no direction: it keeps the one that it had, at length 0.
+    lost = ~torch.isfinite(computed())
+    for tensor, was in zip(place.stored, before):
+        if tensor.shape == lost.shape:
+            tensor.copy_(torch.where(lost, was, tensor))
+    now = computed()
+    if bool((now[back.to(now.device)] != 0).any()):
+        for tensor, was in zip(place.stored, before):
+            tensor.copy_(was)
+        raise WiringError(
+            f"'{place.name}' is computed by {type(beneath[0]).__name__}: weights that its mask brings back cannot "
+            "start at 0; strip_masks(model) before other masks are applied"
+        )
+
+
+def _laid_as(mask: Tensor, weight: Tensor) -> Tensor:
+    """A mask beside a weight: on its device, and sharded as it is."""
+    if not _is_sharded(weight):
+        return mask.to(weight.device)
+    from torch.distributed.tensor import distribute_tensor
+
+    sharded: Any = weight
+    return distribute_tensor(mask.to(weight.device), sharded.device_mesh, sharded.placements)
+
+
+def _keep_no_weights(module: nn.RNNBase) -> None:
+    """A recurrent module keeps a list of its weights; a masked one gives them anew at each look, and keeps none that
+    a deep copy could not copy."""
+
+    def weights(self: nn.RNNBase) -> list[Tensor]:
+        return [getattr(self, name) for name in self._flat_weights_names if hasattr(self, name)]
+
+    vars(module).pop("_flat_weights", None)
+    type(module)._flat_weights = property(weights, lambda self, values: None)  # type: ignore[assignment]
+
+
+def applied(place: Holder) -> Masked | None:
+    """The mask that `apply_masks` put on a weight, if there is one."""
+    return dict(_on(place.module)).get(place.attribute)
+
+
+def _on(module: nn.Module) -> Iterator[tuple[str, Masked]]:
+    """The masked attributes of a module with their masks."""
     if parametrize.is_parametrized(module):
-        kind = type(module)
-        body = {key: value for key, value in vars(kind).items() if key not in ("__dict__", "__weakref__")}
-        module.__class__ = type(kind.__name__, kind.__bases__, body)
+        for attribute, parts in module.parametrizations.items():  # type: ignore[union-attr, operator]
+            yield from ((attribute, part) for part in parts if isinstance(part, Masked))
 
 
-def _sharing(model: nn.Module, parameter: Tensor) -> list[tuple[nn.Module, str]]:
-    """Every module that holds this parameter under a name of its own (tied weights)."""
-    return [
-        (module, key)
-        for module in list(model.modules())
-        for key, value in module._parameters.items()
-        if value is parameter
-    ] or [
-        (module, key)
-        for module in list(model.modules())
-        if parametrize.is_parametrized(module)
-        for key, entry in module.parametrizations.items()  # type: ignore[union-attr, operator]
-        if getattr(entry, "original", None) is parameter
-    ]
-
-
-def applied(module: nn.Module, attribute: str) -> Masked | None:
-    """The mask that `apply_masks` put on a parameter, if there is one."""
-    if not parametrize.is_parametrized(module, attribute):
-        return None
-    parts = module.parametrizations[attribute]  # type: ignore[index]
-    return next((part for part in parts if isinstance(part, Masked)), None)  # type: ignore[union-attr]
-
-
-def _all_applied(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Masked]]:
+def _masked(model: nn.Module) -> Iterator[tuple[Holder, Masked]]:
     for path, module in list(model.named_modules()):
-        if parametrize.is_parametrized(module):
-            for attribute in list(module.parametrizations):  # type: ignore[arg-type]
-                if (mask := applied(module, attribute)) is not None:
-                    yield (f"{path}.{attribute}" if path else attribute), module, attribute, mask
+        for attribute, mask in list(_on(module)):
+            yield Holder(path, module, attribute), mask
 
 
 def applied_masks(model: nn.Module) -> MaskSet | None:
-    """The masks that `apply_masks` put on a model; None if there are none."""
-    found = {name: m.held.mask(m.mask.cpu().numpy()) for name, _, _, m in _all_applied(unwrapped(model))}
-    return MaskSet(found) if found else None
+    """The masks that are in force on a model, by `apply_masks` or by torch.nn.utils.prune; None if there are none.
+
+    A weight that several modules share has one mask, under the name under which it was given.
+    """
+    inner = unwrapped(model)
+    found = {place.name: (place, part.held, part.known()) for place, part in _masked(inner) if part.named}
+    for place in _pruned_by_torch(inner):
+        found[place.name] = place, natural(place.weight.shape, place.module), _torch_mask(place)
+    masks = {place.name: held.mask(mask.cpu().numpy() != 0) for place, held, mask in found.values()}
+    return MaskSet(masks) if masks else None
+
+
+def _pruned_by_torch(model: nn.Module) -> list[Holder]:
+    """The weights of two or more dimensions that torch.nn.utils.prune masks; a tied one once."""
+    found: dict[tuple[int, ...], Holder] = {}
+    for place in every_holder(model):
+        if isinstance(place.hook, prune.BasePruningMethod) and place.stored[0].dim() > 1:
+            found.setdefault(tuple(map(id, place.stored)), place)
+    return list(found.values())
+
+
+def _torch_mask(place: Holder) -> Tensor:
+    mask: Tensor = getattr(place.module, f"{place.attribute}_mask")
+    return mask
 
 
 def strip_masks(model: nn.Module) -> nn.Module:
     """Bake the masks in and give the model back: plain parameters again, zero where they were pruned.
 
-    Undoes `apply_masks` and torch.nn.utils.prune alike. Nothing holds the weights at zero afterwards.
+    Undoes `apply_masks` and torch.nn.utils.prune alike; the parameters are the same objects in the order that they had
+    before `apply_masks`. Other parametrizations of a masked weight (weight norm) are baked in with its mask. Nothing
+    holds the weights at zero afterwards.
+
+    >>> masks = topo.generate("erk", "mlp:3-2-1", density=0.5)
+    >>> model = topo.strip_masks(topo.apply_masks(topo.models.build("mlp:3-2-1"), masks))
+    >>> sorted(name for name, _ in model.named_parameters())
+    ['fc1.bias', 'fc1.weight', 'fc2.bias', 'fc2.weight']
     """
     inner = unwrapped(model)
-    for _, module, attribute, _ in list(_all_applied(inner)):
-        _own_class(module)
-        parametrize.remove_parametrizations(module, attribute, leave_parametrized=True)
+    for place, _ in list(_masked(inner)):
+        _strip(place)
     for module in inner.modules():
         for hook in list(module._forward_pre_hooks.values()):
             if isinstance(hook, prune.BasePruningMethod):
@@ -207,27 +352,120 @@ def strip_masks(model: nn.Module) -> nn.Module:
     return model
 
 
+def _strip(place: Holder) -> None:
+    module, attribute = place.module, place.attribute
+    there: Any = applied(place)
+    own_class(module)
+    give_plainly(module, attribute)
+    parametrize.remove_parametrizations(module, attribute, leave_parametrized=True)
+    names = [name for name in there.order if name in module._parameters]
+    for name in [*names, *(name for name in module._parameters if name not in there.order)]:
+        module._parameters[name] = module._parameters.pop(name)
+    if not there.saved:
+        module._non_persistent_buffers_set.add(attribute)
+    if isinstance(module, nn.RNNBase) and not parametrize.is_parametrized(module):
+        module._init_flat_weights()
+
+
+@contextmanager
+def laid_aside(
+    model: nn.Module, masks: MaskSet | Mapping[str, Any] | None, wiring: Wiring | None = None
+) -> Iterator[MaskSet | None]:
+    """The masks to train a model under: those given, and those on it for the layers that are not named.
+
+    Inside, masks that are on plain parameters are off, for a loop that keeps weights at zero by itself; afterwards they
+    are on again, in the way in which they were (torch.nn.utils.prune, or `apply_masks`).
+    """
+    inner = unwrapped(model)
+    there = applied_masks(inner)
+    given = None if masks is None else as_mask_set(masks)
+    if there is None:
+        yield given
+        return
+    everywhere = there if given is None else _together(there, given)
+    fitted(inner, everywhere, wiring)  # before the model is touched
+    pruned = [place.name for place in _pruned_by_torch(inner)]
+    for place, _ in list(_masked(inner)):
+        if _alone(place):
+            _strip(place)
+    for place in list(every_holder(inner)):
+        if isinstance(place.hook, prune.BasePruningMethod) and place.name in pruned:
+            prune.remove(place.module, place.attribute)
+    try:
+        yield everywhere
+    finally:
+        held = fitted(inner, everywhere, wiring)
+        for name in pruned:
+            place = holder(inner, name)
+            mask = tensor_of(everywhere[name], held[name], place.weight.device)
+            prune.custom_from_mask(place.module, place.attribute, mask)
+        _apply_some(inner, everywhere, lambda name: name not in pruned, wiring)
+
+
+def in_place(model: nn.Module, masks: MaskSet, wiring: Wiring | None = None) -> tuple[str, ...]:
+    """The masked weights that are plain parameters, to be kept at zero in place; the others are masked by
+    `apply_masks`, which a multiplication cannot do for a weight that is computed (weight norm)."""
+    plain = {name: all(place.is_plain for place in holders(model, holder(model, name))) for name in masks}
+    _apply_some(model, masks, lambda name: not plain[name], wiring)
+    return tuple(name for name in masks if plain[name])
+
+
+def _apply_some(model: nn.Module, masks: MaskSet, wanted: Callable[[str], bool], wiring: Wiring | None) -> None:
+    if some := {name: masks[name] for name in masks if wanted(name)}:
+        apply_masks(model, some, wiring)
+
+
+def _together(there: MaskSet, given: MaskSet) -> MaskSet:
+    """Masks on a model, and those given in their place where both name a layer."""
+    stay = {name: there[name] for name in there if name not in given}
+    if not stay:
+        return given
+    return MaskSet({**stay, **{name: given[name] for name in given}}, provenance=given.provenance)
+
+
 def verify_masks(
     model: nn.Module, masks: MaskSet | Mapping[str, Any], wiring: Wiring | None = None
 ) -> tuple[Drift, ...]:
-    """Where the model's weights are not zero though the masks prune them, parameter by parameter; empty if nowhere.
+    """Where the model's weights are not zero though the masks prune them, module by module; empty if nowhere.
 
-    What people need after fine-tuning, merging or exporting. NaN counts as not zero. A Drift prints as one line.
-    Raises WiringError for a mask that fits no parameter.
+    What people need after fine-tuning, merging or exporting. NaN counts as not zero. A tied weight is looked at in
+    every module that holds it; sharded weights are gathered. A Drift prints as one line.
+
+    >>> masks = topo.generate("erk", "mlp:3-2-1", density=0.5)
+    >>> model = topo.models.build("mlp:3-2-1")
+    >>> [(drift.name, drift.count) for drift in topo.verify_masks(model, masks)]
+    [('fc1.weight', 3), ('fc2.weight', 1)]
+    >>> topo.verify_masks(topo.apply_masks(model, masks), masks)
+    ()
+
+    Raises WiringError for a mask that fits no parameter, or for a model on the meta device, which has no weights.
     """
     inner, masks = unwrapped(model), as_mask_set(masks)
     found = []
     for name, held in fitted(inner, masks, wiring).items():
-        module, attribute = owner(inner, name)
-        with torch.no_grad():
-            weight = getattr(module, attribute).detach()
+        first = holder(inner, name)
+        places = holders(inner, first) if first.stored else (first,)
+        for place in [first, *(place for place in places[1:] if not place.is_plain)]:
+            weight = _weight(place).detach()
+            if weight.is_meta:
+                raise WiringError(f"'{place.name}' is on the meta device and has no values to verify")
             revived = ~tensor_of(masks[name], held, weight.device) & (weight != 0)
             count = int(revived.sum())
             if count:
-                first = int(revived.reshape(-1).int().argmax())
-                index = tuple(map(int, np.unravel_index(first, held.shape)))
-                found.append(Drift(name, count, index, float(weight[revived].abs().max())))
+                at = int(revived.reshape(-1).int().argmax())
+                index = tuple(map(int, np.unravel_index(at, held.shape)))
+                found.append(Drift(place.name, count, index, float(weight[revived].abs().max())))
     return tuple(found)
+
+
+@torch.no_grad()
+def _weight(place: Holder) -> Tensor:
+    """The weight as a forward pass reads it, whole."""
+    there, stored = applied(place), place.stored
+    if there is not None and any(map(_is_sharded, stored)) and _alone(place):
+        return there(stored[0].full_tensor())  # type: ignore[attr-defined]
+    weight: Any = place.weight
+    return weight.full_tensor() if _is_sharded(weight) else weight
 
 
 class FusedMasks:
@@ -243,14 +481,11 @@ class FusedMasks:
     @classmethod
     def of(cls, model: nn.Module, masks: Mapping[str, Tensor]) -> FusedMasks:
         """masks: name -> bool tensor in the parameter's layout. WiringError for a weight that is none itself."""
-        places = {name: owner(model, name) for name in masks}
-        for name, (module, attribute) in places.items():
-            if attribute not in module._parameters:
-                raise WiringError(
-                    f"'{name}' is computed by a parametrization or by torch.nn.utils.prune; to be trained under masks "
-                    "it should be a plain parameter (strip_masks makes masked weights so)"
-                )
-        return cls([getattr(*place).detach() for place in places.values()], list(masks.values()))
+        places = {name: holder(model, name) for name in masks}
+        for name, place in places.items():
+            if not all(each.is_plain for each in holders(model, place)):
+                raise WiringError(f"'{name}' is computed by a parametrization or a hook, and cannot be masked in place")
+        return cls([place.stored[0].detach() for place in places.values()], list(masks.values()))
 
     @torch.no_grad()
     def __call__(self) -> None:

@@ -17,14 +17,15 @@ from topo import networks
 from topo.data import Dataset, load
 from topo.errors import TopoError, TrainingError
 from topo.files import write_masks
-from topo.masks import MaskSet, as_mask_set
+from topo.masks import MaskSet
+from topo.models.holders import unwrapped
 from topo.pruners.initial import rescale
 from topo.trace.inputs import carried_name
 from topo.train.feed import mixed
 from topo.train.fit import Fit, Progress
 from topo.train.folder import SCHEMA, Folder, environment
 from topo.train.initial import initialise
-from topo.train.masking import applied_masks, apply_masks, fitted, strip_masks, tensor_of, unwrapped
+from topo.train.masking import fitted, in_place, laid_aside, tensor_of
 from topo.train.ranks import Ranks, ranks
 from topo.train.recipe import Recipe, find_recipe
 from topo.train.record import Record
@@ -69,6 +70,11 @@ def train(
 
     Under torchrun every process calls this with the same arguments; the batch is the global one.
 
+    >>> masks = topo.generate("erk", "mlp:64-32-10", density=0.5)
+    >>> run = topo.train("mlp:64-32-10", "digits", masks=masks, epochs=1)
+    >>> run.masks == masks, run.final_accuracy > 0.5, topo.verify_masks(run.model, masks)
+    (True, True, ())
+
     Raises TrainingError, one line, for a run that cannot start, diverges or runs out of memory (its message names the
     checkpoint that is left), and the errors of masks and data.
     """
@@ -77,7 +83,7 @@ def train(
     with on_threads(threads), ranks(device) as here, _memory_errors():
         dataset = load(data)
         network, name = built(model, seed)
-        with masks_laid_aside(network, masks, wiring) as given:
+        with laid_aside(network, masks, wiring) as given:
             given = here.same_masks(given)
             fit = prepared(network, dataset, given, chosen, here, seed, wiring)
             folder = Folder(out) if out is not None and here.first else None
@@ -118,24 +124,6 @@ def built(model: str | nn.Module, seed: int) -> tuple[nn.Module, str]:
     return network, str(model)
 
 
-@contextmanager
-def masks_laid_aside(
-    model: nn.Module, masks: MaskSet | Mapping[str, Any] | None, wiring: Wiring | None
-) -> Iterator[MaskSet | None]:
-    """The masks to train under; those on the model are off inside and on again outside (the loop keeps its own)."""
-    there = applied_masks(model)
-    given = there if masks is None else as_mask_set(masks)
-    if there is None or given is None:
-        yield given
-        return
-    fitted(unwrapped(model), given, wiring)  # before the model is touched
-    strip_masks(model)
-    try:
-        yield given
-    finally:
-        apply_masks(model, given, wiring)
-
-
 def prepared(
     model: nn.Module,
     data: Dataset,
@@ -151,7 +139,7 @@ def prepared(
     laid: dict[str, Tensor] = {}
     if masks is not None:
         held = fitted(network, masks, wiring)
-        laid = {name: tensor_of(masks[name], held[name], here.device) for name in masks}
+        laid = {name: tensor_of(masks[name], held[name], here.device) for name in in_place(network, masks, wiring)}
     initialise(network, recipe.init, laid, torch.Generator().manual_seed(mixed(seed, 1)))
     if recipe.init == "rescaled" and masks is not None:
         rescale(network, masks)

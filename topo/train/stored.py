@@ -96,7 +96,7 @@ def _input_first(module: nn.Module) -> bool | None:
     """Whether this type of module stores its weight (in, out); None if it is not known."""
     if isinstance(module, _ConvTransposeNd | nn.Embedding):
         return True
-    if isinstance(module, nn.Linear | _ConvNd):
+    if isinstance(module, nn.Linear | nn.Bilinear | _ConvNd | nn.MultiheadAttention | nn.RNNBase | nn.RNNCellBase):
         return False
     kind = type(module)
     return True if kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.") else None

@@ -8,23 +8,24 @@ from typing import Any
 import numpy as np
 
 from topo.wiring.steps import CONSTANT, NOTHING, Join, Layer, Step
+from topo.wiring.tied_units import tied_units
 from topo.wiring.wiring import Wiring
 
 
 def renumbering(wiring: Wiring, rng: np.random.Generator) -> np.ndarray:
     """A random automorphism of the wiring: int64 (n_units,), unit -> unit; inputs and outputs stay.
 
-    Units that a join combines, and those before and behind a depthwise convolution, move together: they form a
-    *strand* (of a residual stream: one channel, through all its blocks). Strands with the same number of units at the
-    same steps change places at random. Each step is then checked; where strands do not fit into each other's places
-    (a join that crosses them), those at that step stay, and the rest is drawn again. Attention heads, the groups of
-    grouped convolutions and units gated by one score keep their places. So not every automorphism can come.
+    Tied units (`tied_units`: those of a residual stream, one channel through all its blocks) move together. Sets of
+    tied units with the same number of units at the same steps change places at random. Each step is then checked; where
+    sets do not fit into each other's places (a join that crosses them), those at that step stay, and the rest is drawn
+    again. Attention heads, the groups of grouped convolutions and units gated by one score keep their places, so that
+    automorphisms which move these are never drawn.
     """
-    strand = _strands(wiring)
+    tied = tied_units(wiring)
     fixed = np.zeros(wiring.n_units, np.bool_)
     fixed[wiring.inputs] = fixed[wiring.outputs] = True
     while True:
-        units = _exchanged(strand, _roles(wiring, fixed), rng)
+        units = _exchanged(tied, _roles(wiring, fixed), rng)
         broken = list(_broken(wiring, units))
         if not broken:
             return units
@@ -43,33 +44,6 @@ def _broken(wiring: Wiring, units: np.ndarray) -> Iterator[Step]:
             yield step
         elif isinstance(step, Layer) and not all(map(np.array_equal, moved, first.setdefault(step.name, moved))):
             yield from (wiring.layer(step.name), step)
-
-
-def _strands(wiring: Wiring) -> np.ndarray:
-    """The strand of each unit, named by its first unit."""
-    ties: list[tuple[np.ndarray, np.ndarray]] = []
-    first: dict[str, Layer] = {}
-    for step in wiring.steps:
-        made = np.arange(step.start, step.stop)
-        if isinstance(step, Join):
-            ties += zip(step.operands, step.operands[1:] if step.kind == "score" else [made] * len(step.operands))
-            continue
-        before = first.setdefault(step.name, step)
-        if before is not step:  # a parameter that is used twice is renumbered once
-            ties += [(before.reads, step.reads), (np.arange(before.start, before.stop), made)]
-        if step.groups > 1 and step.shape[1] == 1:
-            ties.append((np.repeat(step.reads, step.outputs // step.groups), made))
-    ties = [(one[both], two[both]) for one, two in ties for both in [(one >= 0) & (two >= 0)]]
-    strand = np.arange(wiring.n_units)
-    while True:
-        before_all = strand.copy()
-        for one, two in ties:
-            least = np.minimum(strand[one], strand[two])
-            np.minimum.at(strand, one, least)
-            np.minimum.at(strand, two, least)
-        strand = strand[strand]
-        if np.array_equal(strand, before_all):
-            return strand
 
 
 def _roles(wiring: Wiring, fixed: np.ndarray) -> np.ndarray:
@@ -106,12 +80,12 @@ def _hash(*parts: Any) -> np.ndarray:
     return value
 
 
-def _exchanged(strand: np.ndarray, roles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """unit -> unit: strands of equal roles exchanged at random, the units of a strand in their order."""
-    order = np.argsort(strand, kind="stable")
-    _, begin, size = np.unique(strand[order], return_index=True, return_counts=True)
+def _exchanged(tied: np.ndarray, roles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """unit -> unit: sets of tied units of equal roles exchanged at random, the units of a set in their order."""
+    order = np.argsort(tied, kind="stable")
+    _, begin, size = np.unique(tied[order], return_index=True, return_counts=True)
     kind = np.add.reduceat(roles[order], begin) ^ _hash(size)
-    units = np.arange(len(strand))
+    units = np.arange(len(tied))
     alike = np.argsort(kind, kind="stable")
     for members in np.split(alike, np.flatnonzero(np.diff(kind[alike])) + 1):
         if len(members) > 1:

@@ -19,6 +19,10 @@ def chain(masks: MaskSet) -> Wiring:
     convolution of shape (c, 1, ...) on c units is depthwise. Residual connections leave no trace in masks, so this is
     an assumption, and the wiring's notes say so.
 
+    >>> masks = topo.MaskSet({"a": np.array([[1, 1], [1, 0]]), "b": np.array([[1, 1]])})
+    >>> [(layer.name, layer.reads.tolist()) for layer in topo.chain(masks).layers]
+    [('a', [0, 1]), ('b', [2, 3])]
+
     Raises WiringError that names the two layers that do not fit.
     """
     names = list(masks)

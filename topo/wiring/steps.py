@@ -12,11 +12,7 @@ from topo.errors import WiringError
 from topo.wiring.runs import MOST_UNITS, whole
 
 LAYER_KINDS = ("linear", "conv", "embedding")
-
-
 JOIN_KINDS = ("add", "gate", "score")
-
-
 MOST_WEIGHTS = 1 << 48
 
 # What stands in place of a unit: exactly zero, and a constant that is never zero.

@@ -36,6 +36,11 @@ class Wiring:
     parameters: the names in module order (the model's `named_parameters`), each once: the order of mask files that
     carry no names. It differs from running order in residual networks; by default it is `names`.
 
+    >>> layers = (Layer("a", (2, 3), np.arange(3), 3), Layer("b", (1, 2), np.array([3, 4]), 5))
+    >>> wiring = Wiring(np.arange(3), layers, np.array([5]))
+    >>> wiring.names, wiring.n_units
+    (('a', 'b'), 6)
+
     Raises WiringError if a step reads a unit that is not there yet, or if two steps make the same unit.
     """
 

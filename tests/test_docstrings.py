@@ -1,0 +1,43 @@
+"""The examples of docstrings run as they stand, and every public name has one."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import topo
+
+pytestmark = pytest.mark.small
+ROOT = Path(__file__).parents[1]
+WITH_EXAMPLES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for folder in ("topo", "kernels")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if ">>> " in path.read_text("utf-8")
+}
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the names of their module, `topo` and `np`; what they write goes to an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(f"topo.{name}" if name.startswith("kernels") else name)
+    if name == "topo.trace.rules":
+        monkeypatch.setattr(module, "RULES", dict(module.RULES))  # the example teaches it an operation
+    found = doctest.DocTestFinder(exclude_empty=True).find(module, extraglobs={"topo": topo, "np": np})
+    written = [part for part in found if part.examples]
+    assert written, f"no docstring of {name} holds its example"
+    said: list[str] = []
+    for part in written:
+        doctest.DocTestRunner(verbose=False).run(part, out=said.append)
+    assert not said, "".join(said)
+
+
+@pytest.mark.parametrize("name", [name for name in topo.__all__ if name not in ("__version__", "TopoError")])
+def test_every_public_name_has_an_example(name: str) -> None:
+    examples = doctest.DocTestParser().get_examples(getattr(topo, name).__doc__ or "")
+    assert examples and any(example.want for example in examples), f"topo.{name} shows no example in its docstring"

@@ -1,0 +1,62 @@
+"""Doors: what a plugin says of itself is checked when it registers, what it gives back is checked by who calls it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from topo.errors import TopoError
+
+
+def check_word(plugin: str, name: str, value: Any, allowed: Iterable[str]) -> None:
+    """TopoError unless `value` is one of a few words."""
+    words = tuple(allowed)
+    if not isinstance(value, str) or value not in words:
+        raise TopoError(f"{plugin} has {name}={value!r}; it is one of {', '.join(words)}")
+
+
+def check_text(plugin: str, **values: Any) -> None:
+    """TopoError unless each value is a text with something in it."""
+    for name, value in values.items():
+        if not isinstance(value, str) or not value.strip():
+            raise TopoError(f"{plugin} has {name}={value!r}; it is a text, as people are to read it")
+
+
+def check_flags(plugin: str, **values: Any) -> None:
+    """TopoError unless each value is True or False."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise TopoError(f"{plugin} has {name}={value!r}; it is True or False")
+
+
+def check_function(plugin: str, function: Any, takes: str, *, documented: bool = True, more: bool = False) -> None:
+    """TopoError unless a function can be called with these arguments, "graph, block" or "net, batches, *, rng".
+
+    documented: the first line of its docstring is what `topo list` shows, so that it needs one.
+    more: it may need others beside these.
+    """
+    if not callable(function):
+        raise TopoError(f"{plugin} is {function!r:.60}; it is a function ({takes})")
+    before, star, after = takes.partition("*")
+    arguments = [name for part in before.split(",") if (name := part.strip())]
+    keywords = [name for part in after.split(",") if star and (name := part.strip())]
+    try:
+        signature = inspect.signature(function, follow_wrapped=False)
+        (signature.bind_partial if more else signature.bind)(*arguments, **dict.fromkeys(keywords))
+    except TypeError as error:
+        raise TopoError(f"{plugin} takes {inspect.signature(function)}; it is called as ({takes}): {error}") from None
+    except ValueError:  # a built-in function without a signature
+        pass
+    if documented and not (getattr(function, "__doc__", None) or "").strip():
+        raise TopoError(f"{plugin} has no docstring; its first line says in `topo list` what it is")
+
+
+def called(plugin: str, about: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What the plugin's function gives; what goes wrong inside it is a TopoError that names the plugin."""
+    try:
+        return function(*args, **kwargs)
+    except (TopoError, MemoryError):
+        raise
+    except Exception as error:
+        raise TopoError(f"{plugin} failed{about}: {type(error).__name__}: {error}") from error
