@@ -43,7 +43,7 @@ def _line(text: str, longest: int = _LONGEST) -> str:
 def refusal(path: str | Path, reason: object) -> str:
     """A line that names the file, by its last part if its path is long, and ends with the way out."""
     name = str(path) if len(str(path)) <= 120 else f".../{Path(path).name}"
-    text = f"'{name[:120]}': {reason}"
+    text = f"'{name}': {reason}"
     if len(text) > _REFUSAL and text.endswith(WAY_OUT):
         return f"{_line(text.removesuffix(WAY_OUT), _REFUSAL - len(WAY_OUT) - 2).rstrip('; ')}; {WAY_OUT}"
     return _line(text, _REFUSAL)
@@ -161,7 +161,7 @@ def _masks(choice: Choice) -> tuple[MaskSet, Coverage]:
         source.notes.insert(0, f"masks inferred from zeros; {full} of {plural(len(inferred), 'layer')} hold no zero")
         source.notes += _roundings({name: tensor for name, tensor in found.items()}, rows)
     else:
-        source.notes += disagreements(source, {name: rows[name] for name in rows if name not in inferred}, names)
+        source.notes += disagreements(source, raw, {name: rows[name] for name in rows if name not in inferred}, names)
     if entry.name not in ("mask_buffers", "scores", "gem_miner", "torch_ao"):  # which read such tensors
         source.notes += unused(source, raw)
     return MaskSet(rows), coverage(source, raw, rows)

@@ -20,6 +20,8 @@ def recognise(source: Source) -> str | None:
     flat = [tensor for tensor in state.values() if tensor.ndim == 1 and tensor.size > 1]
     if len(flat) != len(state) or not all(tensor.is_binary for tensor in flat):
         return "not every tensor is a vector of 0 and 1"
+    if all(tensor.is_ones for tensor in flat):
+        return "its vectors are all ones"
     if source.wiring is None and not source.place.named("mask") and source.place.path:
         return "no key says that its vectors are masks"
     return None

@@ -189,9 +189,9 @@ WAY_OUT = "in Python: masks = topo.MaskSet({name: array}); topo.write_masks(mask
 def _nearest(source: Source, lacks: Sequence[tuple[Branch, Reader, str]]) -> str:
     """The reader whose words share most with the names of the file; reading by zeros if none does."""
     if len({entry.name for _, entry, _ in lacks}) == 1:
-        return f"{lacks[0][1].name}: {lacks[0][2]}"
+        return f"tried {lacks[0][1].name}: {lacks[0][2]}"
     places = [branch for branch in source.tree if branch.wide] or source.tree
-    lists = bool(places) and all(branch.is_list for branch in places)
+    lists = all(branch.is_list for branch in places) and isinstance(source.container.content, (list, tuple))
     wanted = "ordered_list" if lists else GUESS
     said = [(entry.name, lack) for branch, entry, lack in lacks if not places or branch in places]
     name, lack = next((pair for pair in said if pair[0] == wanted), said[-1] if said else ("zeros", "no tensors"))

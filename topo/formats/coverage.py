@@ -10,7 +10,7 @@ import numpy as np
 
 from topo.containers.tensors import Tensor
 from topo.errors import MaskError
-from topo.formats.names import PACKED, is_vector, is_weight, parameters, unwrapped
+from topo.formats.names import PACKED, is_vector, is_weight, unwrapped
 from topo.formats.source import Source, plural, some
 from topo.formats.tree import Branch
 from topo.masks import BitRows
@@ -44,7 +44,7 @@ def coverage(source: Source, found: Iterable[str], masks: Mapping[str, BitRows])
     used = {unwrapped(old) for name in found for old in source.made.get(name, [name])}
     bare = {name.removesuffix(".weight") for name in used}
     left: dict[str, int] = {}
-    for parameter, (name, tensor) in parameters(source.state).items():
+    for parameter, (name, tensor) in source.place.parameters.items():
         plain = unwrapped(parameter)
         if "/" in plain:  # flax: a collection, then the path
             plain = ".".join(part for part in plain.split("/") if part not in ("params", "masks", "mask"))
@@ -93,7 +93,7 @@ def told(known: Coverage) -> list[str]:
 def unused(source: Source, found: Iterable[str]) -> Iterator[str]:
     """Notes on tensors that look like a mask or scores of a weight that was read, and were not used."""
     used = {unwrapped(name) for name in found}
-    shapes = {unwrapped(name): tensor.shape for name, (_, tensor) in parameters(source.state).items()}
+    shapes = {unwrapped(name): tensor.shape for name, (_, tensor) in source.place.parameters.items()}
     odd = []
     for name, tensor in source.state.items():
         if tensor.ndim < 2 or not name.endswith((".mask", ".scores", ".mask_scores", "_m", "_score", ".score")):
@@ -106,22 +106,29 @@ def unused(source: Source, found: Iterable[str]) -> Iterator[str]:
         yield f"beside the weights, of their shape and not used: {some(odd)}"
 
 
-def disagreements(source: Source, rows: Mapping[str, BitRows], names: Mapping[str, str]) -> Iterator[str]:
+def disagreements(
+    source: Source, raw: Mapping[str, Tensor], rows: Mapping[str, BitRows], names: Mapping[str, str]
+) -> Iterator[str]:
     """Notes on weights of the file whose zeros are not those of the masks that were taken.
 
-    rows: the masks; names: as the file has them -> as the masks are called.
+    raw: the masks in the file; rows: the masks; names: as the file has them -> as the masks are called.
     """
     own = {names.get(name, name): name for name in names}
     places: list[Branch] = [source.place, *source.others]
     for place in places:
         if place.is_list or (place is not source.place and any(name.endswith("_mask") for name in place.state)):
             continue  # a list names no weights; a tree with masks of its own says so itself
-        weights = {unwrapped(name): tensor for name, (_, tensor) in parameters(place.state).items() if tensor.is_float}
+        weights = {unwrapped(name): tensor for name, (_, tensor) in place.parameters.items() if tensor.is_float}
         differ, dense, seen = [], 0, 0
         for name, mask in rows.items():
             file = unwrapped(own.get(name, name))
             tensor = next((weights[n] for n in (name, file, f"{file}.weight") if n in weights), None)
-            if tensor is None or tensor.shape != mask.shape or tensor.ndim < 2:
+            if (
+                tensor is None
+                or tensor is raw.get(own.get(name, name))
+                or tensor.shape != mask.shape
+                or tensor.ndim < 2
+            ):
                 continue
             try:
                 zero = tensor.weights().bits(name)

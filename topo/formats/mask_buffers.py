@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from topo.containers.tensors import Tensor
-from topo.formats.names import RECURRENT, parameters, unwrapped
+from topo.formats.names import RECURRENT, unwrapped
 from topo.formats.source import Found, Source, reader, some
 
 _NNCF = re.compile(r"(.*?)\.pre_ops\.\d+\.(?:op\.)?_?(?:binary_)?mask$")
@@ -34,7 +34,7 @@ def _parameter(name: str) -> str | None:
 
 def buffers(source: Source) -> dict[str, Tensor]:
     """Parameter -> mask."""
-    known = {unwrapped(name): tensor.shape for name, (_, tensor) in parameters(source.state).items()}
+    known = {unwrapped(name): tensor.shape for name, (_, tensor) in source.place.parameters.items()}
     named = {name: _parameter(name) for name in source.state if "mask" in name or name.endswith("_m")}
     alone = all(named.get(name) for name, tensor in source.state.items() if tensor.ndim >= 2)
     found: dict[str, Tensor] = {}

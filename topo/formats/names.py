@@ -12,6 +12,7 @@ from topo.containers.tensors import Tensor
 _WRAPPERS = frozenset(
     "module _orig_mod _fsdp_wrapped_module _checkpoint_wrapped_module _forward_module base_layer".split()
 )
+_WRAPPED = re.compile(r"module\.|_mod\.|base_layer\.")
 _PARAMETRIZED = re.compile(r"(?P<module>.*?)(?:^|\.)parametrizations\.(?P<name>[^.]+)\.original(?P<part>\d*)")
 # Parameters of recurrent layers and cells.
 RECURRENT = re.compile(r"(?:^|\.)weight_(?:ih|hh|hr)(?:_l\d+)?(?:_reverse)?$")
@@ -19,6 +20,8 @@ RECURRENT = re.compile(r"(?:^|\.)weight_(?:ih|hh|hr)(?:_l\d+)?(?:_reverse)?$")
 FUSED = re.compile(r"(?:^|\.)experts\.(?:gate_up_proj|gate_proj|up_proj|down_proj|w1|w2|w3)$")
 # Weights in packed integers, whose zeros only their own library knows.
 PACKED = re.compile(r"(?:^|\.)(?:qweight|weight_packed|packed_weight|B|quant_weight)$")
+# Adapters beside a base: low-rank factors, which are no weights of the network.
+LORA = re.compile(r"(?:^|[._])lora_(?:A|B|embedding|magnitude|down|up)")
 _EMBEDDINGS = ("embed", "wte", "wpe")
 
 
@@ -28,7 +31,7 @@ def unwrapped(name: str) -> str:
     >>> unwrapped("module.stem._orig_mod.conv.base_layer.weight")
     'stem.conv.weight'
     """
-    if not any(wrapper in name for wrapper in _WRAPPERS):
+    if not _WRAPPED.search(name):
         return name
     parts = name.split(".")
     kept = [part for part in parts[:-1] if part not in _WRAPPERS]
@@ -41,7 +44,7 @@ def plain(name: str) -> str:
     >>> plain("body.parametrizations.weight.original1"), plain("fc.weight_orig")
     ('body.weight', 'fc.weight')
     """
-    if found := _PARAMETRIZED.fullmatch(name):
+    if "parametrizations." in name and (found := _PARAMETRIZED.fullmatch(name)):
         return f"{found['module']}.{found['name']}".lstrip(".")
     return name.removesuffix("_orig")
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from topo.containers.tensors import Tensor
 from topo.errors import FormatError, MaskError
-from topo.formats.names import parameters, unwrapped
+from topo.formats.names import unwrapped
 from topo.formats.source import Found, Source, plural, reader, some
 
 _SCORES = re.compile(r"(.*?)(?:(\.)|_|^)(mask_scores|scores|popup_scores|weight_scores|score)$")
@@ -22,7 +22,7 @@ _SCORES = re.compile(r"(.*?)(?:(\.)|_|^)(mask_scores|scores|popup_scores|weight_
 
 def scores(source: Source) -> dict[str, tuple[Tensor, bool]]:
     """Parameter -> its scores, and whether their size counts, not their sign."""
-    known = {unwrapped(name): t.shape for name, (_, t) in parameters(source.state).items()}
+    known = {unwrapped(name): t.shape for name, (_, t) in source.place.parameters.items()}
     found: dict[str, tuple[Tensor, bool]] = {}
     tree = source.place.named(r"score")
     for name, tensor in source.state.items():

@@ -16,7 +16,7 @@ from topo._support.registry import Registry
 from topo.containers.container import Container
 from topo.containers.tensors import Tensor
 from topo.errors import FormatError, TopoError
-from topo.formats.names import is_weight, parameters
+from topo.formats.names import is_weight
 from topo.formats.tree import Branch, at_key, branches
 from topo.masks import MaskSet
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 formats = Registry("format", "topo.formats")
 
 _EMPTY = Branch((), {}, {})
+_MOST_PLACES = 500
 
 
 @dataclass
@@ -54,7 +55,10 @@ class Source:
     def tree(self) -> list[Branch]:
         """Every place of the file with tensors, or those under the key that the user named."""
         found = branches(self.container.content)
-        return found if self.key is None else at_key(found, self.key)
+        found = found if self.key is None else at_key(found, self.key)
+        if len(found) > _MOST_PLACES:
+            raise FormatError(f"it holds tensors in {len(found):,} places; --key says which are meant")
+        return found
 
     def at(self, branch: Branch) -> Source:
         """The same file seen from another place, with notes of its own."""
@@ -91,7 +95,7 @@ class Source:
         """The weights of each other place, by parameter, in the file's order."""
         found = []
         for branch in self.others:
-            named = {name: t for name, (_, t) in parameters(branch.state).items()}
+            named = {name: t for name, (_, t) in branch.parameters.items()}
             weights = {n: t for n, t in named.items() if t.ndim >= 2 and is_weight(n) and t.is_float}
             found += [weights] if weights else []
         return found
@@ -105,7 +109,7 @@ class Source:
         if isinstance(content, Mapping):
             return "an empty dict"
         if isinstance(content, (list, tuple)):
-            return f"a list of {plural(len(content), 'entry')}: {_entry(content[0], 1)}, ..." if content else "no entry"
+            return f"a list of {len(content)} entries: {_entry(content[0], 1)}, ..." if content else "an empty list"
         return _entry(content, 1)
 
 
@@ -139,7 +143,7 @@ def plural(count: int, what: str) -> str:
     """'1 layer', '2 layers'."""
     if count == 1:
         return f"{count} {what}"
-    return f"{count:,} {what.removesuffix('y') + 'ie' if what.endswith('entry') else what}s"
+    return f"{count:,} {what}s"
 
 
 Found = Mapping[str, Tensor]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from topo.containers.tensors import Tensor
 from topo.errors import MaskError
-from topo.formats.names import is_embedding, is_weight, parameters, unwrapped
+from topo.formats.names import is_embedding, is_weight, unwrapped
 from topo.formats.source import Found, Source, plural, reader, some, suffixed
 
 
@@ -42,7 +42,7 @@ def masks_beside_weights(source: Source) -> Found:
 
     Weights that have no mask are read by their zeros if they have any: others of the network were pruned for good.
     """
-    weights = {unwrapped(name): tensor for name, (_, tensor) in parameters(source.state).items()}
+    weights = {unwrapped(name): tensor for name, (_, tensor) in source.place.parameters.items()}
     masks: dict[str, Tensor] = {}
     for name, mask in beside(source).items():
         plain = name

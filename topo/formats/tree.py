@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from topo.containers.tensors import Tensor
 from topo.errors import FormatError
+from topo.formats.names import parameters
 
 _DEEPEST = 64
-_MOST = 10_000
+_MOST_MODULES = 100_000
 
 # What holds no network: an optimizer's moments have the shapes of weights, and zeros.
 _NO_NETWORK = re.compile(r"optim|scheduler|scaler|grad|exp_avg|momentum_buffer|(^|_)rng")
@@ -41,6 +43,11 @@ class Branch:
     path: tuple[str, ...]
     content: Any
     state: dict[str, Tensor]
+
+    @cached_property
+    def parameters(self) -> dict[str, tuple[str, Tensor]]:
+        """Parameter -> (its name in the file, its tensor), see `topo.formats.names.parameters`."""
+        return parameters(self.state)
 
     @property
     def key(self) -> str:
@@ -71,28 +78,27 @@ class Branch:
 def branches(content: Any) -> list[Branch]:
     """Every dict and list of the tree that holds tensors of itself, outermost first, in the file's order.
 
-    Raises FormatError for a tree that is deeper than 64 levels or has more than 10,000 such places.
+    Raises FormatError for a tree that is deeper than 64 levels.
     """
-    found: list[Branch] = []
-    for branch in _walk(content, (), 0):
-        found.append(branch)
-        if len(found) > _MOST:
-            raise FormatError(f"it holds tensors in more than {_MOST:,} places")
-    return found
+    return list(_walk(content, (), 0, set()))
 
 
-def _walk(node: Any, path: tuple[str, ...], depth: int) -> Iterator[Branch]:
+def _walk(node: Any, path: tuple[str, ...], depth: int, seen: set[int]) -> Iterator[Branch]:
+    """seen: the dicts and lists that were walked; what stands in several places is looked at once."""
     if depth > _DEEPEST:
         raise FormatError(f"it is nested more than {_DEEPEST} levels deep")
+    if id(node) in seen:
+        return
+    seen.add(id(node))
     if isinstance(node, Tensor) and not path and node.ndim >= 2:
         yield Branch(path, [node], {})
     elif isinstance(node, Mapping):
-        yield from _walk_dict(node, path, depth)
+        yield from _walk_dict(node, path, depth, seen)
     elif isinstance(node, (list, tuple)):
-        yield from _walk_list(node, path, depth)
+        yield from _walk_list(node, path, depth, seen)
 
 
-def _walk_dict(node: Mapping[Any, Any], path: tuple[str, ...], depth: int) -> Iterator[Branch]:
+def _walk_dict(node: Mapping[Any, Any], path: tuple[str, ...], depth: int, seen: set[int]) -> Iterator[Branch]:
     if "param_groups" in node or (path and _NO_NETWORK.search(path[-1].lower())):
         return
     if (flat := _modules(node, depth)) is not None:
@@ -111,10 +117,12 @@ def _walk_dict(node: Mapping[Any, Any], path: tuple[str, ...], depth: int) -> It
         node = {name: value for name, value in node.items() if name not in packed}
     for name, value in node.items():
         if isinstance(value, (Mapping, list, tuple)):
-            yield from _walk(value, (*path, str(name)), depth + 1)
+            yield from _walk(value, (*path, str(name)), depth + 1, seen)
 
 
-def _walk_list(node: list[Any] | tuple[Any, ...], path: tuple[str, ...], depth: int) -> Iterator[Branch]:
+def _walk_list(
+    node: list[Any] | tuple[Any, ...], path: tuple[str, ...], depth: int, seen: set[int]
+) -> Iterator[Branch]:
     if path and _NO_NETWORK.search(path[-1].lower()):
         return
     pairs = [entry for entry in node if isinstance(entry, (list, tuple)) and len(entry) == 2]
@@ -128,7 +136,7 @@ def _walk_list(node: list[Any] | tuple[Any, ...], path: tuple[str, ...], depth: 
         yield Branch(path, list(node), {})
     for place, entry in enumerate(node):
         if isinstance(entry, (Mapping, list, tuple)):
-            yield from _walk(entry, (*path, str(place)), depth + 1)
+            yield from _walk(entry, (*path, str(place)), depth + 1, seen)
 
 
 def _modules(node: Mapping[Any, Any], depth: int) -> dict[str, Tensor] | None:
@@ -136,9 +144,13 @@ def _modules(node: Mapping[Any, Any], depth: int) -> dict[str, Tensor] | None:
     if not any(isinstance(value, Mapping) for value in node.values()):
         return None
     flat: dict[str, Tensor] = {}
+    dicts = 0
     stack: list[tuple[str, Any, int]] = [("", node, depth)]
     while stack:
         prefix, inner, level = stack.pop()
+        dicts += 1
+        if dicts > _MOST_MODULES:  # a few dicts that stand in each other many times
+            return None
         if level > _DEEPEST:
             raise FormatError(f"it is nested more than {_DEEPEST} levels deep")
         for key, value in reversed(list(inner.items())):

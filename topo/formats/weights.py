@@ -9,7 +9,6 @@ import numpy as np
 from topo.containers.tensors import Tensor
 from topo.errors import FormatError
 from topo.formats.fitting import aligned, oriented
-from topo.formats.names import parameters
 from topo.formats.source import Source, some
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def _nearest(source: Source, masks: MaskSet, wiring: Wiring | None) -> tuple[dic
     """The weights of the place of the file that has most of the masks' parameters, and their names as the masks'."""
     best: tuple[int, dict[str, Tensor], dict[str, str]] = (-1, {}, {})
     for branch in source.tree:
-        floats = {name: t for name, (_, t) in parameters(branch.state).items() if t.is_float and not t.is_binary}
+        floats = {name: t for name, (_, t) in branch.parameters.items() if t.is_float and not t.is_binary}
         names = aligned(floats, wiring)
         fit = sum(name in masks for name in names.values())
         if fit > best[0]:

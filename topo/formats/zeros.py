@@ -15,23 +15,22 @@ from topo.containers.tensors import Tensor
 from topo.errors import FormatError
 from topo.formats.experts import renamed
 from topo.formats.fitting import aligned
-from topo.formats.names import PACKED, is_embedding, is_vector, is_weight, parameters
+from topo.formats.names import LORA, PACKED, is_embedding, is_vector, is_weight
 from topo.formats.source import Found, Source, plural, reader, some
 
 _NO_PARAMETER = ("pos", "token", "table", "index", "mean", "std", "anchor", "grid", "bias", "mask", "score", "lora_")
-_LORA = (".lora_", "lora_A", "lora_B")
 
 
 def weights(source: Source) -> dict[str, Tensor]:
     """The weights of the place, by parameter, that may show a mask by their zeros."""
     found = {
         name: tensor
-        for name, (_, tensor) in parameters(source.state).items()
+        for name, (_, tensor) in source.place.parameters.items()
         if tensor.is_number
         and tensor.ndim >= 2
         and (tensor.is_float or tensor.is_quantised)
         and not PACKED.search(name)
-        and not any(part in name for part in _LORA)
+        and not LORA.search(name)
     }
     if source.wiring is not None:
         fitted, made = renamed(found, source.wiring.names if source.wiring is not None else None)
@@ -51,7 +50,7 @@ def _is_layer(name: str, tensor: Tensor) -> bool:
 
 
 def recognise(source: Source) -> str | None:
-    if any(any(part in name for part in _LORA) for name in source.state) and not weights(source):
+    if any(map(LORA.search, source.state)) and not weights(source):
         return "a LoRA adapter alone is no network: merge it into its base (merge_and_unload) and save that"
     if weights(source):
         return None
