@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal
 # The tests of a room: those called as it, or else those that import it.
 OF_ROOM = $(or $(wildcard tests/test_$(T).py tests/test_$(T)_*.py),$(shell grep -lw "topo.$(T)" tests/test_*.py),$(error no test is called or imports '$(T)'))
 
-.PHONY: demo quick test lint types suite interpreted boundscheck benchmarks docs clean
+.PHONY: demo quick test lint types suite interpreted boundscheck benchmarks docs trace-random clean
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -59,6 +59,11 @@ benchmarks: $(READY)
 docs: $(READY)
 	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet --builder html docs docs/_build/html
 	@echo "wrote docs/_build/html/index.html"
+
+# Random networks whose traces are held against gradients; the suite takes two thousand of them.
+N ?= 50000
+trace-random: $(READY)
+	$(BIN)/python benchmarks/trace_random.py $(N)
 
 clean:
 	rm -rf $(VENV) demo-out

@@ -30,7 +30,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 TABLE = ("<!-- table: written by benchmarks/run.py -->", "<!-- end of table -->")
 HEADLINES = ("<!-- headlines: written by benchmarks/run.py -->", "<!-- end of headlines -->")
-# The rows that the project's README repeats: (start of the task, start of the rival), strong and weak ones.
+# The rows that docs/speed.md repeats: (start of the task, start of the rival), strong and weak ones.
 CHOSEN = (
     ("pack 4096 x 11008 float32, 90%", "scipy"),
     ("resnet18:stem=tiny at 90 %: floats", "float64 ones"),
@@ -682,7 +682,7 @@ def main() -> None:
     if options.quick or options.only:
         return
     rewrite(HERE / "README.md", TABLE, f"{machine()}\n\n{text}")
-    rewrite(HERE.parent / "README.md", HEADLINES, headlines(rows))
+    rewrite(HERE.parent / "docs" / "speed.md", HEADLINES, headlines(rows))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from topo.train.fit import Fit
 from topo.train.masking import fitted, tensor_of
 from topo.train.ranks import ranks
 from topo.train.recipe import Recipe
+from topo.train.source import Images as Source
 
 README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- training: written by benchmarks/train_gpu.py -->", "<!-- end of training -->"
@@ -61,7 +62,7 @@ class Ours:
             laid = {name: tensor_of(masks[name], held[name], here.device) for name in masks}
         elif masking == "parametrized":
             topo.apply_masks(model, masks)
-        self.fit = Fit(model.to(here.device), data, recipe, laid, here, seed=0)
+        self.fit = Fit(model.to(here.device), Source(data, recipe, here), recipe, laid, here, seed=0)
 
     def epoch(self) -> float:
         """Seconds."""

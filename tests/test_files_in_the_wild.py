@@ -306,7 +306,7 @@ def test_a_tree_too_deep_and_one_too_wide():
     with pytest.raises(FormatError, match="64 levels"):
         topo.read_masks(deep)
     with pytest.raises(FormatError, match="no masks found"):
-        topo.read_masks({f"k{i}": i for i in range(1_000_000)})
+        topo.read_masks({f"k{i}": i for i in range(200_000)})
     with pytest.raises(FormatError, match="places"):
         topo.read_masks({f"k{i}": {"w.w": torch.eye(2)} for i in range(501)})
 

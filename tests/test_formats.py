@@ -700,7 +700,10 @@ def test_shards_and_folders(tmp_path):
         assert found.provenance["file"] == path.name
         assert list(found) == list(masks)
     index.unlink()
-    with pytest.raises(FormatError, match=r"3 safetensors files and no '\*\.safetensors\.index\.json'"):
+    found = expect(masks, formats.read(tmp_path), "zeros")
+    assert any("3 files of the folder" in note for note in found.provenance["notes"])
+    (tmp_path / "model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(FormatError, match=r"lacks the shard 'model-00002-of-00003\.safetensors'"):
         formats.read(tmp_path)
 
 

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from topo.masks import MaskSet
     from topo.report import Report
     from topo.trace import rule, trace
-    from topo.train import apply_masks, imp, strip_masks, train, verify_masks
+    from topo.train import MaskCallback, apply_masks, imp, strip_masks, train, verify_masks
     from topo.wiring import Wiring, chain
 
 _HOME = {
+    "MaskCallback": "topo.train",
     "MaskSet": "topo.masks",
     "Report": "topo.report",
     "TopoError": "topo.errors",
@@ -56,6 +57,7 @@ _MODULES = (
 _MOVED = {"prune": "topo.torch_prune", "views": "topo.graph.views"}
 
 __all__ = [
+    "MaskCallback",
     "MaskSet",
     "Report",
     "TopoError",

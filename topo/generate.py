@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,9 +115,8 @@ def methods() -> Registry:
     from topo.pruners import pruners
 
     every = Registry("method")
-    for name, entry in [*generators.items(), *_optimizer().items(), *pruners.items()]:
-        if name not in every:
-            every.add(name)(entry)
+    for registry in (generators, _optimizer(), pruners):
+        every.take(registry)
     return every
 
 
@@ -134,11 +131,10 @@ def is_pruner(entry: Any) -> bool:
     return hasattr(entry, "score")
 
 
-def _optimizer() -> Mapping[str, Any]:
-    if importlib.util.find_spec("topo.optimize") is None:
-        return {}
-    found: Mapping[str, Any] = getattr(importlib.import_module("topo.optimize"), "methods", {})
-    return found
+def _optimizer() -> Registry:
+    from topo.optimize import methods
+
+    return methods
 
 
 def maskable(wiring: Wiring) -> dict[str, tuple[int, ...]]:

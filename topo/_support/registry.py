@@ -58,6 +58,14 @@ class Registry(Mapping[str, Any]):
 
         return enter
 
+    def take(self, other: Registry) -> None:
+        """Enter what another registry holds, where the name is free."""
+        for name, entry in other.items():
+            if name not in self._entries:
+                self._entries[name] = entry
+                if package := other.package_of(name):
+                    self._packages[name] = package
+
     def package_of(self, name: str) -> str | None:
         """The installed package whose entry point registered `name`; None for topo's own and those of running code."""
         return self._packages.get(name)

@@ -13,12 +13,13 @@ import traceback
 from collections.abc import Sequence
 
 from topo._version import __version__
-from topo.cli import analyze, check, compare, convert, generate, imp, listing, plot, train
+from topo.cli import analyze, check, compare, convert, generate, imp, listing, plot, trace, train
 from topo.cli.options import UsageError, common
 from topo.cli.output import interrupts, one_line, results_alone, speak, warnings_on_stderr
+from topo.cli.profile import profiled
 from topo.errors import TopoError
 
-_COMMANDS = (analyze, generate, train, imp, compare, check, convert, plot, listing)
+_COMMANDS = (analyze, generate, train, imp, compare, check, convert, plot, trace, listing)
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser().parse_args(argv)
         command = f"topo {args.command}"
         with warnings_on_stderr(args), results_alone(), interrupts(pressed):
-            code: int = args.run(args)
+            code: int = profiled(lambda: args.run(args)) if getattr(args, "profile", False) else args.run(args)
         sys.stdout.flush()
         return code
     except SystemExit as stop:  # argparse has said why

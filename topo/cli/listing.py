@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
+from itertools import zip_longest
 from typing import Any
 
 from topo.cli.options import command
@@ -24,12 +26,25 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def entry_package(registry: Any, name: str) -> str:
+    """(from PACKAGE) for what the entry point of another package registered; nothing for topo's own."""
+    package = registry.package_of(name)
+    return f" (from {package})" if package else ""
+
+
 def _metrics() -> Table:
     from topo.metrics import metrics
 
     lines = [
-        [entry.name, entry.group, entry.scope, "needed" if entry.wired else "", entry.unit, _meaning(entry)]
-        for entry in metrics.values()
+        [
+            entry.name,
+            entry.group,
+            entry.scope,
+            "needed" if entry.wired else "",
+            entry.unit,
+            _meaning(entry) + entry_package(metrics, key),
+        ]
+        for key, entry in metrics.items()
     ]
     return Table(["metric", "group", "of", "wiring", "unit", "meaning"], lines, left=frozenset(range(1, 6)))
 
@@ -40,16 +55,24 @@ def _meaning(entry: Any) -> str:
 
 
 def _methods() -> Table:
+    """A method's options stand beside its description, a line each."""
     from topo.generate import methods
 
+    room = 64
     lines = []
     for name, entry in methods().items():
-        takes = ", ".join(f"{key}={value}" for key, value in entry.options.items())
         cost = getattr(entry, "cost", "")
-        about = f"{entry.description} [{entry.source}]"
-        about = "; ".join([about, *([f"cost: {cost}"] if cost else []), *([f"options: {takes}"] if takes else [])])
-        lines.append([name, getattr(entry, "needs", "nothing"), about])
-    return Table(["method", "needs", "masks"], lines, left=frozenset({1, 2}))
+        about = f"{entry.description} [{entry.source}]" + (f"; cost: {cost}" if cost else "")
+        said = textwrap.wrap(about + entry_package(methods(), name), room)
+        options = [(key, _default(value)) for key, value in entry.options.items()]
+        for place, (text, (option, default)) in enumerate(zip_longest(said, options, fillvalue=("", ""))):
+            first = [name, getattr(entry, "needs", "nothing")] if place == 0 else ["", ""]
+            lines.append([*first, option, default, text if isinstance(text, str) else ""])
+    return Table(["method", "needs", "-O", "default", "masks"], lines, left=frozenset({1, 2, 3, 4}))
+
+
+def _default(value: Any) -> str:
+    return "none" if value is None else "''" if value == "" else str(value)
 
 
 def _formats() -> Table:
@@ -63,7 +86,11 @@ def _models() -> Table:
     from topo.models import models
 
     lines = [
-        [name, "x".join(map(str, entry.input_shape())), f"{entry.description}; options: {entry.usage}"]
+        [
+            name,
+            "x".join(map(str, entry.input_shape())),
+            f"{entry.description}; options: {entry.usage}{entry_package(models, name)}",
+        ]
         for name, entry in models.items()
     ]
     return Table(["model", "input", "network"], lines, left=frozenset({1, 2}))
@@ -72,14 +99,20 @@ def _models() -> Table:
 def _nulls() -> Table:
     from topo.nulls import nulls
 
-    lines = [[name, "needed" if entry.wired else "", entry.keeps] for name, entry in nulls.items()]
+    lines = [
+        [name, "needed" if entry.wired else "", entry.keeps + entry_package(nulls, name)]
+        for name, entry in nulls.items()
+    ]
     return Table(["null", "wiring", "keeps"], lines, left=frozenset({1, 2}))
 
 
 def _quotas() -> Table:
     from topo.quotas import quotas
 
-    lines = [[name, (rule.__doc__ or "").strip().partition("\n")[0]] for name, rule in quotas.items()]
+    lines = [
+        [name, (rule.__doc__ or "").strip().partition("\n")[0] + entry_package(quotas, name)]
+        for name, rule in quotas.items()
+    ]
     return Table(["quota", "how the parameters are divided among the layers"], lines, left=frozenset({1}))
 
 
@@ -104,7 +137,8 @@ def _data() -> Table:
     from topo.data import data
 
     lines = [
-        [name, "built in" if entry.recognise is None else "your files", entry.about] for name, entry in data.items()
+        [name, "built in" if entry.recognise is None else "your files", entry.about + entry_package(data, name)]
+        for name, entry in data.items()
     ]
     return Table(["data", "from", "what it is"], lines, left=frozenset({1, 2}))
 
@@ -112,7 +146,10 @@ def _data() -> Table:
 def _plots() -> Table:
     from topo.plots import plots
 
-    lines = [[name, (draw.__doc__ or "").strip().partition("\n")[0]] for name, draw in plots.items()]
+    lines = [
+        [name, (draw.__doc__ or "").strip().partition("\n")[0] + entry_package(plots, name)]
+        for name, draw in plots.items()
+    ]
     return Table(["plot", "shows"], lines, left=frozenset({1}))
 
 

@@ -31,6 +31,7 @@ def common() -> argparse.ArgumentParser:
     group.add_argument("--seed", type=at_least(0), metavar="N", help="seed of whatever is drawn at random (default 0)")
     group.add_argument("--threads", type=at_least(1), metavar="N", help="threads to work with (default: all cores)")
     group.add_argument("--quiet", action="store_true", help="no progress and no warnings")
+    group.add_argument("--profile", action="store_true", help="say at the end where the time went")
     group.add_argument("--debug", action="store_true", help="show where an error comes from")
     return options
 

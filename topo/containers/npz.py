@@ -1,20 +1,18 @@
-"""numpy's own files: .npy, and .npz read entry by entry, each block by block."""
+"""numpy's .npz: read entry by entry, each block by block."""
 
 from __future__ import annotations
 
-import io
 import struct
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
 from math import prod
-from mmap import mmap
 from typing import Any
 
 import numpy as np
 
-from topo.containers.container import MEGABYTE, Container
+from topo.containers.container import MEGABYTE, Container, File, container
+from topo.containers.npy import npy_header
 from topo.containers.pickle_file import read_objects
 from topo.containers.tensors import Tensor
 from topo.containers.zip import open_member
@@ -26,60 +24,47 @@ _FREE_BYTES = 512 * MEGABYTE
 _FREE_OBJECTS = 16 * MEGABYTE
 
 
-def open_npy(data: mmap) -> Container:
-    """One array, or the dict or list in an array of objects."""
-    head = io.BytesIO(data[: 1 << 16])
-    shape, fortran, dtype, start = _header(head)
-    if dtype.hasobject:
-        return Container("npy", read_objects(data, shape, start))
-    promised = start + prod(shape) * dtype.itemsize
-    if promised != len(data):
-        raise FormatError(f"an array of shape {shape} promises {promised:,} bytes and the file has {len(data):,}")
-    if dtype.kind not in "biuf" or not prod(shape):
-        raise FormatError(f"it holds one array of type {dtype} and shape {shape}, which is no mask")
-    held = np.dtype("u1") if dtype.kind == "b" else dtype
-    array = np.frombuffer(data, held, prod(shape), start).reshape(shape, order="F" if fortran else "C")
-    return Container("npy", [Tensor.of(array, dtype.name)])
+def lacks_arrays(file: File) -> str | None:
+    if not file.is_zip:
+        return "it is not a zip archive"
+    if not file.entries or not all(entry.filename.endswith(".npy") for entry in file.entries):
+        return "its entries are not all '*.npy'"
+    return None
 
 
-def open_npz(data: mmap, entries: list[zipfile.ZipInfo]) -> Container:
+@container("npz", "numpy's .npz: arrays by name", recognise=lacks_arrays, before="zip")
+def open_npz(file: File) -> Container:
     """The arrays of an npz by name; FormatError for a decompression bomb."""
-    declared = sum(entry.file_size for entry in entries)
-    if declared > max(_FREE_BYTES, _SHRINKS * len(data)):
+    check_unpacked_size(file)
+    notes: list[str] = []
+    tensors = {entry.filename.removesuffix(".npy"): member(file, entry, notes) for entry in file.entries}
+    return Container("npz", tensors, notes=tuple(notes))
+
+
+def check_unpacked_size(file: File) -> None:
+    """FormatError for an archive that promises far more than its bytes are likely to hold."""
+    declared = sum(entry.file_size for entry in file.entries)
+    if declared > max(_FREE_BYTES, _SHRINKS * len(file.data)):
         raise FormatError(
-            f"its {len(data):,} bytes promise {declared:,} unpacked, more than {_SHRINKS} times as many: "
+            f"its {len(file.data):,} bytes promise {declared:,} unpacked, more than {_SHRINKS} times as many: "
             "refused as a decompression bomb"
         )
-    tensors = {entry.filename.removesuffix(".npy"): _member(data, entry) for entry in entries}
-    return Container("npz", tensors)
 
 
-def _header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """shape, column-major or not, dtype and length of an .npy header; ValueError if it is none."""
-    try:
-        version = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        with warnings.catch_warnings():  # of headers by Python 2, and of odd escapes in corrupt ones
-            warnings.simplefilter("ignore")
-            shape, fortran, dtype = read(stream)
-    except Exception as error:  # numpy lets out whatever Python's tokenizer and parser say of the text
-        raise ValueError(f"{type(error).__name__}: {str(error)[:100]}") from None
-    if any(n < 0 for n in shape) or len(shape) > 32:
-        raise ValueError(f"shape {shape}")
-    return shape, fortran, dtype, stream.tell()
-
-
-def _member(data: mmap, entry: zipfile.ZipInfo) -> Any:
+def member(file: File, entry: zipfile.ZipInfo, notes: list[str]) -> Any:
     """One array of an npz: a Tensor that is unpacked block by block, or what an object array holds."""
+    data = file.data
     try:
         with open_member(data, entry) as stream:
-            shape, fortran, dtype, start = _header(stream)
+            shape, fortran, dtype, start = npy_header(stream)
             if dtype.hasobject:
                 if entry.file_size > max(_FREE_OBJECTS, _SHRINKS * entry.compress_size):
                     raise FormatError(
                         f"it promises {entry.file_size:,} bytes of objects: refused as a decompression bomb"
                     )
-                return read_objects(stream.read(), shape)
+                content, said = read_objects(stream.read(), shape)
+                notes.extend(said)
+                return content
     except FormatError as error:
         raise FormatError(f"its entry '{entry.filename}': {error}") from None
     except (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error) as error:

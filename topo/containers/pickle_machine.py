@@ -3,8 +3,10 @@ nothing.
 
 Python's own unpickler calls whatever a file names. This one knows a fixed list of names (`topo.containers.rebuild`),
 each standing for a function written here that checks its arguments and takes no memory that the file does not hold. Any
-other name becomes an inert `Foreign`: it is never imported, called or asked for an attribute; the file is read to its
-end only to tell what it holds, and then refused. There is no switch to allow more.
+other name becomes an inert `Foreign`: it is never imported, called or asked for an attribute. What such objects hold
+stays with them: a dict of tensors that has an argparse.Namespace beside them is read without it, and told so; a file
+whose tensors lie in such an object, or whose object stands among the tensors of a list, is refused. There is no switch
+to allow more.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from topo.errors import FormatError
 # objects.
 _MOST_OPERATIONS = 4_000_000
 _MOST_DEPTH = 64
+_MOST_KEYS = 500_000
 # From here on bytes are a view of the file, not a copy.
 _LARGE = 1 << 12
 
@@ -28,23 +31,47 @@ Buffer = bytes | mmap | memoryview
 
 
 class Admitted:
-    """A name of the fixed list: a type, which only stands for itself, or a function that rebuilds an array."""
+    """A name of the fixed list: a type, which only stands for itself, a function that rebuilds an array, or a type
+    whose empty objects `new` makes."""
 
-    def __init__(self, name: str, call: Callable[..., Any] | None = None) -> None:
-        self.name, self.call = name, call
+    def __init__(
+        self, name: str, call: Callable[..., Any] | None = None, new: Callable[[], Unfinished] | None = None
+    ) -> None:
+        self.name, self.call, self.new = name, call, new
 
 
 class Foreign:
-    """Whatever a name that is not on the list would have made."""
+    """A name that is not on the list, or an object that it would have made, with what the file gives that object."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.is_module = False
+    def __init__(self, name: str, *parts: Any) -> None:
+        self.name, self.parts = name, list(parts)
+
+    def tensors(self, seen: set[int]) -> int:
+        """How many arrays of two or more dimensions the object holds, besides those seen before."""
+        found, left = 0, list(self.parts)
+        while left:
+            value = left.pop()
+            if isinstance(value, (list, tuple, dict, Foreign, Unfinished)) and id(value) not in seen:
+                seen.add(id(value))
+                if isinstance(value, Unfinished):
+                    found += value.dimensions >= 2
+                elif isinstance(value, dict):
+                    left.extend((*value, *value.values()))
+                else:
+                    left.extend(value.parts if isinstance(value, Foreign) else value)
+        return found
 
 
 class Unfinished:
     """An array that is filled after it was made: `build` takes its state, `finish` gives the value that it stands
     for."""
+
+    shape: tuple[int, ...] = ()
+
+    @property
+    def dimensions(self) -> int:
+        """How many the array has, as far as is known yet."""
+        return len(self.shape)
 
     def build(self, state: Any) -> None:
         raise corrupt(f"a state for {type(self).__name__}")
@@ -58,6 +85,30 @@ class _Mark:
 
 
 _MARK = _Mark()
+
+
+# The end of a refusal, and what a file may ask to have called that no honest checkpoint does: it is read no further.
+_ONLY_BY_RUNNING = (
+    ", which only running code from the file could rebuild, so it is refused; "
+    "its owner can export the masks: torch.save(model.state_dict(), 'masks.pt')"
+)
+_HOSTILE_MODULES = frozenset(
+    "os posix nt subprocess sys pty runpy importlib socket shutil ctypes commands webbrowser code".split()
+)
+_HOSTILE_CALLS = frozenset(
+    "eval exec execfile compile open __import__ setattr delattr input breakpoint globals vars map filter apply".split()
+)
+
+
+def _is_hostile(function: Foreign, arguments: Any) -> bool:
+    """Whether a call would do harm, as far as its name tells: nothing is called either way, and the user is told."""
+    module, _, name = function.name.partition(".")
+    if module in _HOSTILE_MODULES:
+        return True
+    if module not in ("builtins", "__builtin__"):
+        return False
+    of_enum = isinstance(arguments, tuple) and len(arguments) == 2 and isinstance(arguments[0], Foreign)
+    return name in _HOSTILE_CALLS or (name == "getattr" and not of_enum)  # members of an enum are pickled by getattr
 
 
 def corrupt(what: str) -> FormatError:
@@ -86,6 +137,7 @@ class Machine:
         self.position = position
         self.stop = len(self.view) if stop is None else stop
         self.foreign: dict[str, Foreign] = {}
+        self.modules: list[str] = []
 
     def run(self) -> Any:
         self.stack: list[Any] = []
@@ -95,34 +147,28 @@ class Machine:
                 code = self.take(1)[0]
                 if code == 0x2E:  # STOP
                     root = self.pop()
-                    self._refuse_foreign(root)
+                    if self.modules:
+                        raise self.refusal()
                     return root
                 operation = _OPERATIONS.get(code)
                 if operation is None:
                     raise corrupt(f"operation 0x{code:02x} at byte {self.position - 1} is none that arrays need")
                 operation(self)
-        except FormatError:
-            self._refuse_foreign(None)
-            raise
+        except FormatError as error:
+            raise (self.refusal() if self.foreign else error) from None
         except (IndexError, KeyError, TypeError, ValueError, AttributeError, struct.error, OverflowError) as error:
-            self._refuse_foreign(None)
-            raise corrupt(f"{type(error).__name__} {error} before byte {self.position}") from None
+            what = corrupt(f"{type(error).__name__} {error} before byte {self.position}")
+            raise (self.refusal() if self.foreign else what) from None
         raise corrupt(f"more than {_MOST_OPERATIONS:,} operations")
 
-    def _refuse_foreign(self, root: Any) -> None:
-        if not self.foreign:
-            return
-        modules = [name for name, foreign in self.foreign.items() if foreign.is_module]
-        if isinstance(root, Foreign) and root.is_module:
-            modules = [root.name, *modules]
+    def refusal(self) -> FormatError:
+        """Why a file is refused that needs its own code: by the names that it gives."""
+        modules = self.modules[::-1]
         first = modules[0] if modules else next(iter(self.foreign))
         others = [name for name in self.foreign if name != first]
         what = f"a pickled module of class '{first}'" if modules else f"'{first}'"
         more = f" (and {', '.join(map(repr, others[:4]))}{', ...' if len(others) > 4 else ''})" if others else ""
-        raise FormatError(
-            f"it holds {what}{more}, which only running code from the file could rebuild, so it is refused; "
-            "its owner can export the masks: torch.save(model.state_dict(), 'masks.pt')"
-        )
+        return FormatError(f"it holds {what}{more}{_ONLY_BY_RUNNING}")
 
     def take(self, count: int) -> memoryview:
         """The next `count` bytes."""
@@ -183,7 +229,9 @@ class Machine:
     def call(self, function: Any, arguments: Any) -> None:
         """Push what a function of the list makes of its arguments."""
         if isinstance(function, Foreign):
-            self.push(function)
+            if _is_hostile(function, arguments):
+                raise self.refusal()
+            self.push(Foreign(_made_by(function, arguments), arguments))
         elif isinstance(function, Admitted) and function.call is not None and isinstance(arguments, tuple):
             self.push(function.call(*arguments))
         else:
@@ -193,7 +241,9 @@ class Machine:
         state, value = self.pop(), self.top()
         if isinstance(value, Foreign):
             parts = state if isinstance(state, dict) else {}
-            value.is_module |= "_modules" in parts and "_parameters" in parts
+            value.parts.append(state)
+            if "_modules" in parts and "_parameters" in parts:
+                self.modules.append(value.name)
         elif isinstance(value, Unfinished):
             value.build(state)
         elif not (isinstance(value, dict) and isinstance(state, dict)):  # an OrderedDict's `_metadata`: dropped
@@ -202,6 +252,7 @@ class Machine:
     def set_items(self, items: list[Any]) -> None:
         target = self.top()
         if isinstance(target, Foreign):
+            target.parts.extend(items)
             return
         if not isinstance(target, dict) or len(items) % 2:
             raise corrupt("items for what is no dict")
@@ -211,34 +262,59 @@ class Machine:
         target = self.top()
         if isinstance(target, list):
             target.extend(values)
-        elif not isinstance(target, Foreign):
+        elif isinstance(target, Foreign):
+            target.parts.extend(values)
+        else:
             raise corrupt("values for what is no list")
 
 
+def _made_by(function: Foreign, arguments: Any) -> str:
+    """The class of which a call makes an object: its own name, or that handed to Python's own makers of objects."""
+    is_maker = function.name.partition(".")[0] in ("copyreg", "copy_reg", "builtins", "__builtin__")
+    first = arguments[0] if is_maker and isinstance(arguments, tuple) and arguments else function
+    return first.name if isinstance(first, Foreign) else function.name
+
+
 def put(target: dict[Any, Any], items: list[Any]) -> None:
-    """Set key, value, key, value, ...; a key is text, a number or an entry that is refused anyway.
+    """Set key, value, key, value, ...; a key is text, a number, a tuple of them or an object that is left out.
 
     The hash of a tuple within a tuple within a tuple ... would overrun the stack.
     """
+    if len(target) > _MOST_KEYS:
+        raise FormatError(f"it holds a dict of more than {_MOST_KEYS:,} keys, which no state dict is")
     for key, value in zip(items[::2], items[1::2]):
-        if not (key is None or isinstance(key, (str, int, float, bytes, Foreign))):
+        if not (
+            key is None
+            or isinstance(key, (str, int, float, bytes, Foreign, Unfinished))
+            or (isinstance(key, tuple) and all(part is None or isinstance(part, (str, int, float)) for part in key))
+        ):
             raise corrupt(f"a dict key of type {type(key).__name__}")
         target[key] = value
 
 
-def resolved(root: Any, spend: Callable[[int], None]) -> Any:
-    """The object with its arrays finished; shared parts stay shared, a part of itself is refused.
+def resolved(machine: Machine, root: Any, spend: Callable[[int], None]) -> tuple[Any, list[str]]:
+    """The object of a machine with its arrays finished and without its foreign objects, and a note of those.
 
+    Shared parts stay shared, a part of itself is refused.
     spend: told the elements of the arrays in a part each time that part stands in another place; a mask is packed under
     every name that it has.
+    Raises FormatError where leaving an object out could leave masks out: when it holds tensors, stands in a list beside
+    tensors, or is all there is.
     """
     done: dict[int, tuple[Any, int]] = {}
     open_: set[int] = set()
+    left_out: list[tuple[str, str]] = []
+    seen: set[int] = set()
+
+    def left(where: Any, value: Foreign) -> None:
+        if not value.name.startswith(_OF_TRAINING) and (count := value.tensors(seen)):
+            raise FormatError(f"it holds {count} tensors in an object of class '{value.name}'{_ONLY_BY_RUNNING}")
+        left_out.append((str(where), value.name))
 
     def resolve(value: Any, depth: int = 0) -> tuple[Any, int]:
         """The finished value and how many elements its arrays have."""
         if not isinstance(value, (list, tuple, dict, Unfinished)):
-            return value, 0
+            return value.name if isinstance(value, Admitted) else value, 0  # torch.float32 and the like
         if id(value) in done:
             spend(done[id(value)][1])
             return done[id(value)]
@@ -254,17 +330,52 @@ def resolved(root: Any, spend: Callable[[int], None]) -> Any:
             return found
 
         if isinstance(value, dict):
-            result: Any = {key: part(entry) for key, entry in value.items()}
+            result: Any = {}
+            for key, entry in value.items():
+                if isinstance(key, (Foreign, Unfinished)):
+                    raise FormatError(f"it holds a dict with {_kind(key)} for a key{_ONLY_BY_RUNNING}")
+                if isinstance(entry, Foreign):
+                    left(key, entry)
+                else:
+                    result[key] = part(entry)
         elif isinstance(value, Unfinished):
             result = value.finish(part)
             elements = getattr(result, "size", elements)
         else:
-            result = type(value)(part(entry) for entry in value)
+            for place, entry in enumerate(value):
+                if isinstance(entry, Foreign):
+                    left(f"entry {place} of a list", entry)
+            if any(isinstance(entry, Foreign) for entry in value) and any(
+                isinstance(entry, (Unfinished, dict, list, tuple)) for entry in value
+            ):
+                raise machine.refusal()
+            result = type(value)(f"<{entry.name}>" if isinstance(entry, Foreign) else part(entry) for entry in value)
         open_.discard(id(value))
         done[id(value)] = result, elements
         return done[id(value)]
 
-    return resolve(root)[0]
+    if isinstance(root, Foreign):
+        raise machine.refusal()
+    content, elements = resolve(root)
+    if left_out and not elements:
+        raise machine.refusal()
+    return content, _noted(left_out)
+
+
+# Optimizers and schedulers hold the parameters that stand beside them in the file; tables hold results.
+_OF_TRAINING = ("torch.optim.", "pandas.")
+
+
+def _kind(value: Any) -> str:
+    return f"'{value.name}'" if isinstance(value, Foreign) else "a tensor"
+
+
+def _noted(left_out: list[tuple[str, str]]) -> list[str]:
+    if not left_out:
+        return []
+    told = ", ".join(f"'{where}' ({name})" for where, name in left_out[:3])
+    more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+    return [f"objects without masks left out, since only running code could rebuild them: {told}{more}"]
 
 
 def _data(view: memoryview) -> bytes | memoryview:
@@ -353,24 +464,30 @@ def _reduce(machine: Machine) -> None:
 
 
 def _new_object(machine: Machine, count: int) -> None:
-    for _ in range(count):
-        machine.pop()
+    arguments = [machine.pop() for _ in range(count)]
     made = machine.pop()
+    if isinstance(made, Admitted) and made.new is not None:
+        machine.push(made.new())
+        return
     if not isinstance(made, Foreign):
         raise corrupt("an object of a type that is no array's")
-    machine.push(made)
+    machine.call(made, tuple(arguments))
 
 
 def _instance_line(machine: Machine) -> None:
     _global_line(machine)
     made = machine.pop()
-    machine.above_mark()
-    machine.push(made if isinstance(made, Foreign) else None)
+    arguments = machine.above_mark()
+    if not isinstance(made, Foreign):
+        raise corrupt("an object of a type that is no array's")
+    machine.call(made, tuple(arguments))
 
 
 def _instance(machine: Machine) -> None:
-    values = machine.above_mark()
-    machine.push(values[0] if isinstance(values[0], Foreign) else None)
+    made, *arguments = machine.above_mark()
+    if not isinstance(made, Foreign):
+        raise corrupt("an object of a type that is no array's")
+    machine.call(made, tuple(arguments))
 
 
 def _persistent(machine: Machine, key: Any) -> None:

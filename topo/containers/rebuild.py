@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from topo.containers.pickle_machine import Admitted, Unfinished, corrupt
-from topo.containers.tensors import Tensor, numpy_dtype, sparse
+from topo.containers.sparse import compressed, coordinates
+from topo.containers.tensors import Tensor, numpy_dtype
 from topo.errors import FormatError
 
 # A file may describe more parameters than it has bytes (broadcast, sparse and compressed masks), but not without bound:
@@ -37,7 +38,19 @@ STORAGES = {
     "ComplexFloatStorage": "complex64",
     "ComplexDoubleStorage": "complex128",
     "UntypedStorage": "uint8",
+    "QInt8Storage": "int8",
+    "QUInt8Storage": "uint8",
+    "QInt32Storage": "int32",
 }
+# torch's names for the types and schemes of quantised tensors.
+_QUANTISED = ("qint8", "quint8", "qint32", "quint4x2", "quint2x4")
+_SCHEMES = (
+    "per_tensor_affine",
+    "per_tensor_symmetric",
+    "per_channel_affine",
+    "per_channel_symmetric",
+    "per_channel_affine_float_qparams",
+)
 DTYPES = (
     *(
         "float64",
@@ -150,11 +163,23 @@ class NumpyArray(Unfinished):
         return Tensor.of(self.array)
 
 
-class Storage:
+class Storage(Unfinished):
     """The bytes that torch tensors share. `data` may come after the pickle that names it."""
+
+    @property
+    def dimensions(self) -> int:
+        """As many as weights have: what an unknown class makes of the bytes is not known."""
+        return 2
 
     def __init__(self, dtype: str, data: memoryview | None = None, order: Literal["<", ">"] = "<") -> None:
         self.dtype, self.data, self.order = dtype, data, order
+
+    def finish(self, resolve: Callable[[Any], Any]) -> Tensor:
+        """A storage that was saved by itself: its numbers in one row."""
+        if self.data is None:
+            raise corrupt("a storage without its values")
+        held = numpy_dtype(self.dtype).newbyteorder(self.order)
+        return Tensor.of(np.frombuffer(self.data, held, len(self.data) // held.itemsize), self.dtype)
 
 
 class TorchTensor(Unfinished):
@@ -199,9 +224,7 @@ class SparseTensor(Unfinished):
         if not isinstance(data, tuple) or len(data) < 3:
             raise corrupt("a sparse tensor without its parts")
         self.layout, self.data = layout, data
-        self.shape = _dimensions(
-            data[3] if layout in ("torch.sparse_csr", "torch.sparse_csc") and len(data) > 3 else data[2]
-        )
+        self.shape = _dimensions(data[3] if layout in _COMPRESSED and len(data) > 3 else data[2])
         allowance.spend(prod(self.shape))
 
     def finish(self, resolve: Callable[[Any], Any]) -> Tensor:
@@ -211,22 +234,75 @@ class SparseTensor(Unfinished):
         ):
             raise corrupt("a sparse tensor without its parts")
         *places, values = (part.whole() for part in parts)
-        if values.ndim != 1 or self.layout not in ("torch.sparse_coo", "torch.sparse_csr", "torch.sparse_csc"):
+        if self.layout == "torch.sparse_coo" and values.ndim == 1:
+            return coordinates(places[0], values, self.shape, parts[-1].dtype)
+        if values.ndim != (3 if self.layout in _BLOCKS else 1) or self.layout not in _COMPRESSED:
             raise FormatError(f"a sparse tensor of layout {self.layout} is not read; save its to_dense()")
-        if self.layout != "torch.sparse_coo":
-            starts, other = places
-            along = 0 if self.layout == "torch.sparse_csr" else 1
-            counts = np.diff(starts)
-            if (
-                len(self.shape) != 2
-                or len(counts) != self.shape[along]
-                or (counts < 0).any()
-                or counts.sum() != len(other)
-            ):
-                raise corrupt(f"a sparse tensor of shape {self.shape} whose rows do not add up")
-            rows = np.repeat(np.arange(self.shape[along]), counts)
-            places = [np.stack([rows, other] if along == 0 else [other, rows])]
-        return sparse(places[0], values, self.shape, parts[-1].dtype)
+        by_rows = self.layout in ("torch.sparse_csr", "torch.sparse_bsr")
+        return compressed(places[0], places[1], values, self.shape, parts[-1].dtype, by_rows)
+
+
+_BLOCKS = ("torch.sparse_bsr", "torch.sparse_bsc")
+_COMPRESSED = ("torch.sparse_csr", "torch.sparse_csc", *_BLOCKS)
+
+
+class QuantisedTensor(Unfinished):
+    """torch's `_rebuild_qtensor`: integers q that stand for scale * (q - zero_point)."""
+
+    def __init__(self, stored: TorchTensor, scheme: Any) -> None:
+        name, *parameters = scheme if isinstance(scheme, tuple) and scheme else (None,)
+        self.stored, self.scheme = stored, getattr(name, "name", "").removeprefix("torch.")
+        self.parameters, self.shape = parameters, stored.shape
+        if self.scheme not in _SCHEMES or len(parameters) < (3 if "channel" in self.scheme else 2):
+            raise corrupt("a quantised tensor without its scheme")
+
+    def build(self, state: Any) -> None:
+        """Attributes that a user hung on the tensor: dropped."""
+
+    def finish(self, resolve: Callable[[Any], Any]) -> Tensor:
+        stored, shape = self.stored.finish(resolve), self.shape
+        if "channel" in self.scheme:
+            axis = self.parameters[2]
+            scale, zero = (self._numbers(resolve(part)) for part in self.parameters[:2])
+            if not isinstance(axis, int) or not 0 <= axis < len(shape) or not len(scale) == len(zero) == shape[axis]:
+                raise corrupt(f"a quantised tensor of shape {shape} whose channels do not add up")
+            along = tuple(-1 if place == axis else 1 for place in range(len(shape)))
+            scale, zero = scale.reshape(along), zero.reshape(along)
+        else:
+            scale, zero = (self._numbers(part).reshape((1,) * len(shape)) for part in self.parameters[:2])
+        # Smaller scales could make 0 of what is not.
+        if not np.isfinite(zero).all() or not (np.isfinite(scale) & (scale > 1e-30) & (scale < 1e30)).all():
+            raise corrupt("a quantised tensor whose scale is not a positive number")
+
+        def rows(count: int) -> Iterator[np.ndarray]:
+            done = 0
+            for block in stored.rows(count):
+                here = slice(done, done + len(block)) if shape and len(block) else slice(None)
+                part = [factor[here] if shape and len(factor) > 1 else factor for factor in (zero, scale)]
+                yield ((block.astype(np.float64) - part[0]) * part[1]).astype(np.float32)
+                done += len(block) if shape else 0
+
+        return Tensor(shape, "float32", rows)
+
+    def _numbers(self, value: Any) -> np.ndarray:
+        if isinstance(value, Tensor) and value.ndim == 1 and value.is_number and value.dtype in _PLAIN:
+            return value.whole().astype(np.float64)
+        if isinstance(value, (int, float)):
+            return np.array([value], np.float64)
+        raise corrupt("a quantised tensor without its scale")
+
+
+_PLAIN = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8")
+
+
+def storage_reference(key: Any) -> tuple[str, str, int]:
+    """dtype, key and number of elements of the storage that a persistent id names."""
+    if not isinstance(key, tuple) or len(key) < 5 or key[0] != "storage" or not isinstance(key[1], Admitted):
+        raise corrupt("a reference to what is no storage")
+    kind = key[1].name.rpartition(".")[2]
+    if kind not in STORAGES or not isinstance(key[4], int) or key[4] < 0 or not isinstance(key[2], str):
+        raise corrupt("a storage of an unknown type")
+    return STORAGES[kind], key[2], key[4]
 
 
 def _empty(kind: type) -> Any:
@@ -290,6 +366,9 @@ def admitted(
             raise corrupt("a tensor without a type")
         return TorchTensor(allowance, storage, offset, size, stride, name)
 
+    def quantised(storage: Any, offset: Any, size: Any, stride: Any, scheme: Any, *_: Any) -> QuantisedTensor:
+        return QuantisedTensor(TorchTensor(allowance, storage, offset, size, stride), scheme)
+
     def from_type(function: Any, kind: Any, arguments: Any, *_: Any) -> Any:
         if not isinstance(function, Admitted) or function.call is None or not isinstance(arguments, tuple):
             raise corrupt("a tensor that is none")
@@ -315,6 +394,7 @@ def admitted(
     enter("torch._utils", "_rebuild_tensor", tensor)
     enter("torch._utils", "_rebuild_tensor_v2", tensor)
     enter("torch._utils", "_rebuild_tensor_v3", typed_tensor)
+    enter("torch._utils", "_rebuild_qtensor", quantised)
     enter("torch._utils", "_rebuild_parameter", lambda data, *_: data)
     enter("torch._utils", "_rebuild_parameter_with_state", lambda data, *_: data)
     enter("torch._utils", "_rebuild_sparse_tensor", lambda layout, data: SparseTensor(allowance, layout, data))
@@ -326,7 +406,7 @@ def admitted(
     enter("torch.nn.parameter", "Parameter")
     for name in STORAGES:
         enter("torch torch.cuda torch.storage", name)
-    for name in DTYPES:
+    for name in (*DTYPES, *_QUANTISED, *_SCHEMES):
         enter("torch", name)
     if load_storage is not None:
         enter("torch.storage", "_load_from_bytes", load_storage)

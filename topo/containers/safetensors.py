@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from topo._support.atomic import replacing
-from topo.containers.container import MEGABYTE, Container
+from topo.containers.container import MEGABYTE, Container, File, container
 from topo.containers.tensors import Tensor, numpy_dtype
 from topo.errors import FormatError
 
@@ -43,8 +43,16 @@ _DTYPES = {
 }
 
 
-def open_safetensors(data: mmap) -> Container:
+def _recognise(file: File) -> str | None:
+    if file.path.suffix == ".safetensors" or file.start[4:9] == b"\0\0\0\0{":
+        return None
+    return "its name does not end in '.safetensors', and no header in JSON starts at byte 8"
+
+
+@container("safetensors", "safetensors: tensors by name", recognise=_recognise, before="pickle")
+def open_safetensors(file: File) -> Container:
     """Tensors by name, in the order of their bytes; FormatError for a header that the file does not keep."""
+    data = file.data
     if len(data) < 8:
         raise FormatError(f"the file is truncated: it has {len(data)} bytes")
     (length,) = struct.unpack("<Q", data[:8])
@@ -101,7 +109,7 @@ def _naturals(values: Any) -> list[int] | None:
     return values if isinstance(values, list) and all(type(value) is int and value >= 0 for value in values) else None
 
 
-def _tensor(data: mmap, dtype: str, shape: tuple[int, ...], start: int) -> Tensor:
+def _tensor(data: bytes | mmap, dtype: str, shape: tuple[int, ...], start: int) -> Tensor:
     if dtype not in _DTYPES:  # packed types: no mask can be read from them, and other tensors of the file still can
         return Tensor(shape, dtype.lower(), _unknown)
     name = _DTYPES[dtype]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -228,21 +227,3 @@ class Tensor:
         if np.isin(block, _NAN8[self.dtype]).any():
             raise MaskError(f"'{name}' holds NaN; whether a NaN weight was kept cannot be known")
         return (block & 0x7F) != 0
-
-
-def sparse(indices: np.ndarray, values: np.ndarray, shape: tuple[int, ...], dtype: str) -> Tensor:
-    """A tensor from coordinates: indices (ndim, n) integers, values (n,); values at the same place add up, as torch has
-    it.
-
-    Raises MaskError for a coordinate outside of `shape`.
-    """
-    limits = np.array(shape, np.int64).reshape(-1, 1)
-    if indices.shape != (len(shape), len(values)) or ((indices < 0) | (indices >= limits)).any():
-        raise MaskError(f"a sparse tensor of shape {shape} holds coordinates outside of it")
-
-    def rows(count: int) -> Iterator[Any]:
-        dense = np.zeros(shape, values.dtype)
-        np.add.at(dense, tuple(indices), values)
-        yield from Tensor.of(dense).rows(count)
-
-    return Tensor(shape, dtype, rows)

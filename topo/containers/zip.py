@@ -1,4 +1,4 @@
-"""Zip archives, which npz and torch files are: their directory is checked against their bytes before anything is
+"""Zip archives, which npz and torch files are too: their directory is checked against their bytes before anything is
 unpacked."""
 
 from __future__ import annotations
@@ -8,14 +8,13 @@ import zipfile
 from mmap import mmap
 from typing import BinaryIO
 
-from topo.containers.container import MEGABYTE
 from topo.errors import FormatError
 
 # zipfile keeps some ten times the size of the directory in memory; 64 MB are half a million entries.
-_LARGEST_DIRECTORY = 64 * MEGABYTE
+_LARGEST_DIRECTORY = 64_000_000
 
 
-def entries_of(data: mmap) -> list[zipfile.ZipInfo]:
+def entries_of(data: bytes | mmap) -> list[zipfile.ZipInfo]:
     """The entries of a zip file; FormatError if its directory is not kept by its bytes."""
     _check_directory(data)
     try:
@@ -33,7 +32,7 @@ def entries_of(data: mmap) -> list[zipfile.ZipInfo]:
     return entries
 
 
-def _check_directory(data: mmap) -> None:
+def _check_directory(data: bytes | mmap) -> None:
     """FormatError for a directory larger than is read; zipfile reads it whole."""
     end = data.rfind(b"PK\5\6", max(0, len(data) - 65_557))
     if end < 0 or end + 22 > len(data):
@@ -50,7 +49,7 @@ def _check_directory(data: mmap) -> None:
 class _Mapped:
     """A mapped file as zipfile wants it: readable and seekable, without moving the map's own position."""
 
-    def __init__(self, data: mmap) -> None:
+    def __init__(self, data: bytes | mmap) -> None:
         self.data, self.place = data, 0
 
     def seekable(self) -> bool:
@@ -70,7 +69,7 @@ class _Mapped:
         return found
 
 
-def stored_span(data: mmap, entry: zipfile.ZipInfo) -> tuple[int, int]:
+def stored_span(data: bytes | mmap, entry: zipfile.ZipInfo) -> tuple[int, int]:
     """First and last + 1 byte of an entry that is stored as it is."""
     if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
         raise FormatError(f"its entry '{entry.filename}' is compressed, which torch never does")
@@ -83,8 +82,10 @@ def stored_span(data: mmap, entry: zipfile.ZipInfo) -> tuple[int, int]:
     return start, start + entry.file_size
 
 
-def open_member(data: mmap, entry: zipfile.ZipInfo) -> BinaryIO:
+def open_member(data: bytes | mmap, entry: zipfile.ZipInfo) -> BinaryIO:
     """One entry as a stream that unpacks while it is read."""
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise FormatError(f"its entry '{entry.filename}' is compressed in a way that npz does not use")
+        raise FormatError(
+            f"its entry '{entry.filename}' is compressed in a way that is not read; zip it anew with deflate"
+        )
     return zipfile.ZipFile(_Mapped(data)).open(entry)  # type: ignore[return-value, arg-type]

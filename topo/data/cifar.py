@@ -105,7 +105,7 @@ def _pickled(path: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _unpickled(path: Path) -> dict[Any, Any]:
     try:
-        record = read_pickle(map_file(path))
+        record, _ = read_pickle(map_file(path))
     except (FormatError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(f"'{path.name}' is no pickle of arrays: {error}") from None
     if not isinstance(record, dict):

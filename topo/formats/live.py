@@ -49,6 +49,8 @@ def name_of(source: Any) -> str:
 def _content(value: Any, depth: int, name: str) -> Any:
     if depth > _DEEPEST:
         raise FormatError(f"it is nested more than {_DEEPEST} levels deep")
+    if value is None or isinstance(value, (int, float, str)):
+        return value
     if isinstance(value, Mapping):
         return {key: _content(entry, depth + 1, str(key)) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

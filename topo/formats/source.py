@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +149,7 @@ def plural(count: int, what: str) -> str:
 Found = Mapping[str, Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reader:
     """One file format.
 
@@ -262,7 +262,13 @@ def reader(
 
 def readers() -> list[Reader]:
     """All readers in the order in which they are asked."""
-    return [formats[name] for name in in_order("format", {name: entry.before for name, entry in formats.items()})]
+    return list(_ordered(tuple(formats.values())))
+
+
+@lru_cache(1)
+def _ordered(entries: tuple[Reader, ...]) -> list[Reader]:
+    by_name = {entry.name: entry for entry in entries}
+    return [by_name[name] for name in in_order("format", {entry.name: entry.before for entry in entries})]
 
 
 def suffixed(state: Mapping[str, Tensor], suffix: str) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
-"""Masks become trained networks: `train`, `apply_masks`, `strip_masks`, `verify_masks`, recipes, and `imp`."""
+"""Masks become trained networks: `train`, `apply_masks`, `strip_masks`, `verify_masks`, `MaskCallback`, `imp`."""
 
 from __future__ import annotations
 
+from topo.train.callback import MaskCallback
 from topo.train.lottery import Tickets, imp
 from topo.train.masking import Drift, apply_masks, strip_masks, verify_masks
 from topo.train.recipe import Recipe, recipes
@@ -9,6 +10,7 @@ from topo.train.run import Run, train
 
 __all__ = [
     "Drift",
+    "MaskCallback",
     "Recipe",
     "Run",
     "Tickets",

@@ -4,6 +4,8 @@ config.toml        what was asked for: [run] and [recipe]; a run is resumed only
 environment.json   versions and device
 metrics.jsonl      an object per epoch; curves.csv the same as a table
 checkpoint.pt      the last finished epoch, loads with torch.load(weights_only=True)
+final.safetensors  the weights whose accuracy is reported, by name: averaged ones if asked for, zeros in place
+best.safetensors   those of the best epoch, where there is a validation part to choose it on
 masks.safetensors  the masks, if there are any
 summary.json       final and best accuracy, written when the run is done
 """
@@ -20,14 +22,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from topo._support.atomic import replacing, write_text
 from topo._version import __version__
 from topo.errors import TrainingError
 from topo.train.toml_text import toml
 
-SCHEMA = "topo-run/1"
-COLUMNS = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "seconds")
+SCHEMA = "topo-run/2"
+_CONTENT = {"images", "labels", "content", "structure"}  # keys of config.toml that hold hashes
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -77,6 +80,12 @@ class Folder:
             there = known.get(table, {})
             for key in dict.fromkeys([*asked[table], *there]):
                 if asked[table].get(key) != there.get(key):
+                    if key in _CONTENT and key in there:
+                        what = "a module of another structure" if key == "structure" else f"other data ({key})"
+                        raise TrainingError(
+                            f"'{self.path}' holds a run on {what}, by its hash in config.toml: it is resumed as it was "
+                            "started, or started in another folder"
+                        )
                     raise TrainingError(
                         f"'{self.path}' holds a run with {table}.{key} = {there.get(key)!r}, not "
                         f"{asked[table].get(key)!r}: it is resumed as it was started, or started in another folder"
@@ -93,13 +102,19 @@ class Folder:
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Both tables anew, whole: a run that was killed between two files never leaves a line twice."""
         write_text(self / "metrics.jsonl", "".join(json.dumps(dict(row)) + "\n" for row in history))
-        lines = [",".join(COLUMNS), *(",".join(_cell(row[name]) for name in COLUMNS) for row in history)]
+        columns = list(history[0]) if history else []
+        lines = [",".join(columns), *(",".join(_cell(row[name]) for name in columns) for row in history)]
         write_text(self / "curves.csv", "\n".join(lines) + "\n")
 
     def write_checkpoint(self, state: Mapping[str, Any], name: str = "checkpoint.pt") -> None:
         """Tensors, numbers and texts, whole or not at all."""
         with replacing(self / name) as temporary:
             torch.save(dict(state), temporary)
+
+    def write_weights(self, state: Mapping[str, torch.Tensor], name: str) -> None:
+        """A state dict as safetensors, whole or not at all."""
+        with replacing(self / name) as temporary:
+            save_file(dict(state), temporary, {"format": "pt", "created_by": f"topo {__version__}"})
 
     def read_checkpoint(self, name: str = "checkpoint.pt") -> dict[str, Any]:
         """TrainingError if it is not there or broken."""

@@ -7,6 +7,7 @@ rate rewinding: keep the trained weights, replay the schedule).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import ceil, log
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from topo.data import Dataset, load
+from topo.data import Dataset
 from topo.errors import TrainingError
 from topo.files import write_masks
 from topo.masks import MaskSet
@@ -23,11 +24,14 @@ from topo.models import prunable
 from topo.models.holders import holder, unwrapped
 from topo.train.fit import Progress
 from topo.train.folder import Folder
+from topo.train.modes import modes_kept
 from topo.train.ranks import ranks
 from topo.train.recipe import Recipe, find_recipe
 from topo.train.record import Record
-from topo.train.run import State, begin, built, carry_out, described, on_threads, prepared
+from topo.train.run import State, begin, built, carry_out, described, finish, on_threads, prepared, recorded
+from topo.train.source import source_of
 from topo.train.stored import Storage, natural
+from topo.train.task import Loss, Task
 
 _REWINDS = ("weights", "learning_rate")
 
@@ -75,7 +79,7 @@ def smallest_pruned(weights: dict[str, np.ndarray], masks: MaskSet, keep: int) -
 
 def imp(
     model: str | nn.Module,
-    data: str | Path | Dataset,
+    data: str | Path | Dataset | Any,
     *,
     density: float,
     fraction: float = 0.2,
@@ -90,6 +94,8 @@ def imp(
     rng: int | np.random.Generator = 0,
     threads: int | None = None,
     progress: Progress | None = None,
+    loss: Loss | None = None,
+    output: str | int | None = None,
 ) -> Tickets:
     """Iterative magnitude pruning down to a density, exactly round(density * size) weights.
 
@@ -109,7 +115,7 @@ def imp(
     TrainingError for a density outside 0 .. 1, a fraction outside 0 .. 1 or a rewind epoch outside the recipe's.
     """
     chosen = find_recipe(recipe)
-    chosen = chosen if epochs is None else chosen.for_epochs(chosen.changed(epochs=epochs).epochs)
+    chosen = chosen if epochs is None else chosen.for_epochs(epochs)
     if not 0 < density < 1:
         raise TrainingError(f"density {density} is none to prune to; it should be above 0 and below 1")
     if not 0 < fraction < 1:
@@ -119,9 +125,10 @@ def imp(
     if not 0 <= rewind_epoch < chosen.epochs:
         raise TrainingError(f"rewind_epoch is {rewind_epoch}; the recipe has epochs 0 to {chosen.epochs - 1} to go to")
     seed = int(rng) if isinstance(rng, int | np.integer) else int(rng.integers(2**31))
-    with on_threads(threads), ranks(device) as here:
+    with on_threads(threads), ranks(device) as here, ExitStack() as after:
         network, name = built(model, seed)
-        inner, dataset = unwrapped(network), load(data)
+        after.enter_context(modes_kept(unwrapped(network)))
+        inner, source, task = unwrapped(network), source_of(data, chosen, here), Task(loss, output)
         held = _prunable(inner, layers)
         turned = {key: storage.groups for key, storage in held.items() if storage.turned}
         masks = MaskSet({key: np.ones(storage.mask_shape, np.bool_) for key, storage in held.items()})
@@ -139,16 +146,16 @@ def imp(
             path = None if out is None else Path(out) / f"level_{level:02d}"
             # Level 0 draws the weights and trains from the start.
             level_recipe, first = (chosen.changed(init="as_built"), rewind_epoch) if level else (chosen, 0)
-            fit = prepared(inner, dataset, masks, level_recipe, here, seed, None, first)
+            fit = prepared(inner, source, masks, level_recipe, here, seed, None, first, task)
             folder = Folder(path) if path is not None and here.first else None
-            config = described(name, dataset, masks, level_recipe, seed)
+            config = described(name, fit, masks)
             config["imp"] = {"level": level, "fraction": fraction, "rewind": rewind, "rewind_epoch": rewind_epoch}
             begin(fit, folder, config, masks, resume, path)
             kept = carry_out(fit, folder, _named(progress, level, len(budgets)), None if level else rewind_epoch)
             if not level:
                 rewound = kept if kept is not None else Folder(_there(path)).read_checkpoint("rewind.pt")["model"]
-            fit.settle()
-            records.append(Record(masks, level_recipe, tuple(fit.history), seed, str(here.device), path))
+            finish(fit, folder)
+            records.append(Record(**recorded(fit, masks), folder=path))
             if folder is not None:
                 folder.write_json("summary.json", records[-1].summary())
             here.wait()

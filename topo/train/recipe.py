@@ -16,23 +16,27 @@ _CHOICES = {
     "optimizer": ("sgd", "adam", "adamw"),
     "schedule": ("multistep", "cosine", "one_cycle", "constant"),
     "init": ("as_built", "kaiming_normal", "open_lth", "sparse_he", "rescaled"),
-    "amp": ("auto", "bf16", "off"),
+    "amp": ("auto", "bf16", "fp16", "off"),
     "channels_last": ("auto", "on", "off"),
     "compile": ("auto", "off", "default", "reduce-overhead"),
     "placement": ("auto", "device", "stream"),
+    "best_on": ("auto", "test", "val"),
 }
-# Key -> (smallest value, whether that value itself is allowed, largest value allowed).
-_BOUNDS: dict[str, tuple[float, bool, float]] = {
-    "epochs": (1, True, 10**6),
-    "batch": (1, True, 10**7),
-    "lr": (0, False, 10**6),
-    "momentum": (0, True, 1),
-    "weight_decay": (0, True, 10**6),
-    "factor": (0, False, 1),
-    "warmup": (0, True, 10**6),
-    "label_smoothing": (0, True, 1),
-    "ema": (0, True, 1),
-    "padding": (0, True, 1024),
+# Key -> (smallest value, whether it is allowed itself, largest value, whether it is allowed itself).
+_BOUNDS: dict[str, tuple[float, bool, float, bool]] = {
+    "epochs": (1, True, 10**6, True),
+    "batch": (1, True, 10**7, True),
+    "accumulate": (1, True, 10**6, True),
+    "lr": (0, False, 10**6, True),
+    "momentum": (0, True, 1, False),  # at 1 a gradient is never forgotten
+    "weight_decay": (0, True, 10**6, True),
+    "factor": (0, False, 1, True),
+    "warmup": (0, True, 10**6, True),
+    "clip": (0, True, 10**9, True),
+    "label_smoothing": (0, True, 1, False),  # at 1 every class is as right as any other
+    "ema": (0, True, 1, False),  # at 1 the average never moves
+    "val": (0, True, 1, False),
+    "padding": (0, True, 1024, True),
 }
 
 
@@ -40,18 +44,23 @@ _BOUNDS: dict[str, tuple[float, bool, float]] = {
 class Recipe:
     """How a network is trained.
 
-    epochs, batch (images a step, over all processes). optimizer: sgd, adam or adamw with lr, weight_decay and, for sgd,
-    momentum and nesterov. schedule: multistep (times `factor` at each of `milestones`, in epochs), cosine (to 0),
-    one_cycle (up to lr over 30 % of the steps, then down to lr / 250,000), constant; after `warmup` epochs of a linear
-    rise. label_smoothing. ema: decay per step of a moving average of the weights, which is then what is tested and
-    kept; 0 is off. padding: random crops out of images padded so; flip: random mirror images, where the data set says
-    that they keep their class.
+    epochs, batch (images, over all processes). accumulate: batches whose mean gradient makes one step. optimizer: sgd,
+    adam or adamw with lr, weight_decay and, for sgd, momentum and nesterov. schedule: multistep (times `factor` at each
+    of `milestones`, in epochs), cosine (to 0), one_cycle (up to lr over 30 % of the steps, then down to lr / 250,000),
+    constant; after `warmup` epochs of a linear rise. clip: the norm that the gradient of all kept weights together is
+    scaled down to, 0 for any. label_smoothing. ema: decay of a moving average of the weights, which is then what is
+    tested and kept, under batch-norm statistics of its own; after step t it is min(ema, (1 + t) / (10 + t)), so that
+    the first weights are soon forgotten; 0 is off. val: the share of the training images that is held out for
+    validation, where the data have no such part. best_on: the part on which the best epoch is chosen; "auto" is val if
+    there is one, else test, which flatters. padding: random crops out of images padded so; flip: random mirror images,
+    where the data set says that they keep their class.
     init: as_built, the weights that the model has; kaiming_normal, drawn anew (the `reinitialise` ablation of a mask:
     Frankle et al. 2021); open_lth (Kaiming normal, batch-norm scales from U[0, 1]); sparse_he (see topo.train.initial);
     rescaled, as built but each masked layer back at the edge of chaos (topo.pruners.rescale).
-    amp: bf16 autocast; channels_last: memory layout; compile: torch.compile and its mode; "auto" uses them on a GPU
-    that gains from it. deterministic: the same bits on every run on the same device. placement: the images on the
-    device, or streamed to it; "auto" streams what is a memory map or larger than half of the device's free memory.
+    amp: autocast to bf16 or fp16 (then with a GradScaler); channels_last: memory layout; compile: torch.compile and its
+    mode; "auto" uses them on a GPU that gains from it (bf16). deterministic: the same bits on every run on the same
+    device; torch warns where it cannot promise that. placement: the images on the device, or streamed to it; "auto"
+    streams what is a memory map or larger than half of the device's free memory.
 
     TrainingError that names the key, what it holds and what it may hold.
     """
@@ -60,6 +69,7 @@ class Recipe:
     source: str = ""
     epochs: int = 160
     batch: int = 128
+    accumulate: int = 1
     optimizer: str = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
@@ -69,8 +79,11 @@ class Recipe:
     milestones: tuple[float, ...] = field(default=())
     factor: float = 0.1
     warmup: float = 0.0
+    clip: float = 0.0
     label_smoothing: float = 0.0
     ema: float = 0.0
+    val: float = 0.0
+    best_on: str = "auto"
     padding: int = 4
     flip: bool = True
     init: str = "as_built"
@@ -85,6 +98,8 @@ class Recipe:
             object.__setattr__(self, spec.name, self._checked(spec.name, spec.type, getattr(self, spec.name)))
         if self.schedule == "one_cycle" and self.warmup:
             raise self._wrong("warmup", self.warmup, "0 with one_cycle, which rises by itself")
+        if self.warmup >= self.epochs:
+            raise self._wrong("warmup", self.warmup, f"below epochs, {self.epochs}, or lr is never reached")
         if self.nesterov and not (self.optimizer == "sgd" and self.momentum):
             raise self._wrong("nesterov", True, "false unless the optimizer is sgd with momentum")
 
@@ -96,16 +111,19 @@ class Recipe:
         if kind == "str" and not isinstance(value, str):
             raise self._wrong(key, value, "text")
         if key == "milestones":
-            if not isinstance(value, list | tuple) or not all(map(_number, value)) or sorted(value) != list(value):
+            right = isinstance(value, list | tuple) and all(_number(epoch) and epoch >= 0 for epoch in value)
+            if not right or sorted(value) != list(value):
                 raise self._wrong(key, value, "a list of epochs in rising order")
             return tuple(value)
         if key in _BOUNDS:
-            least, included, most = _BOUNDS[key]
+            least, from_least, most, to_most = _BOUNDS[key]
             whole = kind == "int"
             right = isinstance(value, int) and not isinstance(value, bool) if whole else _number(value)
-            if not right or not (least <= value <= most) or (value == least and not included):
+            edge = (value == least and not from_least) or (value == most and not to_most)
+            if not right or not (least <= value <= most) or edge:
                 what = "a whole number" if whole else "a number"
-                raise self._wrong(key, value, f"{what} {'from' if included else 'above'} {least:g}, at most {most:g}")
+                low, high = "from" if from_least else "above", "at most" if to_most else "below"
+                raise self._wrong(key, value, f"{what} {low} {least:g}, {high} {most:g}")
             return value if whole else float(value)
         return value
 
@@ -119,7 +137,7 @@ class Recipe:
 
     def for_epochs(self, epochs: int) -> Recipe:
         """The same recipe in so many epochs; milestones and warm-up shrink or grow with it."""
-        scale = epochs / self.epochs
+        scale = self._checked("epochs", "int", epochs) / self.epochs
         milestones = tuple(epoch * scale for epoch in self.milestones)
         return replace(self, epochs=epochs, milestones=milestones, warmup=self.warmup * scale)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,38 @@ from topo.train.folder import SCHEMA, environment
 from topo.train.recipe import Recipe
 
 _LEAKS = "the epoch of the largest test accuracy: chosen on the test set, so it is no fair estimate"
+_FAIR = "the test accuracy of the epoch of the largest validation accuracy; best.safetensors holds its weights"
+
+History = Sequence[Mapping[str, Any]]
+
+
+def best_row(history: History, recipe: Recipe) -> Mapping[str, Any]:
+    """The first row of the largest accuracy on the recipe's `best_on`; of the smallest loss where there is none."""
+    part = "val" if _validates(history, recipe) else "test"
+
+    def worth(row: Mapping[str, Any]) -> tuple[float, float]:
+        accuracy, loss = row[f"{part}_accuracy"], row[f"{part}_loss"]
+        return -1.0 if accuracy is None else accuracy, 0.0 if accuracy is not None or loss is None else -loss
+
+    return max(history, key=worth)
+
+
+def is_best(history: History, recipe: Recipe) -> bool:
+    """Whether the last epoch is the best so far by the validation part; never without one."""
+    return _validates(history, recipe) and best_row(history, recipe) is history[-1]
+
+
+def _validates(history: History, recipe: Recipe) -> bool:
+    return recipe.best_on != "test" and "val_loss" in history[-1]
 
 
 @dataclass(frozen=True, eq=False)
 class Record:
     """The numbers of a run.
 
-    masks: None for a dense run. history: a row per epoch, as in metrics.jsonl. The accuracy to report is
-    `final_accuracy`; `best_accuracy` was chosen on the test set.
+    masks: None for a dense run. history: a row per epoch, as in metrics.jsonl. notes: on the data. The accuracy to
+    report is `final_accuracy`; `best_accuracy` is that of an epoch that was chosen on the test set, or on the
+    validation part where there is one. Both are NaN where answers are not right or wrong, or nothing is tested.
     """
 
     masks: MaskSet | None
@@ -29,37 +54,49 @@ class Record:
     history: tuple[Mapping[str, Any], ...]
     seed: int
     device: str
+    notes: tuple[str, ...]
     folder: Path | None
 
     @property
     def final_accuracy(self) -> float:
         """Test accuracy after the last epoch, as a fraction."""
-        return float(self.history[-1]["test_accuracy"])
+        return _number(self.history[-1]["test_accuracy"])
+
+    @property
+    def final_loss(self) -> float:
+        """Test loss after the last epoch."""
+        return _number(self.history[-1]["test_loss"])
 
     @property
     def best_accuracy(self) -> float:
-        """The largest test accuracy of any epoch: a maximum over looks at the test set, which flatters."""
-        return max(float(row["test_accuracy"]) for row in self.history)
+        """The test accuracy of `best_epoch`; chosen on the test set it is a maximum over many looks, which flatters."""
+        return _number(best_row(self.history, self.recipe)["test_accuracy"])
 
     @property
     def best_epoch(self) -> int:
-        """The first epoch of that accuracy."""
-        return int(next(row["epoch"] for row in self.history if row["test_accuracy"] == self.best_accuracy))
+        """The first of the best epochs, by the recipe's `best_on`."""
+        return int(best_row(self.history, self.recipe)["epoch"])
 
     def summary(self) -> dict[str, Any]:
         """The content of summary.json."""
         return {
             "schema": SCHEMA,
-            "final_test_accuracy": self.final_accuracy,
+            "final_test_accuracy": self.history[-1]["test_accuracy"],
+            "final_test_loss": self.history[-1]["test_loss"],
             "final_epoch": self.history[-1]["epoch"],
-            "best_test_accuracy": self.best_accuracy,
+            "best_test_accuracy": best_row(self.history, self.recipe)["test_accuracy"],
             "best_epoch": self.best_epoch,
-            "best_is": _LEAKS,
+            "best_is": _FAIR if _validates(self.history, self.recipe) else _LEAKS,
             "density": None if self.masks is None else self.masks.density,
             "kept": None if self.masks is None else self.masks.kept,
             "masks": None if self.masks is None else self.masks.content_hash,
             "recipe": self.recipe.name,
             "seed": self.seed,
             "seconds": sum(row["seconds"] for row in self.history),
+            "notes": list(self.notes),
             "environment": environment(torch.device(self.device)),
         }
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)

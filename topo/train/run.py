@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from topo import networks
-from topo.data import Dataset, load
+from topo.data import Dataset
 from topo.errors import TopoError, TrainingError
 from topo.files import write_masks
 from topo.masks import MaskSet
+from topo.models.calling import scores_of
 from topo.models.holders import unwrapped
 from topo.pruners.initial import rescale
 from topo.trace.inputs import carried_name
 from topo.train.feed import mixed
 from topo.train.fit import Fit, Progress
 from topo.train.folder import SCHEMA, Folder, environment
+from topo.train.identity import structure
 from topo.train.initial import initialise
 from topo.train.masking import fitted, in_place, laid_aside, tensor_of
+from topo.train.modes import modes_kept
+from topo.train.plainly import first_line, in_one_line, out_of_memory
 from topo.train.ranks import Ranks, ranks
 from topo.train.recipe import Recipe, find_recipe
-from topo.train.record import Record
+from topo.train.record import Record, is_best
+from topo.train.source import Images, Loaders, source_of
+from topo.train.task import Loss, Task
 
 if TYPE_CHECKING:
     from topo.wiring import Wiring
@@ -45,7 +52,7 @@ class Run(Record):
 
 def train(
     model: str | nn.Module,
-    data: str | Path | Dataset,
+    data: str | Path | Dataset | Any,
     *,
     masks: MaskSet | Mapping[str, Any] | None = None,
     recipe: str | Path | Mapping[str, Any] | Recipe = "quick",
@@ -57,16 +64,23 @@ def train(
     threads: int | None = None,
     progress: Progress | None = None,
     wiring: Wiring | None = None,
+    loss: Loss | None = None,
+    output: str | int | None = None,
 ) -> Run:
     """Train a network, masked or dense.
 
     model: a name (`topo list models`, file.py:factory), whose weights are drawn as after torch.manual_seed(rng), or a
-    module, which is trained in place from the weights it has (unless the recipe's `init` draws them anew). masks: by
-    parameter name; by default those of `apply_masks(model, ...)`, and none is a dense run. Pruned weights are exactly
-    zero after every step. data, recipe: see `topo.data.load` and `topo.train.recipe`. epochs: other than the recipe's,
-    to which its milestones scale. device: auto, cpu, cuda, cuda:1. threads: of the processor, torch's choice by
-    default. out: the run folder. resume: go on from its checkpoint, bit for bit on the same device. progress(done,
-    total, label): called about twice a second. wiring: only for masks whose layout shapes do not tell.
+    module, which is trained in place from the weights it has (unless the recipe's `init` draws them anew). Modules that
+    were set to eval() in a model that trains stay so (frozen batch norms). masks: by parameter name; by default those
+    of `apply_masks(model, ...)`, and none is a dense run. Pruned weights are exactly zero after every step. data: what
+    `topo.data.load` takes, or DataLoaders (lists of batches): one to train on, a tuple (train, test) or (train, val,
+    test), or a dict by these names; a batch is (inputs, targets) or a dict. recipe: see `topo.train.recipe`; batch,
+    padding, flip and val are for data sets of images alone. loss: (answer, targets) -> mean, by default what the
+    targets decide (`topo.train.task.Task`: classes, tokens, pixels, values). output: which part of the answer is
+    judged, a key or a place; by default the logits, or the first floating tensor. epochs: other than the recipe's, to
+    which its milestones scale. device: auto, cpu, cuda, cuda:1. threads: of the processor, torch's choice by default.
+    out: the run folder. resume: go on from its checkpoint, bit for bit on the same device. progress(done, total,
+    label): called about twice a second. wiring: only for masks whose layout shapes do not tell.
 
     Under torchrun every process calls this with the same arguments; the batch is the global one.
 
@@ -78,25 +92,45 @@ def train(
     Raises TrainingError, one line, for a run that cannot start, diverges or runs out of memory (its message names the
     checkpoint that is left), and the errors of masks and data.
     """
-    chosen = find_recipe(recipe) if epochs is None else _in_epochs(find_recipe(recipe), epochs)
+    chosen = find_recipe(recipe) if epochs is None else find_recipe(recipe).for_epochs(epochs)
     seed = int(rng) if isinstance(rng, int | np.integer) else int(rng.integers(2**31))
+    task = Task(loss, output)
     with on_threads(threads), ranks(device) as here, _memory_errors():
-        dataset = load(data)
+        source = source_of(data, chosen, here)
         network, name = built(model, seed)
-        with laid_aside(network, masks, wiring) as given:
+        with modes_kept(unwrapped(network)), laid_aside(network, masks, wiring) as given:
             given = here.same_masks(given)
-            fit = prepared(network, dataset, given, chosen, here, seed, wiring)
+            fit = prepared(network, source, given, chosen, here, seed, wiring, task=task)
             folder = Folder(out) if out is not None and here.first else None
-            config = described(name, dataset, given, chosen, seed)
+            config = described(name, fit, given)
             begin(fit, folder, config, given, resume, None if out is None else Path(out))
             carry_out(fit, folder, progress)
-            fit.settle()
+            finish(fit, folder)
             where = None if out is None else Path(out)
-            run = Run(given, chosen, tuple(fit.history), seed, str(here.device), where, unwrapped(network))
+            run = Run(**recorded(fit, given), folder=where, model=unwrapped(network))
             if folder is not None:
                 folder.write_json("summary.json", run.summary())
             here.wait()
     return run
+
+
+def finish(fit: Fit, folder: Folder | None) -> None:
+    """The weights that were tested last stay in the model and go into the folder."""
+    if folder is not None:
+        folder.write_weights(fit.tested(), "final.safetensors")
+    fit.settle()
+
+
+def recorded(fit: Fit, masks: MaskSet | None) -> dict[str, Any]:
+    """What a record holds, but for the folder."""
+    return {
+        "masks": masks,
+        "recipe": fit.recipe,
+        "history": tuple(fit.history),
+        "seed": fit.seed,
+        "device": str(fit.ranks.device),
+        "notes": fit.source.notes,
+    }
 
 
 @contextmanager
@@ -108,10 +142,6 @@ def on_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _in_epochs(recipe: Recipe, epochs: int) -> Recipe:
-    return recipe.for_epochs(recipe.changed(epochs=epochs).epochs)
 
 
 def built(model: str | nn.Module, seed: int) -> tuple[nn.Module, str]:
@@ -126,16 +156,27 @@ def built(model: str | nn.Module, seed: int) -> tuple[nn.Module, str]:
 
 def prepared(
     model: nn.Module,
-    data: Dataset,
+    source: Images | Loaders,
     masks: MaskSet | None,
     recipe: Recipe,
     here: Ranks,
     seed: int,
     wiring: Wiring | None = None,
     first: int = 0,
+    task: Task | None = None,
 ) -> Fit:
     """The model on its device, initialised and masked, ready to train from epoch `first`."""
-    network = unwrapped(model).to(here.device)
+    network, task = unwrapped(model), task or Task()
+    if recipe.best_on == "val" and "val" not in source.parts:
+        raise TrainingError(
+            f"the recipe '{recipe.name}' has best_on = 'val' and '{source.name}' has no validation part; val = 0.1 "
+            "holds out a tenth of the training images"
+        )
+    if any(parameter.is_meta for parameter in network.parameters()):
+        raise TrainingError(f"the model {type(network).__name__} is on the meta device and has no weights to train")
+    with in_one_line(f"the model does not go to {here.device}"):
+        network.to(here.device)
+    _try_out(network, source, task)  # lazy layers get their shapes
     laid: dict[str, Tensor] = {}
     if masks is not None:
         held = fitted(network, masks, wiring)
@@ -143,45 +184,54 @@ def prepared(
     initialise(network, recipe.init, laid, torch.Generator().manual_seed(mixed(seed, 1)))
     if recipe.init == "rescaled" and masks is not None:
         rescale(network, masks)
-    _check(network, data, here.device)
-    return Fit(network, data, recipe, laid, here, seed, first)
+    return Fit(network, source, recipe, laid, here, seed, first, task)
 
 
-def _check(model: nn.Module, data: Dataset, device: torch.device) -> None:
-    """TrainingError if the model does not take these images, or does not give one number a class."""
-    shape = "x".join(map(str, data.shape))
-    was = model.training
+def _try_out(model: nn.Module, source: Images | Loaders, task: Task) -> None:
+    """TrainingError if the model does not take the first examples, or if its answer does not fit their targets."""
+    batch = source.first()
+    images = source.data if isinstance(source, Images) else None
+    what = "x".join(map(str, images.shape)) + " images" if images else "batches"
     try:
-        with torch.no_grad():
-            scores = model.eval()(torch.zeros(2, *data.shape, device=device))
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        if _out_of_memory(error):
+        with modes_kept(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            answer = task.answer(model.eval(), model, batch)
+    except TopoError:
+        raise
+    except Exception as error:  # whatever the model raises
+        if out_of_memory(error):
             raise
-        said = str(error).strip().partition("\n")[0]
-        raise TrainingError(f"the model does not take the {shape} images of '{data.name}': {said}") from None
-    finally:
-        model.train(was)
-    if not isinstance(scores, Tensor) or scores.shape != (2, len(data.classes)):
-        gives = tuple(scores.shape[1:]) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+        raise TrainingError(f"the model does not take the {what} of '{source.name}': {first_line(error)}") from error
+    if images is not None and task.loss is None and task.output is None:
+        _check_classes(answer, images)
+    with in_one_line(f"the loss of the model on the {what} of '{source.name}'"):
+        task.judge(answer, batch)
+
+
+def _check_classes(answer: Any, data: Dataset) -> None:
+    scores, classes = scores_of(answer), len(data.classes)
+    if scores is None or scores.shape != (2, classes):
+        gives = tuple(scores.shape[1:]) if scores is not None else f"a {type(answer).__name__}"
         raise TrainingError(
-            f"the model gives {gives} for an image; '{data.name}' has {len(data.classes)} classes, so it should give "
-            f"({len(data.classes)},); built-in networks take classes={len(data.classes)}"
+            f"the model gives {gives} for an image; '{data.name}' has {classes} classes, so it should give "
+            f"({classes},); built-in networks take classes={classes}"
         )
 
 
-def described(name: str, data: Dataset, masks: MaskSet | None, recipe: Recipe, seed: int) -> dict[str, dict[str, Any]]:
-    """What config.toml holds: all that decides a run, but for the device."""
+def described(name: str, fit: Fit, masks: MaskSet | None) -> dict[str, dict[str, Any]]:
+    """What config.toml holds: all that decides a run, but for the device. Data and module are told by their content."""
     return {
         "run": {
             "schema": SCHEMA,
             "model": name,
-            "data": data.name,
-            "train_images": len(data.train_images),
-            "test_images": len(data.test_images),
+            "structure": structure(fit.model),
+            "data": fit.source.name,
+            **fit.source.identity,
+            "loss": fit.task.name,
+            "output": fit.task.output,
             "masks": "dense" if masks is None else masks.content_hash,
-            "seed": seed,
+            "seed": fit.seed,
         },
-        "recipe": recipe.table(),
+        "recipe": fit.recipe.table(),
     }
 
 
@@ -215,7 +265,7 @@ def carry_out(fit: Fit, folder: Folder | None, progress: Progress | None, keep: 
     """The epochs that are left, each with its files; the weights after epoch `keep`, which rewind.pt holds too."""
     left = "no run folder was given, so no checkpoint is left"
     kept: State | None = None
-    with _convolutions(fit.recipe.deterministic), _tensorboard(folder, fit.epoch) as log:
+    with _equal_bits(fit.recipe.deterministic, fit.choices.compile != "off"), _tensorboard(folder, fit.epoch) as log:
         while True:
             if keep == fit.epoch:
                 kept = {name: tensor.detach().cpu().clone() for name, tensor in fit.model.state_dict().items()}
@@ -230,25 +280,41 @@ def carry_out(fit: Fit, folder: Folder | None, progress: Progress | None, keep: 
             try:
                 fit.run_epoch(progress)
             except TrainingError as error:
-                raise TrainingError(f"{error}; {left}") from None
+                raise TrainingError(f"{error}; {left}") from error.__cause__
             except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 raise TrainingError(
                     f"out of memory on {fit.ranks.device} in epoch {fit.epoch + 1} with batches of "
                     f"{fit.recipe.batch}: a smaller batch, or placement stream, needs less; {left}"
                 ) from None
             log(fit.history[-1])
+            if folder is not None and is_best(fit.history, fit.recipe):
+                folder.write_weights(fit.tested(), "best.safetensors")
 
 
-def _convolutions(deterministic: bool) -> Any:
-    return torch.backends.cudnn.flags(enabled=True, benchmark=not deterministic, deterministic=deterministic)
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    said = str(error)
-    kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or "DefaultCPUAllocator" in said or "not enough memory" in said
+@contextmanager
+def _equal_bits(asked: bool, compiled: bool) -> Iterator[None]:
+    """torch's deterministic kernels inside, where the recipe promises equal bits; torch warns where it has none."""
+    before, memory = torch.get_deterministic_debug_mode(), cast(Any, torch.utils.deterministic)
+    filled, workspace = memory.fill_uninitialized_memory, os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    # The debug mode is use_deterministic_algorithms(warn_only=True) without importing the compiler (two seconds).
+    with torch.backends.cudnn.flags(enabled=True, benchmark=not asked, deterministic=asked):
+        try:
+            if asked:
+                os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only so
+                memory.fill_uninitialized_memory = False  # it writes into memory that nothing reads
+                torch.set_deterministic_debug_mode("warn")
+            if asked and compiled:
+                torch.use_deterministic_algorithms(True, warn_only=True)
+            yield
+        finally:
+            if asked and compiled:
+                torch.use_deterministic_algorithms(False)
+            torch.set_deterministic_debug_mode(before)
+            memory.fill_uninitialized_memory = filled
+            if workspace is None:
+                os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
 
 
 @contextmanager
@@ -259,7 +325,7 @@ def _memory_errors() -> Iterator[None]:
     except TopoError:
         raise
     except (RuntimeError, MemoryError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         raise TrainingError(
             "out of memory before the first epoch: placement stream keeps the images off the device"

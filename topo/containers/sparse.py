@@ -1,0 +1,84 @@
+"""Sparse matrices, whoever wrote them, as Tensors: coordinates, compressed rows or columns, blocks, diagonals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+import numpy as np
+
+from topo.containers.tensors import Tensor
+from topo.errors import FormatError, MaskError
+
+
+def coordinates(indices: np.ndarray, values: np.ndarray, shape: tuple[int, ...], dtype: str) -> Tensor:
+    """A tensor from coordinates: indices (ndim, n) integers, values (n,); values at the same place add up, as torch has
+    it.
+
+    Raises MaskError for a coordinate outside of `shape`.
+    """
+    limits = np.array(shape, np.int64).reshape(-1, 1)
+    if indices.shape != (len(shape), len(values)) or ((indices < 0) | (indices >= limits)).any():
+        raise MaskError(f"a sparse tensor of shape {shape} holds coordinates outside of it")
+
+    def rows(count: int) -> Iterator[np.ndarray]:
+        dense = np.zeros(shape, values.dtype)
+        np.add.at(dense, tuple(indices), values)
+        yield from Tensor.of(dense).rows(count)
+
+    return Tensor(shape, dtype, rows)
+
+
+def compressed(
+    starts: np.ndarray, others: np.ndarray, values: np.ndarray, shape: tuple[int, ...], dtype: str, by_rows: bool
+) -> Tensor:
+    """A matrix from compressed rows (columns where not by_rows): entries starts[i] to starts[i + 1] stand in row i, in
+    the columns `others`; values (n,), or blocks (n, height, width) and then rows and columns of blocks.
+
+    Raises FormatError for parts that do not add up.
+    """
+    height, width = values.shape[1:] if values.ndim == 3 else (1, 1)
+    if len(shape) != 2 or values.ndim not in (1, 3) or min(height, width) < 1 or shape[0] % height or shape[1] % width:
+        raise FormatError(f"a sparse tensor of shape {shape} with values of shape {values.shape} is not read")
+    grid = shape[0] // height, shape[1] // width
+    counts = np.diff(starts)
+    if (
+        starts.ndim != 1
+        or others.ndim != 1
+        or len(starts) != grid[0 if by_rows else 1] + 1
+        or starts[0] != 0
+        or (counts < 0).any()
+        or not starts[-1] == len(others) == len(values)
+        or ((others < 0) | (others >= grid[1 if by_rows else 0])).any()
+    ):
+        raise FormatError(f"a sparse tensor of shape {shape} whose {'rows' if by_rows else 'columns'} do not add up")
+    along = np.repeat(np.arange(len(counts)), counts)
+    places = (along, others) if by_rows else (others, along)
+
+    def rows(count: int) -> Iterator[np.ndarray]:
+        dense = np.zeros((*grid, height, width), values.dtype)
+        np.add.at(dense, places, values.reshape(-1, height, width))
+        yield from Tensor.of(dense.transpose(0, 2, 1, 3).reshape(shape)).rows(count)
+
+    return Tensor(shape, dtype, rows)
+
+
+def diagonals(offsets: np.ndarray, values: np.ndarray, shape: tuple[int, ...], dtype: str) -> Tensor:
+    """scipy's dia: values[k, j] stands at (j - offsets[k], j).
+
+    Raises FormatError for parts that do not add up.
+    """
+    if len(shape) != 2 or offsets.ndim != 1 or values.ndim != 2 or len(offsets) != len(values):
+        raise FormatError(f"a sparse tensor of shape {shape} whose diagonals do not add up")
+    if len(np.unique(offsets)) != len(offsets) or prod(values.shape) > 2 * prod(shape) + 2 * sum(shape):
+        raise FormatError(f"a sparse tensor of shape {shape} with diagonals that repeat or run outside of it")
+
+    def rows(count: int) -> Iterator[np.ndarray]:
+        dense = np.zeros(shape, values.dtype)
+        columns = np.arange(min(values.shape[1], shape[1]))
+        for offset, line in zip(offsets.tolist(), values):
+            places = columns[(columns - offset >= 0) & (columns - offset < shape[0])]
+            dense[places - offset, places] = line[places]
+        yield from Tensor.of(dense).rows(count)
+
+    return Tensor(shape, dtype, rows)

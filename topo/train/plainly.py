@@ -1,0 +1,35 @@
+"""What torch, numpy or a model raises becomes one line; the error itself stays its cause, for --debug."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from topo.errors import TopoError, TrainingError
+
+
+@contextmanager
+def in_one_line(what: str) -> Iterator[None]:
+    """TrainingError "what: kind: first line" for any other error inside, but for memory that ends."""
+    try:
+        yield
+    except TopoError:
+        raise
+    except Exception as error:  # whatever a user's model, loss or data set raises
+        if out_of_memory(error):
+            raise
+        raise TrainingError(f"{what}: {type(error).__name__}: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip().splitlines() or ["it says nothing more"])[0]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is that of memory that ended, on any device."""
+    said = str(error)
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "DefaultCPUAllocator" in said or "not enough memory" in said
