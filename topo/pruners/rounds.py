@@ -219,6 +219,7 @@ def _at(how: Pruner, scores: Mapping[str, Any], name: str, places: np.ndarray, i
             f"pruner '{how.name}': {len(bad)} of {len(values)} scores of '{name}' are not finite "
             f"(the first is {float(bad[0])}); masks need finite scores"
         )
+    values = values.float() if values.dtype in (torch.bfloat16, torch.float16) else values  # numpy has no bfloat16
     array = values.cpu().numpy()
     array = (array if len(places) == len(array) else array[places]).astype(np.float64, copy=False)
     return -array if invert else array

@@ -28,7 +28,19 @@ from topo.train.modes import modes_kept
 from topo.train.ranks import ranks
 from topo.train.recipe import Recipe, find_recipe
 from topo.train.record import Record
-from topo.train.run import State, begin, built, carry_out, described, finish, on_threads, prepared, recorded
+from topo.train.run import (
+    State,
+    begin,
+    built,
+    carry_out,
+    described,
+    finish,
+    on_threads,
+    prepared,
+    recorded,
+    seed_of,
+    shaped,
+)
 from topo.train.source import source_of
 from topo.train.stored import Storage, natural
 from topo.train.task import Loss, Task
@@ -116,19 +128,20 @@ def imp(
     """
     chosen = find_recipe(recipe)
     chosen = chosen if epochs is None else chosen.for_epochs(epochs)
-    if not 0 < density < 1:
-        raise TrainingError(f"density {density} is none to prune to; it should be above 0 and below 1")
-    if not 0 < fraction < 1:
+    if not _is_share(density):
+        raise TrainingError(f"density {density!r} is none to prune to; it should be above 0 and below 1")
+    if not _is_share(fraction):
         raise TrainingError(f"fraction {fraction} of the weights cannot be pruned each level; it is above 0, below 1")
     if rewind not in _REWINDS:
         raise TrainingError(f"rewind is '{rewind}'; it should be one of {', '.join(_REWINDS)}")
-    if not 0 <= rewind_epoch < chosen.epochs:
+    if not isinstance(rewind_epoch, int) or not 0 <= rewind_epoch < chosen.epochs:
         raise TrainingError(f"rewind_epoch is {rewind_epoch}; the recipe has epochs 0 to {chosen.epochs - 1} to go to")
-    seed = int(rng) if isinstance(rng, int | np.integer) else int(rng.integers(2**31))
+    seed = seed_of(rng)
     with on_threads(threads), ranks(device) as here, ExitStack() as after:
-        network, name = built(model, seed)
-        after.enter_context(modes_kept(unwrapped(network)))
-        inner, source, task = unwrapped(network), source_of(data, chosen, here), Task(loss, output)
+        source, task = source_of(data, chosen, here), Task(loss, output)
+        network, name = built(shaped(model, source, task), seed)
+        inner = unwrapped(network)
+        after.enter_context(modes_kept(inner))
         held = _prunable(inner, layers)
         turned = {key: storage.groups for key, storage in held.items() if storage.turned}
         masks = MaskSet({key: np.ones(storage.mask_shape, np.bool_) for key, storage in held.items()})
@@ -167,6 +180,10 @@ def imp(
             write_masks(masks, Path(out) / "masks.safetensors")
         here.wait()
     return Tickets(inner, masks, tuple(records), None if out is None else Path(out))
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float | np.floating) and bool(0 < value < 1)
 
 
 def _prunable(model: nn.Module, layers: Sequence[str] | None) -> dict[str, Storage]:
