@@ -17,7 +17,7 @@ import topo
 import toys
 from topo.check import over_n_m
 from topo.cli import main
-from topo.errors import TopoError
+from topo.errors import NotFound, TopoError
 from topo.files import read_masks
 from topo.generate import generate
 from topo.graph import build_graph
@@ -569,3 +569,73 @@ def test_frontier_on_the_command_line(tmp_path, capsys) -> None:
     assert Frontier.from_json(capsys.readouterr().out) == front
     assert main([*line, "-o", str(tmp_path / "front.txt")]) == 2
     assert main(["generate", "npb", *line[2:]]) == 2
+
+
+# What a search that fails may say, and masks that it must find.
+
+
+def separable_net() -> Wiring:
+    """A convolution, a depthwise one and a pointwise one: the least fan-in of the second is within one kernel."""
+    layers = (
+        Layer("up", (24, 3, 3, 3), np.arange(3), 3, "conv"),
+        Layer("deep", (24, 1, 3, 3), np.arange(3, 27), 27, "conv", groups=24),
+        Layer("down", (24, 24, 1, 1), np.arange(27, 51), 51, "conv"),
+        Layer("fc", (10, 24), np.arange(51, 75), 75),
+    )
+    return Wiring(np.arange(3), layers, np.arange(75, 85))
+
+
+@pytest.mark.parametrize("least", [2, 8, 9])
+def test_a_least_fan_in_within_depthwise_kernels(least: int) -> None:
+    for density in (0.3, 0.5):
+        masks = generate("balance", separable_net(), density=density, min_fan_in=least, rng=0)
+        fan_in = np.concatenate([mask.reshape(len(mask), -1).sum(1) for mask in masks.values()])
+        assert fan_in[fan_in > 0].min() >= least
+        assert topo.analyze(masks, separable_net(), metrics="paths").network["effective_params"] == masks.kept
+
+
+@pytest.mark.parametrize("least", [2, 3])
+def test_a_dense_last_layer_under_a_pattern_and_a_least_fan_in(least: int) -> None:
+    """Every unit that the dense layer reads must live, with as many weights as the least fan-in asks."""
+    wiring = find_wiring("resnet20")
+    masks = generate("balance", wiring, density=0.01, nm="2:4", min_fan_in=least, dense="fc.weight", rng=0)
+    found = topo.analyze(masks, wiring, metrics="paths").network
+    assert masks.kept == found["effective_params"] == 2709
+    for name, mask in masks.items():
+        if name == "fc.weight":
+            assert mask.all()
+            continue
+        fan_in = mask.reshape(len(mask), -1).sum(1)
+        assert fan_in[fan_in > 0].min() >= least and over_n_m(name, masks.rows(name), 2, 4) is None
+
+
+def test_a_search_that_fails_says_so_and_offers_what_it_found() -> None:
+    """Beside a dense layer all 64 units before it live, with two weights each; whether 948 do is not known."""
+    with pytest.raises(NotFound) as caught:
+        generate("balance", "resnet20", density=0.0035, min_fan_in=2, dense="fc.weight", rng=0)
+    said = str(caught.value)
+    assert "948 parameters (density 0.0035)" in said and "other masks may exist" in said and "were found" in said
+    offered = float(said.rpartition("(density ")[2].partition(")")[0])
+    assert generate("balance", "resnet20", density=offered, min_fan_in=2, dense="fc.weight", rng=0).kept > 948
+
+
+def test_blocks_are_told_as_the_density_that_was_asked_for() -> None:
+    with pytest.raises(TopoError) as caught:
+        generate("npb", "resnet20", density=0.3, block=4)
+    assert str(caught.value) == (
+        "81,269 parameters (density 0.3) are no whole number of blocks; 81,264 parameters (density 0.299982) are"
+    )
+    assert generate("npb", "resnet20", density=0.299982, block=4).kept == 81264
+
+
+@pytest.mark.parametrize("net, density", [("resnet20", 0.05), ("resnet20", 0.01), ("mlp:64-300-100-10", 0.05)])
+def test_active_is_the_fraction_of_the_nodes(net: str, density: float) -> None:
+    wiring = find_wiring(net)
+    for active in (0.35, 0.5, 0.8):
+        masks = generate("balance", wiring, density=density, mode="paths", active=active)
+        found = topo.analyze(masks, wiring, metrics="paths").network
+        assert found["effective_nodes"] / found["nodes"] == pytest.approx(active, abs=0.02)
+    crowded = generate("balance", wiring, density=0.3, mode="paths", active=0.05)
+    found = topo.analyze(crowded, wiring, metrics="paths").network
+    assert found["effective_nodes"] / found["nodes"] > 0.1  # the budget does not fit between 5 % of the nodes
+    assert any("of the nodes are alive, not 0.05" in note for note in crowded.provenance["certificate"]["notes"])

@@ -17,6 +17,10 @@ class WiringError(TopoError):
     """Layers that do not fit each other, or masks that do not fit the model."""
 
 
+class NotFound(TopoError):
+    """A search that ended without masks, which is no proof that there are none."""
+
+
 class TraceError(TopoError):
     """A model whose wiring cannot be found."""
 

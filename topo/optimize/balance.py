@@ -9,7 +9,7 @@ import numpy as np
 from topo._support.seeds import as_rng
 from topo.errors import TopoError
 from topo.optimize.most_paths import solve_paths
-from topo.optimize.options import asked
+from topo.optimize.options import asked, near
 from topo.optimize.problem import Balanced
 from topo.optimize.registry import Progress, method
 from topo.optimize.regular import solve_balanced
@@ -40,7 +40,8 @@ def balance(
     mode "balanced": budgets by water filling (or a quota), as many active units in each layer as leave every one
     `degree_floor` weights in and out on average, near-biregular random masks between them. U, the entropy of the
     parameters on a random path, comes within a fraction of a percent of its bound sum_e log n_e. mode "paths": the most
-    paths with a fraction `active` of the nodes alive: a dense core, and a periphery of single weights. budgets: "water"
+    paths found with a fraction `active` of the nodes alive (more where the budget does not fit between so few, fewer
+    where it cannot cover so many): a dense core, and a periphery of single weights. budgets: "water"
     or a quota, or a number for each layer. nm, block, min_fan_in, dense, flops: constraints of mode "balanced", see
     `topo.optimize.Problem`.
 
@@ -58,11 +59,16 @@ def balance(
         raise TopoError(f"mode is '{mode}'; it is one of {', '.join(MODES)}")
     if degree_floor < 1:
         raise TopoError(f"degree_floor is {degree_floor:g}; it is at least 1")
-    problem, restore = asked(
-        wiring, total, budgets, nm=nm, block=block, min_fan_in=min_fan_in, dense=dense, flops=flops,
-        terms={"balance": 1.0} if mode == "balanced" else {"paths": 1.0},
-    )  # fmt: skip
-    if mode == "paths":
-        return restore(solve_paths(problem, as_rng(rng), active=active, progress=progress))
-    rule = budgets if isinstance(budgets, str) else "water"
-    return restore(solve_balanced(problem, as_rng(rng), degree_floor=degree_floor, rule=rule, progress=progress))
+    draws = as_rng(rng)
+
+    def attempt(total: int | None) -> Balanced:
+        problem, restore = asked(
+            wiring, total, budgets, nm=nm, block=block, min_fan_in=min_fan_in, dense=dense, flops=flops,
+            terms={"balance": 1.0} if mode == "balanced" else {"paths": 1.0},
+        )  # fmt: skip
+        if mode == "paths":
+            return restore(solve_paths(problem, draws, active=active, progress=progress))
+        rule = budgets if isinstance(budgets, str) else "water"
+        return restore(solve_balanced(problem, draws, degree_floor=degree_floor, rule=rule, progress=progress))
+
+    return near(attempt, total) if isinstance(budgets, str) else attempt(total)

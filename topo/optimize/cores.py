@@ -27,10 +27,11 @@ class Design:
 
 
 def design(problem: Problem, pools: InterchangeableUnits, fraction: float) -> Design:
-    """Core sizes for the most paths with a fraction of the units of each pool alive.
+    """Core sizes for the most paths with a fraction of the network's nodes alive.
 
-    Where the budget cannot cover all units, all pools are cut to one size, the largest that fits. Cores whose kernels
-    are full cost much: with a tight budget thinner ones are tried.
+    Where the budget cannot cover all units, all pools are cut to one size, the largest that fits, and where it does
+    not fit between so few nodes, more are alive. Cores whose kernels are full cost much: with a tight budget thinner
+    ones are tried.
     """
     assert problem.total is not None
     sizes = pools.sizes
@@ -51,20 +52,54 @@ def design(problem: Problem, pools: InterchangeableUnits, fraction: float) -> De
         raise TopoError(f"{problem.total} parameters cannot cover one unit of each layer, all inputs and all outputs")
     if fraction >= 1:
         return best[1]
-    active = np.where(free, np.ceil(best[1].core + fraction * (full - best[1].core)).astype(np.int64), full)
-    found = None
-    for _ in range(8):  # cores that fill their pool may need more room than the fraction gives
-        trial = _best(problem, pools, active)
-        if trial is None:
-            break
-        if found is None or trial[0] > found[0] + 1e-9:
-            found = trial
-        tight = (trial[1].core >= active) & (active < sizes)
-        if not tight.any():
-            break
-        active = np.where(tight, np.minimum(sizes, active + np.maximum(1, active // 4)), active)
-    assert found is not None
-    return found[1]
+    weights = _nodes(problem, pools)
+    wanted = fraction * float(weights @ sizes)
+    found = []
+    for active in (_first(problem, pools, way, weights, wanted) for way in _ways(best[1].core, full, free)):
+        trial = None if active is None else _best(problem, pools, active)
+        if trial is not None:
+            found.append((max(float(weights @ trial[1].active) - 1.02 * wanted, 0.0), -trial[0], trial[1]))
+    return min(found, key=lambda one: one[:2])[2] if found else best[1]
+
+
+def _ways(core: np.ndarray, full: np.ndarray, free: np.ndarray) -> list[list[np.ndarray]]:
+    """Ways from one active unit in each pool to all: past the core, and in equal shares."""
+    parts, least = np.linspace(0, 1, 1 + 2 * int(full.max(initial=1))), np.minimum(1, full)
+    along = [np.rint(least + part * (core - least)) for part in parts]
+    along += [np.rint(core + part * (full - core)) for part in parts[1:]]
+    equal = [np.maximum(least, np.rint(part * full)) for part in parts]
+    return [[np.where(free, active, full).astype(np.int64) for active in way] for way in (along, equal)]
+
+
+def _first(
+    problem: Problem, pools: InterchangeableUnits, way: list[np.ndarray], weights: np.ndarray, wanted: float
+) -> np.ndarray | None:
+    """The first stage of a way with as many nodes as wanted that has room for the parameters; None if none has."""
+    assert problem.total is not None
+    for active in way:
+        if weights @ active >= wanted - 0.5 and _room(problem, pools, active) >= problem.total:
+            return active
+    return None
+
+
+def _nodes(problem: Problem, pools: InterchangeableUnits) -> np.ndarray:
+    """(pools,): nodes, as `effective_nodes` counts them, of each tie of a pool."""
+    wiring, nodes = problem.wiring, np.zeros(len(pools.sizes))
+    read = [step.reads for k, step in enumerate(wiring.steps) if isinstance(step, Layer) and k not in wiring.shortcuts]
+    for units in [*(np.unique(reads[reads >= 0]) for reads in read), wiring.outputs]:
+        nodes += np.bincount(pools.of(units), minlength=len(nodes))
+    return nodes / np.maximum(pools.sizes, 1)
+
+
+def _room(problem: Problem, pools: InterchangeableUnits, active: np.ndarray) -> float:
+    """How many parameters find a place between so many active units."""
+    room, share = 0.0, active / np.maximum(pools.sizes, 1)
+    for name in problem.names:
+        layer = problem.layer(name)
+        made = np.arange(layer.start, layer.stop)
+        ins, outs = (float(share[pools.of(units[units >= 0])].sum()) for units in (layer.reads, made))
+        room += ins * outs * layer.taps / layer.groups
+    return room
 
 
 def _best(problem: Problem, pools: InterchangeableUnits, active: np.ndarray) -> tuple[float, Design] | None:

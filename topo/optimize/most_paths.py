@@ -12,6 +12,7 @@ from topo.graph import Block, WiredGraph, build_graph, dense_rows
 from topo.graph.arithmetic import Scaled
 from topo.graph.paths import Walk
 from topo.masks import BitRows, MaskSet
+from topo.metrics import metrics
 from topo.optimize.cores import design
 from topo.optimize.interchangeable import InterchangeableUnits
 from topo.optimize.problem import Balanced, Problem
@@ -34,7 +35,10 @@ def solve_paths(
     sweeps: int | None = None,
     progress: Progress | None = None,
 ) -> Balanced:
-    """The most paths that `problem.total` parameters give while a fraction `active` of the nodes is alive.
+    """Many paths, by search, of `problem.total` parameters, with a fraction `active` of the nodes alive.
+
+    More nodes are alive where the budget does not fit between so few, and fewer where it cannot cover so many; a note
+    tells the first.
 
     1. design: a core size for each pool, on the network at large (`topo.optimize.cores`);
     2. sweeps: each layer in turn solved exactly (`solve_layer_rank1`), the others fixed, active nodes covered;
@@ -62,7 +66,12 @@ def solve_paths(
     search.settle()
     search.transfer(sweeps, progress)
     masks, trace = mend(search.masks(rng), problem, None, rng)
-    return Balanced(masks, problem, (*((f"sweep {k}", value) for k, value in search.trace), *trace))
+    graph = build_graph(masks, problem.wiring)
+    alive, all_nodes = (metrics[f"network:{name}"](graph).number for name in ("effective_nodes", "nodes"))
+    notes: tuple[str, ...] = ()
+    if alive > 1.05 * active * all_nodes + 1:
+        notes = (f"{alive / all_nodes:.3g} of the nodes are alive, not {active:g}: the budget needs them",)
+    return Balanced(masks, problem, (*((f"sweep {k}", value) for k, value in search.trace), *trace), notes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topo.errors import TopoError
+from topo.errors import NotFound
 from topo.graph import Block, WiredGraph, columns_to_inputs, paths
 from topo.masks import BitRows, MaskSet
 from topo.optimize.interchangeable import InterchangeableUnits
@@ -228,7 +228,9 @@ class Round:
         value, owner, place = np.concatenate(values), np.concatenate(owners), np.concatenate(places, axis=1)
         worst = np.argsort(value, kind="stable")[:many]
         if len(worst) == 0:
-            raise TopoError(f"{many} parameters are too many, but none can go: constraints hold them all")
+            raise NotFound(
+                f"no masks of {self.problem.told()} were found: constraints hold more; other masks may exist"
+            )
         self.changed = True
         for k in np.unique(owner[worst]):
             targets, columns = place[:, worst[owner[worst] == k]]
@@ -273,7 +275,9 @@ class Round:
                 cells.append((i, group.start + int(np.argmax(behind[group]))))
             for j in columns:
                 group = slice(j // per_row * per_column, (j // per_row + 1) * per_column)
-                cells.append((group.start + int(np.argmax(ahead[group])), j))
+                best = np.argsort(-ahead[group], kind="stable")[: int(np.isfinite(ahead[group]).sum())]
+                least = self.problem.fan_in(name)
+                cells += [(group.start + int(best[k % len(best)]), j) for k in range(least if len(best) else 0)]
             if cells:
                 sources, targets = np.array(cells).T
                 self.add([Cells(name, sources, targets, np.zeros(len(cells)))])

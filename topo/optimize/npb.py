@@ -14,7 +14,7 @@ from topo.graph.arithmetic import Scaled
 from topo.graph.paths import Walk
 from topo.masks import BitRows, MaskSet
 from topo.optimize.layers import solve_layer_npb
-from topo.optimize.options import asked
+from topo.optimize.options import asked, near
 from topo.optimize.problem import Balanced, Problem, log10_paths
 from topo.optimize.registry import Progress, method
 from topo.optimize.regular import deal_rows
@@ -65,16 +65,21 @@ def npb(
         raise TopoError(f"alpha is {alpha}; it is the share of nodes against paths, from 0 to 1")
     if not beta >= 0:
         raise TopoError(f"beta is {beta}; it is the weight of kernels, 0 or more")
-    problem, restore = asked(
-        wiring, total, budgets, nm=nm, block=block, min_fan_in=min_fan_in, dense=dense, flops=flops,
-        terms={"nodes": alpha, "paths": 1 - alpha, "kernels": beta},
-    )  # fmt: skip
-    rule = budgets if isinstance(budgets, str) else "water"
-    return restore(
-        solve_node_path(
-            problem, as_rng(rng), rule=rule, max_p=max_p, released=released, repaired=repaired, progress=progress
+    draws = as_rng(rng)
+
+    def attempt(total: int | None) -> Balanced:
+        problem, restore = asked(
+            wiring, total, budgets, nm=nm, block=block, min_fan_in=min_fan_in, dense=dense, flops=flops,
+            terms={"nodes": alpha, "paths": 1 - alpha, "kernels": beta},
+        )  # fmt: skip
+        rule = budgets if isinstance(budgets, str) else "water"
+        return restore(
+            solve_node_path(
+                problem, draws, rule=rule, max_p=max_p, released=released, repaired=repaired, progress=progress
+            )
         )
-    )
+
+    return near(attempt, total) if isinstance(budgets, str) else attempt(total)
 
 
 def solve_node_path(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from topo.errors import NotFound, TopoError
 from topo.n_m import parse_n_m
 from topo.optimize.problem import Balanced, Problem, as_names
 from topo.optimize.quotient import quotient
@@ -39,3 +40,25 @@ def asked(
     if block is None:
         return problem, lambda found: found
     return quotient(problem, block, budgets if isinstance(budgets, str) else "water")
+
+
+# Totals that are tried where none were found, over the one asked for.
+_NEAR = (1.02, 1.1, 1.3, 2.0, 0.8)
+
+
+def near(attempt: Callable[[int], Balanced], total: int | None) -> Balanced:
+    """attempt(total); where it finds no masks, the error names the first of some near totals for which it does.
+
+    Raises NotFound.
+    """
+    assert total is not None
+    try:
+        return attempt(total)
+    except NotFound as error:
+        for factor in _NEAR:
+            try:
+                found = attempt(round(total * factor))
+            except TopoError:
+                continue
+            raise NotFound(f"{error}. Masks of {found.problem.told(found.masks.kept)} were found") from None
+        raise

@@ -42,6 +42,7 @@ class Problem:
     a layer whose parts are used apart.
     flops: at most so many FLOPs (2 x multiply-accumulates of the kept weights on one example); up to 1 it is the share
     of the dense network's.
+    whole_problem: the one that was asked, where this is the same on a network of blocks.
 
     Raises TopoError for a constraint that contradicts itself or the budget.
     """
@@ -54,6 +55,7 @@ class Problem:
     min_fan_in: int | Mapping[str, int] = 1
     dense: tuple[str, ...] = ()
     flops: float | None = None
+    whole_problem: Problem | None = None
 
     def __post_init__(self) -> None:
         odd_terms = [name for name, weight in self.terms.items() if name not in TERMS or not weight >= 0]
@@ -87,6 +89,17 @@ class Problem:
     def names(self) -> tuple[str, ...]:
         """The parameters that are masked, in running order."""
         return prunable(self.wiring)
+
+    def told(self, total: int | None = None) -> str:
+        """A number of parameters, by default the one asked for, with the density that asks for it, for a message."""
+        if self.whole_problem is not None:
+            return self.whole_problem.told(total)
+        if total is None:
+            total = self.total if self.budgets is None else sum(self.budgets.values())
+        assert total is not None
+        size = sum(self.layer(name).size for name in self.names)
+        density = next(text for n in range(2, 18) if round(float(text := f"{total / size:.{n}g}") * size) == total)
+        return f"{total:,} parameters (density {density})"
 
     @cached_property
     def whole(self) -> frozenset[str]:
@@ -191,7 +204,8 @@ class Problem:
             asked = budgets[name]
             low = self.capacity[name] if name in self.whole else self.fan_in(name)
             if not low <= asked <= self.capacity[name]:
-                raise TopoError(f"'{name}' has a budget of {asked}; it may keep {low} to {self.capacity[name]}")
+                unit = "parameters" if self.whole_problem is None else "blocks"
+                raise TopoError(f"'{name}' has a budget of {asked} {unit}; it may keep {low} to {self.capacity[name]}")
         spent = sum(self.costs[name] * budgets[name] for name in self.names) if self.macs is not None else 0
         if self.macs is not None and spent > self.macs:
             raise TopoError(f"the budgets take {2 * spent} FLOPs; the limit is {2 * self.macs:.0f}")

@@ -37,7 +37,14 @@ def quotient(problem: Problem, block: str | int, rule: str = "water") -> tuple[P
         raise TopoError(f"no layer of this network is made of blocks of {side} channels")
     budgets = _blocks(problem, plan, problem.split(rule), exact=problem.budgets is not None)
     fan_in = {name: -(-problem.fan_in(name) // plan.sides[name][1]) for name in problem.names}
-    small = Problem(plan.wiring, budgets=budgets, terms=problem.terms, min_fan_in=fan_in, dense=problem.dense)
+    small = Problem(
+        plan.wiring,
+        budgets=budgets,
+        terms=problem.terms,
+        min_fan_in=fan_in,
+        dense=problem.dense,
+        whole_problem=problem,
+    )
 
     def expand(found: Balanced) -> Balanced:
         masks = MaskSet({name: plan.expand(name, found.masks[name]) for name in found.masks})
@@ -78,7 +85,7 @@ def _blocks(problem: Problem, plan: _Plan, budgets: Mapping[str, int], *, exact:
                 missing -= area
     if missing:
         total = sum(budgets.values())
-        raise TopoError(f"{total} parameters are no whole number of blocks here; {total - missing} are")
+        raise TopoError(f"{problem.told(total)} are no whole number of blocks; {problem.told(total - missing)} are")
     if problem.macs is not None:
         spent = sum(problem.costs[name] * found[name] * plan.areas[name] for name in found)
         if spent > problem.macs:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from topo.errors import NotFound
 from topo.masks import BitRows, MaskSet
 from topo.optimize.interchangeable import InterchangeableUnits
 from topo.optimize.layers import solve_layer_npb
@@ -14,6 +15,9 @@ from topo.optimize.problem import Balanced, Problem
 from topo.optimize.registry import Progress
 from topo.optimize.repair import mend
 from topo.wiring import Layer
+
+# What the degree floor is multiplied with in each try.
+_FLOORS = (1.0, 2.0, 0.5)
 
 
 def solve_balanced(
@@ -31,18 +35,27 @@ def solve_balanced(
        average, in and out (inputs and outputs of the network: as many as can be);
     3. a random deal of each layer: rows within one unit, columns within one unit, kernels as even as possible;
     4. repair.
+    Where that ends without masks, again with other random numbers on fewer nodes, and on more.
     """
     budgets = problem.split(rule)
     pools = InterchangeableUnits(problem.wiring)
-    active = active_ties(problem, pools, budgets, degree_floor)
-    flags = pools.first(active, pools.turns(rng))
-    masks = {}
-    for k, name in enumerate(problem.names):
-        if progress is not None:
-            progress(k, len(problem.names), name)
-        masks[name] = _deal(problem, name, budgets[name], flags, rng)
-    mended, trace = mend(MaskSet(masks), problem, problem.budgets, rng)
-    return Balanced(mended, problem, tuple(trace))
+    for turn, factor in enumerate(_FLOORS):
+        active = active_ties(problem, pools, budgets, max(1.0, factor * degree_floor))
+        flags = pools.first(active, pools.turns(rng))
+        masks = {}
+        for k, name in enumerate(problem.names):
+            if progress is not None:
+                progress(k, len(problem.names), name)
+            masks[name] = _deal(problem, name, budgets[name], flags, rng)
+        try:
+            mended, trace = mend(MaskSet(masks), problem, problem.budgets, rng)
+        except NotFound:
+            if turn + 1 == len(_FLOORS):
+                raise
+            continue
+        notes = (f"found at a degree floor of {factor * degree_floor:g}, none at {degree_floor:g}",) if turn else ()
+        return Balanced(mended, problem, tuple(trace), notes)
+    raise AssertionError
 
 
 def active_ties(

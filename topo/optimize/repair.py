@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from topo._support.seeds import as_rng
-from topo.errors import TopoError
+from topo.errors import NotFound
 from topo.graph import build_graph, paths
 from topo.masks import MaskSet
 from topo.optimize.moves import Round
@@ -38,8 +38,7 @@ def repair(
     total: parameters in all, by default those of `masks`; budgets: of each layer. constraints: those of `Problem`
     (n_m, min_fan_in, dense, flops). Same seed, same masks.
 
-    Raises TopoError if no such masks are found: the budget is too small for one path, or too large for what the
-    constraints leave.
+    Raises NotFound, a TopoError, if no such masks are found, which is no proof that there are none.
     """
     if total is None and budgets is None:
         total = masks.kept
@@ -73,15 +72,19 @@ def mend(
             if stuck and not work.changed and not sprout(work, missing):
                 names, units = stuck[0]
                 what = f"'{names[0]}'" if len(names) == 1 else "the network"
-                raise TopoError(
-                    f"{units} parameters find no place: all of {what} is full or closed by a constraint"
-                    + _leading_nowhere(problem, names)
+                raise not_found(
+                    problem,
+                    f"{units} {'parameters' if problem.whole_problem is None else 'blocks'} find no place, as all of "
+                    f"{what} is full or closed by a constraint" + _leading_nowhere(problem, names),
                 )
         masks = work.masks()
-    raise TopoError(
-        f"no masks of {total} parameters were found in {ROUNDS} rounds in which all are effective: "
-        "the budget is too small or too large for the constraints"
-    )
+    raise not_found(problem, f"{ROUNDS} rounds of repair did not end")
+
+
+def not_found(problem: Problem, why: str) -> NotFound:
+    """The error of a search for masks of a problem, in the numbers that were asked for."""
+    asked = f"no masks of {problem.told()} in which every parameter is effective were found"
+    return NotFound(f"{asked}: {why}; other masks may exist")
 
 
 def _leading_nowhere(problem: Problem, names: tuple[str, ...]) -> str:

@@ -16,7 +16,7 @@ from topo.wiring import Join, Layer
 _EACH = 16
 
 Share = tuple[tuple[str, ...], int]  # layers, and how many units they miss
-Kernel = tuple[str, int, int]  # layer, input, output
+Kernel = tuple[str, int, int, int]  # layer, input, output, and which of several units in this kernel
 
 
 def open_path(work: Round) -> None:
@@ -25,7 +25,7 @@ def open_path(work: Round) -> None:
     outputs = work.rng.permutation(work.problem.wiring.outputs)
     best = outputs[np.argmin(ways.ahead[outputs])]
     if not np.isfinite(ways.ahead[best]):
-        raise TopoError("no path from an input to an output can be made")
+        raise TopoError("no path leads from an input to an output of this network, whatever is kept")
     _put(work, ways.to(int(best)))
 
 
@@ -45,7 +45,7 @@ def sprout(work: Round, missing: list[Share]) -> bool:
         if tie[unit] in woken or not np.isfinite(ways.ahead[unit] + ways.behind[unit]):
             continue
         kernels = ways.through(unit)
-        cost = Counter(owner[name] for name, _, _ in kernels)
+        cost = Counter(owner[name] for name, *_ in kernels)
         short = {k: many - left[k] for k, many in cost.items() if left[k] < many}
         if not kernels or (short and woken):
             continue
@@ -62,7 +62,7 @@ def sprout(work: Round, missing: list[Share]) -> bool:
 
 
 def _put(work: Round, kernels: list[Kernel]) -> None:
-    for name, source, target in kernels:
+    for name, source, target, _ in kernels:
         work.add([Cells(name, np.array([source]), np.array([target]), np.zeros(1))])
 
 
@@ -90,11 +90,9 @@ class Ways:
         for step in self.wiring.steps:
             made = slice(step.start, step.stop)
             if isinstance(step, Layer):
-                least = max(self._price(step), 1)
-                reads = np.sort(cost[step.reads].reshape(step.groups, -1), axis=1)[:, :least]
+                fewest = -(-max(self._price(step), 1) // step.taps)  # inputs, each with all of its positions
+                reads = np.sort(cost[step.reads].reshape(step.groups, -1), axis=1)[:, :fewest]
                 new = reads.sum(axis=1).repeat(step.outputs // step.groups) + self._price(step)
-                if reads.shape[1] < least:
-                    new[:] = np.inf
             else:
                 reads = np.stack([cost[operand] for operand in step.operands])
                 new = reads.min(axis=0) if step.kind == "add" else reads.sum(axis=0)
@@ -151,11 +149,8 @@ class Ways:
             step = self.wiring.steps[self.maker[unit]]
             place = unit - step.start
             if isinstance(step, Layer):
-                width = step.shape[1]
-                first = place // (step.outputs // step.groups) * width
-                sources = first + self._best(self.ahead[step.reads[first : first + width]], max(self._price(step), 1))
-                if self._price(step):
-                    found += [(step.name, int(source), place) for source in sources]
+                kernels, sources = self._open(step, place)
+                found += kernels
                 waiting += step.reads[sources].tolist()
             elif step.kind == "add":
                 waiting.append(min((int(o[place]) for o in step.operands), key=lambda u: self.ahead[u]))
@@ -163,6 +158,23 @@ class Ways:
                 pairs = np.stack(step.operands)[:, place * step.width : (place + 1) * step.width]
                 waiting += pairs[:, np.argmin(self.ahead[pairs].sum(axis=0))].tolist()
         return found
+
+    def _open(self, layer: Layer, output: int, through: int | None = None) -> tuple[list[Kernel], np.ndarray]:
+        """(units, the inputs that they read) that open an output of a layer; through: an input that is among them.
+
+        Live inputs first, each with one unit while they last; where there are fewer than the least fan-in, inputs take
+        more positions before dead ones are reached for.
+        """
+        price, width = self._price(layer), layer.shape[1]
+        first = output // (layer.outputs // layer.groups) * width
+        costs = self.ahead[layer.reads[first : first + width]].copy()
+        if through is not None:
+            costs[through - first] = -1.0
+        order = self._best(costs, max(price, 1))
+        fewest = -(-max(price, 1) // layer.taps)
+        sources = first + order[: max(fewest, int((costs[order] <= 0).sum()))]
+        units = [(layer.name, int(sources[k % len(sources)]), output, k // len(sources)) for k in range(price)]
+        return units, sources
 
     def _best(self, costs: np.ndarray, many: int) -> np.ndarray:
         """Places of the `many` smallest costs, ties at random."""
@@ -201,9 +213,11 @@ class Ways:
             target = int(targets[self._best(np.zeros(len(targets)), 1)[0]])
             if price == 0:
                 return [], step.start + target
-            kernels = [(step.name, source, target)]
+            kernels: list[Kernel] = [(step.name, source, target, 0)]
             if opening[target] > 1:
-                kernels += [kernel for kernel in self.to(step.start + target) if kernel[1] != source][: price - 1]
+                kernels, sources = self._open(step, target, source)
+                for other in step.reads[sources[sources != source]].tolist():
+                    kernels += self.to(other)
             return kernels, step.start + target
         for operand, cost in self._operands(step, made):
             for place in np.flatnonzero((operand == unit) & (cost <= self.behind[unit])):
