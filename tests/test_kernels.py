@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from topo.kernels import bits, paths, reach
+from topo.kernels.walks import draw_columns, draw_taps, kernel_sums, running_shares
 from topo.masks import _pack
 from topo.wiring import table as flat
 
@@ -199,6 +200,31 @@ def test_packing_does_not_depend_on_who_packs(monkeypatch) -> None:
     for dtype in (np.float16, ">f2", np.float32, ">f8"):
         assert _pack(np.array([[0, np.nan]], dtype))[1] and not _pack(np.array([[0, np.inf]], dtype))[1]
         assert _pack(np.array([[0, -1e-7, -0.0]], dtype))[0].tolist() == [[2]]
+
+
+def test_draws_of_walks_by_hand() -> None:
+    """Shares of rows, draws on both sides of every boundary, weights of 0 never, against numpy's running sums."""
+    weights = np.array([[1.0, -2.0, 0.0], [0.0, 0.0, 0.0], [0.5, 0.0, -0.5], [4.0, 0.0, 1.0]], np.float32)
+    sums = np.empty(6)
+    kernel_sums(np.concatenate([weights, weights[2:]]), sums)
+    assert sums.tolist() == [3, 0, 1, 5, 1, 5]
+    drawn = np.random.default_rng(0).standard_normal((11, 9))
+    kernel_sums(drawn, found := np.empty(11))
+    assert np.allclose(found, np.abs(drawn).sum(axis=1), rtol=1e-14)
+    kernel_sums(np.array([[np.nan, 1.0, 1.0]] * 5, np.float32), nans := np.empty(5))
+    assert np.isnan(nans).all()
+    shares = np.empty((2, 2))
+    running_shares(np.array([[1.0, 3.0], [0.0, 0.0]]), shares)
+    assert shares.tolist() == [[0.25, 1], [1, 1]]
+    chances = np.array([0.0, 0.24999, 0.25, 0.99999, 0.5])
+    columns = np.empty(5, np.int64)
+    draw_columns(shares, np.array([0, 0, 0, 0, 1]), chances, columns)
+    assert columns.tolist() == [0, 0, 1, 1, 0]
+    kernels = np.repeat([0, 2, 3], 1000)
+    chances, taps = np.tile((np.arange(1000) + 0.5) / 1000, 3), np.empty(3000, np.int64)
+    draw_taps(weights, kernels, chances, taps)
+    totals = np.cumsum(np.abs(weights[kernels]), axis=1)
+    assert np.array_equal(taps, (totals <= chances[:, None] * totals[:, -1:]).sum(axis=1))
 
 
 @pytest.mark.slow

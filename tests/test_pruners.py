@@ -24,10 +24,9 @@ torch = pytest.importorskip("torch")
 
 from torch.nn.utils import prune as torch_prune  # noqa: E402
 
-from topo.kernels.walks import draw_columns, draw_taps, kernel_sums, running_shares  # noqa: E402
 from topo.networks import find_wiring  # noqa: E402
 from topo.pruners import prune, pruners, reinitialise, rescale, scale_branches  # noqa: E402
-from topo.pruners.network import Network, read_batches, working_copy  # noqa: E402
+from topo.pruners.network import Network, placed, read_batches, working_copy  # noqa: E402
 from topo.pruners.selection import layer_budgets, top, totals  # noqa: E402
 from topo.pruners.signal import Signal  # noqa: E402
 from topo.quotas import budgets  # noqa: E402
@@ -209,7 +208,7 @@ def loss(model: nn.Module, data: list, temperature: float = 1.0) -> torch.Tensor
 def test_snip_is_the_derivative_by_the_mask() -> None:
     model, data, step = small(act=nn.Tanh), batches(), 1e-5
     net = network(model)
-    scores = pruners["snip"].score(net, read_batches(data, net, "snip"), rng=None)
+    scores = pruners["snip"].score(net, placed(read_batches(data, "snip"), net), rng=None)
     plain = copy.deepcopy(model).double().eval()
     rng = np.random.default_rng(0)
     for name, parameter in plain.named_parameters():
@@ -230,7 +229,7 @@ def test_grasp_is_the_weight_times_hessian_times_gradient() -> None:
     """H g by a central difference of gradients along g, at temperature 200 on the logits."""
     model, data = small(act=nn.Tanh), batches()
     net = network(model)
-    scores = pruners["grasp"].score(net, read_batches(data, net, "grasp"), rng=None, temperature=200.0)
+    scores = pruners["grasp"].score(net, placed(read_batches(data, "grasp"), net), rng=None, temperature=200.0)
     plain = copy.deepcopy(model).double().eval()
     weights = {name: p for name, p in plain.named_parameters() if name in scores}
 
@@ -284,7 +283,7 @@ def test_magnitude_keeps_what_normal_tails_say(spec: str) -> None:
 
 def test_lamp_by_its_definition() -> None:
     net = network(small())
-    scores = pruners["lamp"].score(net, (), rng=None)
+    scores = pruners["lamp"].score(net, (), rng=np.random.default_rng(0))
     for name, weight in net.weights.items():
         squares = weight.detach().numpy().reshape(-1) ** 2
         found = scores[name].detach().numpy().reshape(-1)
@@ -600,32 +599,6 @@ def test_phew_steps_in_proportion_to_weights() -> None:
             chi = ((counts - draws * expected)[expected > 0] ** 2 / (draws * expected[expected > 0])).sum()
             assert chi < 25  # 4 or 5 degrees of freedom: one in ten thousand
             assert np.array_equal(there, places // 2 % 3 if backwards else places // 6)
-
-
-@pytest.mark.small
-def test_draws_of_walks_by_hand() -> None:
-    """Shares of rows, draws on both sides of every boundary, weights of 0 never, against numpy's running sums."""
-    weights = np.array([[1.0, -2.0, 0.0], [0.0, 0.0, 0.0], [0.5, 0.0, -0.5], [4.0, 0.0, 1.0]], np.float32)
-    sums = np.empty(6)
-    kernel_sums(np.concatenate([weights, weights[2:]]), sums)
-    assert sums.tolist() == [3, 0, 1, 5, 1, 5]
-    drawn = np.random.default_rng(0).standard_normal((11, 9))
-    kernel_sums(drawn, found := np.empty(11))
-    assert np.allclose(found, np.abs(drawn).sum(axis=1), rtol=1e-14)
-    kernel_sums(np.array([[np.nan, 1.0, 1.0]] * 5, np.float32), nans := np.empty(5))
-    assert np.isnan(nans).all()
-    shares = np.empty((2, 2))
-    running_shares(np.array([[1.0, 3.0], [0.0, 0.0]]), shares)
-    assert shares.tolist() == [[0.25, 1], [1, 1]]
-    chances = np.array([0.0, 0.24999, 0.25, 0.99999, 0.5])
-    columns = np.empty(5, np.int64)
-    draw_columns(shares, np.array([0, 0, 0, 0, 1]), chances, columns)
-    assert columns.tolist() == [0, 0, 1, 1, 0]
-    kernels = np.repeat([0, 2, 3], 1000)
-    chances, taps = np.tile((np.arange(1000) + 0.5) / 1000, 3), np.empty(3000, np.int64)
-    draw_taps(weights, kernels, chances, taps)
-    totals = np.cumsum(np.abs(weights[kernels]), axis=1)
-    assert np.array_equal(taps, (totals <= chances[:, None] * totals[:, -1:]).sum(axis=1))
 
 
 def test_phew_reads_no_zero_padding_and_fills_by_rate() -> None:

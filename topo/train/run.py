@@ -159,7 +159,7 @@ def shaped(model: str | nn.Module, source: Images | Loaders, task: Task) -> str 
         inner = unwrapped(model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            _try_out(inner.to(source.ranks.device), source, task)
+            try_out(inner.to(source.ranks.device), source, task)
     return model
 
 
@@ -195,7 +195,7 @@ def prepared(
         raise TrainingError(f"the model {type(network).__name__} is on the meta device and has no weights to train")
     with in_one_line(f"the model does not go to {here.device}"):
         network.to(here.device)
-    _try_out(network, source, task)
+    try_out(network, source, task)
     laid: dict[str, Tensor] = {}
     if masks is not None:
         held = fitted(network, masks, wiring)
@@ -206,7 +206,7 @@ def prepared(
     return Fit(network, source, recipe, laid, here, seed, first, task)
 
 
-def _try_out(model: nn.Module, source: Images | Loaders, task: Task) -> None:
+def try_out(model: nn.Module, source: Images | Loaders, task: Task) -> None:
     """TrainingError if the model does not take the first examples, or if its answer does not fit their targets."""
     batch = source.first()
     images = source.data if isinstance(source, Images) else None
