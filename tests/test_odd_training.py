@@ -225,7 +225,7 @@ def test_odd_data_and_arguments():
         assert one_line(topo.train, plain(), good, **({"recipe": RECIPE} | more)) is None, more
     for more in ({"density": 0}, {"density": "x"}, {"density": None}, {"fraction": "x"}, {"fraction": 0},
                  {"rewind_epoch": 1}, {"rewind_epoch": "x"}, {"layers": []}, {"layers": ["9.weight"]},
-                
+
                  {"layers": ["1.bias"]}):  # fmt: skip
         assert one_line(topo.imp, plain(), good, **({"recipe": RECIPE, "density": 0.5} | more)) is None, more
 
