@@ -3,7 +3,8 @@
 Two ways, by measurement (one thread, step time against the dense net: mlp:784-300-100-10 / ResNet-20 / ResNet-18):
 a parametrization, which masks in every forward pass (+22 % / +8 % / +18 %), and one fused multiplication of all weights
 after every optimizer step (+6 % / +1 % / +9 %). `apply_masks` uses the first: it needs no say over the optimizer and
-goes wherever the module goes. `topo.train` owns its loop and uses the second; on a GPU that is one kernel a step
+goes wherever the module goes (what is written into a masked weight is handed on at some 10 us more a layer and pass,
+which these figures do not hold). `topo.train` owns its loop and uses the second; on a GPU that is one kernel a step
 instead of two a layer (benchmarks/train_gpu.py measures both).
 """
 
