@@ -97,12 +97,27 @@ class Drift:
 
 
 def fitted(model: nn.Module, masks: MaskSet, wiring: Wiring | None = None) -> dict[str, Storage]:
-    """How each masked parameter holds its mask; WiringError that names the first that does not fit."""
-    found = {}
-    for name in masks:
-        place = holder(model, name)
-        found[name] = storage(name, masks.rows(name).shape, place.weight.shape, place.module, wiring)
-    return found
+    """How each masked parameter holds its mask; WiringError that names the first that does not fit.
+
+    All masks are output-first, or all lie as torch stores the weights; one layout holds for all layers, so that a
+    square layer is read as the others are.
+    """
+    places = {name: holder(model, name) for name in masks}
+
+    def laid_out(stored: bool) -> dict[str, Storage]:
+        return {
+            name: storage(name, masks.rows(name).shape, place.weight.shape, place.module, wiring, stored)
+            for name, place in places.items()
+        }
+
+    try:
+        return laid_out(stored=False)
+    except WiringError:
+        try:
+            return laid_out(stored=True)
+        except WiringError:
+            pass
+        raise
 
 
 def tensor_of(mask: np.ndarray, held: Storage, device: torch.device | str) -> Tensor:
