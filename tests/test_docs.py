@@ -236,7 +236,7 @@ def test_every_format_recipe_and_data_layout_is_shown(site: dict[str, str]) -> N
         assert shown.replace(" ", "") == re.sub(r"\s", "", written), name
 
 
-COMMON = ("seed", "threads", "quiet", "debug")
+COMMON = ("seed", "threads", "quiet", "profile", "debug")
 
 
 def arguments(command: argparse.ArgumentParser) -> list[list[str]]:
@@ -267,7 +267,7 @@ def test_every_command_and_option_is_shown(site: dict[str, str]) -> None:
         assert rows(there) == [entry for entry in entries if entry not in of_all and not entry[0].startswith("-h ")]
         assert words(there).startswith(plain(command.description)), name
         usage = re.search(r"<pre>(.*?)</pre>", there, re.DOTALL)
-        asked = re.sub(r" (\[-h\]|\[--(seed N|threads N|quiet|debug)\])", "", " ".join(command.format_usage().split()))
+        asked = re.sub(r" (\[-h\]|\[--(seed N|threads N|quiet|profile|debug)\])", "", " ".join(command.format_usage().split()))
         assert usage and f"usage: {words(usage[1])}" == asked
         for line in (command.epilog or "").splitlines()[1:]:
             assert f"$ {plain(line)}" in words(there), name
