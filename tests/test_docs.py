@@ -267,7 +267,9 @@ def test_every_command_and_option_is_shown(site: dict[str, str]) -> None:
         assert rows(there) == [entry for entry in entries if entry not in of_all and not entry[0].startswith("-h ")]
         assert words(there).startswith(plain(command.description)), name
         usage = re.search(r"<pre>(.*?)</pre>", there, re.DOTALL)
-        asked = re.sub(r" (\[-h\]|\[--(seed N|threads N|quiet|profile|debug)\])", "", " ".join(command.format_usage().split()))
+        asked = re.sub(
+            r" (\[-h\]|\[--(seed N|threads N|quiet|profile|debug)\])", "", " ".join(command.format_usage().split())
+        )
         assert usage and f"usage: {words(usage[1])}" == asked
         for line in (command.epilog or "").splitlines()[1:]:
             assert f"$ {plain(line)}" in words(there), name

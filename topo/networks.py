@@ -1,8 +1,7 @@
 """Networks by name: every way of saying which network is meant, and the module or the wiring that it stands for.
 
     resnet20, resnet18:classes=200,stem=tiny, mlp:784-300-100-10     built in (topo.models)
-    file.py:factory, package.module:factory                         a function or class that gives a torch module, or
-                                                                    (module, example inputs)
+    file.py:factory, package.module:factory                         gives a torch module, or (module, example inputs)
     file.py:factory:width=16,depth=2                                the same, called with arguments
     hf:FOLDER                                                       a folder with a transformers config.json
     wiring.json                                                     a wiring saved by Wiring.save (no module behind it)
