@@ -154,7 +154,8 @@ def imp(
         network, name = built(shaped(model, source, task), seed)
         inner = unwrapped(network)
         after.enter_context(modes_kept(inner))
-        held, found = masked_parameters(inner, wiring=wiring, example=_example(inner, source.first()), layers=layers)
+        example = _example(inner, source.first())
+        held, found, told = masked_parameters(inner, wiring=wiring, example=example, layers=layers)
         with laid_aside(inner, None, found) as there:
             masks = _start(there, held)
             budgets = _budgets(masks, density, fraction)
@@ -186,7 +187,7 @@ def imp(
                 here.wait()
         if there is not None:
             put_back(inner, every, wiring=found)
-        notes = lots.notes(masks.kept)
+        notes = [*told, *lots.notes(masks.kept)]
         masks = every.with_provenance(**{"notes": notes} if notes else {})
         masks = masks.with_provenance(method="imp", model=name, seed=seed, options={
             "fraction": fraction, "rewind": rewind, "rewind_epoch": rewind_epoch, "recipe": chosen.name,
