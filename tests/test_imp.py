@@ -14,6 +14,7 @@ from topo.cli import main
 from topo.data import load
 from topo.errors import TrainingError
 from topo.masks import MaskSet
+from topo.pruners.selection import Lots
 from topo.train.folder import Folder
 from topo.train.lottery import level_budgets, smallest_pruned
 from topo.train.recipe import Recipe
@@ -33,14 +34,18 @@ def test_the_smallest_magnitudes_of_all_layers_together_go():
     shapes = {"a": (4, 5), "b": (3, 2, 3, 3)}
     weights = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
     masks = MaskSet({name: rng.random(shape) < 0.7 for name, shape in shapes.items()})
-    pruned = smallest_pruned(weights, masks, 20)
+    pruned = smallest_pruned(weights, masks, 20, np.random.default_rng(0))
     assert pruned.kept == 20
     kept = np.concatenate([np.abs(weights[n])[pruned[n]] for n in shapes])
     gone = np.concatenate([np.abs(weights[n])[masks[n] & ~pruned[n]] for n in shapes])
     assert kept.min() >= gone.max()
     assert all(not (pruned[n] & ~masks[n]).any() for n in shapes)
-    ties = smallest_pruned({"a": np.ones((2, 3))}, MaskSet({"a": np.ones((2, 3))}), 4)
-    assert ties["a"].tolist() == [[True, True, True], [True, False, False]]
+    lots = Lots()
+    drawn = [
+        smallest_pruned({"a": np.ones((2, 30))}, MaskSet({"a": np.ones((2, 30))}), 40, np.random.default_rng(s), lots)
+        for s in (0, 0, 1)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2] and drawn[2].kept == 40 and lots.drawn == 120  # by lot, and counted
 
 
 def test_a_tenth_of_the_weights_is_within_a_point_of_dense():

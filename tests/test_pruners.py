@@ -26,7 +26,7 @@ from torch.nn.utils import prune as torch_prune  # noqa: E402
 
 from topo.networks import find_wiring  # noqa: E402
 from topo.pruners import prune, pruners, reinitialise, rescale, scale_branches  # noqa: E402
-from topo.pruners.network import Network, read_batches, working_copy  # noqa: E402
+from topo.pruners.network import Network, placed, read_batches, working_copy  # noqa: E402
 from topo.pruners.selection import layer_budgets, top, totals  # noqa: E402
 from topo.pruners.signal import Signal  # noqa: E402
 from topo.quotas import budgets  # noqa: E402
@@ -208,7 +208,7 @@ def loss(model: nn.Module, data: list, temperature: float = 1.0) -> torch.Tensor
 def test_snip_is_the_derivative_by_the_mask() -> None:
     model, data, step = small(act=nn.Tanh), batches(), 1e-5
     net = network(model)
-    scores = pruners["snip"].score(net, read_batches(data, net, "snip"), rng=None)
+    scores = pruners["snip"].score(net, placed(read_batches(data, "snip"), net), rng=None)
     plain = copy.deepcopy(model).double().eval()
     rng = np.random.default_rng(0)
     for name, parameter in plain.named_parameters():
@@ -229,7 +229,7 @@ def test_grasp_is_the_weight_times_hessian_times_gradient() -> None:
     """H g by a central difference of gradients along g, at temperature 200 on the logits."""
     model, data = small(act=nn.Tanh), batches()
     net = network(model)
-    scores = pruners["grasp"].score(net, read_batches(data, net, "grasp"), rng=None, temperature=200.0)
+    scores = pruners["grasp"].score(net, placed(read_batches(data, "grasp"), net), rng=None, temperature=200.0)
     plain = copy.deepcopy(model).double().eval()
     weights = {name: p for name, p in plain.named_parameters() if name in scores}
 
@@ -283,7 +283,7 @@ def test_magnitude_keeps_what_normal_tails_say(spec: str) -> None:
 
 def test_lamp_by_its_definition() -> None:
     net = network(small())
-    scores = pruners["lamp"].score(net, (), rng=None)
+    scores = pruners["lamp"].score(net, (), rng=np.random.default_rng(0))
     for name, weight in net.weights.items():
         squares = weight.detach().numpy().reshape(-1) ** 2
         found = scores[name].detach().numpy().reshape(-1)

@@ -78,7 +78,10 @@ def compare(build, *shapes, densities=DENSITIES, masked=None, some=True, **optio
     for seed, density in enumerate(densities):
         rng = np.random.default_rng(seed)
         masks = {name: rng.random(wiring.shapes[name]) < density for name in names}
-        grads = by_gradient(model, masks, args)
+        turned = wiring.input_first
+        stored = {name: m.swapaxes(0, 1).copy() if name in turned else m for name, m in masks.items()}
+        grads = by_gradient(model, stored, args)
+        grads = {name: grad.swapaxes(0, 1) if name in turned else grad for name, grad in grads.items()}
         found = effective_masks(masks, wiring)
         for name in names:
             assert np.array_equal(np.asarray(found[name]), grads[name]), (
@@ -214,6 +217,169 @@ ATTENTION = {
 @pytest.mark.parametrize("name", ATTENTION)
 def test_attention_as_it_is(name):
     compare(ATTENTION[name], (2, 5, 8), densities=(0.6, 0.3, 0.15))
+
+
+def weight(*shape):
+    return lambda: nn.Parameter(torch.rand(*shape))
+
+
+def made(forward, *shapes, **parts):
+    """(a function that builds the network, the shapes of its inputs)"""
+    return lambda: Net(forward, **{name: part() for name, part in parts.items()}), shapes or ((3, 8),)
+
+
+SQUARE = {"a": fc, "w": weight(8, 8), "o": fc}
+WEIGHTS = {
+    "symmetric": made(lambda s, x: s.o(F.linear(s.a(x), s.w + s.w.T)), **SQUARE),
+    "symmetric from a triangle": made(lambda s, x: s.o(F.linear(s.a(x), s.w.triu() + s.w.triu(1).T)), **SQUARE),
+    "skew": made(lambda s, x: s.o(F.linear(s.a(x).relu(), s.w.triu(1) + 0.5 * s.w.tril(-1).T)), **SQUARE),
+    "upper triangle": made(lambda s, x: s.o(F.linear(s.a(x), s.w.triu())), **SQUARE),
+    "lower triangle by a mask": made(lambda s, x: s.o(s.a(x) @ (s.w * torch.ones(8, 8).tril(-2)).T), **SQUARE),
+    "masked_fill": made(lambda s, x: s.o(s.a(x) @ s.w.masked_fill(torch.eye(8) == 1, 0.0)), **SQUARE),
+    "where": made(lambda s, x: s.o(s.a(x) @ torch.where(torch.eye(8) == 1, 0.0, s.w)), **SQUARE),
+    "low rank beside": made(
+        lambda s, x: s.o(F.linear(s.a(x), s.w + s.b @ s.c)), b=weight(8, 3), c=weight(3, 8), **SQUARE
+    ),
+    "low rank, turned": made(
+        lambda s, x: s.o(s.a(x) @ (s.b @ s.c).T), b=weight(8, 3), c=weight(3, 8), a=fc, o=fc
+    ),
+    "rows of two": made(
+        lambda s, x: s.o(F.linear(s.a(x), torch.cat([s.b, s.c]))), b=weight(3, 8), c=weight(5, 8), a=fc, o=fc
+    ),
+    "columns of two": made(
+        lambda s, x: s.o(F.linear(s.a(x), torch.cat([s.b, s.c], 1))), b=weight(8, 3), c=weight(8, 5), a=fc, o=fc
+    ),
+    "padded": made(lambda s, x: s.o(F.linear(s.a(x), F.pad(s.b, (1, 2, 2, 0)))), b=weight(6, 5), a=fc, o=fc),
+    "expanded along its inputs": made(lambda s, x: s.o(F.linear(s.a(x), s.b.expand(8, 8))), b=weight(8, 1), a=fc, o=fc),
+    "sum of two": made(lambda s, x: s.o(F.linear(s.a(x), s.w + 2 * s.b)), b=weight(8, 8), **SQUARE),
+    "times a fixed matrix": made(
+        lambda s, x: s.o(F.linear(s.a(x), s.w @ torch.eye(8, dtype=x.dtype).roll(1, 0).tril())), **SQUARE
+    ),
+    "scaled by rows": made(lambda s, x: s.o(F.linear(s.a(x), s.w * s.g)), g=weight(8, 1), **SQUARE),
+    "tied autoencoder": made(lambda s, x: F.linear(F.linear(s.a(x), s.w).relu(), s.w.T), a=fc, w=weight(5, 8)),
+    "tied, then another": made(lambda s, x: s.o(F.linear(s.a(x) @ s.w, s.w)), a=fc, w=weight(8, 5), o=fc),
+    "used twice alike": made(lambda s, x: s.o(F.linear(F.linear(s.a(x), s.w), s.w)), **SQUARE),
+    "per-head einsum": made(
+        lambda s, x: s.o(torch.einsum("bhd,hdk->bhk", s.a(x).unflatten(-1, (2, 4)), s.w).flatten(1)),
+        a=fc, w=weight(2, 4, 4), o=fc,
+    ),
+    "heads not first": made(
+        lambda s, x: s.o(torch.einsum("bd,dhk->bhk", s.a(x), s.w).flatten(1)), a=fc, w=weight(8, 2, 4), o=fc
+    ),
+    "matrices that do not stand one by one": made(
+        lambda s, x: s.o(torch.einsum("bhd,dhk->bhk", s.a(x).unflatten(-1, (2, 4)), s.w).flatten(1)),
+        a=fc, w=weight(4, 2, 4), o=fc,
+    ),
+    "splines": made(
+        lambda s, x: s.o(torch.einsum("big,iog->bo", torch.stack([s.a(x), s.b(x)], -1), s.w)),
+        a=fc, b=fc, w=weight(8, 8, 2), o=fc,
+    ),
+    "einsum of three": made(
+        lambda s, x: torch.einsum("bi,ij,jk->bk", s.a(x), s.w, s.b), a=fc, w=weight(8, 5), b=weight(5, 4)
+    ),
+    "bilinear": made(lambda s, x: s.w(s.a(x)[:, :3], s.b(x)[:, :4]), a=fc, b=fc, w=lambda: nn.Bilinear(3, 4, 5)),
+    "locally connected": made(lambda s, x: (s.a(x)[:, None] * s.w).sum(-1), a=fc, w=weight(5, 8)),
+    "locally connected, in blocks": made(
+        lambda s, x: (s.a(x).unflatten(1, (4, 2)) * s.w).sum(-1), a=fc, w=weight(4, 2)
+    ),
+    "a convolution's triangle": made(
+        lambda s, x: F.conv2d(s.a(x), s.w * torch.ones(3, 3).triu(), padding=1), (2, 3, 6, 6),
+        a=lambda: nn.Conv2d(3, 4, 1), w=weight(5, 4, 3, 3),
+    ),
+    "the middle of a kernel": made(
+        lambda s, x: F.conv2d(s.a(x), s.w[:, :, 1:2, :2], padding=(0, 1)), (2, 3, 6, 6),
+        a=lambda: nn.Conv2d(3, 4, 1), w=weight(5, 4, 3, 3),
+    ),
+    "matrices of every other axis": made(
+        lambda s, x: sum(F.linear(s.a(x), w) for w in s.w.unbind(1)), a=fc, w=weight(5, 3, 8)
+    ),
+    "convolutions, summed": made(
+        lambda s, x: F.conv2d(s.a(x), s.w + s.b, padding=1), (2, 3, 6, 6),
+        a=lambda: nn.Conv2d(3, 4, 1), w=weight(5, 4, 3, 3), b=weight(5, 4, 3, 3),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights_made_from_parameters(name):
+    """Masks have the parameters' own shapes; every entry is live if any of its places is."""
+    build, shapes = WEIGHTS[name]
+    wiring = compare(build, *shapes)
+    model = build()
+    named = {key: tuple(p.shape) for key, p in model.named_parameters() if p.dim() > 1}
+    turned = wiring.input_first
+    kept = {key: (s[1], s[0], *s[2:]) if key in turned else s for key, s in wiring.shapes.items()}
+    assert all(kept[key] == named[key] for key in kept) and set(kept) | {"g"} >= set(named)
+    again = Wiring.from_json(wiring.to_json())
+    masks = MaskSet({key: np.random.default_rng(0).random(shape) < 0.4 for key, shape in wiring.shapes.items()})
+    one, other = build_graph(masks, wiring), build_graph(masks, again)
+    assert paths.exact_paths(one) == paths.exact_paths(other) == paths.exact_paths(one, direction="backward")
+    naive = reach.effective(wiring, {key: np.asarray(masks[key]) for key in masks})
+    assert all(np.array_equal(mask, naive[key]) for key, mask in effective_masks(masks, wiring).items())
+
+
+RULES = {
+    "prod": two(lambda s, x: s.o(torch.stack([s.a(x), s.b(x)]).prod(0))),
+    "cumsum": two(lambda s, x: s.o(s.a(x).cumsum(-1))),
+    "cumprod": two(lambda s, x: s.o(s.a(x).cumprod(-1))),
+    "index_select": two(lambda s, x: s.o(s.a(x).index_select(1, torch.tensor([3, 3, 0, 1, 7, 7, 6, 2])))),
+    "gather": two(lambda s, x: s.o(s.a(x).gather(1, torch.tensor([[3, 3, 0, 1, 7, 7, 6, 2]] * 3)))),
+    "indexed by literals": two(lambda s, x: s.o(s.a(x)[:, torch.tensor([3, 3, 0, 1, 7, 7, 6, 2])])),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rules(name):
+    compare(RULES[name], (3, 8), densities=(0.9, 0.6, 0.3))
+
+
+def test_what_is_not_linear_in_its_parameters_warns():
+    net = Net(
+        lambda s, x: s.o(F.linear(s.a(x), torch.kron(s.b, s.c))), a=fc(), b=weight(2, 4)(), c=weight(4, 2)(), o=fc()
+    )
+    with pytest.warns(topo.errors.TraceWarning, match="computed from parameters.* b, c are no layers"):
+        topo.trace(net, (8,))
+
+
+def test_an_embedding_tied_to_a_head_is_one_mask():
+    """Of the head's shape; unmasked, the embedding is where paths start; methods take it as before."""
+    net = Net(lambda s, x: F.linear(s.a(s.e(x)), s.e.weight), e=nn.Embedding(20, 8), a=fc())
+    wiring = topo.trace(net, args=(torch.arange(5)[None],))
+    assert wiring.shapes == {"e.weight": (20, 8), "a.weight": (8, 8)} and not wiring.input_first
+    embedding, _, head = wiring.layers
+    assert (embedding.kind, embedding.axes, embedding.shape) == ("embedding", (1, 0), (8, 20))
+    assert (head.kind, head.axes, wiring.layer("e.weight")) == ("linear", None, head)
+    masks = {
+        "e.weight": np.random.default_rng(0).random((20, 8)) < 0.3,
+        "a.weight": np.random.default_rng(1).random((8, 8)) < 0.3,
+    }
+    model = net.double()
+    grads = by_gradient(model, masks, (torch.arange(20)[None],))
+    found = effective_masks(masks, wiring)
+    assert all(np.array_equal(found[name], grads[name]) for name in masks)
+    made = topo.generate("balance", wiring, density=0.4, rng=0)
+    assert made.density == pytest.approx(0.4, abs=0.01) and made.shapes == wiring.shapes
+
+
+@pytest.mark.parametrize("name", ["tied autoencoder", "splines", "heads not first", "symmetric", "upper triangle"])
+def test_generators_nulls_and_json_take_odd_layouts(name):
+    build, shapes = WEIGHTS[name]
+    wiring = topo.trace(build(), shapes[0][1:])
+    masks = topo.generate("erk", wiring, density=0.4, rng=0)
+    assert masks.shapes == wiring.shapes
+    for null in ("same_layers", "same_degrees", "relabelled"):
+        drawn = topo.nulls.nulls[null](masks, 0, wiring)
+        assert drawn.shapes == wiring.shapes and drawn.kept == masks.kept
+        if null == "relabelled":
+            assert paths.exact_paths(build_graph(drawn, wiring)) == paths.exact_paths(build_graph(masks, wiring))
+    numbers = topo.analyze(masks, wiring).network
+    assert numbers["params"] == masks.size and numbers["effective_params"] <= masks.kept
+    refused = dict.fromkeys(("tied autoencoder", "symmetric"), "'w' is used in two") | {"upper triangle": "of 'w' take"}
+    if name in refused:
+        with pytest.raises(WiringError, match=refused[name]):
+            topo.generate("balance", wiring, density=0.4)
+    else:
+        assert topo.generate("balance", wiring, density=0.4, rng=0).shapes == wiring.shapes
 
 
 def test_hard_gates_close_with_their_inputs():

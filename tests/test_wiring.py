@@ -147,7 +147,7 @@ def test_json_of_a_stranger_is_refused_before_memory_is_taken(changed, message: 
         (lambda: Wiring([0], (), [3]), "outputs are units that no step makes"),
         (
             lambda: Wiring([0], (Layer("w", (1, 1), [0], 1), Layer("w", (2, 1), [1], 2)), [2, 3]),
-            r"'w' is used with shapes \(1, 1\) and \(2, 1\)",
+            r"'w' is used with masks of shapes \(1, 1\) and \(2, 1\)",
         ),
     ],
 )

@@ -9,6 +9,10 @@ class MaskError(TopoError):
     """A mask that is none: values other than 0 and 1, a wrong shape, no parameter."""
 
 
+class MaskWarning(UserWarning):
+    """Masks that are written or trained although a layer of them keeps nothing."""
+
+
 class FormatError(TopoError):
     """A file that no reader understands, or that must not be read."""
 

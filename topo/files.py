@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from topo import formats
-from topo.masks import MaskSet
+from topo.masks import MaskSet, warn_of_empty_layers
 
 
 def read_masks(
@@ -56,9 +56,12 @@ def read_weights(path: str | Path, masks: MaskSet, model: Any = None) -> dict[st
 def write_masks(masks: MaskSet, path: str | Path) -> None:
     """Write masks and their provenance, as `.safetensors` (the project's own format) or `.npz`.
 
+    A MaskWarning names layers whose masks keep nothing.
+
     >>> masks = topo.generate("erk", "mlp:3-2-1", density=0.5)
     >>> topo.write_masks(masks, "mask.safetensors")
     >>> topo.read_masks("mask.safetensors") == masks
     True
     """
+    warn_of_empty_layers(masks)
     formats.write(masks, path)

@@ -16,14 +16,12 @@ from topo.generators import Generator, generators
 from topo.masks import MaskSet, as_mask_set
 from topo.models import input_shape as named_shape
 from topo.models import names
-from topo.networks import find_wiring
+from topo.networks import find_wiring, maskable
 from topo.quotas import budgets as quota_budgets
 from topo.wiring import Wiring, apart
 
 if TYPE_CHECKING:
     from torch import nn
-
-MASKED_KINDS = ("linear", "conv")
 
 
 def generate(
@@ -35,6 +33,7 @@ def generate(
     quota: str | None = None,
     budgets: Mapping[str, int] | str | None = None,
     source: MaskSet | Mapping[str, Any] | None = None,
+    layers: str | Sequence[str] | None = None,
     batches: Iterable[Any] | None = None,
     input_shape: Sequence[int] | None = None,
     rng: int | np.random.Generator = 0,
@@ -44,7 +43,9 @@ def generate(
     """Masks for a network, made by a named method: from its shapes, or by the scores that a pruner gives its weights.
 
     wiring: of the network; also a torch module (with input_shape), a model's name, or a wiring's JSON file. Every
-    linear layer and convolution is masked, first and last included; an embedding only where `budgets` names it.
+    linear layer and convolution of the wiring is masked, first and last included, whatever the method; or, in their
+    place, those that `layers` names, by name or pattern (`"blocks.*"`); an embedding only where that or `budgets` names
+    it.
     density (the kept fraction) or sparsity (1 - density), never both: exactly round(density * N) parameters are kept.
     quota: how they are shared among layers (`topo.quotas`), the method's own choice by default. budgets: parameters to
     keep by layer name instead of all these (for the optimizer also the name of a rule). source: masks that the methods
@@ -63,7 +64,14 @@ def generate(
     Raises TopoError for an unknown method, option or quota, and for a budget that cannot be met.
     """
     entry = find_method(method)
-    asked = {"density": density, "sparsity": sparsity, "quota": quota, "budgets": budgets, "source": source}
+    asked = {
+        "density": density,
+        "sparsity": sparsity,
+        "quota": quota,
+        "budgets": budgets,
+        "source": source,
+        "layers": layers,
+    }
     given = {name: value for name, value in {**asked, "batches": batches}.items() if value is not None}
     if wiring is None and not getattr(entry, "rewires", False):
         raise TopoError(f"method '{method}' makes masks for a network: give its wiring, its name or a torch module")
@@ -78,6 +86,8 @@ def generate(
     if net.input_shape:
         record["input_shape"] = list(net.input_shape)
     turned: Mapping[str, int] = net.input_first
+    if layers is not None:
+        record["layers"] = [layers] if isinstance(layers, str) else list(layers)
     if source is not None:
         known = as_mask_set(source)
         record["source"] = {key: known.provenance[key] for key in _ORIGIN if key in known.provenance}
@@ -137,14 +147,6 @@ def _optimizer() -> Registry:
     return methods
 
 
-def maskable(wiring: Wiring) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every layer that is masked unless said otherwise."""
-    shapes = {name: shape for name, shape in wiring.shapes.items() if wiring.layer(name).kind in MASKED_KINDS}
-    if not shapes:
-        raise TopoError(f"the network {wiring.model or ''} has no linear layer and no convolution to mask")
-    return shapes
-
-
 def _network(entry: Any, wiring: Any, given: Given, input_shape: Sequence[int] | None) -> Wiring:
     """The wiring of the network; where masks are only rewired, each layer for itself will do."""
     if wiring is not None:
@@ -201,7 +203,8 @@ def _wanted(wiring: Wiring, given: Given, quota: str) -> dict[str, int]:
     """Parameters to keep, by layer: the budgets that are given, or what the quota makes of the density."""
     if "budgets" not in given:
         budget = {name: given.get(name) for name in ("density", "sparsity")}
-        return quota_budgets(given.get("quota", quota), maskable(wiring), **budget)  # type: ignore[arg-type]
+        shapes = maskable(wiring, given.get("layers"))
+        return quota_budgets(given.get("quota", quota), shapes, **budget)  # type: ignore[arg-type]
     _wanted_alone(given)
     wanted = {name: int(count) for name, count in given["budgets"].items()}
     for name, count in wanted.items():
@@ -226,6 +229,7 @@ def _optimized(entry: Any, wiring: Wiring, given: Given, options: Given, run: Gi
     """
     for name in ("source", "quota"):
         _refuse(entry, given, name, "it starts from the shapes and a budget")
+    _refuse(entry, given, "layers", "it plans the network as a whole (budgets gives counts by layer)")
     rule = given.get("budgets")
     chosen = {**options, "budgets": rule} if rule is not None else dict(options)
     if isinstance(rule, Mapping):
@@ -252,15 +256,16 @@ def _scored(entry: Any, model: Any, given: Given, options: Given, run: Given) ->
     seed = int(rng) if isinstance(rng, int | np.integer) else int(as_rng(rng).integers(2**63))
     module, name = built(str(model) if isinstance(model, Path) else model, seed)
     shape = run["input_shape"]
-    if shape is None and isinstance(model, str) and name.partition(":")[0].strip() in names():
-        shape = named_shape(name)
+    wiring = None
+    if isinstance(model, str) and name.partition(":")[0].strip() in names():
+        shape = named_shape(name) if shape is None else shape
+        wiring = find_wiring(name, shape)
     budget = {key: given[key] for key in ("density", "sparsity") if key in given}
     if "budgets" in given:
         _wanted_alone(given)
         budget = {"quota": dict(given["budgets"])}
     elif "quota" in given:
         budget["quota"] = given["quota"]
-    masks = prune(
-        entry.name, module, batches=given.get("batches"), **{**run, "input_shape": shape}, **budget, **options
-    )
+    how = {**run, "input_shape": shape, "wiring": wiring, "layers": given.get("layers")}
+    masks = prune(entry.name, module, batches=given.get("batches"), **how, **budget, **options)
     return masks.with_provenance(model=name, created_by=f"topo {__version__}", density=masks.density)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from topo.errors import MaskError
+from topo.errors import MaskError, MaskWarning
 
 # Below this many elements numpy packs sooner than numba is imported; once it is, the kernel is twice as fast.
 _SMALL = 1 << 20
@@ -275,3 +276,16 @@ def as_mask_set(masks: Any) -> MaskSet:
     if isinstance(masks, Mapping):
         return MaskSet(masks)
     raise MaskError(f"masks are a MaskSet or a mapping from parameter name to mask, not {type(masks).__name__}")
+
+
+def warn_of_empty_layers(masks: MaskSet) -> None:
+    """A MaskWarning that names the layers whose masks keep nothing, if there are any: nothing passes through them."""
+    empty = [name for name in masks if not masks.rows(name).kept()]
+    if not empty:
+        return
+    if len(empty) == len(masks):
+        text = f"the masks keep none of {masks.size:,} weights"
+    else:
+        named = ", ".join(f"'{name}'" for name in empty[:3]) + (", ..." if len(empty) > 3 else "")
+        text = f"{len(empty)} of {len(masks)} layers keep no weight: {named}"
+    warnings.warn(text, MaskWarning, stacklevel=3)

@@ -24,8 +24,9 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from fnmatch import fnmatchcase
 from functools import partial
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -125,6 +126,39 @@ def find_wiring(
     else:
         found = trace(module, input_shape)
     return found.named(str(model)) if isinstance(model, str | Path) else found
+
+
+MASKED_KINDS = ("linear", "conv")
+
+
+def maskable(wiring: Wiring, layers: str | Sequence[str] | None = None) -> dict[str, tuple[int, ...]]:
+    """Name and mask shape of the layers that every method masks, in the wiring's order.
+
+    They are the linear layers and convolutions; or those that `layers` names, by name or pattern (`"blocks.*"`),
+    embeddings included. TopoError if there is none, or if a name or pattern is none of the wiring's layers.
+    """
+    if layers is None:
+        shapes = {name: shape for name, shape in wiring.shapes.items() if wiring.layer(name).kind in MASKED_KINDS}
+        if not shapes:
+            raise TopoError(f"the network {wiring.model or ''} has no linear layer and no convolution to mask")
+        return shapes
+    chosen = set(matching(layers, wiring.names))
+    return {name: shape for name, shape in wiring.shapes.items() if name in chosen}
+
+
+def matching(layers: str | Sequence[str], names: Sequence[str]) -> list[str]:
+    """Those of `names` that are named by `layers` or match a pattern in it; TopoError if one stands for none.
+
+    >>> matching(["a.*", "c"], ["a.x", "b", "c"])
+    ['a.x', 'c']
+    """
+    patterns = [layers] if isinstance(layers, str) else list(layers)
+    if not patterns:
+        raise TopoError("layers names no layer; leave it out for all linear layers and convolutions")
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise TopoError(f"no layer is called '{pattern}'; there are: {', '.join(names)}")
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 # -- built in, with a cache

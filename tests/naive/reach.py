@@ -14,6 +14,21 @@ import numpy as np
 from topo.wiring import CONSTANT, Layer, Wiring
 
 
+def _laid_out(layer, mask):
+    """The mask as this use of the layer has it: its axes in their order, without what takes no part."""
+    if layer.axes is not None:
+        mask = mask.transpose(layer.axes).reshape(layer.shape)
+    rows, columns = layer.part
+    mask = mask & rows.reshape(-1, *[1] * (mask.ndim - 1)) & columns.reshape(1, -1, *[1] * (mask.ndim - 2))
+    return mask if layer.pattern is None else mask & layer.pattern.unpack()
+
+
+def _as_mask(layer, found):
+    if layer.axes is None:
+        return found
+    return found.reshape([layer.own[axis] for axis in layer.axes]).transpose(np.argsort(layer.axes))
+
+
 def _blocks(layer, mask):
     """(rows, columns, kept) of each group: which output, which entry of `reads`, is there a kept weight."""
     per_out, per_in = layer.shape[0] // layer.groups, layer.shape[1]
@@ -36,7 +51,7 @@ def effective(wiring: Wiring, masks: dict[str, np.ndarray]) -> dict[str, np.ndar
         made = slice(step.start, step.stop)
         if isinstance(step, Layer):
             source = _at(live, step.reads)
-            for rows, columns, block in _blocks(step, kept[step.name]):
+            for rows, columns, block in _blocks(step, _laid_out(step, kept[step.name])):
                 live[made][rows] = (block & source[columns]).any(1)
         elif step.kind == "add":
             live[made] = np.any([_at(live, operand) for operand in step.operands], axis=0)
@@ -52,13 +67,15 @@ def effective(wiring: Wiring, masks: dict[str, np.ndarray]) -> dict[str, np.ndar
         want = needed[step.start : step.stop]
         if isinstance(step, Layer):
             source = _at(live, step.reads)
-            whole = kept[step.name].reshape(*step.shape[:2], -1)
-            for rows, columns, block in _blocks(step, kept[step.name]):
+            mask = _laid_out(step, kept[step.name])
+            whole, mine = mask.reshape(*step.shape[:2], -1), np.zeros(step.shape, bool)
+            for rows, columns, block in _blocks(step, mask):
                 read = (block & want[rows, None]).any(0)
                 units = step.reads[columns][read]
                 needed[units[units >= 0]] = True
                 on = want[rows, None] & source[columns]
-                found[step.name].reshape(whole.shape)[rows] |= whole[rows] & on[:, :, None]
+                mine.reshape(whole.shape)[rows] = whole[rows] & on[:, :, None]
+            found[step.name] |= _as_mask(step, mine)
             continue
         wants = np.repeat(want, step.width)
         for at, operand in enumerate(step.operands):

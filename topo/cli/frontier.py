@@ -15,12 +15,13 @@ _DATA = (".json", ".csv")
 
 def run(args: argparse.Namespace, options: dict[str, Any]) -> int:
     """Write the front as .json or .csv (JSON to standard output by default); of a figure, also the data beside it."""
-    from topo.generate import maskable
+    from topo.networks import maskable
     from topo.optimize import Frontier, frontier, methods
     from topo.quotas import budgets
 
-    if args.method != "balance" or args.source is not None or args.quota is not None or args.data is not None:
-        raise UsageError("--frontier goes with the method balance, and with no --from, --quota or --data")
+    others = (args.source, args.quota, args.data, args.layers)
+    if args.method != "balance" or any(other is not None for other in others):
+        raise UsageError("--frontier goes with the method balance, and with no --from, --quota, --data or --layers")
     ending = Path(args.out).suffix.lower() if args.out else ".json"
     if ending not in (*_DATA, *PLOT_ENDINGS):
         raise UsageError(f"a frontier is written as {', '.join((*_DATA, *PLOT_ENDINGS))}, not as '{args.out}'")

@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from topo.cli import frontier, inputs
-from topo.cli.options import UsageError, at_least, check_outputs, command, fraction, network_options
-from topo.cli.output import Progress, printable, quiet, say, wrote
+from topo.cli.options import (
+    UsageError,
+    at_least,
+    check_outputs,
+    command,
+    fraction,
+    layers_option,
+    network_options,
+)
+from topo.cli.output import Progress, printable, quiet, say, speak, wrote
 from topo.errors import TopoError
 from topo.files import write_masks
 from topo.masks import MaskSet
@@ -35,6 +43,7 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         "--frontier", type=at_least(2), metavar="N",
         help="with balance: N points from most nodes to most paths instead of masks; -o .json, .csv or a figure",
     )  # fmt: skip
+    layers_option(made)
     made.add_argument("--data", metavar="D", help="what pruners look at: digits, or a folder or .npz file of images")
     made.add_argument(
         "--examples", type=at_least(1), metavar="N", help="images of each class for a pruner (default 10)"
@@ -83,11 +92,14 @@ def run(args: argparse.Namespace) -> int:
     with Progress(not quiet(args), f"{args.method}, {'round' if scores else 'layer'} ") as progress:
         masks = generate(
             args.method, wiring, density=args.density, sparsity=args.sparsity, quota=args.quota, source=source,
-            rng=getattr(args, "seed", 0), progress=progress, **given, **options,
+            layers=args.layers, rng=getattr(args, "seed", 0), progress=progress, **given, **options,
         )  # fmt: skip
     out = Path(args.out) if args.out else _free(_file_name(args.method, args.model, masks))
     write_masks(masks, out)
     say(_summary(masks) + "\n")
+    if not quiet(args):
+        for note in masks.provenance.get("notes", ()):
+            speak(f"topo: {printable(note)}")
     wrote(out, args)
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from topo.cli.options import command, fraction
+from topo.cli.options import command, fraction, layers_option
 from topo.cli.output import printable, quiet, say, wrote
 from topo.cli.train import Bar, first_process, prepared, training_options, verdict
 
@@ -27,6 +27,7 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     made.add_argument(
         "--rewind-epoch", type=int, default=0, metavar="K", help="the epoch to go back to (default 0, the start)"
     )
+    layers_option(made)
     training_options(made)
 
 
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     with Bar(not quiet(args)) as progress:
         found = imp(
             args.model, data, density=args.density, fraction=args.fraction, rewind=args.rewind,
-            rewind_epoch=args.rewind_epoch, progress=progress, **shared,
+            rewind_epoch=args.rewind_epoch, layers=args.layers, progress=progress, **shared,
         )  # fmt: skip
     if first_process():
         for level, record in enumerate(found.levels):

@@ -73,6 +73,15 @@ def network_options(made: argparse.ArgumentParser) -> None:
     )
 
 
+def layers_option(made: argparse.ArgumentParser) -> None:
+    """--layers: which layers are masked."""
+    made.add_argument(
+        "--layers", action="append", metavar="GLOB",
+        help="mask the layers of this name or pattern alone, as in 'blocks.*'; again for more (default: every linear "
+        "layer and convolution)",
+    )  # fmt: skip
+
+
 def plot_file(text: str) -> Path:
     path = Path(text)
     if path.suffix.lower() not in PLOT_ENDINGS:

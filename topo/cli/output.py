@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from topo._support.atomic import write_text
-from topo.errors import TraceWarning
+from topo.errors import MaskWarning, TraceWarning
 
 # Work shorter than this shows no progress (seconds); afterwards a line every so often where it cannot be overwritten.
 _PATIENCE, _EVERY = 2.0, 10.0
@@ -32,6 +32,7 @@ def one_line(text: str, most: int = 2000) -> str:
     return line if len(line) <= most else line[: most - 4] + " ..."
 
 
+_OURS = (MaskWarning, TraceWarning)
 # Where results go while `results_alone` sends everything else that is printed elsewhere.
 _results: TextIO | None = None
 
@@ -116,11 +117,12 @@ def warnings_on_stderr(args: argparse.Namespace) -> Iterator[None]:
     with warnings.catch_warnings():
         if not getattr(args, "debug", False):
             warnings.simplefilter("ignore")
-        warnings.simplefilter("ignore" if quiet(args) else "always", TraceWarning)
+        for kind in _OURS:
+            warnings.simplefilter("ignore" if quiet(args) else "always", kind)
         show = warnings.showwarning
 
         def showwarning(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
-            if issubclass(category, TraceWarning):
+            if issubclass(category, _OURS):
                 speak(f"topo: warning: {one_line(str(message))}")
             else:
                 show(message, category, *rest, **more)

@@ -57,6 +57,8 @@ def aligned(names: Iterable[str], wiring: Wiring | None) -> dict[str, str]:
 
 def stored_shape(layer: Layer) -> tuple[int, ...]:
     """The shape in which torch stores the parameter of a layer."""
+    if layer.own is not None:
+        return layer.own
     out, inputs, *rest = layer.shape
     return (inputs * layer.groups, out // layer.groups, *rest) if layer.transposed else layer.shape
 
@@ -68,7 +70,8 @@ def stored_shapes(wiring: Wiring) -> dict[str, tuple[int, ...]]:
 def oriented(
     found: Mapping[str, Tensor], wiring: Wiring | None, output_first: bool
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Masks of input-first parameters turned output-first, those of stacked experts (experts, out, in) laid flat.
+    """Masks of input-first parameters turned output-first; of stacked experts (experts, out, in) laid flat where the
+    wiring has them so (those of its first version).
 
     A square layer does not show how it is stored: then it is as the file's other layers are, and if none tells, as the
     format stores them (`output_first`); the names of those stand second.

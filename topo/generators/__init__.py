@@ -99,12 +99,14 @@ class Generator:
         made: dict[str, BitRows] = {}
         draws = own_rng(rng) if self.rewires else as_rng(rng)
         plugin = f"generator '{self.name}'"
+        own, wiring = wiring, wiring.plain
+        start = own.plain_masks(start) if isinstance(start, MaskSet) else start
         drawn = called(plugin, "", self.function, wiring, start, draws, **self.read(options))
         for name, rows in checked_rows(plugin, wiring, start, drawn):
             made[name] = rows
             if progress is not None:
                 progress(len(made), len(start), name)
-        return MaskSet(made)
+        return own.own_masks(MaskSet(made))
 
 
 def checked_rows(plugin: str, wiring: Wiring, names: Collection[str], drawn: Any) -> Drawn:

@@ -119,6 +119,7 @@ class LayeredGraph:
     Block for each layer (a parameter used twice stands twice, each time with the bits of the part that is used); empty
     without wiring, and then only metrics of single layers are defined.
     weights: parameter -> array of its mask's shape, for weighted metrics. threads: how many threads work on it.
+    own: the wiring as it was given, whose masks have their parameters' own shapes; `wiring` and `masks` are plain.
     memo: results that several metrics share.
     """
 
@@ -131,6 +132,7 @@ class LayeredGraph:
     weights: Mapping[str, np.ndarray] | None = None
     threads: int | None = 1
     memo: dict[Callable[..., Any], Any] = field(default_factory=dict, repr=False)
+    own: Wiring | None = None
 
     @cached_property
     def masked_blocks(self) -> tuple[Block, ...]:
@@ -229,11 +231,12 @@ def build_graph(
         blocks = tuple(Block(name, masks.rows(name), network_view, layer_view) for name in masks)
         return LayeredGraph(masks, None, network_view, layer_view, blocks, weights=arrays, threads=threads)
     wiring.check(masks)
+    own, wiring, masks = wiring, wiring.plain, wiring.plain_masks(masks)
     dense: dict[tuple[int, ...], BitRows] = {}
 
     def block(layer: Layer) -> Block:
         if layer.name in masks:
-            return Block(layer.name, masks.rows(layer.name), network_view, layer_view, layer)
+            return Block(layer.name, layer.laid_out(masks.rows(layer.name)), network_view, layer_view, layer)
         source = layer.kind == "embedding"
         shape = (layer.shape[0], 1) if source else layer.shape
         if shape not in dense:
@@ -245,16 +248,20 @@ def build_graph(
     for step in wiring.steps:
         if isinstance(step, Layer):
             entire = block(step)
-            whole.setdefault(step.name, entire)
+            first = wiring.layer(step.name)
+            whole.setdefault(step.name, entire if first is step else block(first))
             part = used_bits(entire.rows, step)
             steps.append(entire if part is entire.rows else replace(entire, rows=part))
         else:
             steps.append(step)
-    return WiredGraph(masks, wiring, network_view, layer_view, tuple(whole.values()), tuple(steps), arrays, threads)
+    blocks = tuple(whole.values())
+    return WiredGraph(masks, wiring, network_view, layer_view, blocks, tuple(steps), arrays, threads, own=own)
 
 
 def used_bits(rows: BitRows, layer: Layer) -> BitRows:
     """The rows without the parameters that take no part in a use of the layer."""
+    if layer.pattern is not None:
+        rows = BitRows(rows.shape, rows.words & layer.pattern.words)
     if layer.rows is None and layer.columns is None:
         return rows
     columns = BitRows.of_mask(np.repeat(layer.part[1], layer.taps)[None]).words
@@ -271,7 +278,16 @@ def _checked_weights(masks: MaskSet, wiring: Wiring | None, weights: Mapping[str
             array = arrays[name] = np.ascontiguousarray(output_first(array, input_first[name]))
         if array.shape != shapes[name]:
             raise TopoError(f"weights '{name}' have shape {array.shape} but their mask has {shapes[name]}")
+        if wiring is not None and wiring.plain is not wiring and name in wiring.shapes:
+            arrays[name] = laid_out(array, wiring.layer(name), wiring.plain.layer(name))
     return arrays
+
+
+def laid_out(array: np.ndarray, layer: Layer, plain: Layer | None = None) -> np.ndarray:
+    """An array of a parameter's mask's shape as a use of it is laid out. plain: only where that is laid out so."""
+    if layer.axes is None or (plain is not None and plain.axes is not None):
+        return array
+    return np.ascontiguousarray(array.transpose(layer.axes).reshape(layer.shape))
 
 
 def dense_rows(shape: tuple[int, ...]) -> BitRows:

@@ -19,6 +19,7 @@ from topo.errors import TopoError
 from topo.graph.arithmetic import Limbs, Scaled
 from topo.graph.graph import Block, WiredGraph
 from topo.graph.memo import shared
+from topo.masks import BitRows
 from topo.wiring import CONSTANT, Join, Wiring
 from topo.wiring.table import Groups
 
@@ -105,10 +106,17 @@ def effective_by_step(graph: WiredGraph) -> Effective:
 
 @shared
 def effective_words(graph: WiredGraph) -> dict[str, np.ndarray]:
-    """Parameter -> bit rows of its effective weights. A parameter that is used twice is effective if either use is."""
+    """Parameter -> bit rows of its effective weights, as `graph.blocks` are laid out.
+
+    A parameter that is used twice is effective if either use is.
+    """
     words: dict[str, np.ndarray] = {}
     for index, mine in effective_by_step(graph).words.items():
-        name = graph.steps[index].name  # type: ignore[union-attr]
+        block = graph.steps[index]
+        assert isinstance(block, Block) and block.layer is not None
+        name, first = block.name, graph.wiring.layer(block.name)
+        if block.layer.axes != first.axes:
+            mine = first.laid_out(block.layer.as_mask(BitRows(block.shape, mine))).words
         words[name] = words[name] | mine if name in words else mine
     return words
 

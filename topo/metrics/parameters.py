@@ -79,10 +79,10 @@ def effective_by_layer(graph: WiredGraph) -> dict[str, int]:
 def effective_masks(graph: WiredGraph) -> MaskSet:
     """The masks reduced to their effective parameters: the same paths, nothing useless."""
     words = paths.effective_words(graph)
-    return MaskSet(
-        {block.name: BitRows(block.shape, words[block.name]) for block in graph.masked_blocks},
-        provenance=graph.masks.provenance,
-    )
+    rows = {block.name: BitRows(block.shape, words[block.name]) for block in graph.masked_blocks}
+    plain = {name: graph.wiring.layer(name).as_mask(held) for name, held in rows.items()}
+    masks = MaskSet(plain, provenance=graph.masks.provenance)
+    return masks if graph.own is None else graph.own.own_masks(masks)
 
 
 @_network(unit="parameters", source=VK)

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from topo.graph import Block, WiredGraph, paths
+from topo.graph import Block, WiredGraph, laid_out, paths
 from topo.graph.floating import Floating, bands
 from topo.graph.memo import shared
 from topo.metrics import metric
@@ -110,7 +110,8 @@ def _walk(graph: WiredGraph, power: int) -> paths.Walk:
     for step in graph.steps:
         if isinstance(step, Block) and not step.source:
             same = {field.name: getattr(step, field.name) for field in fields(step)}
-            step = _Weighted(**same, powers=Powers(step, graph.weights[step.name], power))
+            assert step.layer is not None
+            step = _Weighted(**same, powers=Powers(step, laid_out(graph.weights[step.name], step.layer), power))
         steps.append(step)
     return paths.Walk(replace(graph, steps=tuple(steps), memo={}), Floating, alive=paths.live(graph).forward)
 

@@ -44,9 +44,10 @@ class Null:
         if wiring is not None:
             wiring.check(masks)
         draws = own_rng(rng)
-        plugin, known = f"null model '{self.name}'", wiring or apart(masks)
+        own = wiring or apart(masks)
+        plugin, known, masks = f"null model '{self.name}'", own.plain, own.plain_masks(masks)
         drawn = checked_rows(plugin, known, masks, called(plugin, "", self.function, known, masks, draws))
-        return MaskSet(dict(drawn), provenance={"method": self.name})
+        return own.own_masks(MaskSet(dict(drawn), provenance={"method": self.name}))
 
     def remarks(self, masks: MaskSet, wiring: Wiring | None = None) -> list[str]:
         """What is to be said of its samples of these masks."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -84,10 +84,13 @@ class Method:
         """Masks with exactly `total` parameters, or with budgets={layer: parameters}."""
         plugin = f"method '{self.name}'"
         values = self.read(options)
+        own, wiring = wiring, wiring.untied
         found = called(plugin, "", self.function, wiring, total=total, rng=rng, progress=progress, **values)
         if not isinstance(getattr(found, "masks", None), MaskSet) or not hasattr(found, "certificate"):
             raise TopoError(f"{plugin} gives {type(found).__name__}; it gives topo.optimize.Balanced")
-        return found
+        if own.plain is own:
+            return found
+        return replace(found, masks=own.own_masks(found.masks), problem=replace(found.problem, wiring=own))
 
 
 def method(*, source: str, name: str | None = None) -> Callable[[Callable[..., Balanced]], Callable[..., Balanced]]:

@@ -27,6 +27,7 @@ SCHEDULES = ("exponential", "linear")
 DATA = ("none", "batches")
 MODES = ("eval", "train", "statistics")
 PRECISIONS = ("model", "float32", "float64")
+TIES = ("few", "random")
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 pruners = Registry("pruner", __name__)
@@ -71,9 +72,10 @@ class Pruner:
         """Every option with its default: how the scores are used, then the scoring function's own."""
         shared: dict[str, Any] = {}
         if self.shared_ranking:
-            shared = {"rounds": self.rounds, "schedule": self.schedule, "invert": False}
+            shared = {"rounds": self.rounds, "schedule": self.schedule, "invert": False, "ties": "few"}
         if self.data == "batches":
             shared["mode"] = self.modes[0]
+        shared["output"] = ""
         shared["precision"] = "float64" if self.double else "model"
         parameters = inspect.signature(self.score).parameters.values()
         own = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "rng"}
@@ -92,7 +94,7 @@ class Pruner:
         return {name: found.get(name, default) for name, default in self.options.items()}
 
     def _value(self, name: str, given: Any) -> Any:
-        words = {"schedule": SCHEDULES, "mode": self.modes, "precision": PRECISIONS}.get(name)
+        words = {"schedule": SCHEDULES, "mode": self.modes, "precision": PRECISIONS, "ties": TIES}.get(name)
         kind = type(self.options[name])
         try:
             if kind is bool:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -14,27 +13,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvTransposeNd
+from torch.utils import _pytree as pytree
 
-from topo import layout
 from topo.errors import TopoError
 from topo.input_spec import input_text, plain_shape, read_inputs
-from topo.models import prunable
+from topo.models.holders import copied, made_plain
+from topo.models.stored import Storage
+from topo.pruners.parameters import Example, masked_parameters
 from topo.trace.inputs import carried_shape
 from topo.wiring import Wiring
 
-Batches = Sequence[tuple[Tensor, Tensor]]
+Batches = Sequence[tuple[Any, Tensor]]
 Scores = Mapping[str, Tensor]
+IGNORED = -100  # the label of a token that does not count, as everywhere in torch
 
 
 @dataclass(eq=False)
 class Network:
     """A copy of the user's model to work on.
 
-    module: in the mode and precision asked for; of its parameters only the prunable weights require gradients.
-    weights: prunable parameters by name, in network order; what earlier rounds pruned is 0 in them. dense: their values
+    module: in the mode and precision asked for; of its parameters only the masked weights require gradients. Masks and
+    norms on these are computed into them: they are plain parameters.
+    weights: masked parameters by name, in network order; what earlier rounds pruned is 0 in them. dense: their values
     before any pruning (the same memory, if there is one round). input_shape: of one example, None if unknown. keep:
-    parameters that this round keeps. known_wiring: None if the module is to be traced.
+    parameters that this round keeps. known_wiring: None if the module is to be traced. held: how each weight holds its
+    mask. output: the key of the output that counts, "" for the logits or the first tensor. reached: the weights on
+    which some derivative depended; None before there was one.
     """
 
     module: nn.Module
@@ -43,6 +47,22 @@ class Network:
     input_shape: tuple[int, ...] | None
     keep: int
     known_wiring: Wiring | None = None
+    held: Mapping[str, Storage] = field(default_factory=dict)
+    output: str = ""
+    reached: set[str] | None = None
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Mask shapes by name: what quotas share a budget out by."""
+        return {name: storage.mask_shape for name, storage in self.held.items()}
+
+    def logits(self, x: Any) -> Tensor:
+        """What the module gives for an input, several of them (a tuple), or named ones (a dict)."""
+        if isinstance(x, Tensor):
+            made = self.module(x)
+        else:
+            made = self.module(**x) if isinstance(x, dict) else self.module(*x)
+        return logits(made, self.output)
 
     def ones(self) -> Tensor:
         """One example of ones, of the model's precision; TopoError if the input shape is not known."""
@@ -57,15 +77,19 @@ class Network:
 
     def losses(self, batches: Batches, temperature: float = 1.0) -> Iterable[Tensor]:
         """Cross-entropy of logits / temperature, batch by batch; together they sum to the mean over all examples."""
-        examples = sum(len(y) for _, y in batches)
+        examples = sum(int((y != IGNORED).sum()) for _, y in batches)
         for x, y in batches:
-            found = logits(self.module(x))
-            if found.ndim != 2 or int(y.max()) >= found.shape[1] or int(y.min()) < 0:
+            found = self.logits(x)
+            if found.ndim == y.ndim + 1 and found.ndim > 2 and found.shape[:-1] == y.shape:
+                found = found.movedim(-1, 1)  # a class for each token
+            fits = found.ndim == y.ndim + 1 and found.shape[:1] + found.shape[2:] == y.shape
+            classes = y[y != IGNORED]
+            if not fits or not classes.numel() or int(classes.max()) >= found.shape[1] or int(classes.min()) < 0:
+                span = f"{int(classes.min())} to {int(classes.max())}" if classes.numel() else "none"
                 raise TopoError(
-                    f"the model gives {tuple(found.shape)} for classes {int(y.min())} to {int(y.max())}; "
-                    "it should give a number for each class"
+                    f"the model gives {tuple(found.shape)} for classes {span}; it should give a number for each class"
                 )
-            yield F.cross_entropy(found / temperature, y, reduction="sum") / examples
+            yield F.cross_entropy(found / temperature, y, reduction="sum", ignore_index=IGNORED) / max(examples, 1)
 
     def gradients(self, batches: Batches, temperature: float = 1.0) -> dict[str, Tensor]:
         """Gradient of the mean loss over all examples with respect to each prunable weight."""
@@ -79,7 +103,17 @@ class Network:
         """Gradient of a number with respect to the prunable weights; zeros for a weight that it does not depend on."""
         weights = list(self.weights.values())
         found = torch.autograd.grad(value, weights, allow_unused=True, **how)
+        self.reached = (self.reached or set()) | {n for n, slope in zip(self.weights, found) if slope is not None}
         return tuple(torch.zeros_like(w) if g is None else g for g, w in zip(found, weights))
+
+    def notes(self) -> list[str]:
+        """A line on weights that derivatives never reached, with their share: all their scores are 0."""
+        lost = [name for name in self.weights if self.reached is not None and name not in self.reached]
+        if not lost:
+            return []
+        share = sum(self.weights[name].numel() for name in lost) / sum(w.numel() for w in self.weights.values())
+        named = ", ".join(f"'{name}'" for name in lost[:3]) + (", ..." if len(lost) > 3 else "")
+        return [f"the output that counts does not depend on {named} ({share:.1%} of the parameters): all scores are 0"]
 
     @cached_property
     def wiring(self) -> Wiring:
@@ -91,81 +125,152 @@ class Network:
         return trace(self.module, self.known_shape())
 
 
-def logits(output: Any) -> Tensor:
-    """What a module returns, its `logits` (transformers) or the first of a tuple."""
+def logits(output: Any, key: str = "") -> Tensor:
+    """What a module returns, if it is a tensor; else the output of this key, its `logits`, or its first tensor of a
+    floating type. TopoError if there is none."""
+    if key:
+        if isinstance(output, Mapping):
+            found = output.get(key)
+        elif isinstance(output, tuple | list) and key.isdigit() and int(key) < len(output):
+            found = output[int(key)]
+        else:
+            found = getattr(output, key, None)
+        if not isinstance(found, Tensor):
+            raise TopoError(f"the model gives no tensor under output '{key}'; it gives {_described(output)}")
+        return found
     if isinstance(output, Tensor):
         return output
-    found = getattr(output, "logits", output)
-    return found if isinstance(found, Tensor) else found[0]
+    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(found, Tensor):
+        return found
+    tensors = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    if not tensors:
+        raise TopoError(f"the model gives {_described(output)}, no tensor of a floating type")
+    return tensors[0]
+
+
+def _described(output: Any) -> str:
+    if isinstance(output, Mapping):
+        return f"a {type(output).__name__} with {', '.join(map(str, output)) or 'nothing'}"
+    return f"a {type(output).__name__}" + (f" of {len(output)}" if isinstance(output, tuple | list) else "")
 
 
 def working_copy(
-    model: nn.Module, precision: str, input_shape: Sequence[int] | None, wiring: Wiring | None = None
+    model: nn.Module,
+    precision: str,
+    input_shape: Sequence[int] | None,
+    wiring: Wiring | None = None,
+    layers: str | Sequence[str] | None = None,
+    example: Example | None = None,
 ) -> Network:
-    """A deep copy of the model without gradients; TopoError for a meta model or one without prunable layers.
+    """A deep copy of the model without gradients; TopoError for a meta model or one without layers to mask.
 
-    A weight that two layers share is held once, under its first name.
+    Its masked weights are those of `masked_parameters`. A weight that two layers share is held once, under its first
+    name.
     """
-    held = dict(model.named_parameters())
-    names = [name for name in prunable(model) if name in held]
-    if not names:
-        raise TopoError(f"the model {type(model).__name__} has no linear layer or convolution to prune")
-    if any(held[name].is_meta for name in names):
-        raise TopoError(f"'{names[0]}' is on the meta device and has no values; scores need a model with weights")
-    module = copy.deepcopy(model)
+    held, found = masked_parameters(model, wiring=wiring, input_shape=input_shape, layers=layers, example=example)
+    module = copied(model).eval()
     if precision != "model":
         module.to(getattr(torch, precision))
-    parameters = dict(module.named_parameters())
-    for parameter in parameters.values():
+    for parameter in module.parameters():
         parameter.requires_grad_(False)
         parameter.grad = None
-    for name in names:
-        parameters[name].requires_grad_(True)
-    weights = {name: parameters[name] for name in names}
+    weights = {name: made_plain(module, name) for name in held}
+    for name, weight in weights.items():
+        if weight.is_meta:
+            raise TopoError(f"'{name}' is on the meta device and has no values; scores need a model with weights")
+        if not weight.is_floating_point():
+            raise TopoError(f"'{name}' holds values of type {weight.dtype}; scores need weights of a floating type")
+        weight.requires_grad_(True)
     inputs = read_inputs(input_shape) if input_shape is not None else ()
     shape = plain_shape(inputs) if inputs else carried_shape(model)
-    if inputs and shape is None:
+    if inputs and shape is None and example is None:
         raise TopoError(
             f"pruners send one input of numbers through the network, such as 3x32x32; not {input_text(inputs)}"
         )
-    return Network(module, weights, {}, shape, 0, wiring)
+    return Network(module, weights, {}, shape, 0, found, held)
 
 
-def read_batches(batches: Iterable[Any] | None, net: Network, method: str) -> Batches:
-    """(x, y) pairs of arrays or tensors as tensors where the model is, x in its precision, y whole numbers.
+def read_batches(batches: Iterable[Any] | None, method: str) -> list[tuple[Any, Tensor]]:
+    """(x, y) pairs of arrays or tensors as tensors; x may be several inputs, a tuple or a dict of them.
 
-    TopoError if there is none, a batch is no pair, x and y differ in length, or x holds bytes (images that are not yet
-    normalised).
+    A batch may also be a dict that holds its labels beside its inputs. TopoError if there is none, a batch is no pair,
+    x and y differ in length, or x holds bytes (images that are not yet normalised).
     """
-    first = next(iter(net.weights.values()))
-    found = []
-    for number, batch in enumerate(batches or ()):
-        if not isinstance(batch, tuple | list) or len(batch) != 2:
-            raise TopoError(f"batch {number} is no pair (x, y)")
-        x, y = (torch.as_tensor(np.asarray(part) if isinstance(part, list) else part) for part in batch)
-        if not x.is_floating_point():
-            raise TopoError(f"batch {number} holds x of type {x.dtype}; x is normalised and of a floating type")
-        if y.is_floating_point() or y.ndim != 1 or len(x) != len(y) or not len(y):
-            raise TopoError(
-                f"batch {number} holds x {tuple(x.shape)} and y {tuple(y.shape)} of type {y.dtype}; "
-                "y holds the class, a whole number, of each example of x"
-            )
-        found.append((x.to(first.device, first.dtype), y.to(first.device, torch.int64)))
-        if net.input_shape is None:
-            net.input_shape = tuple(x.shape[1:])
-        elif x[0].numel() != math.prod(net.input_shape):  # a flatten may take images of any shape
-            raise TopoError(f"batch {number} holds x of shape {tuple(x.shape[1:])}; the model takes {net.input_shape}")
+    found = [_pair(batch, number) for number, batch in enumerate(batches or ())]
     if not found:
         raise TopoError(f"pruner '{method}' needs data: batches, an iterable of (x, y)")
     return found
 
 
-def set_mode(module: nn.Module, mode: str, batches: Batches) -> None:
+def _pair(batch: Any, number: int) -> tuple[Any, Tensor]:
+    if isinstance(batch, Mapping) and "labels" in batch:
+        batch = {key: value for key, value in batch.items() if key != "labels"}, batch["labels"]
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        raise TopoError(f"batch {number} is no pair (x, y)")
+    given, y = batch[0], _tensor(batch[1])
+    if y.is_floating_point() or not y.ndim or not len(y):
+        y_is = f"y {tuple(y.shape)} of type {y.dtype}"
+        raise TopoError(f"batch {number} holds {y_is}; y holds the class, a whole number, of each example of x")
+    several = isinstance(given, tuple | list) and all(
+        isinstance(part, Tensor | np.ndarray) and part.ndim and len(part) == len(y) for part in given
+    )
+    x: Any
+    if isinstance(given, Mapping):
+        x = {str(key): _tensor(part) for key, part in given.items()}
+    else:
+        x = tuple(map(_tensor, given)) if several else _tensor(given)
+    for part in [x] if isinstance(x, Tensor) else list(x.values() if isinstance(x, dict) else x):
+        if part.dtype == torch.uint8 or part.is_complex():
+            raise TopoError(f"batch {number} holds x of type {part.dtype}; x is normalised and of a floating type")
+        if not part.ndim or len(part) != len(y):
+            raise TopoError(
+                f"batch {number} holds x {tuple(part.shape)} and y {tuple(y.shape)} of type {y.dtype}; "
+                "y holds the class, a whole number, of each example of x"
+            )
+    return x, y.to(torch.int64)
+
+
+def _tensor(values: Any) -> Tensor:
+    try:
+        return torch.as_tensor(np.asarray(values) if isinstance(values, list) else values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        said = str(error).partition("\n")[0]
+        raise TopoError(f"a batch holds a {type(values).__name__} that is no array of numbers: {said}") from None
+
+
+def first_example(batches: Batches) -> Example:
+    """The first example of the first batch, as arguments of the model."""
+    x = batches[0][0]
+    if isinstance(x, dict):
+        return (), {key: part[:1] for key, part in x.items()}
+    return tuple(part[:1] for part in ([x] if isinstance(x, Tensor) else x)), {}
+
+
+def placed(batches: Batches, net: Network) -> Batches:
+    """Batches where the model is, floating-point inputs in its precision; TopoError if they do not fit its shape."""
+    first = next(iter(net.weights.values()))
+
+    def there(part: Tensor) -> Tensor:
+        return part.to(first.device, first.dtype if part.is_floating_point() else part.dtype)
+
+    found = []
+    for number, (x, y) in enumerate(batches):
+        if isinstance(x, Tensor) and net.input_shape is None:
+            net.input_shape = tuple(x.shape[1:])
+        elif isinstance(x, Tensor) and net.input_shape and x[0].numel() != math.prod(net.input_shape):
+            # a flatten may take images of any shape
+            raise TopoError(f"batch {number} holds x of shape {tuple(x.shape[1:])}; the model takes {net.input_shape}")
+        found.append((pytree.tree_map(there, x), y.to(first.device)))
+    return found
+
+
+def set_mode(net: Network, mode: str, batches: Batches) -> None:
     """Batch norm by its running statistics (eval), by those of each batch (train), or by those of all batches.
 
     statistics: the running statistics are first set to the averages over the batches; no weight changes.
     """
-    module.eval()
+    module = net.module.eval()
     if mode == "eval":
         return
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
@@ -178,39 +283,5 @@ def set_mode(module: nn.Module, mode: str, batches: Batches) -> None:
         norm.train()
     with torch.no_grad():
         for x, _ in batches:
-            module(x)
+            net.logits(x)
     module.eval()
-
-
-def output_first(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays by parameter as topo holds masks, a row per output: those of transposed convolutions are turned."""
-    parts = _parts(module)
-    turned = {}
-    for name, array in arrays.items():
-        part = parts[name]
-        if isinstance(part, _ConvTransposeNd):
-            array = layout.output_first(array, part.groups)
-        turned[name] = array
-    return turned
-
-
-def stored_input_first(module: nn.Module, names: Iterable[str]) -> dict[str, int]:
-    """Name -> groups of those parameters that are stored (in, out / groups, ...), unlike their mask."""
-    parts = {name: _parts(module)[name] for name in names}
-    return {name: part.groups for name, part in parts.items() if isinstance(part, _ConvTransposeNd)}
-
-
-def input_first(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The way back: arrays as torch holds the parameters."""
-    parts = _parts(module)
-    turned = {}
-    for name, array in arrays.items():
-        part = parts[name]
-        if isinstance(part, _ConvTransposeNd):
-            array = layout.input_first(array, part.groups)
-        turned[name] = array
-    return turned
-
-
-def _parts(module: nn.Module) -> dict[str, nn.Module]:
-    return {f"{name}.weight" if name else "weight": part for name, part in module.named_modules()}

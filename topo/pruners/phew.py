@@ -10,7 +10,7 @@ import torch
 from topo.errors import TopoError
 from topo.kernels.walks import draw_columns, draw_taps, kernel_sums, running_shares
 from topo.pruners import pruner
-from topo.pruners.network import Batches, Network, Scores, input_first, output_first
+from topo.pruners.network import Batches, Network, Scores
 from topo.wiring import Join, Layer, Wiring
 
 _MOST_WALKS = 1 << 14
@@ -33,14 +33,11 @@ def phew(net: Network, batches: Batches, *, rng: np.random.Generator) -> Scores:
     TopoError if the budget is smaller than one walk, or the network multiplies branches.
     """
     arrays = {name: (w.float() if w.itemsize < 4 else w).cpu().numpy() for name, w in net.dense.items()}
-    weights = output_first(net.module, arrays)
-    if net.known_wiring is not None and (strange := [name for name in weights if name not in net.wiring.names]):
-        known = ", ".join(net.wiring.names)
-        raise TopoError(f"'{strange[0]}' of the model is no layer of the given wiring; its layers are: {known}")
+    weights = {name: net.held[name].mask(array) for name, array in arrays.items()}
     kept = _Collected(weights, net.keep)
     if net.keep:
         _collect(_Walker(net.wiring, weights, rng), kept, rng)
-    return {name: torch.from_numpy(flags) for name, flags in input_first(net.module, kept.flags()).items()}
+    return {name: torch.from_numpy(net.held[name].parameter(flags).copy()) for name, flags in kept.flags().items()}
 
 
 class _Collected:

@@ -9,29 +9,23 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from topo._support.doors import called
 from topo._support.seeds import as_rng
 from topo.errors import TopoError
 from topo.masks import MaskSet
 from topo.pruners import Pruner, pruners
-from topo.pruners.network import (
-    Batches,
-    Network,
-    output_first,
-    read_batches,
-    set_mode,
-    stored_input_first,
-    working_copy,
-)
-from topo.pruners.selection import layer_budgets, top, totals
+from topo.pruners.finite import not_finite
+from topo.pruners.network import Batches, Network, first_example, placed, read_batches, set_mode, working_copy
+from topo.pruners.selection import Lots, layer_budgets, top, totals
 from topo.quotas import budgets
 from topo.trace.inputs import carried_name
 from topo.wiring import Wiring
 
 Progress = Callable[[int, int, str], Any]
 Generator = np.random.Generator
-_SHARED = frozenset("rounds schedule invert mode precision".split())
+_SHARED = frozenset("rounds schedule invert ties mode output precision".split())
 # Passes of one example through fewer parameters than this take one thread: two waited for each other ten times as long
 # as one worked (ResNet-20 on two busy cores: 57 s against 5 s for a hundred rounds).
 _ALONE = 4_000_000
@@ -51,9 +45,13 @@ def prune(
     threads: int | None = None,
     progress: Progress | None = None,
     wiring: Wiring | None = None,
+    layers: str | Sequence[str] | None = None,
     **options: Any,
 ) -> MaskSet:
     """Masks of every linear layer and convolution of `model`, by the scores of a method; the model is left as it was.
+
+    The layers are those of the model's wiring (`topo.pruners.parameters`), as for every method; norms and masks that
+    are on a weight count into its scores.
 
     density or sparsity: exactly round(density * N) of the N parameters are kept. batches: an iterable of (x, y), for
     methods that need data; the loss is the mean cross-entropy over all of them. quota: "global" ranks all parameters
@@ -61,17 +59,21 @@ def prune(
     after each. input_shape: of one example, for methods that send ones or walks; that of the batches by default.
     rng: seed or generator; draws of torch's own are seeded from it and leave torch's state as it was. threads: for
     torch, its own number by default, or one for single examples through small networks. progress: called as (done,
-    total, what). wiring: of the model, for methods that walk through it; traced by default. options, shared by the
-    methods, and their own:
+    total, what). wiring: of the model; traced by default, from input_shape or the first batch. layers: names or
+    patterns of the layers to mask, in place of all. batches may hold several inputs, ((a, b), y), or named ones,
+    ({"a": a}, y). options, shared by the methods, and their own:
 
     * schedule: "exponential", d**(t/T) is kept after round t of T, or "linear", 1 - (1 - d) t/T;
     * mode: batch norm by its running statistics, "eval"; by those of each batch, "train"; or "statistics": the running
       statistics are first set from the batches;
     * precision: "model" (its own), "float32", "float64";
-    * invert: keep the lowest scores (Frankle et al. 2021, section 5).
+    * invert: keep the lowest scores (Frankle et al. 2021, section 5);
+    * output: the key of the model's output that counts, if it gives several; the logits or the first tensor otherwise;
+    * ties: "few", or "random". Equal scores at the edge are drawn by lot: from the first percent of the kept on the
+      provenance says so (`ties`, and a note); above half of them a TopoError, unless "random" allows it.
 
     Raises TopoError for an unknown method, option or value, for missing data, and for scores that are not finite,
-    naming the layer.
+    naming the layer where that begins.
     """
     how = pruners[method]
     values = how.read(options if rounds is None else {**options, "rounds": rounds})
@@ -80,22 +82,28 @@ def prune(
     seed = int(rng) if isinstance(rng, int | np.integer) else None
     own = as_rng(rng)
     ties, torch_seed = own.spawn(2)  # a method's own draws are the first of rng, whatever else is drawn
-    net = working_copy(model, values["precision"], input_shape, wiring)
-    data = read_batches(batches, net, method) if how.data == "batches" else ()
+    given = read_batches(batches, method) if how.data == "batches" else ()
+    example = first_example(given) if given else None
+    net = working_copy(model, values["precision"], input_shape, wiring, layers, example)
+    net.output = values["output"]
+    data = placed(given, net)
     kept = _kept(net, density, sparsity, quota)
+    lots = Lots()
     with torch.random.fork_rng(sorted({w.device.index for w in net.weights.values() if w.is_cuda})):
         torch.manual_seed(int(torch_seed.integers(2**63)))
         if how.prepare:
             how.prepare(net.module, rng=own)
-        set_mode(net.module, values.get("mode", how.modes[0]), data)
+        set_mode(net, values.get("mode", how.modes[0]), data)
         once = values.get("rounds", 1) == 1  # then nothing is pruned before the last scores are taken
         net.dense = {name: w.detach() if once else w.detach().clone() for name, w in net.weights.items()}
-        with _threads(threads or _fitting(how, net)):
+        # Of the kernels of attention only the plain one has a second derivative.
+        with _threads(threads or _fitting(how, net)), sdpa_kernel(SDPBackend.MATH):
             if how.shared_ranking:
                 size = sum(weight.numel() for weight in net.weights.values())
                 asked = density if sparsity is None else 1 - sparsity
                 schedule = totals(size, kept, values["rounds"], values["schedule"], asked)
-                masks = _ranked(how, net, data, schedule, quota, values, own, ties, progress)
+                masks = _ranked(how, net, data, schedule, quota, values, own, ties, lots, progress)
+                lots.check(kept, values["ties"])
             else:
                 net.keep, tell = kept, progress or (lambda done, total, what: None)
                 tell(0, 1, f"{kept:,} parameters")
@@ -104,16 +112,22 @@ def prune(
                     raise TopoError(f"pruner '{method}' keeps {count:,} parameters; it was asked for {kept:,}")
                 tell(1, 1, "done")
                 masks = {name: flags.cpu().numpy() for name, flags in chosen.items()}
-    provenance = {
+    provenance: dict[str, Any] = {
         "method": method,
         "model": carried_name(model),
         "options": {**values, "quota": quota if isinstance(quota, str) else dict(quota)},
         "seed": seed,
         "input_shape": list(net.input_shape) if net.input_shape else None,
     }
-    if turned := stored_input_first(net.module, masks):
+    if turned := {name: held.groups for name, held in net.held.items() if held.turned}:
         provenance["input_first"] = turned
-    return MaskSet(output_first(net.module, masks), provenance=provenance)
+    if layers is not None:
+        provenance["layers"] = [layers] if isinstance(layers, str) else list(layers)
+    found = {name: net.held[name].mask(flags) for name, flags in masks.items()}
+    provenance |= {"ties": lots.drawn} if lots.drawn else {}
+    if notes := [*lots.notes(kept), *net.notes()]:
+        provenance["notes"] = notes
+    return MaskSet(found, provenance=provenance)
 
 
 def _fitting(how: Pruner, net: Network) -> int:
@@ -133,7 +147,7 @@ def _threads(count: int) -> Iterator[None]:
 
 def _kept(net: Network, density: float | None, sparsity: float | None, quota: str | Mapping[str, int]) -> int:
     """round(density * N), with the checks of `topo.quotas`; or the sum of given counts."""
-    shapes = {name: tuple(weight.shape) for name, weight in net.weights.items()}
+    shapes = net.shapes
     if density is None and sparsity is None and not isinstance(quota, str):
         return sum(budgets("given", shapes, counts=quota).values())
     if density is None and sparsity is None:
@@ -154,6 +168,7 @@ def _ranked(
     values: Mapping[str, Any],
     own: Generator,
     ties: Generator,
+    lots: Lots,
     progress: Progress | None,
 ) -> dict[str, np.ndarray]:
     """The rounds, which keep so many parameters; bool masks of those kept after the last, layer by layer."""
@@ -161,15 +176,16 @@ def _ranked(
     shapes = {name: tuple(weight.shape) for name, weight in net.weights.items()}
     everywhere = {name: np.arange(weight.numel()) for name, weight in net.weights.items()}
     ranked = isinstance(quota, str) and quota == "global"
-    quotas = [None] * rounds if ranked else layer_budgets(quota, shapes, schedule)
+    quotas = [None] * rounds if ranked else layer_budgets(quota, net.shapes, schedule)
     alive = everywhere
     for done, (net.keep, shares) in enumerate(zip(schedule, quotas)):
         if progress:
             progress(done, rounds, f"{net.keep:,} parameters")
         scores = _checked(how, net, _called(how, net, data, own, options))
         candidates = everywhere if how.regrow else alive
-        found = {name: _at(how, scores, name, places, invert) for name, places in candidates.items()}
-        flags = _chosen(found, net.keep, shares, ties)
+        found = {name: _at(how, net, data, scores, name, places, invert) for name, places in candidates.items()}
+        lots.clear()  # what an earlier round drew by lot is ranked again, or gone with its equals
+        flags = _chosen(found, net.keep, shares, ties, lots)
         alive = {name: places[flags[name]] for name, places in candidates.items()}
         if done + 1 < rounds:
             for name, places in candidates.items():
@@ -209,7 +225,9 @@ def _checked(how: Pruner, net: Network, scores: Any) -> dict[str, torch.Tensor]:
     return found
 
 
-def _at(how: Pruner, scores: Mapping[str, Any], name: str, places: np.ndarray, invert: bool) -> np.ndarray:
+def _at(
+    how: Pruner, net: Network, data: Batches, scores: Mapping[str, Any], name: str, places: np.ndarray, invert: bool
+) -> np.ndarray:
     """Float64 scores of one layer at these places; TopoError if one of the layer is not finite."""
     values = scores[name].detach().reshape(-1)
     # One sum finds every inf and nan; that it overflowed by itself is looked at only then.
@@ -217,20 +235,24 @@ def _at(how: Pruner, scores: Mapping[str, Any], name: str, places: np.ndarray, i
         bad = values[~finite]
         raise TopoError(
             f"pruner '{how.name}': {len(bad)} of {len(values)} scores of '{name}' are not finite "
-            f"(the first is {float(bad[0])}); masks need finite scores"
+            f"(the first is {float(bad[0])}); masks need finite scores{not_finite(net, data)}"
         )
-    array = values.cpu().numpy()
-    array = (array if len(places) == len(array) else array[places]).astype(np.float64, copy=False)
+    array = values.double().cpu().numpy()
+    array = array if len(places) == len(array) else array[places]
     return -array if invert else array
 
 
 def _chosen(
-    scores: Mapping[str, np.ndarray], total: int, quota: Mapping[str, int] | None, ties: np.random.Generator
+    scores: Mapping[str, np.ndarray],
+    total: int,
+    quota: Mapping[str, int] | None,
+    ties: np.random.Generator,
+    lots: Lots,
 ) -> dict[str, np.ndarray]:
     """Flags of the highest scores: `total` of all layers together, or quota[name] of each."""
     if quota is not None:
-        return {name: top(values, quota[name], ties) for name, values in scores.items()}
-    flags = top(np.concatenate(list(scores.values())), total, ties)
+        return {name: top(values, quota[name], ties, lots) for name, values in scores.items()}
+    flags = top(np.concatenate(list(scores.values())), total, ties, lots)
     return dict(zip(scores, np.split(flags, np.cumsum([len(values) for values in scores.values()])[:-1])))
 
 

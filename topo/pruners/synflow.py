@@ -65,7 +65,7 @@ def flow(net: Network) -> Scores:
 
     All of it divided by one power of two, where the numbers would grow too large.
     """
-    output = logits(net.module(Signal.ones(net.ones())))
+    output = logits(net.module(Signal.ones(net.ones())), net.output)
     total = (output.stored if isinstance(output, Signal) else output).sum()
     slopes = net.derivative(total)
     return {name: slope.mul_(weight.detach()) for (name, weight), slope in zip(net.weights.items(), slopes)}

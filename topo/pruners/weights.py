@@ -27,9 +27,14 @@ def magnitude(net: Network, batches: Batches, *, rng: np.random.Generator) -> Sc
 
 @pruner(data="none", cost="a sort", source="Lee et al. 2021, eq. 2")
 def lamp(net: Network, batches: Batches, *, rng: np.random.Generator) -> Scores:
-    """w**2 over the sum of the squares in its layer that are not smaller: magnitude, with layers made comparable."""
+    """w**2 over the sum of the squares in its layer that are not smaller: magnitude, with layers made comparable.
+
+    Of equal squares one goes before the other by lot, not by place.
+    """
     scores = {}
     for name, weight in net.weights.items():
-        squares, order = weight.double().square().view(-1).sort(descending=True)
-        scores[name] = torch.empty_like(squares).scatter_(0, order, squares / squares.cumsum(0).clamp_min(1e-300))
+        lot = torch.from_numpy(rng.permutation(weight.numel())).to(weight.device)
+        squares, order = weight.double().square().view(-1)[lot].sort(descending=True, stable=True)
+        shares = squares / squares.cumsum(0).clamp_min(1e-300)
+        scores[name] = torch.empty_like(squares).scatter_(0, lot[order], shares).view(weight.shape)
     return scores

@@ -40,7 +40,8 @@ from topo.trace.nodes import (
 from topo.trace.places import pool  # noqa: F401 (its rules)
 from topo.trace.recurrent import recurrent  # noqa: F401 (its rules)
 from topo.trace.rules import RULES, plain, pointwise, rule
-from topo.trace.units import LEARNED, NoRule, Units, Weight, bare, compact, filled, squash, tracked
+from topo.trace.units import LEARNED, NoRule, Units, Weight, bare, compact, filled, squash, tracked, with_one_mask
+from topo.trace.weights import Made, made_from
 from topo.wiring import CONSTANT, NOTHING, Layer, Step, Wiring
 
 __all__ = ["rule", "trace"]
@@ -168,7 +169,7 @@ def _wiring(units: Units, outputs: list[Tensor], module: nn.Module, name: str, s
     """Number the input units first, keep the order of all others, and put the wiring together."""
     ends = np.concatenate([bare(squash(ids)).reshape(-1).numpy() for ids in outputs])
     ends = np.where(ends < 0, NOTHING, ends)
-    found = _without_unused_joins(units, ends)
+    found = with_one_mask(_without_unused_joins(units, ends))
     inputs = np.concatenate([np.arange(start, start + n) for start, n in units.inputs] or [np.zeros(0, np.int64)])
     made = np.concatenate([inputs, *(np.arange(step.start, step.stop) for step in found)])
     number = np.full(units.count + 2, NOTHING, np.int32)
@@ -256,8 +257,6 @@ class _Tracer:
         if "parameter" in node.meta:
             name = node.meta["parameter"]
             name = self.first_names.get(name, name)
-            if any("embedding" not in operation(user) for user in node.users):
-                self.units.layered.add(name)
             return Weight.whole(name, shape)
         if not node.meta.get("input"):
             self.units.known.lend(node, node.meta.get("constant"))
@@ -318,7 +317,7 @@ class _Tracer:
     def _apply(self, node: Node, inputs: list[Any], leaves: list[Any], shape: Any, value: Any) -> Any:
         name, several = operation(node), isinstance(shape, list)
         if not any(tracked(leaf) for leaf in leaves):
-            weights = [leaf for leaf in leaves if isinstance(leaf, Weight)]
+            weights = [leaf for leaf in leaves if isinstance(leaf, Made)]
             if not (weights and name.removeprefix("aten.") in _READS_CONSTANTS and _is_float(value)):
                 return self._of_constants(node, inputs, weights, shape)
         elif not several and not _is_float(value):
@@ -349,21 +348,15 @@ class _Tracer:
             return target(*(arg.coords[0] if isinstance(arg, Weight) else arg for arg in args), **kwargs)
         return None if outcome(node) is None else 2
 
-    def _of_constants(self, node: Node, inputs: list[Any], weights: list[Weight], shape: Any) -> Any:
-        """An operation on parameters and constants: a view or element-wise change of a parameter stays that."""
+    def _of_constants(self, node: Node, inputs: list[Any], weights: list[Any], shape: Any) -> Any:
+        """An operation on parameters and constants: weights made from parameters, or zeros and constants."""
         known = self.units.known.get(node)
         if known is not None:
             return [ids_of(part) for part in known] if isinstance(known, list) else ids_of(known)
-        if weights and is_layout(node) and isinstance(inputs[0], Weight):
-            parts = [_literally(node, [coords, *inputs[1:]]) for coords in weights[0].coords]
-            if isinstance(shape, list):
-                return [Weight(weights[0].name, weights[0].size, tuple(c[i] for c in parts)) for i in range(len(shape))]
-            return Weight(weights[0].name, weights[0].size, tuple(parts))
-        same = [weight for weight in weights if weight.shape == shape and len(weight.size) > 1]
-        if operation(node) in ("aten.add", "aten.sub") and len(parameters_behind(node)) > 1:
-            same = []
-        if same and (is_pointwise(node) or passes(node)):
-            return same[0]
+        if weights:
+            made = made_from(self.units, node, inputs, shape, _literally)
+            if made is not None:
+                return made
         if isinstance(shape, list):
             return [self._fixed(node, inputs, side) for side in shape]
         if is_layout(node):
@@ -381,7 +374,7 @@ class _Tracer:
         ):
             return filled(shape, NOTHING)
         learned = any(
-            isinstance(leaf, Weight) or (isinstance(leaf, Tensor) and bool((compact(leaf)[0] == LEARNED).any()))
+            isinstance(leaf, Made) or (isinstance(leaf, Tensor) and bool((compact(leaf)[0] == LEARNED).any()))
             for leaf in leaves
         )
         return filled(shape, LEARNED if learned else CONSTANT)
@@ -419,7 +412,7 @@ class _Tracer:
         self.units.note(text)
         ids = [np.unique(bare(compact(leaf)[0]).reshape(-1).numpy()) for leaf in leaves if tracked(leaf)]
         row = np.unique(np.concatenate([np.full(1, NOTHING, np.int32), *ids]))
-        unit = self.units.merge(torch.from_numpy(row)[None])
+        unit = self.units.merge(torch.from_numpy(row)[None]) if (row >= 0).any() else filled((1,))
         values, sides = outcome(node), shape if isinstance(shape, list) else [shape]
         made = [
             unit.view([1] * len(side)).expand(side) if _is_float(value) else filled(side)
@@ -492,7 +485,7 @@ def _literally(node: Node, inputs: list[Any], keep: bool = False) -> Any:
         if not isinstance(inputs[1], torch.dtype):
             return first.view(inputs[1]) if keep else squash(first.reshape(inputs[1]))
     given = zip(target._schema.arguments, [first, *inputs[1:]])
-    made = target(*(plain(v) if isinstance(v, Weight) else v for argument, v in given if not argument.kwarg_only))
+    made = target(*(plain(v) if isinstance(v, Made) else v for argument, v in given if not argument.kwarg_only))
     if keep:
         return made
     return squash(made) if isinstance(made, Tensor) else [squash(part) for part in made]

@@ -168,10 +168,19 @@ def _from_program(program: Any, module: nn.Module) -> Captured:
         elif node.name in constants:
             name = constants[node.name]
             node.meta["constant"] = program.state_dict.get(name, program.constants.get(name))
+            node.meta["pruning"] = _prunes(name, program.state_dict)
         else:
             node.meta["input"] = True
     kept = [at for at, spec in enumerate(signature.output_specs) if spec.kind.name == "USER_OUTPUT"]
     return Captured(program.graph_module, kept, program.call_spec.out_spec)
+
+
+def _prunes(name: str, held: Mapping[str, Any]) -> bool:
+    """Whether a buffer is the mask that torch.nn.utils.prune, or topo's parametrization, put on a parameter."""
+    own = re.fullmatch(r"(.*parametrizations\.\w+)\.\d+\.mask", name)
+    return (name.endswith("_mask") and f"{name.removesuffix('_mask')}_orig" in held) or bool(
+        own and f"{own[1]}.original" in held
+    )
 
 
 def _recorded(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Captured:

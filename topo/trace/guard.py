@@ -64,9 +64,7 @@ def dead_when_dense(wiring: Wiring) -> dict[str, int]:
     for step in wiring.steps:
         made = slice(step.start, step.stop)
         if isinstance(step, Layer):
-            rows, columns = step.part
-            some = (live[step.reads].reshape(step.groups, -1) & columns).any(1)
-            live[made] = np.repeat(some, step.outputs // step.groups) & rows
+            live[made] = step.fed(live[step.reads])
         else:
             live[made] = _joined(step.kind, [live[o].reshape(-1, step.width) for o in step.operands])
     wanted = np.zeros(wiring.n_units + 2, np.bool_)
@@ -78,10 +76,14 @@ def dead_when_dense(wiring: Wiring) -> dict[str, int]:
             rows, columns = step.part
             asked = (want & rows).reshape(step.groups, -1)
             source = live[step.reads].reshape(step.groups, -1) & columns
-            missing = step.used - int((asked.sum(1) * source.sum(1)).sum()) * step.taps
-            uses, part = dead.setdefault(step.name, {}), rows.tobytes() + columns.tobytes()
+            fed = int((asked.sum(1) * source.sum(1)).sum()) * step.taps
+            if step.pattern is not None:
+                kept = step.pattern.unpack().reshape(*asked.shape, step.shape[1], -1)
+                fed = int((kept & asked[:, :, None, None] & source[:, None, :, None]).sum())
+            missing = step.used - fed
+            uses, part = dead.setdefault(step.name, {}), repr((step.axes, rows.tobytes(), columns.tobytes())).encode()
             uses[part] = min(uses.get(part, missing), missing)
-            wanted[step.reads[(columns & asked.any(1)[:, None]).reshape(-1)]] = True
+            wanted[step.reads[step.wanted(want) & np.tile(columns, step.groups)]] = True
         else:
             wide = np.repeat(want, step.width)
             for at, operand in enumerate(step.operands):

@@ -40,8 +40,8 @@ ACTIVATIONS = frozenset(
 # Squash or spread what they get, and are not 0 at 0.
 SATURATING = frozenset("sigmoid hardsigmoid log_sigmoid softplus exp exp2 cos cosh erfc special_expit sinc".split())
 REDUCTIONS = frozenset(
-    """mean sum var std var_mean std_mean norm linalg_vector_norm amax amin max min logsumexp prod median nansum nanmean
-    cumsum""".split()
+    """mean sum var std var_mean std_mean norm linalg_vector_norm amax amin max min logsumexp median nansum
+    nanmean""".split()
 )
 POOLS = frozenset(
     """max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices max_pool1d_with_indices
@@ -107,7 +107,7 @@ def _transparent(node: Node) -> bool:
         or name in LAYOUT
         or name in REDUCTIONS
         or name in POOLS
-        or name in ("pad", "constant_pad_nd", "masked_fill", "tril", "triu")
+        or name in ("pad", "constant_pad_nd", "masked_fill", "tril", "triu", "prod", "cumsum", "cumprod")
         or passes(node)
         or is_pointwise(node)
     )

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 
 from topo.trace.nodes import POOLS, REDUCTIONS, is_statistic, operation, outcome
-from topo.trace.rules import aten, plain, pointwise
-from topo.trace.units import NoRule, Units, carried, filled, squash, tracked
+from topo.trace.rules import aten, contract, plain, pointwise
+from topo.trace.units import NoRule, Units, Weight, carried, filled, squash, tracked
+from topo.trace.weights import Made
 from topo.wiring import CONSTANT, NOTHING
+
+_MOST_FACTORS = 256
 
 
 @aten(*POOLS)
@@ -38,8 +43,9 @@ def reduction(units: Units, inputs: list[Any], shape: Any) -> Any:
         return pointwise(units, inputs, shape)
     sides = shape if isinstance(shape, list) else [shape]
     dims = _reduced_dims(units, inputs, x.dim())
-    if operation(units.node) == "aten.cumsum":
-        made = units.reduce(x, dims, keepdim=True)
+    weighted = _weighted_sum(units, dims, sides[0]) if operation(units.node) in ("aten.sum", "aten.mean") else None
+    if weighted is not None:
+        made = weighted
     elif any(carried(x).shape[d] > 1 for d in dims) and is_statistic(units.node, units.roots):
         made = filled(sides[0])
     else:
@@ -48,6 +54,66 @@ def reduction(units: Units, inputs: list[Any], shape: Any) -> Any:
     if operation(units.node) in ("aten.var_mean", "aten.std_mean"):
         return [made, made]
     return [made, *(filled(other) for other in sides[1:])] if isinstance(shape, list) else made
+
+
+def _weighted_sum(units: Units, dims: list[int], shape: Any) -> Tensor | None:
+    """(x * W).sum(dims) is a layer: a locally connected one, the scores of graph attention."""
+    node = units.node.args[0]
+    if operation(node) not in ("aten.mul", "aten.multiply") or len(node.args) < 2:
+        return None
+    sides: list[Any] = [units.env.get(arg) if isinstance(arg, Node) else arg for arg in node.args[:2]]
+    x, weight = reversed(sides) if isinstance(sides[0], Made) else sides
+    if not isinstance(weight, Weight) or not tracked(x) or len([n for n in weight.size if n > 1]) < 2:
+        return None
+    whole = torch.broadcast_shapes(tuple(x.shape), weight.shape)
+    if not any(weight.shape[d - len(whole)] > 1 for d in dims if len(whole) - d <= len(weight.shape)):
+        return None
+    of_x, of_w = ([d for d in range(len(whole)) if _has(side.shape, d, whole)] for side in (x, weight))
+    x = x.reshape([whole[d] for d in of_x]) if len(of_x) < x.dim() else x
+    coords = tuple(c.reshape([whole[d] for d in of_w]) if len(of_w) < c.dim() else c for c in weight.coords)
+    taken = [d for d in range(len(whole)) if d not in dims]
+    made = contract(units, x, replace(weight, coords=coords), (of_x, of_w, taken), tuple(whole[d] for d in taken))
+    return made.reshape(shape) if tuple(made.shape) != tuple(shape) else made
+
+
+def _has(shape: Sequence[int], d: int, whole: Sequence[int]) -> bool:
+    """Whether a tensor of this shape, broadcast to `whole`, has the axis d itself."""
+    at = d - (len(whole) - len(shape))
+    return at >= 0 and (shape[at] > 1 or whole[d] == 1)
+
+
+@aten("prod")
+def prod(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """A product of many is a gate of all."""
+    x = inputs[0]
+    dims = _reduced_dims(units, inputs, x.dim())
+    return _multiplied(units, x, dims)[-1].reshape(shape) if dims else x.expand(shape)
+
+
+def _multiplied(units: Units, x: Tensor, dims: Sequence[int]) -> list[Tensor]:
+    """The products of the first 1, 2, ... entries along `dims`."""
+    others = [d for d in range(x.dim()) if d not in dims]
+    rows = x.permute(*others, *dims).reshape(*(x.shape[d] for d in others), -1)
+    if rows.shape[-1] > _MOST_FACTORS and carried(rows).shape[-1] > 1:
+        raise NoRule(f"a product of {rows.shape[-1]} factors")
+    found = [rows[..., 0]]
+    for at in range(1, rows.shape[-1]):
+        found.append(units.gate(found[-1], rows[..., at]))
+    return found
+
+
+@aten("cumsum", "cumprod", "logcumsumexp")
+def running(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """Running sums and products: entry k is made of the first k entries, a lower triangle."""
+    x = inputs[0]
+    dim = inputs[1] % x.dim() if x.dim() else 0
+    if not x.dim() or carried(x).shape[dim] == 1:
+        return x.expand(shape)
+    if operation(units.node) == "aten.cumprod":
+        return torch.stack(_multiplied(units, x, [dim]), dim).expand(shape)
+    kept = torch.ones(x.shape[dim], x.shape[dim], dtype=torch.bool).tril()
+    rows = torch.where(kept, x.movedim(dim, -1).unsqueeze(-2), NOTHING)
+    return units.reduce(squash(rows), [-1]).movedim(-1, dim).expand(shape)
 
 
 def _reduced_dims(units: Units, inputs: list[Any], dims: int) -> list[int]:
@@ -187,6 +253,9 @@ def index_select(units: Units, inputs: list[Any], shape: Any) -> Tensor:
 @aten("gather", "take_along_dim", "topk", "sort", "kthvalue")
 def gather(units: Units, inputs: list[Any], shape: Any) -> Any:
     x = inputs[0]
+    at = units.known.get(units.node.args[2]) if operation(units.node) == "aten.gather" else None
+    if at is not None:
+        return squash(plain(x).gather(inputs[1], at))
     dim = inputs[[argument.name for argument in units.node.target._schema.arguments].index("dim")]
     small = units.reduce(x, [dim if dim is not None else -1], keepdim=True)
     first = shape[0] if isinstance(shape, list) else shape

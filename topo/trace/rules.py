@@ -45,6 +45,7 @@ from topo.trace.units import (
     squash,
     tracked,
 )
+from topo.trace.weights import Chain, Made, Sum
 from topo.wiring import CONSTANT, NOTHING
 
 Rule = Callable[[Units, list[Any], Any], Any]
@@ -77,7 +78,7 @@ def aten(*names: str) -> Callable[[Rule], Rule]:
 
 def plain(value: Any, shape: Sequence[int] | None = None) -> Tensor:
     """Ids of any value: a parameter used as data, or a number, carries no unit. 0 and None are nothing."""
-    if isinstance(value, Weight):
+    if isinstance(value, Made):
         return filled(value.shape, LEARNED)
     if isinstance(value, Tensor):
         return value
@@ -148,7 +149,7 @@ def softmax(units: Units, inputs: list[Any], shape: Any) -> Tensor:
 
 def pointwise(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     """Any element-wise operation: the units of all its tensors, added."""
-    tensors = [value for value in inputs if isinstance(value, (Tensor, Weight))]
+    tensors = [value for value in inputs if isinstance(value, Tensor | Made)]
     if len(tensors) == 1:
         return lifted(units, plain(tensors[0])).expand(shape)
     ids = filled(shape, NOTHING)
@@ -309,10 +310,21 @@ def contract(
 ) -> Tensor:
     """The product of two tensors with axes named as in einsum: x, y and the result. A parameter makes it a layer."""
     of_x, of_y, of_out = axes
-    if isinstance(x, Weight) and isinstance(y, Weight):
+    if isinstance(x, Made) and isinstance(y, Made):
         raise NoRule("a product of two parameters")
-    if isinstance(x, Weight) or not (tracked(x) or isinstance(y, Weight)):
+    if isinstance(x, Made) or not (tracked(x) or isinstance(y, Made)):
         return contract(units, y, x, (of_y, of_x, of_out), shape)
+    if isinstance(y, Sum):
+        ids = filled(shape, NOTHING)
+        for term in y.terms:
+            if isinstance(term, Tensor):
+                made = _by_constant(units, x, term, axes, shape) if tracked(x) else filled(shape, LEARNED)
+            else:
+                made = contract(units, x, term, axes, shape)
+            ids = units.add(ids, made.expand(shape))
+        return ids
+    if isinstance(y, Chain):
+        return _by_chain(units, x, y, axes, shape)
     if isinstance(y, Weight) and len(y.shape) > 1 and any(a in of_x and a not in of_out for a in of_y):
         return _weigh(units, x, y, axes, shape)
     y = plain(y)
@@ -325,6 +337,22 @@ def contract(
     wide = torch.broadcast_tensors(*(_aligned(v, own, [*of_out, *summed]) for v, own in ((x, of_x), (y, of_y))))
     left, right = (side.reshape(*side.shape[: len(of_out)], -1) for side in wide)
     return units.product(left, right, value).expand(shape)
+
+
+def _by_chain(units: Units, x: Tensor, y: Chain, axes: Any, shape: Any) -> Tensor:
+    """x times a product of matrices: first the factor that shares the summed axis, then the other."""
+    of_x, (row, column), of_out = axes
+    first, second, into, out = (y.right, y.left, column, row) if column in of_x else (y.left, y.right, row, column)
+    if into in of_out or out not in of_out or out in of_x:
+        raise NoRule("a product with a product of parameters, of another form")
+    between = ["between" if a == into else a for a in of_x]
+    sides = [y.left.shape[1] if a == "between" else n for a, n in zip(between, x.shape)]
+    names = [
+        ("between", into) if first is y.right else (into, "between"),
+        (out, "between") if first is y.right else ("between", out),
+    ]
+    inner = contract(units, x, first, (of_x, names[0], between), tuple(sides))
+    return contract(units, inner, second, (between, names[1], of_out), shape)
 
 
 def _aligned(ids: Tensor, own: Sequence[Any], axes: Sequence[Any]) -> Tensor:
@@ -402,7 +430,7 @@ def linear(units: Units, inputs: list[Any], shape: Any) -> Tensor:
         return matmul(units, [x, weight], shape)
     lead = list(range(len(x.shape) - 1))
     made = contract(
-        units, plain(x) if isinstance(weight, Weight) else x, weight, ([*lead, "i"], ["o", "i"], [*lead, "o"]), shape
+        units, plain(x) if isinstance(weight, Made) else x, weight, ([*lead, "i"], ["o", "i"], [*lead, "o"]), shape
     )
     return biased(units, made, inputs[2]).expand(shape)
 
@@ -422,7 +450,7 @@ def matmul(units: Units, inputs: list[Any], shape: Any) -> Tensor:
 def addmm(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     if operation(units.node) == "aten.addbmm":
         raise NoRule("a sum over a batch of products")
-    x = inputs[1] if tracked(inputs[1]) or isinstance(inputs[1], Weight) else plain(inputs[1])
+    x = inputs[1] if tracked(inputs[1]) or isinstance(inputs[1], Made) else plain(inputs[1])
     made = matmul(units, [x, inputs[2]], shape)
     return biased(units, made, plain(inputs[0]).expand(shape)).expand(shape)
 
@@ -430,7 +458,7 @@ def addmm(units: Units, inputs: list[Any], shape: Any) -> Tensor:
 @aten("einsum")
 def einsum(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     equation, operands = inputs[0].replace(" ", ""), inputs[1]
-    if len(operands) > 2 or "->" not in equation:
+    if "->" not in equation:
         raise NoRule(f"einsum '{equation}'")
     left, of_out = equation.split("->")
     terms = [_letters(term, len(value.shape)) for term, value in zip(left.split(","), operands)]
@@ -439,7 +467,26 @@ def einsum(units: Units, inputs: list[Any], shape: Any) -> Tensor:
         raise NoRule(f"einsum '{equation}' with a repeated letter")
     if len(operands) == 1:
         return _by_constant(units, operands[0], filled(()), (terms[0], [], out), shape)
-    return contract(units, operands[0], operands[1], (terms[0], terms[1], out), shape)
+    length = {a: n for term, value in zip(terms, operands) for a, n in zip(term, value.shape)}
+    x, of_x = operands[0], terms[0]
+    for at in range(1, len(operands)):
+        needed = {*out, *(a for term in terms[at + 1 :] for a in term)}
+        here = [a for a in dict.fromkeys([*of_x, *terms[at]]) if a in needed] if at + 1 < len(operands) else out
+        x = contract(units, x, operands[at], (of_x, terms[at], here), tuple(length[a] for a in here))
+        of_x = here
+    return x.expand(shape)
+
+
+@aten("bilinear")
+def bilinear(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """x W y: the layer of W reads the products of all pairs."""
+    x, y = (plain(value) for value in inputs[:2])
+    if not isinstance(inputs[2], Made):
+        raise NoRule("its weight is not a parameter")
+    pairs = units.gate(x.unsqueeze(-1), y.unsqueeze(-2))
+    lead = list(range(x.dim() - 1))
+    made = contract(units, pairs, inputs[2], ([*lead, "i", "j"], ["o", "i", "j"], [*lead, "o"]), shape)
+    return biased(units, made, inputs[3]).expand(shape)
 
 
 @aten("_grouped_mm")
@@ -494,6 +541,11 @@ def convolution(units: Units, inputs: list[Any], shape: Any) -> Tensor:
         x, weight, _, stride, padding, dilation, groups = inputs[:7]
         transposed = False
     x = plain(x)
+    if isinstance(weight, Sum):
+        ids = filled(shape, NOTHING)
+        for term in weight.terms:
+            ids = units.add(ids, convolution(units, [x, term, None, *inputs[3:]], shape))
+        return biased(units, ids, inputs[2]).expand(shape)
     axis, space = len(shape) - len(weight.shape) + 1, len(weight.shape) - 2
     units_in = units.channels(x, axis)
     if not isinstance(weight, Weight):

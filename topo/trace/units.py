@@ -18,6 +18,7 @@ splits of a weight are run literally too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from topo.errors import TraceError
+from topo.masks import BitRows
 from topo.wiring import CONSTANT, NOTHING, Join, Layer, Step
 
 MOST_PAIRS = 1 << 26
@@ -42,11 +43,15 @@ class NoRule(Exception):
 
 @dataclass(frozen=True)
 class Weight:
-    """A view of a parameter: coords[k] holds, for each element of the view, its index along the parameter's axis k."""
+    """A view of a parameter: coords[k] holds, for each element of the view, its index along the parameter's axis k.
+
+    kept: bool, of the view's shape, where elements are zero whatever the parameter holds (a triangle, padding).
+    """
 
     name: str
     size: tuple[int, ...]
     coords: tuple[Tensor, ...]
+    kept: Tensor | None = None
 
     @classmethod
     def whole(cls, name: str, size: Sequence[int]) -> Weight:
@@ -150,8 +155,6 @@ class Units:
         self._merged: dict[tuple[Any, ...], int] = {}
         self._beside: dict[int, int] = {}
         self._sliced: dict[str, list[int]] = {}
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        self.layered: set[str] = set()
         self.env: dict[Any, Any] = {}
         self.roots: dict[Any, Any] = {}
         self.known: Any = {}
@@ -166,8 +169,11 @@ class Units:
         given = ["x" if isinstance(arg, Node) else arg for arg in args]
         key = (target, repr(given), repr(kwargs))
         if key not in self._at_zero:
-            made = target(*(torch.zeros(1) if isinstance(arg, Node) else arg for arg in args), **kwargs)
-            self._at_zero[key] = isinstance(made, Tensor) and bool((made != 0).any())
+            try:
+                made = target(*(torch.zeros(1) if isinstance(arg, Node) else arg for arg in args), **kwargs)
+                self._at_zero[key] = isinstance(made, Tensor) and bool((made != 0).any())
+            except (RuntimeError, TypeError, ValueError):  # a cast to a device without values, another form
+                self._at_zero[key] = False
         return self._at_zero[key]
 
     # -- making units
@@ -359,6 +365,59 @@ class Units:
         read at the columns outside; slices that do the same to the same units are one layer. The axes of a parameter
         that picks one of several matrices (experts) become groups.
         """
+        if weight.kept is not None:
+            return self._patterned(weight, reads, out, into, shared, kind, groups, positions, geometry)
+        return self._laid(weight, reads, out, into, shared, kind, groups, positions, geometry, None)
+
+    def _patterned(
+        self,
+        weight: Weight,
+        reads: Tensor,
+        out: Any,
+        into: Any,
+        shared: Any,
+        kind: str,
+        groups: int,
+        positions: Any,
+        geometry: Any,
+    ) -> Tensor:
+        """A layer of a weight with known zeros: outputs and inputs that have no weight at all are left out."""
+        assert weight.kept is not None
+        sides = [weight.shape[d] for d in out], [weight.shape[d] for d in into]
+        if shared or groups > 1:
+            raise NoRule(f"part of the matrices of parameter '{weight.name}'")
+        rest = [d for d in range(len(weight.shape)) if d not in (*out, *into)]
+        kept = weight.kept.permute(*out, *into, *rest).reshape(math.prod(sides[0]), math.prod(sides[1]), -1).numpy()
+        rows, columns = np.flatnonzero(kept.any((1, 2))), np.flatnonzero(kept.any((0, 2)))
+        ids = torch.full((len(kept),), NOTHING, dtype=torch.int32)
+        if not len(rows):
+            return ids.view(sides[0])
+        inner = kept[rows][:, columns]
+        coords = tuple(
+            c.permute(*out, *into, *rest).reshape(len(kept), kept.shape[1], *(weight.shape[d] for d in rest))[rows][
+                :, columns
+            ]
+            for c in weight.coords
+        )
+        whole = Weight(weight.name, weight.size, tuple(squash(c) for c in coords))
+        pattern = None if inner.all() else inner
+        made = self._laid(whole, reads.reshape(-1)[columns], [0], [1], [], kind, 1, positions, geometry, pattern)
+        ids[torch.from_numpy(rows)] = made
+        return ids.view(sides[0])
+
+    def _laid(
+        self,
+        weight: Weight,
+        reads: Tensor,
+        out: Sequence[int],
+        into: Sequence[int],
+        shared: Sequence[int],
+        kind: str,
+        groups: int,
+        positions: int | None,
+        geometry: Any,
+        kept: np.ndarray | None,
+    ) -> Tensor:
         rest = [d for d in range(len(weight.shape)) if d not in (*out, *into, *shared)]
         role: dict[int, str] = {}
         for axis, length in enumerate(weight.size):
@@ -374,8 +433,11 @@ class Units:
             elif length > 1 and kind == "conv" and axis >= 2:
                 role[axis] = "kernel"
         for axis in [axis for axis, name in role.items() if name == "kernel" and rest]:
-            if len(np.unique(self._flat(weight, [axis], rest))) < weight.size[axis]:
-                raise NoRule(f"part of the kernels of parameter '{weight.name}'")
+            if kept is None and len(np.unique(self._flat(weight, [axis], rest))) < weight.size[axis]:
+                if groups > 1 or shared:
+                    raise NoRule(f"part of the kernels of parameter '{weight.name}'")
+                sides = [math.prod(weight.shape[d] for d in dims) for dims in (out, into, rest)]
+                kept = np.ones(sides, np.bool_)
         for wanted in ("out", "in"):
             free = [axis for axis in range(len(weight.size)) if axis not in role]
             if wanted not in role.values() and free:
@@ -385,11 +447,9 @@ class Units:
         axes = {
             name: [a for a in range(len(weight.size)) if role[a] == name] for name in ("out", "in", "kernel", "group")
         }
-        if not axes["out"] or not axes["in"]:
+        if not axes["in"] or not (axes["out"] or axes["group"]):
             raise NoRule(f"parameter '{weight.name}' of shape {weight.size}, which is no matrix")
 
-        if axes["group"] and axes["group"] != list(range(len(axes["group"]))):
-            raise NoRule(f"parameter '{weight.name}' of shape {weight.size}, whose matrices do not stand one by one")
         n_out, n_in, n_group = (int(np.prod([weight.size[a] for a in axes[name]])) for name in ("out", "in", "group"))
         at = [
             self._flat(weight, axes["group"], list(shared)),
@@ -402,18 +462,19 @@ class Units:
             full = self.seen(reads, learned=False).numpy()
         else:
             if len(np.unique(column)) < len(column):
-                raise NoRule(f"a view of parameter '{weight.name}' that holds an input of it several times")
+                if kept is not None:
+                    raise NoRule(f"a view of parameter '{weight.name}' that holds an input of it several times")
+                return self._repeated(weight, reads, out, into, shared, kind, positions, geometry, column)
             full = np.full((n_group, n_in), NOTHING, np.int32)
             full[group[:, None], column[None, :]] = self.seen(reads, learned=False).reshape(len(group), -1).numpy()
             full = full.reshape(-1)
         if (full == CONSTANT).any() and (full < 0).all():
             full[full == CONSTANT] = self.source(int((full == CONSTANT).sum()))
             self.note(f"layer '{weight.name}' reads a learned or fixed constant: its inputs count as input units")
-        flipped = min(axes["out"]) > min(axes["in"])
+        flipped = bool(axes["out"]) and min(axes["out"]) > min(axes["in"])
         per_group = groups if flipped else 1
         shape = (n_out * n_group * per_group, n_in // per_group, *(weight.size[a] for a in axes["kernel"]))
-        if n_group > 1 or len(axes["out"]) > 1 or len(axes["in"]) > 1:
-            self.note(f"parameter '{weight.name}' of shape {weight.size} is read as a mask of shape {shape}")
+        order = (*axes["group"], *axes["out"], *axes["in"], *axes["kernel"])
         rows = group[:, None] * n_out + row[None, :]
         start = self._emit(
             weight.name,
@@ -425,6 +486,9 @@ class Units:
             transposed=flipped,
             rows=_part(rows, shape[0]) if groups == 1 else None,
             columns=_part(column, shape[1]) if groups == 1 else None,
+            pattern=None if kept is None else self._pattern(weight, axes, shape, kept, row, column, rest),
+            own=weight.size,
+            axes=order,
             **geometry,
         )
         if (full == NOTHING).all():
@@ -432,6 +496,41 @@ class Units:
         if groups > 1:
             return torch.arange(start, start + shape[0], dtype=torch.int32)
         return torch.from_numpy((start + rows).astype(np.int32)).view([weight.shape[d] for d in (*shared, *out)])
+
+    def _repeated(
+        self,
+        weight: Weight,
+        reads: Tensor,
+        out: Any,
+        into: Any,
+        shared: Any,
+        kind: str,
+        positions: Any,
+        geometry: Any,
+        column: np.ndarray,
+    ) -> Tensor:
+        """A view that holds an input of the parameter several times (expanded along its inputs): it reads their sum."""
+        if len(into) != 1:
+            raise NoRule(f"a view of parameter '{weight.name}' that holds an input of it several times")
+        _, first, which = np.unique(column, return_index=True, return_inverse=True)
+        places = reads.reshape(-1, len(column))
+        sums = [self.merge(places[:, torch.from_numpy(np.flatnonzero(which == k))]) for k in range(len(first))]
+        once = torch.from_numpy(first)
+        taken = Weight(weight.name, weight.size, tuple(c.index_select(into[0], once) for c in weight.coords))
+        merged = torch.stack(sums, 1).reshape(-1)
+        return self._laid(taken, merged, out, into, shared, kind, 1, positions, geometry, None)
+
+    def _pattern(
+        self, weight: Weight, axes: Any, shape: tuple[int, ...], kept: np.ndarray, row: Any, column: Any, rest: Any
+    ) -> BitRows:
+        """Which weights of the whole layer take part: kept (out, in, kernel) at the rows and columns of the view."""
+        tap = self._flat(weight, axes["kernel"], rest) if rest else np.zeros(1, np.int64)
+        pattern = np.zeros((shape[0], shape[1], math.prod(shape[2:])), np.bool_)
+        places = np.broadcast_arrays(row[:, None, None], column[None, :, None], tap[None, None, :])
+        if len(np.unique(row)) < len(row) or shape[0] != len(pattern):
+            raise NoRule(f"a view of parameter '{weight.name}' that holds an output of it several times")
+        pattern[tuple(places)] = kept
+        return BitRows.of_mask(pattern.reshape(shape))
 
     def share(self, since: int, parts: int) -> None:
         """Layers emitted as step `since` and later are `parts` matrices, each of which sees its part of the rows."""
@@ -458,14 +557,9 @@ class Units:
         """Emit an embedding and give its units; its vocabulary are new input units.
 
         A parameter that is also a layer's (an output head tied to the embedding) has the layer's mask, which is the
-        other way round; its embedding counts as plain input units.
+        other way round.
         """
         vocabulary, width = weight.size
-        if weight.name in self.layered:
-            self.note(
-                f"'{weight.name}' is a layer and an embedding: as an embedding it counts as {width} plain input units"
-            )
-            return self.source(width)
         start = self._emit(
             weight.name,
             (width, vocabulary),
@@ -473,16 +567,14 @@ class Units:
             kind="embedding",
             positions=positions,
             transposed=True,
+            own=weight.size,
+            axes=(1, 0),
         )
         return np.arange(start, start + width, dtype=np.int32)
 
     def _emit(self, name: str, shape: tuple[int, ...], reads: np.ndarray, **about: Any) -> int:
-        if self._shapes.setdefault(name, shape) != shape:
-            raise TraceError(
-                f"parameter '{name}' is used with shapes {self._shapes[name]} and {shape}; a mask has one shape"
-            )
         layer = Layer(name, shape, reads, self.count, **about)
-        for index in self._sliced.get(name, ()):
+        for index in self._sliced.get(name, ()) if layer.pattern is None else ():
             before = self.steps[index]
             if isinstance(before, Layer) and _continues(before, layer):
                 assert before.rows is not None and layer.rows is not None
@@ -502,6 +594,35 @@ def _union(beside: Tensor) -> Tensor:
     return found.to(torch.int32)
 
 
+def with_one_mask(steps: list[Step]) -> list[Step]:
+    """Each parameter's mask settled: output-first if that does for all its uses, else of the parameter's own shape.
+
+    A matrix or kernel whose uses are all output-first, or all input-first, has the layer's shape. One that is used both
+    ways (W and W.T) and one of more dimensions than a layer knows (experts, heads) has the parameter's.
+    """
+    plain: dict[str, bool] = {}
+    turned: dict[str, set[bool]] = {}
+    for step in steps:
+        if isinstance(step, Layer) and step.own is not None and step.axes is not None:
+            size = step.own
+            straight = step.axes == tuple(range(len(size))) and size == step.shape
+            swapped = step.axes == (1, 0, *range(2, len(size))) and len(size) == len(step.shape)
+            grouped = step.groups > 1 and step.kind == "conv"
+            plain[step.name] = plain.get(step.name, True) and (straight or swapped or grouped)
+            turned.setdefault(step.name, set()).add(step.transposed)
+    settled: list[Step] = []
+    for step in steps:
+        if isinstance(step, Layer) and step.own is not None and step.axes is not None:
+            if plain[step.name] and len(turned[step.name]) == 1:
+                step = replace(step, own=None, axes=None)
+            elif step.own is not None and step.axes == tuple(range(len(step.own))) and step.own == step.shape:
+                step = replace(step, own=None, axes=None, transposed=False)
+            else:
+                step = replace(step, transposed=False)
+        settled.append(step)
+    return settled
+
+
 def _part(places: np.ndarray, length: int) -> np.ndarray | None:
     """The distinct places, ascending; None if these are all."""
     distinct = np.unique(places)
@@ -513,11 +634,12 @@ def _continues(before: Layer, layer: Layer) -> bool:
     return (
         before.name == layer.name
         and before.rows is not None
+        and before.pattern is None
         and layer.rows is not None
         and not np.isin(before.rows, layer.rows).any()
         and all(
             np.array_equal(getattr(before, key.name), getattr(layer, key.name))
             for key in fields(Layer)
-            if key.name not in ("rows", "start")
+            if key.name not in ("rows", "start", "pattern")
         )
     )

@@ -6,32 +6,51 @@ rate rewinding: keep the trained weights, replay the schedule).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import ceil, log
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import nn
 
+from topo._support.seeds import as_rng
 from topo.data import Dataset
 from topo.errors import TrainingError
 from topo.files import write_masks
 from topo.masks import MaskSet
-from topo.models import prunable
+from topo.models.calling import Batch
 from topo.models.holders import holder, unwrapped
+from topo.models.stored import Storage
+from topo.pruners.parameters import Example, masked_parameters
+from topo.pruners.selection import Lots, top
 from topo.train.fit import Progress
 from topo.train.folder import Folder
+from topo.train.masking import laid_aside, put_back, together
 from topo.train.modes import modes_kept
 from topo.train.ranks import ranks
 from topo.train.recipe import Recipe, find_recipe
 from topo.train.record import Record
-from topo.train.run import State, begin, built, carry_out, described, finish, on_threads, prepared, recorded
+from topo.train.run import (
+    State,
+    begin,
+    built,
+    carry_out,
+    described,
+    finish,
+    on_threads,
+    prepared,
+    recorded,
+    try_out,
+)
 from topo.train.source import source_of
-from topo.train.stored import Storage, natural
 from topo.train.task import Loss, Task
+
+if TYPE_CHECKING:
+    from topo.wiring import Wiring
 
 _REWINDS = ("weights", "learning_rate")
 
@@ -61,16 +80,17 @@ def level_budgets(size: int, density: float, fraction: float) -> tuple[int, ...]
     return (*(max(target, round(size * (1 - fraction) ** level)) for level in range(1, count)), target)
 
 
-def smallest_pruned(weights: dict[str, np.ndarray], masks: MaskSet, keep: int) -> MaskSet:
-    """The `keep` largest magnitudes among the kept weights of all layers together; of equal ones the first stay.
+def smallest_pruned(
+    weights: dict[str, np.ndarray], masks: MaskSet, keep: int, rng: np.random.Generator, lots: Lots | None = None
+) -> MaskSet:
+    """The `keep` largest magnitudes among the kept weights of all layers together; of equal ones the generator draws.
 
-    weights: in the masks' layout.
+    weights: in the masks' layout. lots: counts those that are drawn.
     """
     flat = np.concatenate(
         [np.where(masks[name], np.abs(weights[name]).astype(np.float64), -1.0).reshape(-1) for name in masks]
     )
-    kept = np.zeros(len(flat), np.bool_)
-    kept[np.argsort(-flat, kind="stable")[:keep]] = True
+    kept = top(flat, keep, rng, lots)
     ends = np.cumsum([masks.rows(name).size for name in masks])[:-1]
     parts = zip(masks, np.split(kept, ends))
     rows = {name: part.reshape(masks.rows(name).shape) for name, part in parts}
@@ -85,7 +105,8 @@ def imp(
     fraction: float = 0.2,
     rewind: str = "weights",
     rewind_epoch: int = 0,
-    layers: Sequence[str] | None = None,
+    layers: str | Sequence[str] | None = None,
+    wiring: Wiring | None = None,
     recipe: str | Path | dict[str, Any] | Recipe = "quick",
     epochs: int | None = None,
     device: str = "auto",
@@ -103,7 +124,9 @@ def imp(
     together (at the papers' 20 %, density 0.1 takes 11 levels after the dense one). rewind="weights": survivors go back
     to their values after `rewind_epoch` epochs of level 0, and later levels train the remaining epochs;
     "learning_rate": they keep their trained values and only the schedule is replayed from `rewind_epoch`. The optimizer
-    starts afresh at each level. layers: parameter names; by default every weight of a linear layer or convolution.
+    starts afresh at each level. layers: names or patterns of layers; by default every linear layer and convolution of
+    the model's wiring, the parameters that every method masks (a tied weight once). wiring: of the model, traced from
+    the data by default. Masks that are on the model stay: they are where a layer starts from.
 
     out: a folder with `level_00`, `level_01`, ... (run folders) and masks.safetensors; resume goes on with the level,
     and within it the epoch, that was reached. Other arguments as in `train`.
@@ -129,36 +152,42 @@ def imp(
         network, name = built(model, seed)
         after.enter_context(modes_kept(unwrapped(network)))
         inner, source, task = unwrapped(network), source_of(data, chosen, here), Task(loss, output)
-        held = _prunable(inner, layers)
-        turned = {key: storage.groups for key, storage in held.items() if storage.turned}
-        masks = MaskSet({key: np.ones(storage.mask_shape, np.bool_) for key, storage in held.items()})
-        masks = masks.with_provenance(input_first=turned) if turned else masks
-        budgets = level_budgets(masks.size, density, fraction)
-        if budgets[-1] < 1:
-            raise TrainingError(f"density {density} keeps none of {masks.size:,} weights; at least one should stay")
-        rewound: State = {}
-        records: list[Record] = []
-        for level, keep in enumerate((masks.size, *budgets)):
-            if level:
-                masks = smallest_pruned(_weights(inner, held), masks, keep)
-                if rewind == "weights":
-                    inner.load_state_dict(rewound)
-            path = None if out is None else Path(out) / f"level_{level:02d}"
-            # Level 0 draws the weights and trains from the start.
-            level_recipe, first = (chosen.changed(init="as_built"), rewind_epoch) if level else (chosen, 0)
-            fit = prepared(inner, source, masks, level_recipe, here, seed, None, first, task)
-            folder = Folder(path) if path is not None and here.first else None
-            config = described(name, fit, masks)
-            config["imp"] = {"level": level, "fraction": fraction, "rewind": rewind, "rewind_epoch": rewind_epoch}
-            begin(fit, folder, config, masks, resume, path)
-            kept = carry_out(fit, folder, _named(progress, level, len(budgets)), None if level else rewind_epoch)
-            if not level:
-                rewound = kept if kept is not None else Folder(_there(path)).read_checkpoint("rewind.pt")["model"]
-            finish(fit, folder)
-            records.append(Record(**recorded(fit, masks), folder=path))
-            if folder is not None:
-                folder.write_json("summary.json", records[-1].summary())
-            here.wait()
+        if any(nn.parameter.is_lazy(parameter) for parameter in inner.parameters()):
+            try_out(inner.to(here.device), source, task)
+        held, found = masked_parameters(inner, wiring=wiring, example=_example(inner, source.first()), layers=layers)
+        with laid_aside(inner, None, found) as there:
+            masks = _start(there, held)
+            budgets = _budgets(masks, density, fraction)
+            ties, lots = as_rng(seed).spawn(1)[0], Lots()
+            rewound: State = {}
+            records: list[Record] = []
+            for level, keep in enumerate((masks.kept, *budgets)):
+                if level:
+                    lots.clear()
+                    masks = smallest_pruned(_weights(inner, held), masks, keep, ties, lots)
+                    if rewind == "weights":
+                        inner.load_state_dict(rewound)
+                every = masks if there is None else together(there, masks)
+                path = None if out is None else Path(out) / f"level_{level:02d}"
+                # Level 0 draws the weights and trains from the start.
+                level_recipe, first = (chosen.changed(init="as_built"), rewind_epoch) if level else (chosen, 0)
+                fit = prepared(inner, source, every, level_recipe, here, seed, found, first, task)
+                folder = Folder(path) if path is not None and here.first else None
+                config = described(name, fit, every)
+                config["imp"] = {"level": level, "fraction": fraction, "rewind": rewind, "rewind_epoch": rewind_epoch}
+                begin(fit, folder, config, every, resume, path)
+                kept = carry_out(fit, folder, _named(progress, level, len(budgets)), None if level else rewind_epoch)
+                if not level:
+                    rewound = kept if kept is not None else Folder(_there(path)).read_checkpoint("rewind.pt")["model"]
+                finish(fit, folder)
+                records.append(Record(**recorded(fit, every), folder=path))
+                if folder is not None:
+                    folder.write_json("summary.json", records[-1].summary())
+                here.wait()
+        if there is not None:
+            put_back(inner, every, wiring=found)
+        notes = lots.notes(masks.kept)
+        masks = every.with_provenance(**{"notes": notes} if notes else {})
         masks = masks.with_provenance(method="imp", model=name, seed=seed, options={
             "fraction": fraction, "rewind": rewind, "rewind_epoch": rewind_epoch, "recipe": chosen.name,
             "epochs": chosen.epochs,
@@ -169,12 +198,36 @@ def imp(
     return Tickets(inner, masks, tuple(records), None if out is None else Path(out))
 
 
-def _prunable(model: nn.Module, layers: Sequence[str] | None) -> dict[str, Storage]:
-    names = list(prunable(model)) if layers is None else list(layers)
-    if not names:
-        raise TrainingError("the model has no linear layer and no convolution to prune")
-    places = {name: holder(model, name) for name in names}
-    return {name: natural(place.weight.shape, place.module) for name, place in places.items()}
+def _start(there: MaskSet | None, held: Mapping[str, Storage]) -> MaskSet:
+    """The masks that the levels start from: those on the model, or dense ones."""
+    rows = {
+        name: there[name] if there is not None and name in there else np.ones(storage.mask_shape, np.bool_)
+        for name, storage in held.items()
+    }
+    turned = {name: storage.groups for name, storage in held.items() if storage.turned}
+    return MaskSet(rows, provenance={"input_first": turned} if turned else {})
+
+
+def _budgets(masks: MaskSet, density: float, fraction: float) -> tuple[int, ...]:
+    """Kept weights at levels 1, 2, ..., each fewer than before; TrainingError where none or no fewer stay."""
+    budgets = level_budgets(masks.size, density, fraction)
+    if budgets[-1] < 1:
+        raise TrainingError(f"density {density} keeps none of {masks.size:,} weights; at least one should stay")
+    if masks.kept <= budgets[-1]:
+        raise TrainingError(
+            f"density {density} keeps {budgets[-1]:,} of {masks.size:,} weights; the masks on the model keep "
+            f"{masks.kept:,} already"
+        )
+    return tuple(keep for keep in budgets if keep < masks.kept)
+
+
+def _example(model: nn.Module, batch: Batch) -> Example:
+    """One example of a batch as the arguments of the model, where the model is."""
+    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    inputs = batch.to(device).inputs
+    if isinstance(inputs, Mapping):
+        return (), {name: part[:1] for name, part in inputs.items()}
+    return tuple(part[:1] for part in (inputs if isinstance(inputs, tuple | list) else (inputs,))), {}
 
 
 def _weights(model: nn.Module, held: dict[str, Storage]) -> dict[str, np.ndarray]:

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
 from topo.errors import WiringError
-from topo.masks import MaskSet, as_mask_set
+from topo.masks import MaskSet, as_mask_set, warn_of_empty_layers
 from topo.models.holders import Holder, every_holder, holder, holders, own_class, unwrapped
-from topo.train.stored import Storage, natural, storage
+from topo.models.stored import Storage, natural, storage
 from topo.train.written import give_plainly, write_through
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class Masked(nn.Module):
         self._values: Tensor | None = None
 
     def forward(self, weight: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling() and _is_sharded(weight):  # outside of FSDP's own forward pass
+            return torch.where(_laid_as(self.mask, weight), weight, 0.0)
         return torch.where(self.mask, weight, 0.0)  # not weight * mask, which keeps NaN, infinities and -0.0
 
     def right_inverse(self, weight: Tensor) -> Tensor:
@@ -335,7 +337,7 @@ def strip_masks(model: nn.Module) -> nn.Module:
 
     Undoes `apply_masks` and torch.nn.utils.prune alike; the parameters are the same objects in the order that they had
     before `apply_masks`. Other parametrizations of a masked weight (weight norm) are baked in with its mask. Nothing
-    holds the weights at zero afterwards.
+    holds the weights at zero afterwards. WiringError for a model that is sharded (FSDP): strip its gathered copy.
 
     >>> masks = topo.generate("erk", "mlp:3-2-1", density=0.5)
     >>> model = topo.strip_masks(topo.apply_masks(topo.models.build("mlp:3-2-1"), masks))
@@ -343,7 +345,14 @@ def strip_masks(model: nn.Module) -> nn.Module:
     ['fc1.bias', 'fc1.weight', 'fc2.bias', 'fc2.weight']
     """
     inner = unwrapped(model)
-    for place, _ in list(_masked(inner)):
+    places = [place for place, _ in _masked(inner)]
+    sharded = next((place.name for place in places if any(map(_is_sharded, place.stored))), None)
+    if sharded is not None:
+        raise WiringError(
+            f"'{sharded}' is sharded (DTensor), and what shards it holds on to its masked form; gather the state dict "
+            "(torch.distributed.checkpoint.state_dict), load it into a masked model that is whole, and strip that"
+        )
+    for place in places:
         _strip(place)
     for module in inner.modules():
         for hook in list(module._forward_pre_hooks.values()):
@@ -382,7 +391,7 @@ def laid_aside(
     if there is None:
         yield given
         return
-    everywhere = there if given is None else _together(there, given)
+    everywhere = there if given is None else together(there, given)
     fitted(inner, everywhere, wiring)  # before the model is touched
     pruned = [place.name for place in _pruned_by_torch(inner)]
     for place, _ in list(_masked(inner)):
@@ -394,17 +403,26 @@ def laid_aside(
     try:
         yield everywhere
     finally:
-        held = fitted(inner, everywhere, wiring)
-        for name in pruned:
-            place = holder(inner, name)
-            mask = tensor_of(everywhere[name], held[name], place.weight.device)
-            prune.custom_from_mask(place.module, place.attribute, mask)
-        _apply_some(inner, everywhere, lambda name: name not in pruned, wiring)
+        put_back(inner, everywhere, pruned, wiring)
+
+
+def put_back(
+    model: nn.Module, masks: MaskSet, pruned: Sequence[str] | None = None, wiring: Wiring | None = None
+) -> None:
+    """Put masks on a model, on the layers `pruned` by torch.nn.utils.prune; by default on those that are so already."""
+    pruned = [place.name for place in _pruned_by_torch(model)] if pruned is None else pruned
+    held = fitted(model, masks, wiring)
+    for name in pruned:
+        place = holder(model, name)
+        mask = tensor_of(masks[name], held[name], place.weight.device)
+        prune.custom_from_mask(place.module, place.attribute, mask)
+    _apply_some(model, masks, lambda name: name not in pruned, wiring)
 
 
 def in_place(model: nn.Module, masks: MaskSet, wiring: Wiring | None = None) -> tuple[str, ...]:
     """The masked weights that are plain parameters, to be kept at zero in place; the others are masked by
     `apply_masks`, which a multiplication cannot do for a weight that is computed (weight norm)."""
+    warn_of_empty_layers(masks)
     plain = {name: all(place.is_plain for place in holders(model, holder(model, name))) for name in masks}
     _apply_some(model, masks, lambda name: not plain[name], wiring)
     return tuple(name for name in masks if plain[name])
@@ -415,7 +433,7 @@ def _apply_some(model: nn.Module, masks: MaskSet, wanted: Callable[[str], bool],
         apply_masks(model, some, wiring)
 
 
-def _together(there: MaskSet, given: MaskSet) -> MaskSet:
+def together(there: MaskSet, given: MaskSet) -> MaskSet:
     """Masks on a model, and those given in their place where both name a layer."""
     stay = {name: there[name] for name in there if name not in given}
     if not stay:
@@ -446,7 +464,7 @@ def verify_masks(
         first = holder(inner, name)
         places = holders(inner, first) if first.stored else (first,)
         for place in [first, *(place for place in places[1:] if not place.is_plain)]:
-            weight = _weight(place).detach()
+            weight = _whole(place.weight)
             if weight.is_meta:
                 raise WiringError(f"'{place.name}' is on the meta device and has no values to verify")
             revived = ~tensor_of(masks[name], held, weight.device) & (weight != 0)
@@ -458,14 +476,10 @@ def verify_masks(
     return tuple(found)
 
 
-@torch.no_grad()
-def _weight(place: Holder) -> Tensor:
-    """The weight as a forward pass reads it, whole."""
-    there, stored = applied(place), place.stored
-    if there is not None and any(map(_is_sharded, stored)) and _alone(place):
-        return there(stored[0].full_tensor())  # type: ignore[attr-defined]
-    weight: Any = place.weight
-    return weight.full_tensor() if _is_sharded(weight) else weight
+def _whole(weight: Any) -> Tensor:
+    """A weight, gathered if it is sharded."""
+    whole: Tensor = weight.full_tensor() if _is_sharded(weight) else weight
+    return whole.detach()
 
 
 class FusedMasks:

@@ -176,7 +176,7 @@ def prepared(
         raise TrainingError(f"the model {type(network).__name__} is on the meta device and has no weights to train")
     with in_one_line(f"the model does not go to {here.device}"):
         network.to(here.device)
-    _try_out(network, source, task)  # lazy layers get their shapes
+    try_out(network, source, task)  # lazy layers get their shapes
     laid: dict[str, Tensor] = {}
     if masks is not None:
         held = fitted(network, masks, wiring)
@@ -187,7 +187,7 @@ def prepared(
     return Fit(network, source, recipe, laid, here, seed, first, task)
 
 
-def _try_out(model: nn.Module, source: Images | Loaders, task: Task) -> None:
+def try_out(model: nn.Module, source: Images | Loaders, task: Task) -> None:
     """TrainingError if the model does not take the first examples, or if its answer does not fit their targets."""
     batch = source.first()
     images = source.data if isinstance(source, Images) else None

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
+import math
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from topo.errors import WiringError
+from topo.masks import BitRows
 from topo.wiring.runs import MOST_UNITS, count_units, runs_of, units_of, whole
 from topo.wiring.steps import Join, Layer, Step
 
@@ -101,13 +108,35 @@ def _step_to_json(step: Step) -> dict[str, Any]:
         "positions": step.positions,
         "transposed": step.transposed,
         **{side: runs_of(part) for side in _PARTS if (part := getattr(step, side)) is not None},
+        **({"own": list(step.own), "axes": list(step.axes)} if step.own and step.axes else {}),
+        **({"pattern": _packed(step.pattern)} if step.pattern is not None else {}),
     }
+
+
+def _packed(rows: BitRows) -> str:
+    """The words of bit rows, little-endian, deflated, in base64."""
+    return base64.b64encode(zlib.compress(rows.words.astype("<u8").tobytes())).decode()
+
+
+def _unpacked(text: str, shape: tuple[int, ...]) -> BitRows:
+    width = -(-math.prod(shape[1:]) // 64)
+    size = 8 * shape[0] * width
+    try:
+        data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), size + 1)
+    except (binascii.Error, zlib.error) as error:
+        raise WiringError(f"a pattern of shape {shape} is not deflated base64: {error}") from None
+    if len(data) != size:
+        raise WiringError(f"a pattern of shape {shape} takes {size:,} bytes, and has others")
+    rows = BitRows(shape, np.frombuffer(data, "<u8").reshape(shape[0], width).astype(np.uint64))
+    return BitRows.of_mask(rows.unpack())  # without bits beyond the last column
 
 
 def _step_from_json(entry: Mapping[str, Any]) -> Step:
     fields = dict(entry)
     kind = fields.pop("step")
     if kind == "layer":
+        if "pattern" in fields:
+            fields["pattern"] = _unpacked(fields["pattern"], tuple(int(n) for n in fields["shape"]))
         return Layer(**fields | {side: units_of(fields[side]) for side in ("reads", *_PARTS) if side in fields})
     operands = tuple(units_of(runs) for runs in fields["operands"])
     return Join(kind, operands, fields["start"], fields["width"])

@@ -42,8 +42,12 @@ def _broken(wiring: Wiring, units: np.ndarray) -> Iterator[Step]:
         moved = moved_by(step, units)
         if moved is None:
             yield step
-        elif isinstance(step, Layer) and not all(map(np.array_equal, moved, first.setdefault(step.name, moved))):
-            yield from (wiring.layer(step.name), step)
+        elif isinstance(step, Layer):
+            moved = moved[::-1] if step.axes != wiring.layer(step.name).axes else moved
+            before = first.setdefault(step.name, moved)
+            still = all(np.array_equal(side, np.arange(len(side))) for side in (*moved, *before))
+            if not still and not all(map(np.array_equal, moved, before)):
+                yield from (wiring.layer(step.name), step)
 
 
 def _roles(wiring: Wiring, fixed: np.ndarray) -> np.ndarray:
@@ -112,6 +116,10 @@ def moved_by(step: Step, units: np.ndarray) -> tuple[np.ndarray, np.ndarray] | N
         into = reads.reshape(step.groups, -1) // step.shape[1]
         rows = made.reshape(step.groups, -1) // (step.outputs // step.groups)
         if (into != into[:, :1]).any() or (rows != into[:, :1]).any():
+            return None
+    if step.pattern is not None:
+        kept = step.pattern.unpack()
+        if step.groups > 1 or not np.array_equal(kept, kept[made][:, reads]):
             return None
     return made, reads
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from topo.errors import WiringError
+from topo.masks import BitRows
 from topo.wiring.runs import MOST_UNITS, whole
 
 LAYER_KINDS = ("linear", "conv", "embedding")
@@ -55,6 +56,9 @@ class Layer:
     rows, columns: where only a part of the parameter is multiplied by (a slice, as the query's part of a stacked
     projection), its outputs and its inputs within a group, int32 and ascending; None is all. Units of other rows carry
     nothing, other columns read none, and the weights outside take no part in this use.
+    own, axes: where the parameter's mask is not of this `shape`, its shape, and the order in which its axes are taken,
+    to be laid out as `shape`: a batch of matrices (experts, heads), or a use of W.T beside one of W.
+    pattern: of `shape`, the weights that take part in this use, where a known mask (a triangle) closes others.
     """
 
     name: str
@@ -70,6 +74,9 @@ class Layer:
     transposed: bool = False
     rows: np.ndarray | None = None
     columns: np.ndarray | None = None
+    own: tuple[int, ...] | None = None
+    axes: tuple[int, ...] | None = None
+    pattern: BitRows | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -104,6 +111,17 @@ class Layer:
             raise WiringError(
                 f"layer '{self.name}' takes {self.shape[1] * self.groups} inputs but reads {self.reads.size} units"
             )
+        if (self.own is None) != (self.axes is None):
+            raise WiringError(f"layer '{self.name}' has an own shape {self.own} and axes {self.axes}: both, or neither")
+        if self.own is not None and self.axes is not None:
+            object.__setattr__(self, "own", tuple(int(n) for n in self.own))
+            object.__setattr__(self, "axes", tuple(int(n) for n in self.axes))
+            if sorted(self.axes) != list(range(len(self.own))) or math.prod(self.own) != math.prod(self.shape):
+                raise WiringError(
+                    f"layer '{self.name}' {self.shape} takes the axes {self.axes} of a mask of shape {self.own}"
+                )
+        if self.pattern is not None and self.pattern.shape != self.shape:
+            raise WiringError(f"layer '{self.name}' {self.shape} has a pattern of shape {self.pattern.shape}")
         for side, most in (("rows", self.shape[0]), ("columns", self.shape[1])):
             if getattr(self, side) is not None:
                 object.__setattr__(self, side, _part(getattr(self, side), most, f"layer '{self.name}' uses {side}"))
@@ -147,9 +165,52 @@ class Layer:
             sides.append(flags)
         return sides[0], sides[1]
 
+    def fed(self, live: np.ndarray) -> np.ndarray:
+        """bool (in,), of what it reads -> (out,): outputs that a weight joins to one of these, if all are kept."""
+        if self.pattern is not None:
+            met = np.any(self._joined & live.reshape(self.groups, 1, -1), axis=2, keepdims=True)
+            return met.reshape(-1) & self.part[0]
+        return live.reshape(self.groups, -1).any(axis=1).repeat(self.shape[0] // self.groups) & self.part[0]
+
+    def wanted(self, outputs: np.ndarray) -> np.ndarray:
+        """bool (out,) -> (in,), of what it reads: inputs that a weight joins to one of these, if all are kept."""
+        outputs = (outputs & self.part[0]).reshape(self.groups, -1)
+        if self.pattern is not None:
+            return np.asarray((self._joined & outputs[:, :, None]).any(axis=1).reshape(-1))
+        return outputs.any(axis=1).repeat(self.shape[1])
+
+    @property
+    def _joined(self) -> np.ndarray:
+        """bool (groups, out / groups, in / groups): pairs that the pattern joins."""
+        assert self.pattern is not None
+        pairs = self.pattern.unpack().reshape(self.groups, self.shape[0] // self.groups, self.shape[1], -1)
+        return np.asarray(pairs.any(axis=3))
+
+    @property
+    def mask_shape(self) -> tuple[int, ...]:
+        """The shape of its parameter's mask: `shape`, unless `own` says otherwise."""
+        return self.own or self.shape
+
+    def laid_out(self, mask: BitRows) -> BitRows:
+        """The bit rows of this use, of `shape`, of its parameter's mask."""
+        if self.own is None or self.axes is None:
+            return mask
+        if self.axes == tuple(range(len(self.own))) and (width := math.prod(self.shape[1:])) % 64 == 0:
+            return BitRows(self.shape, mask.words.reshape(self.shape[0], width // 64))
+        return BitRows.of_mask(mask.unpack().transpose(self.axes).reshape(self.shape))
+
+    def as_mask(self, rows: BitRows) -> BitRows:
+        """The mask, of `mask_shape`, that `laid_out` turns into these rows."""
+        if self.own is None or self.axes is None:
+            return rows
+        taken = rows.unpack().reshape([self.own[axis] for axis in self.axes])
+        return BitRows.of_mask(np.ascontiguousarray(taken.transpose(np.argsort(self.axes))))
+
     @property
     def used(self) -> int:
         """Number of weights that take part in this use."""
+        if self.pattern is not None:
+            return self.pattern.kept()
         rows = self.shape[0] if self.rows is None else len(self.rows)
         columns = self.shape[1] if self.columns is None else len(self.columns)
         return rows * columns * self.taps

@@ -35,7 +35,9 @@ def tied_units(wiring: Wiring, *, repeated: bool = True) -> np.ndarray:
             continue
         before = first.setdefault(step.name, step)
         if before is not step:
-            ties += [(before.reads, step.reads), (np.arange(before.start, before.stop), made)]
+            sides = (step.reads, made) if step.axes == before.axes else (made, step.reads)  # W.T beside W
+            pairs = zip((before.reads, np.arange(before.start, before.stop)), sides)
+            ties += [pair for pair in pairs if len(pair[0]) == len(pair[1])]
         if step.groups > 1 and step.shape[1] == 1:
             ties.append((np.repeat(step.reads, step.outputs // step.groups), made))
     one, two = (np.concatenate([np.zeros(0, np.int64), *side]) for side in (zip(*ties) if ties else ((), ())))

@@ -9,7 +9,7 @@ flattening) leave no step: they only change which units the next step reads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +19,10 @@ import numpy as np
 
 from topo._support.atomic import write_text
 from topo.errors import WiringError
-from topo.masks import MaskSet
+from topo.masks import BitRows, MaskSet
 from topo.wiring.as_json import fields_of, refusing_odd_values, text_of
 from topo.wiring.runs import MOST_UNITS
-from topo.wiring.steps import CONSTANT, Join, Layer, Step, as_units
+from topo.wiring.steps import CONSTANT, NOTHING, Join, Layer, Step, as_units
 from topo.wiring.table import Groups, Table
 
 
@@ -76,8 +76,12 @@ class Wiring:
             made[step.start : step.stop] = True
             if isinstance(step, Layer):
                 before = names.setdefault(step.name, step)
-                if before.shape != step.shape:
-                    raise WiringError(f"layer '{step.name}' is used with shapes {before.shape} and {step.shape}")
+                if before.mask_shape != step.mask_shape:
+                    raise WiringError(
+                        f"layer '{step.name}' is used with masks of shapes {before.mask_shape} and {step.mask_shape}"
+                    )
+                if before.kind == "embedding" != step.kind:
+                    names[step.name] = step
         known = self.outputs[(self.outputs >= 0) & (self.outputs < self.n_units)]
         if self.outputs.size == 0 or len(known) < len(self.outputs) or not made[known].all():
             raise WiringError("the network's outputs are units that no step makes")
@@ -112,10 +116,10 @@ class Wiring:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Mask shape of each parameter."""
-        return {name: layer.shape for name, layer in self._names.items()}
+        return {name: layer.mask_shape for name, layer in self._names.items()}
 
     def layer(self, name: str) -> Layer:
-        """The first use of a parameter."""
+        """The first use of a parameter, as an embedding only if it has no other."""
         try:
             return self._names[name]
         except KeyError:
@@ -125,6 +129,83 @@ class Wiring:
     def input_first(self) -> dict[str, int]:
         """Name -> groups of the layers whose parameter is stored (in, out / groups, ...), unlike its mask."""
         return {name: layer.groups for name, layer in self._names.items() if layer.transposed}
+
+    @cached_property
+    def plain(self) -> Wiring:
+        """The same network with a matrix as the mask of each parameter, `Layer.shape`, as kernels and methods work on.
+
+        A parameter of three or more dimensions is laid out as its layer; one that is used in two layouts (a tied
+        autoencoder, an embedding tied to a head) keeps its mask, and its other uses the axes that they take.
+        """
+        axes: dict[str, set[tuple[int, ...] | None]] = {}
+        for layer in self.layers:
+            axes.setdefault(layer.name, set()).add(layer.axes)
+        same = {name for name, orders in axes.items() if len(orders) == 1 and None not in orders}
+        if not same:
+            return self
+        steps = [
+            replace(step, own=None, axes=None) if isinstance(step, Layer) and step.name in same else step
+            for step in self.steps
+        ]
+        return replace(self, steps=tuple(steps))
+
+    def plain_masks(self, masks: MaskSet) -> MaskSet:
+        """Masks of this wiring as masks of `plain`."""
+        return self._relaid(masks, lambda layer, rows: layer.laid_out(rows))
+
+    def own_masks(self, masks: MaskSet) -> MaskSet:
+        """Masks of `plain` as masks of this wiring: of the parameters' own shapes."""
+        return self._relaid(masks, lambda layer, rows: layer.as_mask(rows))
+
+    def _relaid(self, masks: MaskSet, turn: Callable[[Layer, BitRows], BitRows]) -> MaskSet:
+        if self.plain is self:
+            return masks
+        known = [name for name in masks if name in self._names]
+        changed = [name for name in known if self.plain.layer(name).axes != self.layer(name).axes]
+        rows = {name: masks.rows(name) for name in masks}
+        rows |= {name: turn(self.layer(name), rows[name]) for name in changed}
+        return MaskSet(rows, provenance=masks.provenance)
+
+    @cached_property
+    def untied(self) -> Wiring:
+        """`plain` with embeddings that are tied to a layer as plain inputs, for methods that know one layout a mask.
+
+        Raises WiringError, naming the parameter, if another is used in two layouts, and if a known mask closes weights.
+        """
+        plain = self.plain
+        if closed := [layer.name for layer in plain.layers if layer.pattern is not None]:
+            raise WiringError(
+                f"some weights of '{closed[0]}' take no part in it, since a known mask closes them; this method would "
+                "place parameters on them"
+            )
+        odd = [layer for layer in plain.layers if layer.axes != plain.layer(layer.name).axes]
+        if not odd:
+            return plain
+        if other := [layer.name for layer in odd if layer.kind != "embedding"]:
+            raise WiringError(
+                f"parameter '{other[0]}' is used in two layouts (as W and as W.T); this method knows one for each mask"
+            )
+        gone = {id(layer) for layer in odd}
+        read = [plain.inputs[np.isin(plain.inputs, np.concatenate(self._read_by_others(plain, gone)))]]
+        inputs = np.concatenate([*read, *(np.arange(layer.start, layer.stop) for layer in odd)])
+        kept = [step for step in plain.steps if id(step) not in gone]
+        number = np.full(plain.n_units + 2, NOTHING, np.int32)
+        number[CONSTANT] = CONSTANT
+        made = np.concatenate([inputs, *(np.arange(step.start, step.stop) for step in kept)])
+        number[made] = np.arange(len(made))
+        steps: list[Step] = []
+        for step in kept:
+            start = int(number[step.start])
+            if isinstance(step, Layer):
+                steps.append(replace(step, reads=number[step.reads], start=start))
+            else:
+                steps.append(replace(step, operands=tuple(number[units] for units in step.operands), start=start))
+        return replace(plain, inputs=number[inputs], steps=tuple(steps), outputs=number[plain.outputs])
+
+    @staticmethod
+    def _read_by_others(plain: Wiring, gone: set[int]) -> list[np.ndarray]:
+        read = [units for step in plain.steps if id(step) not in gone for units in step.operands]
+        return [*read, plain.outputs]
 
     @cached_property
     def groups(self) -> Groups:
@@ -196,8 +277,7 @@ class Wiring:
             made = slice(step.start, step.stop)
             if isinstance(step, Layer):
                 for flags in (live, ahead):
-                    fed = flags[step.reads].reshape(step.groups, -1).any(axis=1)
-                    flags[made] = fed.repeat(step.outputs // step.groups) & step.part[0]
+                    flags[made] = step.fed(flags[step.reads])
                 continue
             over = [live[operand] for operand in step.operands]
             if step.kind == "score":
@@ -211,8 +291,7 @@ class Wiring:
         for step in reversed(self.steps):
             given = behind[step.start : step.stop]
             if isinstance(step, Layer):
-                of_groups = (given & step.part[0]).reshape(step.groups, -1).any(axis=1)
-                behind[step.reads[of_groups.repeat(step.shape[1])]] = True
+                behind[step.reads[step.wanted(given)]] = True
             elif step.kind == "gate":
                 behind[step.operands[0][given & live[step.start : step.stop]]] = True
             elif step.kind == "add":
@@ -228,11 +307,11 @@ class Wiring:
             if layer is None:
                 model = f"the model {self.model}" if self.model else "the model"
                 raise WiringError(f"mask '{name}' {shape} is no layer of {model}; its layers are: {_some(self.names)}")
-            if layer.shape != shape:
+            if layer.mask_shape != shape:
                 hint = ""
                 if layer.transposed and shape[:2] == layer.shape[1::-1]:
                     hint = "; it is stored input-first, masks are not: swap two axes, or read a file with its model"
-                raise WiringError(f"mask '{name}' has shape {shape} but the model's layer has {layer.shape}{hint}")
+                raise WiringError(f"mask '{name}' has shape {shape} but the model's layer has {layer.mask_shape}{hint}")
 
     def to_json(self) -> str:
         """The wiring as JSON text: all that is needed to analyse masks later without the model's code."""

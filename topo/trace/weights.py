@@ -1,0 +1,305 @@
+"""Weights that are made from parameters: what a product with them is, term by term.
+
+A product is linear in its weight, so `W + W.T`, `W + B @ A` or a concatenation of weights is a sum of layers: an entry
+is live if any of the places that it is made from is. Triangles, masks and padding close entries of a view
+(`Weight.kept`). What is not linear in its parameters (kron, W * V, a softmax over several) is not followed: the
+operation that takes it warns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from topo.trace.nodes import is_layout, is_pointwise, operation, parameters_behind, passes
+from topo.trace.units import LEARNED, Units, Weight, compact, filled, squash
+from topo.wiring import CONSTANT, NOTHING
+
+Literally = Callable[[Node, list[Any]], Any]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A product of two matrices, left @ right, of which at least one is made from parameters."""
+
+    left: Any
+    right: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.left.shape[0], self.right.shape[1])
+
+    def turned(self) -> Chain:
+        return Chain(turned(self.right), turned(self.left))
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Terms of one shape that are added: views of parameters, chains, and ids of constants."""
+
+    terms: tuple[Any, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.terms[0].shape)
+
+
+Made = Weight | Sum | Chain
+
+
+def terms_of(value: Any) -> tuple[Any, ...]:
+    return value.terms if isinstance(value, Sum) else (value,)
+
+
+def summed(terms: Sequence[Any]) -> Made:
+    return terms[0] if len(terms) == 1 else Sum(tuple(terms))
+
+
+def turned(value: Any) -> Any:
+    """The transpose of a matrix."""
+    if isinstance(value, Sum):
+        return Sum(tuple(turned(term) for term in value.terms))
+    return value.turned() if isinstance(value, Chain) else mapped(value, lambda part: part.transpose(0, 1))
+
+
+def mapped(value: Any, change: Callable[[Tensor], Tensor], missing: Callable[[Tensor], Tensor] | None = None) -> Any:
+    """A layout operation on a view or on ids. missing: the same on `kept`, if it adds places that hold nothing."""
+    if isinstance(value, Tensor):
+        return squash((missing or change)(value))
+    kept = value.kept
+    if missing is not None and kept is None:
+        kept = torch.ones((1,) * len(value.shape), dtype=torch.bool).expand(value.shape)
+    held = None if kept is None else (missing or change)(kept)
+    return replace(value, coords=tuple(squash(change(c)) for c in value.coords), kept=held)
+
+
+def made_from(units: Units, node: Node, inputs: list[Any], shape: Any, literally: Literally) -> Any:
+    """What an operation on constants makes of parameters, as weights; None if it is not followed."""
+    name = operation(node).removeprefix("aten.")
+    if is_layout(node):
+        return _layout(node, inputs, literally)
+    if name == "_weight_norm":
+        return inputs[0]
+    inputs = [
+        [_vector_as_constant(v) for v in i] if isinstance(i, list | tuple) else _vector_as_constant(i) for i in inputs
+    ]
+    if not any(isinstance(v, Made) for i in inputs for v in (i if isinstance(i, list) else [i])):
+        return None
+    if isinstance(shape, list):
+        return [inputs[0], *map(filled, shape[1:])] if name == "_weight_norm_interface" else None
+    if name in ("cat", "concat", "concatenate"):
+        return _cat(inputs[0], inputs[1], shape)
+    if name == "stack":
+        dim = inputs[1] % len(shape)
+        return _cat([_unsqueezed(part, dim) for part in inputs[0]], dim, shape)
+    if name in ("pad", "constant_pad_nd") and not any(isinstance(value, float) and value for value in inputs[2:]):
+        sides = list(inputs[1])
+        return _each(inputs[0], lambda term: _padded(term, sides))
+    if name in ("add", "sub", "rsub", "subtract"):
+        return _added(node, inputs[:2], shape)
+    if name in ("matmul", "mm") and len(shape) == 2:
+        return Chain(*inputs[:2])
+    if name in ("tril", "triu"):
+        kept = torch.ones(shape, dtype=torch.bool)
+        kept = kept.tril(inputs[1]) if name == "tril" else kept.triu(inputs[1])
+        return _each(inputs[0], lambda term: _closed(term, kept))
+    if name in ("where", "masked_fill"):
+        return _chosen(units, node, name, inputs, shape)
+    if name in ("mul", "multiply", "div", "divide", "true_divide"):
+        return _scaled(node, inputs, shape)
+    given = [value for value in inputs if isinstance(value, Made)]
+    if len(given) == 1 and given[0].shape == shape and passes(node) and not is_pointwise(node):
+        return given[0]
+    if len(given) == 1 and given[0].shape == shape and is_pointwise(node):
+        if not isinstance(given[0], Weight):
+            return None
+        return Sum((given[0], filled(shape))) if units.not_zero_at_zero() else given[0]
+    return None
+
+
+def _vector_as_constant(value: Any) -> Any:
+    """Parameters of fewer than two dimensions are no layers: learned constants."""
+    return filled(value.shape, LEARNED) if isinstance(value, Weight) and len(value.size) < 2 else value
+
+
+def _each(value: Any, change: Callable[[Any], Any]) -> Any:
+    if not isinstance(value, Made):
+        return None
+    found = [change(term) for term in terms_of(value)]
+    return None if any(term is None for term in found) else summed(found)
+
+
+def _layout(node: Node, inputs: list[Any], literally: Literally) -> Any:
+    if not isinstance(inputs[0], Made):
+        return None
+    name = operation(node).removeprefix("aten.")
+
+    def change(term: Any) -> Any:
+        if isinstance(term, Chain):
+            if name == "permute" and [d % 2 for d in inputs[1]] == [0, 1]:
+                return term
+            return term.turned() if name in _SWAPS and (name == "permute" or _swaps(inputs[1:3])) else None
+        if isinstance(term, Tensor):
+            return literally(node, [term, *inputs[1:]])
+        parts = [literally(node, [coords, *inputs[1:]]) for coords in term.coords]
+        kept = None if term.kept is None else literally(node, [term.kept, *inputs[1:]])
+        if isinstance(parts[0], list):
+            return [
+                Weight(term.name, term.size, tuple(c[i] for c in parts), None if kept is None else kept[i])
+                for i in range(len(parts[0]))
+            ]
+        return Weight(term.name, term.size, tuple(parts), kept)
+
+    found = [change(term) for term in terms_of(inputs[0])]
+    if any(term is None for term in found):
+        return None
+    if isinstance(found[0], list):
+        return [summed(parts) for parts in zip(*found)]
+    return summed(found)
+
+
+_SWAPS = frozenset("t numpy_T mT mH adjoint transpose swapaxes swapdims permute".split())
+
+
+def _swaps(dims: Sequence[Any]) -> bool:
+    return not dims or sorted(d % 2 for d in dims) == [0, 1]
+
+
+def _unsqueezed(value: Any, dim: int) -> Any:
+    if isinstance(value, Made):
+        return _each(value, lambda term: None if isinstance(term, Chain) else mapped(term, lambda c: c.unsqueeze(dim)))
+    return value.unsqueeze(dim) if isinstance(value, Tensor) else value
+
+
+def _cat(parts: Sequence[Any], dim: int, shape: Sequence[int]) -> Any:
+    dim, at, terms = dim % len(shape), 0, []
+    for part in parts:
+        if part is None:
+            return None
+        before, after = at, shape[dim] - at - part.shape[dim]
+        at += part.shape[dim]
+        for term in terms_of(part):
+            if isinstance(term, Chain):
+                return None
+            if isinstance(term, Weight) or not bool((compact(term)[0] == NOTHING).all()):
+                terms.append(_padded(term, [*[0] * 2 * (len(shape) - 1 - dim), before, after]))
+    return summed(terms)
+
+
+def _padded(term: Any, sides: list[int]) -> Any:
+    """A view beside zeros: what stands there is the first element along the axis, and not kept."""
+    if isinstance(term, Chain):
+        return None
+
+    def repeated(c: Tensor) -> Tensor:
+        for at in range(0, len(sides), 2):
+            d = c.dim() - 1 - at // 2
+            places = torch.arange(-sides[at], c.shape[d] + sides[at + 1]).clamp(0, c.shape[d] - 1)
+            c = c.index_select(d, places) if any(sides[at : at + 2]) else c
+        return c
+
+    def beside(c: Tensor) -> Tensor:
+        return torch.nn.functional.pad(c, sides, value=0 if c.dtype is torch.bool else NOTHING)
+
+    return mapped(term, repeated, beside)
+
+
+def _expanded(value: Any, shape: Sequence[int]) -> Any:
+    if not isinstance(value, Made):
+        return value.expand(shape)
+    if value.shape == tuple(shape):
+        return value
+    return _each(value, lambda term: None if isinstance(term, Chain) else mapped(term, lambda c: c.expand(shape)))
+
+
+def _added(node: Node, sides: list[Any], shape: Sequence[int]) -> Any:
+    """W + V. What is computed from a weight itself (its mean, taken off) is no other term."""
+    terms: list[Any] = []
+    for side, other, arg in zip(sides, sides[::-1], node.args):
+        if isinstance(side, Made):
+            side = _expanded(side, shape)
+            if side is None:
+                return None
+            terms += terms_of(side)
+        elif isinstance(side, Tensor):
+            if isinstance(arg, Node) and (behind := parameters_behind(arg)):
+                own = {term.name for term in terms_of(other) if isinstance(term, Weight)}
+                if behind <= own:
+                    continue
+                return None
+            if bool((compact(side)[0] != NOTHING).any()):
+                terms.append(torch.where(side == NOTHING, NOTHING, CONSTANT).to(torch.int32).expand(tuple(shape)))
+        elif side:
+            terms.append(filled(shape))
+    return summed(terms)
+
+
+def _closed(term: Any, kept: Tensor) -> Any:
+    """A term without the entries that are not kept."""
+    if isinstance(term, Chain):
+        return None
+    shape = torch.broadcast_shapes(tuple(term.shape), kept.shape)
+    if isinstance(term, Tensor):
+        return squash(torch.where(kept, term, NOTHING).expand(shape))
+    held = kept if term.kept is None else term.kept & kept
+    whole = None if bool(held.all()) else held.expand(shape)
+    return replace(term, coords=tuple(c.expand(shape) for c in term.coords), kept=whole)
+
+
+def _scaled(node: Node, inputs: list[Any], shape: Sequence[int]) -> Any:
+    """W times a constant: without the entries that it is zero for. The product of two parameters is not linear."""
+    one, two = inputs[:2]
+    if isinstance(one, Made) and isinstance(two, Made):
+        weight = one if one.shape == tuple(shape) and not _varies(two) else two if not _varies(one) else None
+        return weight if weight is not None and weight.shape == tuple(shape) else None
+    weight, factor = (one, two) if isinstance(one, Made) else (two, one)
+    if isinstance(factor, Tensor) and bool((compact(factor)[0] == NOTHING).any()) and not _is_pruning(node):
+        kept = factor != NOTHING
+        return _each(weight, lambda term: _closed(term, kept))
+    if isinstance(factor, (int, float)) and factor == 0:
+        return None
+    return _expanded(weight, shape) if isinstance(factor, Tensor) else weight
+
+
+def _varies(value: Made) -> bool:
+    """Whether a factor is a matrix of its own, and not a vector of scales."""
+    return not isinstance(value, Weight) or len([n for n in value.size if n > 1]) > 1
+
+
+def _is_pruning(node: Node) -> bool:
+    """Whether the factor is what torch.nn.utils.prune or topo put on the parameter: masks say that, not the wiring."""
+    queue = list(node.all_input_nodes)
+    while queue:
+        arg = queue.pop()
+        if arg.meta.get("pruning"):
+            return True
+        queue.extend(arg.all_input_nodes)
+    return False
+
+
+def _chosen(units: Units, node: Node, name: str, inputs: list[Any], shape: Sequence[int]) -> Any:
+    """where and masked_fill with a known mask."""
+    if _is_pruning(node):
+        return next(value for value in inputs if isinstance(value, Made))
+    at = 0 if name == "where" else 1
+    known = units.known.get(node.args[at])
+    if known is None:
+        return None
+    first, second = (inputs[1], inputs[2]) if name == "where" else (inputs[2], inputs[0])
+    terms: list[Any] = []
+    for side, kept in ((first, known), (second, ~known)):
+        if isinstance(side, Made):
+            found = [_closed(term, kept) for term in terms_of(side)]
+            if any(term is None for term in found):
+                return None
+            terms += terms_of(_expanded(summed(found), shape))
+        elif isinstance(side, Tensor) and bool((compact(side)[0] != NOTHING).any()):
+            terms.append(squash(torch.where(kept, side, NOTHING).to(torch.int32).expand(tuple(shape))))
+        elif isinstance(side, (int, float)) and side:
+            terms.append(squash(torch.where(kept, CONSTANT, NOTHING).to(torch.int32).expand(tuple(shape))))
+    return summed(terms)
