@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal
 # The tests of a room: those called as it, or else those that import it.
 OF_ROOM = $(or $(wildcard tests/test_$(T).py tests/test_$(T)_*.py),$(shell grep -lw "topo.$(T)" tests/test_*.py),$(error no test is called or imports '$(T)'))
 
-.PHONY: demo quick test lint types suite interpreted boundscheck benchmarks docs trace-random trace-zoo clean
+.PHONY: demo quick test lint types suite interpreted boundscheck fuzz benchmarks docs trace-random trace-zoo clean
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +51,11 @@ interpreted: $(READY)
 # Every index checked; a cache of its own, since compiled code does not record the flag.
 boundscheck: $(READY)
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/boundscheck $(PYTEST) -m small
+
+# Damaged files, N of every kind: no traceback, no wait over 5 s, no more than 1 GB, no code run.
+N ?= 20000
+fuzz: $(READY)
+	$(BIN)/python -W ignore benchmarks/fuzz_files.py --count $(N)
 
 benchmarks: $(READY)
 	$(BIN)/python benchmarks/run.py

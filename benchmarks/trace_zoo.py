@@ -44,20 +44,15 @@ TORCHVISION = """alexnet vgg11 resnet18 resnext50_32x4d wide_resnet50_2 densenet
 
 def _models(words: Sequence[str]) -> Iterator[tuple[str, Callable[[], nn.Module], tuple[int, ...]]]:
     """(name, how it is made, input shape) of each model whose library is installed."""
-    wanted = [(f"timm {name}", name, side) for side, names in TIMM.items() for name in names.split()]
-    for title, name, side in wanted if _installed("timm") else []:
-        if _asked(title, words):
+    for name in TIMM.split() if _installed("timm") else []:
+        if _asked(f"timm {name}", words):
             timm = importlib.import_module("timm")
-            side = (
-                256
-                if name.endswith("256")
-                else 240
-                if name.endswith("240")
-                else 299
-                if "inception_v3" in name
-                else side
+            side = next((n for n in (240, 256) if name.endswith(str(n))), 299 if name == "inception_v3" else 224)
+            yield (
+                f"timm {name}",
+                lambda timm=timm, name=name: timm.create_model(name, pretrained=False),
+                (3, side, side),
             )
-            yield title, lambda timm=timm, name=name: timm.create_model(name, pretrained=False), (3, side, side)
     for name in TORCHVISION.split() if _installed("torchvision") else []:
         if _asked(f"torchvision {name}", words):
             models = importlib.import_module("torchvision.models")

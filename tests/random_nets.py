@@ -415,9 +415,7 @@ _ANY = (
     layer, layer, layer, activation, activation, add, product, modulation, highway, quotient, gated, lerp, addcmul,
     choice, join, part_of, shuffle, turn, padded, scaled, shifted, power, channel_gate, glu,
 )  # fmt: skip
-_VECTORS = (again, fixed, soft, outer, experts)
-# Not drawn, since the tracer does not get them right yet (`gradient_nets.MISSED` has a row for each).
-_MISSED = (back, masked_weight, running, grouped_product)
+_VECTORS = (again, back, fixed, soft, outer, experts, masked_weight, running, grouped_product)
 _LINES = _VECTORS
 _TOKENS = (*_VECTORS, attention, attention, linear_attention, pooled, one_token, moved, recurrence)
 _MAPS = (excite, smoothed, depthwise)

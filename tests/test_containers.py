@@ -16,10 +16,12 @@ import sys
 import zipfile
 from argparse import Namespace
 
+import fuzzing
 import numpy as np
 import pytest
 
 from topo import formats
+from topo.cli import main
 from topo.containers.container import File, Kind, container, containers, kinds
 from topo.containers.opening import explain, kind_of, open_container
 from topo.containers.tensors import Tensor
@@ -652,7 +654,74 @@ def test_a_new_kind_is_asked_first_and_read_by_the_readers_there_are(door, tmp_p
 def test_explain_says_what_each_kind_said(tmp_path):
     said = dict(explain(save(tmp_path / "m.pt", weights())))
     assert list(said) == [kind.name for kind in kinds()]
-    assert said["torch"] == ""
+    assert said["torch"] is None
     assert said["npz"] == "its entries are not all '*.npy'"
     (tmp_path / "empty").touch()
     assert dict(explain(tmp_path / "empty"))["npy"] == "the file is empty"
+
+
+def test_the_command_explains_a_file(tmp_path, capsys):
+    assert main(["formats", "explain", str(save(tmp_path / "m.npz", weights()))]) == 0
+    said = capsys.readouterr().out
+    assert all(kind.name in said for kind in kinds())
+    assert all(reader.name in said for reader in formats.readers())
+    assert said.count("takes it") >= 2
+    (tmp_path / "m.txt").write_text("words")
+    assert main(["formats", "explain", str(tmp_path / "m.txt")]) == 1
+    captured = capsys.readouterr()
+    assert "takes it" not in captured.out
+    assert captured.err.count("\n") == 1
+    assert main(["formats", "explain", str(tmp_path / "none")]) == 1
+    assert "no such file" in capsys.readouterr().err
+
+
+# --- hostile pickles within
+
+
+@pytest.mark.parametrize("way", ["zip", "gzip", "folder", "torchscript", "constants", "torch_export", "old export"])
+@pytest.mark.parametrize("beside", ["alone", "beside tensors"])
+def test_what_a_pickle_would_run_does_not_run_wherever_it_lies(tmp_path, way, beside):
+    ran = tmp_path / "ran"
+    call = b"cposix\nsystem\nX" + struct.pack("<I", len(f"touch {ran}")) + f"touch {ran}".encode() + b"\x85R"
+    array = pickle.dumps(np.eye(3), 2)[2:-1]
+    evil = b"\x80\x02" + (call if beside == "alone" else b"}(X\1\0\0\0a" + array + b"X\1\0\0\0b" + call + b"u") + b"."
+    path = tmp_path / "m.pt"
+    if way == "folder":
+        path = tmp_path / "folder"
+        path.mkdir()
+        (path / "m.pkl").write_bytes(evil)
+    elif way == "gzip":
+        path.write_bytes(gzip.compress(evil))
+    else:
+        members = {
+            "zip": {"m.pkl": evil, "n.txt": b""},
+            "torchscript": {"m/data.pkl": evil, "m/constants.pkl": b"\x80\x02)."},
+            "constants": {"m/data.pkl": b"\x80\x02}.", "m/constants.pkl": evil},
+            "torch_export": {"m/data/weights/model_weights_config.json": b'{"config": {"a": {"path_name": "w", '
+                             b'"use_pickle": true}}}', "m/data/weights/w": evil},
+            "old export": {"serialized_state_dict.pt": evil},
+        }[way]  # fmt: skip
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+    with pytest.raises(FormatError, match=r"posix\.system|is pickled with its class"):
+        open_container(path)
+    assert not ran.exists()
+    pickle.loads(evil)
+    assert ran.exists()  # the payload is a real one
+
+
+# --- damage
+
+
+def test_every_kind_of_file_has_a_whole_one_to_damage():
+    assert fuzzing.without_seed() == [], "write a small whole file of each of these under @seed in tests/fuzzing.py"
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize("kind", sorted(fuzzing.SEEDS))
+def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path, kind):
+    whole = fuzzing.SEEDS[kind](tmp_path)
+    assert kind_of(File(whole)).name == kind
+    outcomes = {fuzzing.outcome(path) for path in fuzzing.mutations(kind, tmp_path / "damaged", 60)}
+    assert "refused" in outcomes

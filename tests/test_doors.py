@@ -99,7 +99,7 @@ DOORS = {
 ELSEWHERE = {
     "recipes": "tests/test_train.py: a recipe is a TOML file, whose keys are checked",
     "every": "topo.generate.methods: a view of three other registries",
-    "formats": "tests/test_containers.py: readers",
+    "formats": "tests/test_readers.py: readers",
     "containers": "tests/test_containers.py: kinds of file",
 }
 

@@ -130,6 +130,62 @@ def test_crowded_figures_can_be_read(venue):
         assert figure.axes[0].get_window_extent().height > least * figure.bbox.height, kind
 
 
+def _many(kind, count):
+    names = [f"resnet20_mask_of_{m}_seed{k}" for m in ("synflow", "uniform", "erk", "balance") for k in range(10)]
+    masks = {name: _masks(0.3, seed) for seed, name in enumerate(names[:count])}
+    if kind in ("spectrum", "degree_distribution"):
+        return {name: item for name, (item, _) in masks.items()}
+    if kind == "accuracy_sparsity":
+        return [
+            {"method": name, "density": d, "accuracy": 0.9 - 0.01 * k}
+            for k, name in enumerate(masks)
+            for d in (0.5, 0.1)
+        ]
+    return {name: _report(*item, name) for name, item in masks.items()}
+
+
+@pytest.mark.parametrize(
+    "kind", ["layer_profile", "density_profile", "nodes_paths", "degree_distribution", "accuracy_sparsity", "spectrum"]
+)
+def test_figures_of_many_masks_keep_room_for_what_they_show(kind):
+    """13 and 40 masks in the narrowest column: a legend of a third of the page at most, which counts the rest."""
+    options = {"null": None} if kind == "spectrum" else {"metric": "density"} if kind == "layer_profile" else {}
+    for count in (13, 40):
+        figure = _drawn(kind, _many(kind, count), options, "icml")
+        assert _faults(figure) == []
+        ax = figure.axes[0]
+        assert ax.get_window_extent().height > 0.3 * figure.bbox.height
+        assert ax.get_legend().get_window_extent().height < 0.4 * figure.bbox.height
+        shown = [text.get_text() for text in ax.get_legend().get_texts()]
+        assert count == 13 or (shown[-1].startswith("and ") and shown[-1].endswith(" more") and len(shown) > 3)
+
+
+def test_empty_axes_say_that_nothing_is_defined():
+    empty = topo.MaskSet({"a": np.zeros((6, 5), bool), "b": np.zeros((4, 6), bool)})
+    report = topo.analyze(empty, metrics="all")
+    for kind, options, said in (
+        ("layer_profile", {"metric": "ramanujan_gap"}, "undefined in every layer"),
+        ("ramanujan_profile", {}, "undefined in every layer"),
+        ("nodes_paths", {}, "no mask has a path"),
+    ):
+        (ax,) = _drawn(kind, report, options, "icml").axes
+        assert any(said in text.get_text().replace("\n", " ") for text in ax.texts), kind
+        assert not len(ax.get_yticks())
+
+
+def test_axes_of_units_have_ticks_at_whole_units():
+    few = topo.MaskSet({"a": np.eye(6, 5, dtype=bool), "b": np.eye(4, 6, dtype=bool)})
+    report = topo.analyze(few, metrics="all")
+    for kind, options, side in (
+        ("layer_profile", {"metric": "kept"}, "y"),
+        ("layer_profile", {"metric": "effective_in"}, "y"),
+        ("nodes_paths", {}, "x"),
+    ):
+        (ax,) = _drawn(kind, report, options, "icml").axes
+        ticks = getattr(ax, f"get_{side}ticks")()
+        assert len(ticks) and (np.asarray(ticks) == np.round(ticks)).all(), kind
+
+
 _CUT = "layer (words cut to 6 letters)"
 
 

@@ -165,7 +165,18 @@ def test_json_is_the_schema_and_has_no_nan():
     assert list(document) == ["schema", "version", "reports"]
     assert document["schema"] == "topo/1"
     first, second = document["reports"]
-    assert list(first) == ["mask", "format", "model", "view", "views", "network", "layers", "nulls", "notes"]
+    assert list(first) == [
+        "mask",
+        "format",
+        "model",
+        "view",
+        "views",
+        "network",
+        "layers",
+        "nulls",
+        "notes",
+        "coverage",
+    ]
     assert (first["mask"], first["format"], first["model"], first["view"]) == ("a.pt", "topo", "resnet20", "channel")
     assert first["views"] == {"gap": "kernel"}
     assert first["network"]["effective_paths"] == "1" + "0" * 4999 + "7"

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 import naive
 import topo
 import toys
+from topo.containers.container import containers
 from topo.errors import TopoError
+from topo.formats import formats
 from topo.metrics import metrics
 from topo.pruners import pruners
 
@@ -23,7 +26,7 @@ Load = Callable[[str, str], ModuleType]
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     """(name, text) -> the module of a new file. What it registers is forgotten after the test."""
-    for registry in (metrics, pruners):
+    for registry in (metrics, pruners, formats, containers):
         len(registry)  # finds all there is
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     monkeypatch.syspath_prepend(tmp_path)
@@ -108,3 +111,45 @@ def test_a_pruner_that_turns_its_scores_is_named(load: Load) -> None:
 
 def test_a_name_is_free_again_after_the_test(load: Load) -> None:
     assert "outputs_in_use" not in {entry.name for entry in metrics.values()} and "powered" not in pruners
+
+
+CSV_FOLDER = """
+import numpy as np
+
+from topo.containers.container import container
+
+
+@container("csv_folder_of_mine", "a .csv of zeros and ones for each layer", folder="*.csv")
+def open_csv_folder(folder):
+    return {path.stem: np.loadtxt(path, delimiter=",", ndmin=2) for path in folder.files}
+"""
+READER = """
+import numpy as np
+
+from topo.formats import reader
+
+
+def lacks(source):
+    return None if any(name.endswith(".alive") for name in source.state) else "no array '*.alive'"
+
+
+@reader("alive_of_mine", "which outputs are alive: 'NAME.alive' beside 'NAME'", recognise=lacks)
+def read(source):
+    alive = {name.removesuffix(".alive"): array for name, array in source.state.items() if name.endswith(".alive")}
+    return {name: np.outer(array.whole(), np.ones(source.state[name].shape[1])) for name, array in alive.items()}
+"""
+
+
+def test_a_kind_of_file_is_one_file(load: Load, tmp_path: Path) -> None:
+    load("mine_csv", CSV_FOLDER)
+    (tmp_path / "layers").mkdir()
+    (tmp_path / "layers" / "fc.weight.csv").write_text("1,0,1\n0,0,1\n")
+    masks = topo.read_masks(tmp_path / "layers")
+    assert masks["fc.weight"].tolist() == [[True, False, True], [False, False, True]]
+
+
+def test_a_reader_is_one_file(load: Load, tmp_path: Path) -> None:
+    load("mine_alive", READER)
+    np.savez(tmp_path / "m.npz", **{"fc.weight": np.full((3, 2), 0.5), "fc.weight.alive": np.array([1, 0, 1])})
+    masks = topo.read_masks(tmp_path / "m.npz")
+    assert (masks.kept, masks.provenance["format"]) == (4, "alive_of_mine")

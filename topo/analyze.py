@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -14,12 +15,14 @@ import numpy as np
 
 from topo import nulls as ladder
 from topo._support import threads as pool
-from topo.errors import TopoError, WiringError
+from topo.errors import TopoError, TraceError, WiringError
+from topo.files import read_masks
 from topo.graph import LayeredGraph, build_graph
+from topo.input_spec import Spec
 from topo.masks import MaskSet, as_mask_set
 from topo.metrics import Metric, chosen
 from topo.networks import find_wiring
-from topo.report import Number, Report, Row, Value
+from topo.report import Number, Report, Row, Value, few
 from topo.wiring import Wiring, chain
 
 if TYPE_CHECKING:
@@ -43,10 +46,13 @@ def analyze(
     progress: Progress | None = None,
     nulls: str | Mapping[str, int] | None = None,
     rng: int | np.random.Generator = 0,
+    input_shape: Spec | None = None,
 ) -> Report:
     """Compute metrics of a mask set.
 
-    masks: a MaskSet, or a mapping from parameter name to a mask. wiring: from `topo.trace`, or whatever
+    masks: a MaskSet, a mapping from parameter name to a mask, or a torch module: its masks are found as
+    `topo.read_masks(module)` finds them, and its wiring is traced if none is given (on `input_shape`, without the
+    batch, unless the module has its own). wiring: from `topo.trace`, or whatever
     `topo.networks.find_wiring` takes, such as "resnet20"; without it, masks that form a plain stack are chained (a note
     says so) and others get the metrics of single layers only, network metrics being NaN with the reason, and each
     convolution is in one group. metrics: "default", "all", groups or names.
@@ -68,14 +74,17 @@ def analyze(
     Raises TopoError for an unknown metric, view or null model, and for a null model that needs a wiring that is not
     there; WiringError naming the first layer at which masks and wiring differ.
     """
-    masks = as_mask_set(masks)
+    if hasattr(masks, "state_dict"):
+        masks, wiring, untraced = _of_module(masks, wiring, input_shape)
+    else:
+        masks, untraced = as_mask_set(masks), []
     if weights is not None and not isinstance(weights, Mapping):
         raise TopoError(f"weights are arrays by parameter name, not {weights!r:.60}; topo.read_weights reads a file")
     if wiring is not None:
         wiring = find_wiring(wiring)
     entries = chosen(metrics, weights=weights is not None)
     wanted = ladder.asked(nulls) if nulls is not None else {}
-    notes: list[str] = [str(note) for note in masks.provenance.get("notes", ())]
+    notes: list[str] = [str(note) for note in masks.provenance.get("notes", ())] + untraced
     unwired = ""
     if wiring is None:
         try:
@@ -109,7 +118,42 @@ def analyze(
         rows=rows,
         notes=[*({"metric": None, "layer": None, "note": note} for note in notes), *undefined],
         nulls=scores,
+        coverage=masks.provenance.get("coverage"),
     )
+
+
+def _of_module(module: Any, wiring: Any, input_shape: Spec | None) -> tuple[MaskSet, Wiring | None, list[str]]:
+    """The masks on a module, its wiring, and why it has none.
+
+    A wiring that does not know all masked layers is given up: what it leaves out would be missing from the numbers.
+    """
+    found: Wiring | None = None
+    try:
+        found = find_wiring(module if wiring is None else wiring, input_shape)
+    except TraceError as error:
+        if wiring is not None or input_shape is not None:
+            raise
+        return read_masks(module), None, [f"the module was not traced: {error}"]
+    whole = read_masks(module)
+    if wiring is None and not all(name in found.shapes for name in whole):
+        plain = _stripped(module)
+        traced = find_wiring(plain, input_shape) if plain is not None else found
+        found = traced if len(traced.names) > len(found.names) else found
+    masks = read_masks(module, found)
+    if wiring is None and len(masks) < len(whole):
+        missing = few([name for name in whole if name not in masks])
+        return whole, None, [f"the traced wiring has no layer for {missing}: layers are looked at one by one"]
+    return masks, found, []
+
+
+def _stripped(module: Any) -> Any:
+    """A copy without parametrizations that mask, which hide weights from the trace; None if torch cannot copy it."""
+    from topo.train import strip_masks
+
+    try:
+        return strip_masks(copy.deepcopy(module))
+    except RuntimeError:
+        return None
 
 
 def _samples(

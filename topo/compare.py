@@ -12,6 +12,7 @@ import numpy as np
 
 from topo._version import __version__
 from topo.errors import MaskError
+from topo.formats.fitting import paired
 from topo.masks import MaskSet
 
 SCHEMA = "topo-compare/1"
@@ -52,8 +53,11 @@ def compare(a: MaskSet, b: MaskSet) -> Comparison:
     >>> found.total["both"], found.total["hamming"], round(found.total["overlap"], 4)
     (1, 2, 0.3333)
 
+    B is compared under A's names where they differ by wrappers, a prefix or module names.
+
     Raises MaskError if a layer differs in shape, or if no layer is in both.
     """
+    b = paired(a, b)
     shared = [name for name in a if name in b]
     if not shared:
         raise MaskError(f"the two mask sets share no layer: A has '{next(iter(a))}', ..., B has '{next(iter(b))}', ...")

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from topo.cli import inputs
-from topo.cli.options import UsageError, check_outputs, command, network_options, plot_file
+from topo.cli.options import UsageError, check_outputs, command, network_options, plot_file, rule_options
 from topo.cli.output import Progress, deliver, quiet, wrote
 from topo.cli.tables import Page, Table
-from topo.report import Report, note_lines, reports_to_csv, reports_to_json
+from topo.report import Report, left_out_line, note_lines, reports_to_csv, reports_to_json
 from topo.report.numerals import shown
 
 
@@ -26,6 +26,7 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         "files", nargs="+", metavar="FILE", help="a mask file or folder, written by any pruner; several make one table"
     )
     network_options(made)
+    rule_options(made)
     made.add_argument(
         "--view", choices=VIEWS, help="the graph of a convolution (default: channel, and kernel for single layers)"
     )
@@ -134,6 +135,8 @@ def show(report: Report, page: Page, brief: bool = False) -> None:
     """One mask: the network's numbers, then the layers', then the notes. brief: chosen metrics only."""
     for line in report.headings:
         page.heading(line)
+    first = left_out_line(report.coverage)
+    page.notes([first] if first else [])
     for header, lines in report.tables():
         if header[0] == "network":
             page.table(Table(header, _folded(lines, brief), left=frozenset({2, 3})))
@@ -153,7 +156,7 @@ def show(report: Report, page: Page, brief: bool = False) -> None:
         notes = note_lines(note for note in shown_notes if not _of_null(note, report))
         notes += report.rung_lines(_OF_NETWORK | _paths())
         notes.append("more numbers: --metrics spectral, degrees, structure, weighted (topo list metrics), --json")
-    page.notes(notes)
+    page.notes([note for note in notes if note != first])
 
 
 def _of_null(note: Mapping[str, str | None], report: Report) -> bool:
@@ -211,6 +214,8 @@ def show_several(reports: Sequence[Report], page: Page, brief: bool = False) -> 
         elif values[0]:
             common.append(f"{name} {values[0]}")
     page.heading(", ".join(common))
+    partly = {report.mask: line for report in reports if (line := left_out_line(report.coverage))}
+    page.notes([f"{name}: {line}" for name, line in partly.items()])
     units = {row.metric: row.unit for report in reports for row in report.rows if row.layer is None}
     if brief:
         units = {metric: unit for metric, unit in units.items() if metric in _ACROSS}
@@ -242,6 +247,8 @@ def _notes_of_several(reports: Sequence[Report]) -> list[str]:
     for report in reports:
         shown_notes = (note for note in report.notes if note["layer"] is None and not _of_null(note, report))
         for line in note_lines(shown_notes):
+            if line == left_out_line(report.coverage):
+                continue  # said above the numbers
             masks.setdefault(line, []).append(report.mask)
     return [line if len(names) == len(reports) else f"{', '.join(names)}: {line}" for line, names in masks.items()]
 

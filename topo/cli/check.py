@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from topo.check import FAILURES, check, chosen
+from topo.check import FAILURES, check, chosen, matches
 from topo.cli import inputs
-from topo.cli.options import UsageError, command, fraction, network_options
+from topo.cli.options import UsageError, command, fraction, network_options, rule_options
 from topo.cli.output import Progress, printable, quiet, say
 from topo.errors import TopoError
+from topo.formats.fitting import paired
+from topo.masks import MaskSet
 from topo.n_m import parse_n_m
 from topo.report import note_lines
 from topo.report.numerals import finite
@@ -32,7 +34,9 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         "--fail-on", type=_failures, default=[], metavar="LIST", help=f"say no on any of: {','.join(FAILURES)}"
     )
     made.add_argument("--layers", metavar="PATTERN", help="look only at layers whose name matches, as in 'layer1.*'")
+    made.add_argument("--partial", action="store_true", help="say yes also where a file was read in part")
     network_options(made)
+    rule_options(made)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,6 +45,9 @@ def run(args: argparse.Namespace) -> int:
     wiring = inputs.wiring_of(args)
     masks = inputs.read(args.file, args, wiring)
     contains = inputs.read(args.contains, args, wiring) if args.contains else None
+    if contains is not None:
+        contains = paired(masks, contains)
+        _refuse_incomparable(masks, contains, args)
     names = chosen(masks, args.layers)
     report, notes, assumed = _report(masks, wiring, args) if args.fail_on else (None, [], False)
     found = check(
@@ -57,8 +64,19 @@ def run(args: argparse.Namespace) -> int:
     asked = {"contains": args.contains, "n-m": args.n_m, "max-density": args.max_density}
     checks = [f"{name} {value}" for name, value in asked.items() if value is not None]
     checks += [_HOLDS[failure] for failure in args.fail_on]
+    partly = {
+        path: line
+        for path, held in ((args.file, masks), (args.contains, contains))
+        if held is not None and (line := inputs.left_out(held))
+    }
+    for path, line in partly.items():
+        say(printable(f"note: {line}" if len(partly) == 1 else f"note: {path}: {line}") + "\n")
+    if not found and partly and not args.partial and args.layers is None:
+        path, line = next(iter(partly.items()))
+        raise TopoError(f"no yes over a part of '{path}': {line}; --layers PATTERN or --partial says that it is meant")
     if not found:
-        kept = f"{masks.kept:,} of {masks.size:,} parameters kept"
+        sizes = [(masks.rows(name).kept(), masks.rows(name).size) for name in names]
+        kept = f"{sum(n for n, _ in sizes):,} of {sum(size for _, size in sizes):,} parameters kept"
         layers = "1 layer" if len(names) == 1 else f"{len(names)} layers"
         say(printable(f"yes: {', '.join(checks)} ({layers}, {kept})") + "\n")
     for name, finding in reversed(first.items()):
@@ -66,8 +84,27 @@ def run(args: argparse.Namespace) -> int:
         tail = f" (and in {more} more {'layer' if more == 1 else 'layers'})" if more else ""
         say(printable(f"no: {name}: {finding.message}{tail}") + "\n")
     for note in notes:
+        if note in partly.values():
+            continue
         say(printable(f"note: {note}") + "\n")
     return NO if found else 0
+
+
+def _refuse_incomparable(masks: MaskSet, contains: MaskSet, args: argparse.Namespace) -> None:
+    """TopoError for two files that share no layer, or hold one in different shapes: that is no "no"."""
+    wanted = [name for name in contains if matches(name, args.layers)]
+    shared = [name for name in wanted if name in masks]
+    if wanted and not shared:
+        raise TopoError(
+            f"'{args.file}' and '{args.contains}' cannot be compared: they share no layer; A has "
+            f"'{next(iter(masks))}', ..., B has '{next(iter(contains))}', ..."
+        )
+    for name in shared:
+        ours, theirs = masks.rows(name).shape, contains.rows(name).shape
+        if ours != theirs:
+            raise TopoError(
+                f"'{args.file}' and '{args.contains}' cannot be compared: '{name}' has shape {ours} but {theirs} in B"
+            )
 
 
 def _report(masks: Any, wiring: Any, args: argparse.Namespace) -> tuple[Any, list[str], bool]:

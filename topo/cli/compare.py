@@ -11,12 +11,13 @@ from typing import Any
 
 from topo._version import __version__
 from topo.cli import inputs
-from topo.cli.options import check_outputs, command, network_options
+from topo.cli.options import check_outputs, command, network_options, rule_options
 from topo.cli.output import Progress, deliver, quiet
 from topo.cli.tables import Page, Table
 from topo.compare import Comparison, compare
+from topo.formats.fitting import paired
 from topo.masks import MaskSet
-from topo.report import Report, few, note_lines
+from topo.report import Report, few, left_out_line, note_lines
 from topo.report.numerals import decimal, finite, shown
 
 _NETWORK = (
@@ -40,6 +41,7 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     made.add_argument("b", metavar="B", help="another")
     made.add_argument("more", metavar="C", nargs="*", default=[], help="and others")
     network_options(made)
+    rule_options(made)
     made.add_argument(
         "--json", metavar="OUT", help="write the numbers as JSON; - for standard output, and nothing else there"
     )
@@ -53,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     wiring = inputs.wiring_of(args)
     names = inputs.names_of(paths)
     held = [inputs.read(path, args, wiring) for path in paths]
+    held = [held[0], *(paired(held[0], masks) for masks in held[1:])]
     found = [[compare(a, b) for b in held] for a in held] if args.more else [[compare(*held)]]
     reports = []
     for masks, name in zip(held, names):
@@ -74,14 +77,15 @@ def _two(args: argparse.Namespace, names: Sequence[str], reports: list[Report], 
     wired_both = all(finite(report.network["effective_paths"]) for report in reports)
     network = {side: _numbers(report) for side, report in zip("ab", reports)} if wired_both else {}
     if args.json:
-        deliver(found.to_json(a=names[0], b=names[1], network=network), args.json, args)
+        deliver(found.to_json(a=names[0], b=names[1], network=network, coverage=_coverage(reports)), args.json, args)
     if args.json != "-":
         page = Page()
         page.heading(f"A = {names[0]}, B = {names[1]}")
+        page.notes(_partly(reports))
         if wired_both:
             page.table(_network_table(reports))
         page.table(_layer_table(found.total, found.layers))
-        page.notes(note_lines(found.notes))
+        page.notes([line for line in note_lines(found.notes) if line not in _partly(reports, alone=True)])
 
 
 def _several(
@@ -111,17 +115,30 @@ def _several(
                 for name, shape in layers.items()
             ],
             "overlap": [[_finite(value) for value in row] for row in overlap],
+            "coverage": _coverage(reports),
             "notes": notes,
         }
         deliver(json.dumps(document, allow_nan=False, indent=1) + "\n", args.json, args)
     if args.json != "-":
         page = Page()
         page.heading(", ".join(f"{side} = {name}" for side, name in zip(sides, names)))
+        page.notes(_partly(reports))
         page.table(_network_table(reports))
         lines = [[n, "x".join(map(str, shape)), *map(shown, density[n])] for n, shape in layers.items()]
         page.table(Table(["density of layer", "shape", *sides], lines, keys=2))
         page.table(Table(["overlap", *sides], [[side, *map(shown, row)] for side, row in zip(sides, overlap)]))
-        page.notes(notes)
+        page.notes([line for line in notes if line not in _partly(reports, alone=True)])
+
+
+def _coverage(reports: Sequence[Report]) -> list[Any]:
+    return [report.coverage and dict(report.coverage) for report in reports]
+
+
+def _partly(reports: Sequence[Report], alone: bool = False) -> list[str]:
+    """What no mask covers, a line for each mask set; alone: as the notes below have it where it holds for all."""
+    lines = [left_out_line(report.coverage) for report in reports]
+    sides = [f"{side}: {line}" for side, line in zip(_sides(len(lines)), lines) if line]
+    return [*sides, *(line for line in lines if line)] if alone else sides
 
 
 def _missing(held: Sequence[MaskSet]) -> list[str]:

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from topo.cli import inputs
-from topo.cli.options import check_outputs, command, network_options
+from topo.cli.options import check_outputs, command, network_options, rule_options
 from topo.cli.output import printable, say, wrote
 from topo.files import write_masks
 
@@ -20,6 +20,7 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     made.add_argument("source", metavar="IN", help="a mask file or folder, written by any pruner")
     made.add_argument("target", metavar="OUT", help="the file to write; its ending says the format")
     network_options(made)
+    rule_options(made)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
         shape = {"input_shape": list(wiring.input_shape)} if wiring.input_shape else {}
         masks = masks.with_provenance(model=args.model, **shape)
     write_masks(masks, args.target)
+    if first := inputs.left_out(masks):
+        say(printable(f"note: {first}") + "\n")
     found = f" ({masks.provenance['format']})" if masks.provenance.get("format") else ""
     say(
         printable(
@@ -37,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         )
         + "\n"
     )
-    for note in masks.provenance.get("notes", ()):
+    for note in inputs.rest(masks):
         say(printable(f"note: {note}") + "\n")
     wrote(args.target, args)
     return 0

@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from topo.cli.options import UsageError
 from topo.errors import TopoError
 from topo.files import read_masks
 from topo.masks import MaskSet
+from topo.report import left_out_line
 from topo.wiring import Wiring
 
 # A file may ask for the wiring of a network of about its own size or of a common one, and for no input larger than
@@ -33,7 +35,22 @@ def wiring_of(args: argparse.Namespace) -> Wiring | None:
 
 
 def read(path: str, args: argparse.Namespace, wiring: Wiring | None) -> MaskSet:
-    return read_masks(path, wiring, format=args.format)
+    """The masks of a file by the command's options; UsageError for two rules."""
+    rule: list[tuple[str, float]] = getattr(args, "rule", [])
+    if len(rule) > 1:
+        raise UsageError("-O is given twice; one rule makes masks of scores")
+    return read_masks(path, wiring, format=args.format, key=args.key, **dict(rule))  # type: ignore[arg-type]
+
+
+def left_out(masks: Mapping[str, Any] | MaskSet) -> str | None:
+    """What is to be said above all numbers: that a file was read in part."""
+    return left_out_line(masks.provenance.get("coverage") if isinstance(masks, MaskSet) else masks)
+
+
+def rest(masks: MaskSet) -> list[str]:
+    """The other notes of a reading."""
+    first = left_out(masks)
+    return [str(note) for note in masks.provenance.get("notes", ()) if note != first]
 
 
 def network(masks: MaskSet, wiring: Wiring | None, args: argparse.Namespace) -> tuple[Wiring | None, list[str]]:

@@ -71,6 +71,29 @@ def network_options(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--format", metavar="NAME", help="format of the mask files, if it is not to be found out (topo list formats)"
     )
+    made.add_argument(
+        "--key", metavar="PATH",
+        help="the place in the file that is meant, where it holds several: masks, ema, pruner/masks",
+    )  # fmt: skip
+
+
+def rule_options(made: argparse.ArgumentParser) -> None:
+    """-O topk and -O threshold: how files of scores are read."""
+    made.add_argument(
+        "-O", dest="rule", action="append", default=[], type=_rule, metavar="KEY=VALUE",
+        help="for files of scores: topk=0.5 (the share that each layer keeps) or threshold=0 (keep what is above)",
+    )  # fmt: skip
+
+
+def _rule(text: str) -> tuple[str, float]:
+    key, _, value = text.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = float("nan")
+    if key not in ("topk", "threshold") or number != number or (key == "topk" and not 0 <= number <= 1):
+        raise argparse.ArgumentTypeError(f"'{text}' should be topk=SHARE, from 0 to 1, or threshold=SCORE")
+    return key, number
 
 
 def layers_option(made: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
@@ -221,13 +221,13 @@ class _Checked:
     def _watched(self, tensor: Tensor) -> Tensor:
         rows, unchanged = tensor.rows, self.unchanged
 
-        def watched(count: int) -> Iterable[np.ndarray]:
+        def watched(count: int) -> Iterator[np.ndarray]:
             unchanged()
             for block in rows(count):
                 yield block
                 unchanged()
 
-        return replace(tensor, rows=watched)  # type: ignore[arg-type]
+        return Tensor(tensor.shape, tensor.dtype, watched, tensor.inferred)
 
     def _refused(self, value: Any) -> Any:
         raise FormatError(

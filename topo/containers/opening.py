@@ -34,15 +34,17 @@ def kind_of(file: File) -> Kind | None:
     return next((kind for kind in kinds() if kind.lacks(file) is None), None)
 
 
-def explain(path: Path) -> list[tuple[str, str]]:
-    """What each kind of file says of a file, in the order in which they are asked: its name, what the file lacks."""
-    file, said = File(path), []
-    for kind in kinds():
-        try:
-            said.append((kind.name, kind.lacks(file) or ""))
-        except FormatError as error:
-            said.append((kind.name, str(error)))
-    return said
+def explain(path: Path) -> list[tuple[str, str | None]]:
+    """What each kind says a file lacks, None if nothing, in the order in which they are asked."""
+    file = File(path)
+    return [(kind.name, _said(kind, file)) for kind in kinds()]
+
+
+def _said(kind: Kind, file: File) -> str | None:
+    try:
+        return kind.lacks(file)
+    except FormatError as error:
+        return str(error)
 
 
 def _unknown(file: File) -> str:

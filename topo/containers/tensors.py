@@ -135,6 +135,34 @@ class Tensor:
             return False
 
     @cached_property
+    def has_zero(self) -> bool:
+        """Whether a value is 0; the first block that holds one ends the search."""
+        if not self.is_number or not self.size:
+            return False
+        sign = 0x7FFF if self.dtype == "bfloat16" else 0x7F if self.dtype in _BITS else None
+        return any(bool(((block if sign is None else block & sign) == 0).any()) for block in self.blocks())
+
+    @cached_property
+    def is_quantised(self) -> bool:
+        """Whether these are weights in 8-bit integers: signed, and larger than any mask's."""
+        if self.dtype != "int8" or self.ndim < 2:
+            return False
+        return any(bool((np.abs(block.astype(np.int16)) > 2).any()) for block in self.blocks())
+
+    @cached_property
+    def is_signs(self) -> bool:
+        """Whether every value is -1 or 1, and both are there."""
+        if not self.is_number or self.dtype in _BITS or not self.size:
+            return False
+        seen = {-1: False, 1: False}
+        for block in self.blocks():
+            low, high = block == -1, block == 1
+            if not (low | high).all():
+                return False
+            seen = {-1: seen[-1] or bool(low.any()), 1: seen[1] or bool(high.any())}
+        return all(seen.values())
+
+    @cached_property
     def is_ones(self) -> bool:
         """Whether every value is 1."""
         try:

@@ -1,58 +1,136 @@
-"""Names and layouts of a file fitted to the model's: wrapper prefixes off, input-first parameters turned
-output-first."""
+"""Names and layouts of a file fitted to the model's: prefixes of wrappers and of the model, and input-first
+parameters turned output-first."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from topo.containers.tensors import Tensor
 from topo.errors import FormatError
+from topo.formats.experts import renamed
+from topo.formats.names import unwrapped
 from topo.formats.source import Source, plural, some
+from topo.masks import MaskSet
 
 if TYPE_CHECKING:
     from topo.wiring import Layer, Wiring
 
-# What wrappers put before every name: DataParallel and DDP, torch.compile.
-_WRAPPERS = ("module.", "_orig_mod.")
+_EMA = re.compile(r"(^|[._])(ema|swa|averaged?|shadow)([._]|$)")
 
 
-def _unwrapped(name: str) -> str:
-    while name.startswith(_WRAPPERS):
-        name = name.removeprefix("module.").removeprefix("_orig_mod.")
-    return name.replace("._orig_mod.", ".")  # a compiled part of the model
-
-
-def _without_model(names: Mapping[str, str]) -> dict[str, str]:
-    """`model.` off, again and again while every name has it."""
-    changed = dict(names)
-    while changed and all(name.startswith("model.") and name != "model." for name in changed.values()):
-        changed = {old: _unwrapped(name.removeprefix("model.")) for old, name in changed.items()}
-    return changed
-
-
-def aligned(names: Iterable[str], wiring: Wiring | None) -> dict[str, str]:
+def aligned(names: Iterable[str], wiring: Wiring | None, every: Iterable[str] | None = None) -> dict[str, str]:
     """Name in the file -> parameter name.
 
-    Without a wiring `module.` and `_orig_mod.` are taken off, and `model.` if every name has it. With one, as little is
-    taken off (from all names, or `model.` from those that have it) as makes most names those of the model.
-    Raises FormatError if two names become one.
+    The names of wrappers go at any depth. Without a wiring, `model.` goes too if every name of the file has it (every:
+    those names, by default the ones to align). With one, a prefix goes, or comes, that makes most names those of the
+    model, and a module's name stands for its weight.
+    Raises FormatError if two names become one, and if two prefixes fit alike.
     """
-    plain = {name: name for name in names}
-    unwrapped = {name: _unwrapped(name) for name in plain}
-    if wiring is None:
-        best = _without_model(unwrapped)
-    else:
-        loose = {old: _unwrapped(name.removeprefix("model.")) for old, name in unwrapped.items()}
-        known = set(wiring.names)
-        candidates = (plain, unwrapped, _without_model(unwrapped), loose)
-        best = max(candidates, key=lambda candidate: len(known.intersection(candidate.values())))
+    listed = list(names)
+    best = _by_file(listed, listed if every is None else every) if wiring is None else _by_names(listed, wiring.names)
     taken: dict[str, str] = {}
     for old, name in best.items():
         if name in taken:
             raise FormatError(f"'{taken[name]}' and '{old}' are both the parameter '{name}'")
         taken[name] = old
     return best
+
+
+def _by_file(names: list[str], every: Iterable[str]) -> dict[str, str]:
+    """`model.` off, again and again while every name of the file has it."""
+    changed = {name: unwrapped(name) for name in names}
+    whole = {unwrapped(name) for name in every}
+    while whole and all(name.startswith("model.") and name != "model." for name in whole):
+        whole = {name.removeprefix("model.") for name in whole}
+        changed = {old: name.removeprefix("model.") for old, name in changed.items()}
+    return changed
+
+
+def _by_names(names: list[str], whose: Iterable[str]) -> dict[str, str]:
+    known = set(whose)
+    tails: dict[str, set[str]] = {}  # what remains of the model's names without their first parts -> those parts
+    for name in known:
+        for place in (i for i, letter in enumerate(name) if letter == "."):
+            tails.setdefault(name[place + 1 :], set()).add(name[: place + 1])
+
+    def parameter(name: str) -> str | None:
+        bare = unwrapped(name)
+        return next((n for n in (name, bare, f"{bare}.weight", bare.removesuffix(".weight")) if n in known), None)
+
+    def forms(name: str) -> Iterator[tuple[str, str, str]]:
+        """(prefix off, prefix on, parameter) in every way that makes the name one of the model's."""
+        if found := parameter(name):
+            yield "", "", found
+        plain = unwrapped(name)
+        parts = plain.split(".")
+        for cut in range(1, len(parts)):
+            if found := parameter(".".join(parts[cut:])):
+                yield ".".join(parts[:cut]) + ".", "", found
+        for ending in (plain, f"{plain}.weight"):
+            for prefix in tails.get(ending, ()):
+                yield "", prefix, prefix + ending
+
+    fits: dict[tuple[str, str], set[str]] = {}
+    ways = {name: {(off, on): found for off, on, found in forms(name)} for name in names}
+    for found in ways.values():
+        for way, name in found.items():
+            fits.setdefault(way, set()).add(name)
+    if not fits:
+        return {name: unwrapped(name) for name in names}
+    first = _most(fits, set())
+    others = {way: found - fits[first] for way, found in fits.items() if way != first}
+    second = _most(others, fits[first]) if any(others.values()) else None
+
+    def fitted(name: str) -> str:
+        """By the first prefix, or outside of it (a head beside the prefixed rest) by another."""
+        found = ways[name]
+        if first in found:
+            return found[first]
+        beside = found.get(second) if second is not None else None
+        return beside if beside is not None and beside not in fits[first] else unwrapped(name)
+
+    return {name: fitted(name) for name in names}
+
+
+def _most(fits: Mapping[tuple[str, str], set[str]], taken: set[str]) -> tuple[str, str]:
+    """The prefix under which most names fit: none, then one that is no average, if several do.
+
+    Raises FormatError if two prefixes give the same parameters.
+    """
+    most = max(map(len, fits.values()))
+    best = [way for way, found in fits.items() if len(found) == most]
+    if ("", "") in best:
+        return "", ""
+    best = [way for way in best if not _EMA.search(way[0])] or best
+    if len(best) > 1 and not taken and len({frozenset(fits[way]) for way in best}) < len(best):
+        said = ", ".join(f"'{(off or on).rstrip('.')}'" for off, on in sorted(best))
+        raise FormatError(f"its names fit the model under several prefixes: {said}; --key takes one")
+    return best[0]
+
+
+def paired(a: MaskSet, b: MaskSet) -> MaskSet:
+    """B under A's names, where they differ by wrappers, a prefix, module names or the form of experts.
+
+    Masks of B that are none of A keep their names. The two sets stay as they are where nothing fits.
+    """
+    if all(name in a for name in b):
+        return b
+    tensors = {name: b.rows(name) for name in b}
+    if any("experts." in name for name in b) and any("experts." in name for name in a):
+        fitted, made = renamed({name: Tensor.of(b[name]) for name in b}, list(a))
+        if made:
+            tensors = {name: tensor.bits(name) for name, tensor in fitted.items()}
+    try:
+        names = _by_names(list(tensors), a)
+    except FormatError:
+        return b
+    before = sum(name in a for name in b)
+    fits = sum(names[name] in a and a.rows(names[name]).shape == rows.shape for name, rows in tensors.items())
+    if fits <= before or len(set(names.values())) < len(names):
+        return b
+    return MaskSet({names[name]: rows for name, rows in tensors.items()}, provenance=b.provenance)
 
 
 def stored_shape(layer: Layer) -> tuple[int, ...]:

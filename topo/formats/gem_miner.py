@@ -36,7 +36,7 @@ def _mask(name: str, scores: Tensor, flag: Tensor) -> Tensor:
 @reader(
     "gem_miner",
     "Gem-Miner: flag * (scores > 0.5)",
-    before=("openlth", "rigl", "torch_ao", "bitmask", "flax"),
+    before=("scores", "openlth", "rigl", "torch_ao", "bitmask", "flax"),
     recognise=recognise,
 )
 def read(source: Source) -> Found:

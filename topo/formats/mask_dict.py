@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from topo.containers.tensors import Tensor
+from topo.formats.names import LORA, PACKED
 from topo.formats.source import Found, Source, reader, some
 
 
@@ -21,6 +22,10 @@ def only_masks(state: Mapping[str, Tensor]) -> str | None:
     for name, tensor in wide.items():
         if not tensor.is_number:
             return f"'{name}' holds values of type {tensor.dtype}"
+        if PACKED.search(name) or LORA.search(name):
+            return f"'{name}' holds {'packed weights' if PACKED.search(name) else 'factors of a LoRA adapter'}"
+        if tensor.is_quantised:
+            return f"'{name}' holds 8-bit weights"
         if tensor.is_float and not tensor.is_binary:
             return f"'{name}' holds {tensor.dtype} values other than 0 and 1"
     # A network whose weights are all 0 or all 1 after some mishap is no mask when its biases and statistics say

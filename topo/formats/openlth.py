@@ -22,7 +22,8 @@ def recognise(source: Source) -> str | None:
         return None
     if source.container.kind != "torch":
         return "no buffer 'mask_..___weight'"
-    lacks = only_masks(source.state)
+    wide = [tensor.dtype for tensor in source.place.wide]
+    lacks = only_masks(source.state) if set(wide) == {"int32"} else "its masks are not all int32"
     return lacks and f"no buffer 'mask_..___weight', and no dict of masks: {lacks}"
 
 

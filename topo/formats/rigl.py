@@ -11,10 +11,8 @@ from topo.formats.source import Found, Source, matching_order, reader
 
 
 def _list(source: Source) -> list[Any] | None:
-    content = source.content
-    pruner = content.get("pruner", content) if isinstance(content, dict) else None
-    masks = pruner.get("backward_masks") if isinstance(pruner, dict) else None
-    return masks if isinstance(masks, list) and masks else None
+    masks = source.content
+    return masks if isinstance(masks, list) and masks and source.trail[-1:] == ("backward_masks",) else None
 
 
 def recognise(source: Source) -> str | None:
@@ -26,11 +24,7 @@ def read(source: Source) -> Found:
     masks = _list(source) or []
     if not all(mask is None or isinstance(mask, Tensor) for mask in masks):
         raise FormatError("'backward_masks' holds more than tensors and None")
-    weights = {
-        name: tensor.shape
-        for name, tensor in source.state.items()
-        if tensor.is_float and tensor.ndim >= 2 and name.endswith("weight")
-    }
+    weights = next(({name: t.shape for name, t in beside.items()} for beside in source.weights_beside()), {})
     dense = sum(mask is None for mask in masks)
     if dense:
         source.notes.append(f"{dense} of {len(masks)} layers have no mask and are dense")

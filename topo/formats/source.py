@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ from topo._support.registry import Registry
 from topo.containers.container import Container
 from topo.containers.tensors import Tensor
 from topo.errors import FormatError, TopoError
+from topo.formats.names import is_weight
+from topo.formats.tree import Branch, at_key, branches
 from topo.masks import MaskSet
 
 if TYPE_CHECKING:
@@ -23,16 +25,19 @@ if TYPE_CHECKING:
 
 formats = Registry("format", "topo.formats")
 
-NESTED = ("state_dict", "model_state_dict", "model", "net")
+_EMPTY = Branch((), {}, {})
+_MOST_PLACES = 500
 
 
 @dataclass
 class Source:
-    """An opened file as readers see it.
+    """An opened file as readers see it: one place of its tree, and what stands beside that.
 
-    state: the tensors by name of the innermost state dict; trail: the keys that led to it.
-    notes: what the reader assumed or left out, a line each. provenance: what the file says of itself.
-    as_parameters: the file says that input-first layers are laid out as their parameters, whatever its format does.
+    branch: the place (`topo.formats.tree`). notes: what the reader assumed or left out, a line each. provenance: what
+    the file says of itself. as_parameters: the file says that input-first layers are laid out as their parameters,
+    whatever its format does. asked: the user named the reader. rule: how scores become masks, {"topk": share} or
+    {"threshold": score}. key: the only place that the user wants read. made: tensors that were put together -> the
+    names in the file that they are made of.
     """
 
     container: Container
@@ -40,54 +45,92 @@ class Source:
     notes: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     as_parameters: bool = False
+    branch: Branch | None = None
+    asked: bool = False
+    rule: Mapping[str, float] = field(default_factory=dict)
+    key: str | None = None
+    made: dict[str, list[str]] = field(default_factory=dict)
+
+    @cached_property
+    def tree(self) -> list[Branch]:
+        """Every place of the file with tensors, or those under the key that the user named."""
+        found = branches(self.container.content)
+        found = found if self.key is None else at_key(found, self.key)
+        if len(found) > _MOST_PLACES:
+            raise FormatError(f"it holds tensors in {len(found):,} places; --key says which are meant")
+        return found
+
+    def at(self, branch: Branch) -> Source:
+        """The same file seen from another place, with notes of its own."""
+        seen = replace(self, branch=branch, notes=list(self.notes), provenance=dict(self.provenance))
+        seen.tree = self.tree  # walked once
+        return seen
+
+    @cached_property
+    def place(self) -> Branch:
+        """The branch, or where none was chosen the one with the most tensors of two or more dimensions."""
+        return self.branch or max(self.tree, key=lambda branch: len(branch.wide), default=_EMPTY)
 
     @property
     def content(self) -> Any:
-        """What the file holds, as its container was opened."""
-        return self.container.content
-
-    @cached_property
-    def _descended(self) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-        content: Any = self.content
-        trail: list[str] = []
-        while isinstance(content, dict) and len(trail) < 8:
-            inner = next((key for key in NESTED if _holds_tensors(content.get(key))), None)
-            if inner is None:
-                break
-            content = content[inner]
-            trail.append(inner)
-        if not isinstance(content, dict):
-            return tuple(trail), {}
-        return tuple(trail), {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        """The dict or list at this place."""
+        return self.place.content
 
     @property
     def trail(self) -> tuple[str, ...]:
-        """The keys that led to the innermost state dict."""
-        return self._descended[0]
+        """The keys that lead to it."""
+        return self.place.path
 
     @property
-    def state(self) -> dict[str, Tensor]:
-        """The tensors of the innermost state dict by name; empty where the file is no such thing."""
-        return self._descended[1]
+    def state(self) -> Mapping[str, Tensor]:
+        """Its tensors by name; empty for a list."""
+        return self.place.state
+
+    @property
+    def others(self) -> list[Branch]:
+        """The other places with tensors of two or more dimensions."""
+        return [branch for branch in self.tree if branch is not self.place and branch.wide]
+
+    def weights_beside(self) -> list[dict[str, Tensor]]:
+        """The weights of each other place, by parameter, in the file's order."""
+        found = []
+        for branch in self.others:
+            named = {name: t for name, (_, t) in branch.parameters.items()}
+            weights = {n: t for n, t in named.items() if t.ndim >= 2 and is_weight(n) and t.is_float}
+            found += [weights] if weights else []
+        return found
 
     @cached_property
     def described(self) -> str:
-        """The content in some words, for the error that nobody could read it."""
-        if self.state:
-            return f"{plural(len(self.state), 'tensor')}: {some(self.state)}"
-        if isinstance(self.content, dict):
-            return f"a dict with {some(map(str, self.content))}" if self.content else "an empty dict"
-        if isinstance(self.content, (list, tuple)):
-            return f"a list of {len(self.content)} entries"
-        return f"one value of type {type(self.content).__name__}"
+        """The content, two levels of it, in some words."""
+        content = self.container.content
+        if isinstance(content, Mapping) and content:
+            return f"a dict with {_listed(content, 1)}"
+        if isinstance(content, Mapping):
+            return "an empty dict"
+        if isinstance(content, (list, tuple)):
+            return f"a list of {len(content)} entries: {_entry(content[0], 1)}, ..." if content else "an empty list"
+        return _entry(content, 1)
 
 
-def _holds_tensors(value: Any, depth: int = 0) -> bool:
-    if not isinstance(value, dict) or depth > 4:
-        return False
-    return any(isinstance(entry, Tensor) for entry in value.values()) or any(
-        _holds_tensors(value.get(key), depth + 1) for key in NESTED
-    )
+def _listed(content: Mapping[Any, Any], depth: int) -> str:
+    wide = sorted(content, key=lambda name: not _tells(content[name]))  # tensors and dicts first
+    told = ", ".join(f"'{str(name)[:60]}' {_entry(content[name], depth)}".strip() for name in wide[:3])
+    return told + (", ..." if len(wide) > 3 else "")
+
+
+def _tells(value: Any) -> bool:
+    return isinstance(value, (Mapping, list, tuple)) or (isinstance(value, Tensor) and value.ndim >= 2)
+
+
+def _entry(value: Any, depth: int) -> str:
+    if isinstance(value, Tensor):
+        return f"{value.dtype} {'x'.join(map(str, value.shape)) or 'number'}"
+    if isinstance(value, Mapping):
+        return f"({_listed(value, depth - 1)})" if depth and value else f"(a dict of {len(value)})"
+    if isinstance(value, (list, tuple)):
+        return f"(a list of {len(value)})"
+    return f"({type(value).__name__})"
 
 
 def some(names: Iterable[str], most: int = 3) -> str:
@@ -98,7 +141,9 @@ def some(names: Iterable[str], most: int = 3) -> str:
 
 def plural(count: int, what: str) -> str:
     """'1 layer', '2 layers'."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+    if count == 1:
+        return f"{count} {what}"
+    return f"{count:,} {what}s"
 
 
 Found = Mapping[str, Tensor]

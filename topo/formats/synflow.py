@@ -3,12 +3,12 @@ alone."""
 
 from __future__ import annotations
 
-from topo.formats.source import Found, Source, reader, suffixed
-from topo.formats.torch_prune import masks_beside_weights
+from topo.formats.source import Found, Source, reader
+from topo.formats.torch_prune import beside, masks_beside_weights
 
 
 def recognise(source: Source) -> str | None:
-    return None if any(tensor.ndim >= 2 for tensor in suffixed(source.state, "_mask").values()) else "no '*_mask'"
+    return None if any(mask.ndim >= 2 for mask in beside(source).values()) else "no '*_mask' of the shape of a weight"
 
 
 @reader(

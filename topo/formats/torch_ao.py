@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
 
 from topo.containers.tensors import Tensor
 from topo.formats.source import Found, Source, reader, suffixed
 
-_BUFFER = ".parametrizations.weight.0.mask"
+_BUFFER = re.compile(r"(.*?)(?:^|\.)parametrizations\.([^.]+)\.\d+\.mask")
 
 
-def _sparsifier(content: Any) -> dict[str, Tensor]:
-    """The masks in `sparsifier.state_dict()`, which stands by itself or under a key of a checkpoint."""
-    if not isinstance(content, dict):
+def _buffers(source: Source) -> dict[str, Tensor]:
+    found = {}
+    for name, tensor in source.state.items():
+        if parts := _BUFFER.fullmatch(name):
+            found[f"{parts[1]}.{parts[2]}".lstrip(".")] = tensor
+    return found
+
+
+def _sparsifier(source: Source) -> dict[str, Tensor]:
+    """The masks in `sparsifier.state_dict()`: under "state", a dict {"mask": ...} for each parameter."""
+    if "state" not in source.trail:
         return {}
-    for entry in (content, *content.values()):
-        states = entry.get("state") if isinstance(entry, dict) else None
-        if not isinstance(states, dict):
-            continue
-        found = {
-            str(name): state["mask"]
-            for name, state in states.items()
-            if isinstance(state, dict) and isinstance(state.get("mask"), Tensor)
-        }
-        if found:
-            return found
-    return {}
+    return suffixed(source.state, ".mask")
 
 
 def recognise(source: Source) -> str | None:
-    if suffixed(source.state, _BUFFER) or _sparsifier(source.content):
+    if _buffers(source) or _sparsifier(source):
         return None
-    return f"no sparsifier state with masks and no '*{_BUFFER}'"
+    return "no sparsifier state with masks and no '*.parametrizations.weight.0.mask'"
 
 
 @reader(
     "torch_ao",
     "torch.ao.pruning: sparsifier.state_dict(), or masks kept as parametrizations",
-    before="npz",
+    before=("npz", "mask_buffers"),
     recognise=recognise,
 )
 def read(source: Source) -> Found:
-    found = _sparsifier(source.content)
-    return found or {f"{name}.weight": mask for name, mask in suffixed(source.state, _BUFFER).items()}
+    return _sparsifier(source) or _buffers(source)

@@ -15,23 +15,13 @@ if TYPE_CHECKING:
     from topo.masks import MaskSet
     from topo.wiring import Wiring
 
-# Where torch keeps the weight of a masked parameter.
-_PARAMETRIZED = ".parametrizations.weight.original"
-
-
-def _plain(name: str) -> str:
-    if name.endswith(_PARAMETRIZED):
-        return name.removesuffix(_PARAMETRIZED) + ".weight"
-    return name.removesuffix("_orig")
-
 
 def weights_of(source: Source, masks: MaskSet, wiring: Wiring | None) -> dict[str, np.ndarray]:
     """Parameter -> float array of its mask's shape, for every mask and for the wiring's layers without one.
 
     FormatError if a mask has no weights of its shape.
     """
-    floats = {_plain(name): tensor for name, tensor in source.state.items() if tensor.is_float}
-    names = aligned(floats, wiring)
+    floats, names = _nearest(source, masks, wiring)
     found, _ = oriented({names[name]: tensor for name, tensor in floats.items()}, wiring, output_first=False)
     if wiring is None:  # what the masks themselves know of their network
         turned = masks.provenance.get("input_first", {})
@@ -47,6 +37,18 @@ def weights_of(source: Source, masks: MaskSet, wiring: Wiring | None) -> dict[st
     others = {} if wiring is None else {name: size for name, size in wiring.shapes.items() if name not in masks}
     unmasked = [name for name, size in others.items() if name in found and found[name].shape == size]
     return {name: _floats(name, found[name]) for name in (*masks, *unmasked)}
+
+
+def _nearest(source: Source, masks: MaskSet, wiring: Wiring | None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The weights of the place of the file that has most of the masks' parameters, and their names as the masks'."""
+    best: tuple[int, dict[str, Tensor], dict[str, str]] = (-1, {}, {})
+    for branch in source.tree:
+        floats = {name: t for name, (_, t) in branch.parameters.items() if t.is_float and not t.is_binary}
+        names = aligned(floats, wiring)
+        fit = sum(name in masks for name in names.values())
+        if fit > best[0]:
+            best = fit, floats, names
+    return best[1:]
 
 
 def _floats(name: str, tensor: Tensor) -> np.ndarray:

@@ -1,39 +1,61 @@
 """Zeros in the weights of a checkpoint: what is left of a mask when only the weights were saved.
 
 With a model its layers are read; without one, every weight of two or more dimensions except what is named like an
-embedding. Zeros do not tell pruned weights from weights that happen to be 0 (underflow, zero initialisation), so the
-masks say in a note that they were inferred.
+embedding, and parameters under other names that hold a zero. Zeros do not tell pruned weights from weights that happen
+to be 0 (underflow, zero initialisation, rounding to a few levels), so the masks say in a note that they were inferred.
 """
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
+
 from topo.containers.tensors import Tensor
+from topo.errors import FormatError
+from topo.formats.experts import renamed
 from topo.formats.fitting import aligned
+from topo.formats.names import LORA, PACKED, is_embedding, is_vector, is_weight
 from topo.formats.source import Found, Source, plural, reader, some
 
-_EMBEDDINGS = ("embed", "wte", "wpe")
+_NO_PARAMETER = ("pos", "token", "table", "index", "mean", "std", "anchor", "grid", "bias", "mask", "score", "lora_")
 
 
-def _weights(source: Source) -> dict[str, Tensor]:
-    floats = {
+def weights(source: Source) -> dict[str, Tensor]:
+    """The weights of the place, by parameter, that may show a mask by their zeros."""
+    found = {
         name: tensor
-        for name, tensor in source.state.items()
-        if tensor.is_float and tensor.is_number and tensor.ndim >= 2
+        for name, (_, tensor) in source.place.parameters.items()
+        if tensor.is_number
+        and tensor.ndim >= 2
+        and (tensor.is_float or tensor.is_quantised)
+        and not PACKED.search(name)
+        and not LORA.search(name)
     }
     if source.wiring is not None:
-        names = aligned(source.state, source.wiring)
-        known = source.wiring.shapes
-        return {names[name]: tensor for name, tensor in floats.items() if names[name] in known}
-    return {
-        name: tensor
-        for name, tensor in floats.items()
-        if name.endswith("weight") and not (tensor.ndim == 3 and tensor.shape[1:] == (1, 1))
-    }
+        fitted, made = renamed(found, source.wiring.names if source.wiring is not None else None)
+        source.made.update(made)
+        names = aligned(fitted, source.wiring)
+        return {name: tensor for name, tensor in fitted.items() if names[name] in source.wiring.shapes}
+    return {name: tensor for name, tensor in found.items() if _is_layer(name, tensor)}
+
+
+def _is_layer(name: str, tensor: Tensor) -> bool:
+    if is_weight(name):
+        return not (tensor.ndim == 3 and tensor.shape[1:] == (1, 1))
+    if re.fullmatch(r"arr_\d+|\d+", name):
+        return False
+    odd = is_embedding(name) or is_vector(tensor) or any(part in name.lower() for part in _NO_PARAMETER)
+    return not odd and tensor.ndim <= 4 and tensor.has_zero
 
 
 def recognise(source: Source) -> str | None:
-    if _weights(source):
+    if any(map(LORA.search, source.state)) and not weights(source):
+        return "a LoRA adapter alone is no network: merge it into its base (merge_and_unload) and save that"
+    if weights(source):
         return None
+    if any(PACKED.search(name) for name in source.state):
+        return "its weights are packed integers (GPTQ, AWQ, int4), which only their library unpacks: dequantise them"
     if source.wiring is not None:
         return "none of the model's layers is in it by name"
     return "no float tensor '*weight' of two or more dimensions"
@@ -46,12 +68,51 @@ def recognise(source: Source) -> str | None:
     recognise=recognise,
 )
 def read(source: Source) -> Found:
-    weights = _weights(source)
+    found = weights(source)
+    _refuse_hidden_masks(source)
     if source.wiring is None:
-        embeddings = [name for name in weights if any(part in name.lower() for part in _EMBEDDINGS)]
-        if embeddings and len(embeddings) < len(weights):
+        embeddings = [name for name in found if is_embedding(name)]
+        if embeddings and len(embeddings) < len(found):
             source.notes.append(
                 f"{plural(len(embeddings), 'embedding')} left out: {some(embeddings)}; a model tells which are masked"
             )
-            weights = {name: tensor for name, tensor in weights.items() if name not in embeddings}
-    return {name: tensor.weights() for name, tensor in weights.items()}
+            found = {name: tensor for name, tensor in found.items() if name not in embeddings}
+        bare = [name for name in found if not is_weight(name)]
+        if bare:
+            source.notes.append(f"zeros of {plural(len(bare), 'parameter')} not called weight read too: {some(bare)}")
+    integers = [name for name, tensor in found.items() if tensor.is_quantised]
+    if integers:
+        source.notes.append(f"{plural(len(integers), 'weight')} of 8-bit integers: kept is what is not 0")
+    return {name: tensor.weights() for name, tensor in found.items()}
+
+
+def _refuse_hidden_masks(source: Source) -> None:
+    """FormatError for parametrized weights without a zero and without their parametrization's own tensors."""
+    if source.asked:
+        return
+    marker = ".parametrizations."
+    for name, tensor in source.state.items():
+        if marker in name and name.endswith(".original") and tensor.ndim >= 2:
+            inside = name.removesuffix("original")
+            alone = not any(other.startswith(inside) and other != name for other in source.state)
+            if alone and not tensor.has_zero:
+                raise FormatError(
+                    f"'{name}' is masked by a parametrization whose mask is not in the file (torch.ao.pruning): save "
+                    "sparsifier.state_dict(), or squash_mask() first; --format zeros reads it as dense"
+                )
+
+
+def rounded(tensor: Tensor) -> bool:
+    """Whether weights lie on a grid of few levels, as int4 and int8 rounding leaves them (of its first row)."""
+    if not tensor.is_float or tensor.dtype.startswith("float8"):
+        return tensor.is_quantised
+    block = next(iter(tensor.rows(1)))
+    row = np.ascontiguousarray(block).reshape(-1)[:64]
+    if tensor.dtype == "bfloat16":
+        row = (row.astype(np.uint32) << 16).view(np.float32)
+    sizes = np.unique(np.abs(row[row != 0]).astype(np.float64))
+    if len(sizes) < 3 or not np.isfinite(sizes).all():
+        return False
+    step = min(sizes[0], np.diff(sizes).min())
+    levels = sizes / step
+    return bool(levels[-1] <= 128 and np.abs(levels - np.round(levels)).max() < 0.1)

@@ -20,7 +20,7 @@ from topo.n_m import parse_n_m
 
 # Measured: t(8, 4) takes 3 ms, t(14, 7) 2 s, t(16, 8) half a minute.
 _LARGEST_TRANSPOSABLE = 14
-# Below this many kept (or pruned) the binomial is exact; above, the cancellation in lgamma costs less than 1e-10.
+# Below this many kept (or pruned) the binomial is exact; above, Stirling's series is right to a few units of rounding.
 _EXACT = 1000
 
 

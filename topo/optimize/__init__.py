@@ -1,4 +1,4 @@
-"""The balance problem: data-free masks with as many paths, or as even paths, as their parameters allow, certified.
+"""The balance problem: data-free masks with many paths, or even ones, and how far they are from a proved bound.
 
 A method is a function under `@method(...)` in a file of this folder: the wiring, a total or budgets, random numbers and
 its options in, a `Balanced` out, whose `masks` keep exactly the budget and whose `certificate` says how far from the

@@ -35,7 +35,7 @@ def balance(
     dense: str = "",
     flops: float | None = None,
 ) -> Balanced:
-    """Masks with provably even paths on as many nodes as a degree floor allows; or with the most paths (mode=paths).
+    """Masks with even paths on as many nodes as a degree floor allows; or with many paths (mode=paths).
 
     mode "balanced": budgets by water filling (or a quota), as many active units in each layer as leave every one
     `degree_floor` weights in and out on average, near-biregular random masks between them. U, the entropy of the

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.textpath import TextToPath
 from matplotlib.ticker import MaxNLocator, NullFormatter
@@ -33,6 +34,7 @@ _LEGEND: dict[str, Any] = {"columnspacing": 1.5, "labelspacing": 0.3}
 # Share of the page that axes take before they are laid out; points that a name and numbers beside them take, twice.
 _SHARE, _BESIDE = 0.775, 56.0
 _MOST_ROWS = 4  # of a legend, if shorter labels can help it
+_TALLEST_LEGEND = 1 / 3  # of the page's height
 # Letters that the words of a name are cut to, until it fits.
 _CUTS = (99, 6, 5, 4, 3, 2, 1)
 # Where a label is tried, in points from its mark: (x, y, horizontal, vertical alignment).
@@ -132,6 +134,30 @@ def remark(ax: Axes, text: str) -> None:
     ax.set_xlabel(fitted(text, _room(ax), small()), fontsize=small(), color=GREY)
 
 
+def nothing(ax: Axes, text: str) -> None:
+    """Empty axes say why: in their middle, and without ticks, which would be numbers of nothing."""
+    ax.set_yticks([])
+    room = 0.9 * size_of(ax)[0]
+    ax.text(
+        0.5,
+        0.5,
+        fitted(text, room, small()),
+        transform=ax.transAxes,
+        ha="center",
+        va="center",
+        fontsize=small(),
+        color=GREY,
+    )
+
+
+def whole_ticks(axis: Axis, values: Any) -> None:
+    """Ticks at whole numbers, where all values are: half a unit is none."""
+    finite = np.asarray(values, np.float64)
+    finite = finite[np.isfinite(finite)]
+    if finite.size and (finite == np.round(finite)).all():
+        axis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+
+
 def headline(ax: Axes, text: str, room: float | None = None) -> None:
     """What is seen, above the axes at the left, `room` points wide."""
     ax.set_title(fitted(text, room or _room(ax), small()), fontsize=small(), loc="left")
@@ -207,14 +233,57 @@ def legend(ax: Axes, names: Sequence[str] = ()) -> None:
     """Above the axes, where it hides nothing, in as many columns as fit.
 
     names: what masks and groups are called, in labels; they alone are cut, if the legend grew too high.
+    Where there are too many for a third of the page's height, the last names are left out and counted: "and 28 more".
     """
     handles, labels = ax.get_legend_handles_labels()
     if labels:
         size = points(mpl.rcParams["legend.fontsize"])
         room = max(size_of(ax)[0], size_of(ax)[0] / _SHARE - 0.85 * _BESIDE)
-        labels, columns = _in_columns(labels, names, room, size)
+        shown, labels, columns = _bounded(
+            labels, names, size_of(ax)[1], size, lambda some: _in_columns(some, names, room, size)
+        )
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
-        ax.legend(handles, labels, ncols=columns, **place, **_LEGEND)
+        ax.legend(_with_rest(handles, shown), labels, ncols=columns, **place, **_LEGEND)
+
+
+def _bounded(
+    labels: Sequence[str],
+    names: Sequence[str],
+    height: float,
+    size: float,
+    arranged: Callable[[Sequence[str]], tuple[list[str], int]],
+) -> tuple[list[int], list[str], int]:
+    """(entries that are shown, their lines and those of the rest, columns): of no more than a third of the height.
+
+    Entries that name a mask or a group go first, from the last one on; what the figure's marks mean stays.
+    """
+    most = max(_MOST_ROWS, int(_TALLEST_LEGEND * height / (1.3 * size)))
+    spare = [k for k, label in enumerate(labels) if not names or any(name in label for name in names)]
+
+    def keeping(count: int) -> tuple[bool, tuple[list[int], list[str], int]]:
+        """Whether it is low enough with so many of the spare entries, and how it looks then."""
+        gone = set(spare[count:])
+        shown = [k for k in range(len(labels)) if k not in gone]
+        lines, columns = arranged([*(labels[k] for k in shown), *([f"and {len(gone)} more"] if gone else [])])
+        parts = np.array_split([line.count("\n") + 1 for line in lines], columns)
+        return max(int(part.sum()) for part in parts) <= most, (shown, lines, columns)
+
+    fits, found = keeping(len(spare))
+    low, high = min(1, len(spare)), len(spare)
+    if fits or low == high:
+        return found
+    found = keeping(low)[1]
+    while high - low > 1:
+        middle = (low + high) // 2
+        fits, tried = keeping(middle)
+        low, high, found = (middle, high, tried) if fits else (low, middle, found)
+    return found
+
+
+def _with_rest(handles: Sequence[Any], shown: Sequence[int]) -> list[Any]:
+    """The handles that are shown, and an empty one for how many are not."""
+    blank = [Line2D([], [], linestyle="none")] if len(shown) < len(handles) else []
+    return [*(handles[k] for k in shown), *blank]
 
 
 def _in_columns(labels: Sequence[str], names: Sequence[str], room: float, size: float) -> tuple[list[str], int]:
@@ -264,9 +333,13 @@ def figure_legend(fig: Figure | SubFigure, ax: Axes) -> None:
     if len(labels) > 1:
         size = points(mpl.rcParams["legend.fontsize"])
         room = 72 * fig.bbox.width / fig.dpi - size
-        labels = [fitted(label, room - _HANDLE * size, size) for label in labels]
-        columns = columns_of(labels, room)
-        fig.legend(handles, labels, loc="outside upper left", ncols=columns, **_LEGEND)
+
+        def arranged(some: Sequence[str]) -> tuple[list[str], int]:
+            lines = [fitted(label, room - _HANDLE * size, size) for label in some]
+            return lines, columns_of(lines, room)
+
+        shown, labels, columns = _bounded(labels, (), 72 * fig.bbox.height / fig.dpi, size, arranged)
+        fig.legend(_with_rest(handles, shown), labels, loc="outside upper left", ncols=columns, **_LEGEND)
 
 
 def columns_of(labels: Sequence[str], room: float) -> int:

@@ -14,7 +14,20 @@ from topo.errors import TopoError
 from topo.graph import LayeredGraph
 from topo.masks import MaskSet
 from topo.networks import find_wiring
-from topo.plots.axes import GREY, RED, axes, key, legend, name_points, name_x, name_y, percent, series
+from topo.plots.axes import (
+    GREY,
+    RED,
+    axes,
+    key,
+    legend,
+    name_points,
+    name_x,
+    name_y,
+    nothing,
+    percent,
+    series,
+    whole_ticks,
+)
 from topo.plots.given import called, density_of, labelled, number, report_of, rows_of, short, wired
 from topo.plots.registry import plot
 from topo.report import Report
@@ -72,8 +85,12 @@ def nodes_paths(
         _iso(ax, layers)
     name_x(ax, "effective nodes (channel view)")
     name_y(ax, "log$_{10}$ effective paths")
+    nodes = [p[0] for p in every if math.isfinite(p[0])]
+    whole_ticks(ax.xaxis, nodes)
+    if not nodes:
+        ax.set_xticks([])
     if not alive:
-        ax.set_yticks([])  # of an empty axis they would be numbers of nothing
+        nothing(ax, "nothing to draw: no mask has a path")
     legend(ax, list(groups))
     densities = {percent(p[2]) for p in alive if math.isfinite(p[2])}
     if names and alive and not (single and len(densities) == 1):

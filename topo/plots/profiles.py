@@ -27,8 +27,10 @@ from topo.plots.axes import (
     name_layers,
     name_x,
     name_y,
+    nothing,
     series,
     size_of,
+    whole_ticks,
 )
 from topo.plots.given import labelled, one, report_of, same_network
 from topo.plots.nulls import Null, band, named, sampled, wanted
@@ -325,8 +327,13 @@ def _draw(
     if not gaps:
         mark(ax, [x for x, name in enumerate(layers) if name in missing], "undefined", marker="o", color=GREY)
     name_y(ax, _title(metric))
+    every = [[profile.values.get(name, math.nan) for name in layers] for profile in (*profiles, *beside)]
     if log:
         log_labels(ax.yaxis)
+    elif not np.isfinite(every).any():
+        nothing(ax, "nothing to draw: undefined in every layer")
+    else:
+        whole_ticks(ax.yaxis, every)
     ax.set_xlim(-0.5, len(layers) - 0.5)
     name_layers(ax, layers)
     ax.grid(axis="y")

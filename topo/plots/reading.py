@@ -120,7 +120,7 @@ def _report(entry: Mapping[str, Any]) -> Report:
     nulls = [
         {key: value if key in texts else _number(value) for key, value in score.items()} for score in entry["nulls"]
     ]
-    return Report(*about, shapes, rows, entry["notes"], nulls)
+    return Report(*about, shapes, rows, entry["notes"], nulls, entry.get("coverage"))
 
 
 def _number(value: Any) -> int | float:

@@ -19,7 +19,7 @@ from topo.graph.singular import gram
 from topo.masks import MaskSet
 from topo.metrics import degrees
 from topo.metrics.spectral import ramanujan
-from topo.plots.axes import GREY, axes, colour, headline, legend, log_labels, name_x, name_y, series
+from topo.plots.axes import GREY, axes, colour, headline, key, legend, log_labels, name_x, name_y, series
 from topo.plots.given import Masked, choice, graph_of, labelled, layer_called
 from topo.plots.nulls import Null, band, named, sampled, wanted
 from topo.plots.registry import plot
@@ -30,6 +30,8 @@ Data = Masked | Sequence[Masked] | Mapping[str, Masked]
 _LARGEST = 4096
 # Degrees over their layer's mean are drawn on a logarithmic axis where the largest is this many medians.
 _DECADE = 6.0
+# Masks whose Ramanujan bounds have an entry of the legend each.
+_FEW = 4
 
 
 @plot("masks")
@@ -75,7 +77,10 @@ def spectrum(
         bound = _bound(made)
         if math.isfinite(bound):
             text = "Ramanujan bound" + (f", {label}" if len(blocks) > 1 else r" $\sqrt{d_l-1}+\sqrt{d_r-1}$")
-            ax.axhline(bound, color=colour(i), linestyle=(0, (4, 2)), linewidth=1, label=text)
+            look = {"linestyle": (0, (4, 2)), "linewidth": 1}
+            ax.axhline(bound, color=colour(i), label=text if len(blocks) <= _FEW else None, **look)
+    if len(blocks) > _FEW:
+        key(ax, "Ramanujan bounds", color=GREY, linestyle=(0, (4, 2)), linewidth=1)
     name_x(ax, f"rank ({first.name.removesuffix('.weight')}, {first.layer_view} view)")
     name_y(ax, "singular value")
     ax.set_ylim(bottom=0)

@@ -1,5 +1,6 @@
 """What `analyze` found, as tidy rows, and its forms: JSON, CSV, pandas, Markdown, LaTeX, HTML."""
 
+from topo.report.coverage import left_out_line
 from topo.report.report import (
     COLUMNS,
     NULL_COLUMNS,
@@ -23,6 +24,7 @@ __all__ = [
     "Row",
     "Value",
     "few",
+    "left_out_line",
     "note_lines",
     "reports_to_csv",
     "reports_to_json",

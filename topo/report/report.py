@@ -101,7 +101,8 @@ class Report:
     -> shape, in network order. rows: every number. notes: dicts {"metric", "layer", "note"} with remarks of the whole
     analysis first, then those of the rows. nulls: dicts {"null", "samples", "metric", "layer", "observed", "mean",
     "std", "z", "p"}, and "p_holm" after `with_holm`, null models in the order of their rungs, each with its numbers in
-    the order of the rows; see `topo.nulls.score`.
+    the order of the rows; see `topo.nulls.score`. coverage: {"read", "left_out", "names"}, parameters with a mask and
+    without, as the file was read; None where the masks come from no file.
 
     >>> rows = [Row("a.pt", "density", None, "channel", 0.5), Row("a.pt", "density", "fc.weight", "channel", 0.5)]
     >>> report = Report("a.pt", "topo", None, "channel", {"fc.weight": (2, 3)}, rows)
@@ -117,6 +118,7 @@ class Report:
     rows: Sequence[Row]
     notes: Sequence[Mapping[str, str | None]] = field(default=())
     nulls: Sequence[Mapping[str, Any]] = field(default=())
+    coverage: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         shapes = {str(name): tuple(int(n) for n in shape) for name, shape in self.shapes.items()}
@@ -366,6 +368,7 @@ def _report_to_json(report: Report) -> str:
     parts = [_json(about)[1:-1], f'"views": {_json(dict(report.views))}', f'"network": {_json(network)}']
     for name, entries in (("layers", layers), ("nulls", nulls), ("notes", report.notes)):
         parts.append(f'"{name}": [' + ",".join("\n   " + _json(entry) for entry in entries) + "]")
+    parts.append(f'"coverage": {_json(report.coverage and dict(report.coverage))}')
     return "{" + ",\n  ".join(parts) + "}"
 
 

@@ -1,0 +1,571 @@
+"""Files as people have them: every reader's layout inside whatever is put around it, and live objects.
+
+The rule: the true masks, or a refusal, never dense, never fewer layers without a word.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+import topo
+from topo import formats
+from topo.cli import main
+from topo.errors import FormatError, MaskError, TopoError
+from topo.masks import MaskSet
+from topo.wiring import Layer, Wiring
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("torch.nn.utils.prune")
+
+SHAPES = {"stem.weight": (4, 3, 3, 3), "body.weight": (6, 4, 3, 3), "head.weight": (5, 6)}
+RNG = np.random.default_rng(0)
+MASKS = {name: (RNG.random(shape) < 0.4).astype(np.float32) for name, shape in SHAPES.items()}
+CHANNELS = {name: (np.arange(shape[0]) % 2).astype(np.float32) for name, shape in SHAPES.items()}
+ROWS = {
+    name: np.broadcast_to(v.reshape(-1, *[1] * (len(SHAPES[name]) - 1)), SHAPES[name]) for name, v in CHANNELS.items()
+}
+WEIGHTS = {name: RNG.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()}
+
+
+def wiring(shapes=None, **more):
+    """Layers that each read units of their own: enough where only names, shapes and order matter."""
+    steps, start, shapes = [], 0, shapes or SHAPES
+    inputs = np.arange(sum(shape[1] for shape in shapes.values()), dtype=np.int32)
+    unit = len(inputs)
+    for name, shape in shapes.items():
+        kind = "conv" if len(shape) > 2 else "linear"
+        steps.append(Layer(name, shape, inputs[start : start + shape[1]], unit, kind, **more.get(name, {})))
+        start, unit = start + shape[1], unit + shape[0]
+    return Wiring(inputs, tuple(steps), np.arange(unit - 1, unit, dtype=np.int32))
+
+
+WIRING = wiring()
+
+
+def tensors(arrays, dtype=None):
+    return {name: torch.from_numpy(np.array(array)).to(dtype or torch.float32) for name, array in arrays.items()}
+
+
+def dense(prefix=""):
+    biases = {name.replace("weight", "bias"): np.ones(shape[0], np.float32) for name, shape in SHAPES.items()}
+    return {prefix + name: tensor for name, tensor in tensors({**WEIGHTS, **biases}).items()}
+
+
+def beside(masks, ending="_mask", weight=""):
+    state = dense()
+    for name in masks:
+        state[name + weight] = state.pop(name)
+        state[name + ending] = torch.from_numpy(np.array(masks[name]))
+    return state
+
+
+def gem_miner():
+    state = dense()
+    for name, mask in MASKS.items():
+        module = name.removesuffix(".weight")
+        state |= {f"{module}.scores": torch.from_numpy(mask) * 0.9, f"{module}.flag": torch.ones(mask.shape)}
+    return state
+
+
+def bitmasks():
+    state = {}
+    for name, mask in MASKS.items():
+        state[f"{name}.shape"] = torch.tensor(mask.shape)
+        state[f"{name}.bitmask"] = torch.from_numpy(np.packbits(mask != 0, axis=-1, bitorder="little"))
+        state[f"{name}.compressed"] = torch.full((int(mask.sum()),), 0.5)
+    return state
+
+
+# reader -> its layout, as the tree that its author saves, and the masks that it says
+LAYOUTS = {
+    "torch_prune": lambda: beside(MASKS, weight="_orig"),
+    "synflow": lambda: beside(MASKS),
+    "shrinkbench": lambda: {"model_state_dict": beside(MASKS)},
+    "gem_miner": gem_miner,
+    "scores": lambda: dense() | {name.replace("weight", "scores"): torch.rand(shape) for name, shape in SHAPES.items()},
+    "mask_buffers": lambda: dense() | {n.replace("weight", "mask"): t.bool() for n, t in tensors(MASKS).items()},
+    "openlth": lambda: tensors(MASKS, torch.int32),
+    "mask_dict": lambda: tensors(MASKS),
+    "npz": lambda: {name: mask.astype(np.uint8) for name, mask in MASKS.items()},
+    "channel_masks": lambda: tensors(CHANNELS),
+    "rigl": lambda: {"backward_masks": [t.bool() for t in tensors(MASKS).values()], "S": [0.9]},
+    "torch_ao": lambda: {"state": {name: {"mask": t, "sparsity": 0.5} for name, t in tensors(MASKS).items()}},
+    "bitmask": bitmasks,
+    "flax": lambda: {"masks": {name.split(".")[0]: {"weight": t} for name, t in tensors(MASKS).items()}},
+    "zeros": lambda: tensors({name: WEIGHTS[name] * MASKS[name] for name in MASKS}),
+    "ordered_list": lambda: list(tensors(MASKS).values()),
+}
+MORE = {
+    "NNI": lambda: {n.split(".")[0]: {"weight": t, "bias": None} for n, t in tensors(MASKS).items()},
+    "module names": lambda: {n.split(".")[0]: t for n, t in tensors(MASKS).items()},
+    "pairs": lambda: list(tensors(MASKS).items()),
+    "numbers": lambda: dict(enumerate(tensors(MASKS).values())),
+    "mask_weight": lambda: dense() | {n.replace("weight", "mask_weight"): t for n, t in tensors(MASKS).items()},
+    "weight_m": lambda: beside(MASKS, "_m"),
+    "NNCF": lambda: dense()
+    | {n.replace("weight", "pre_ops.0.op._binary_mask"): t.bool() for n, t in tensors(MASKS).items()},
+    "parametrizations": lambda: {n.replace("weight", "parametrizations.weight.original"): torch.rand(t.shape)
+                                 for n, t in tensors(MASKS).items()}
+    | {n.replace("weight", "parametrizations.weight.0.mask"): t.bool() for n, t in tensors(MASKS).items()},
+    "weight norm": lambda: {n.replace("weight", "weight_v"): t * 2 for n, t in tensors(MASKS).items()}
+    | {n.replace("weight", "weight_g"): torch.ones(t.shape[0], *[1] * (t.ndim - 1))
+       for n, t in tensors(MASKS).items()},
+}  # fmt: skip
+TRUTH = {"channel_masks": ROWS}
+
+
+def test_every_reader_has_a_layout_here():
+    assert set(LAYOUTS) | {"topo"} >= set(formats.formats), "write the new reader's layout into LAYOUTS"
+
+
+def plain(name):
+    return name.removesuffix(".weight").removesuffix(".kernel")
+
+
+def judged(source, truth, model=None, **more):
+    """None for a refusal, else the masks, which are the true ones or named among what was left out."""
+    try:
+        found = topo.read_masks(source, model, **more)
+    except TopoError as error:
+        assert len(str(error)) <= 400 and "\n" not in str(error), str(error)
+        return None
+    ends = {plain(name): name for name in found}
+    missing = [plain(name) for name in found.provenance["coverage"]["names"]]
+    for name, mask in truth.items():
+        end = plain(name)
+        match = next((ends[e] for e in ends if e == end or e.endswith(f".{end}")), None)
+        if match is None:
+            assert any(e == end or e.endswith(f".{end}") for e in missing), f"'{name}' vanished: {found!r}"
+        else:
+            np.testing.assert_array_equal(found[match], mask != 0, err_msg=name)
+    assert found.density < 1
+    return found
+
+
+PREFIXES = ["", "module.", "_orig_mod.", "module._orig_mod.", "_fsdp_wrapped_module.", "_forward_module.",
+            "net.", "model.", "student.", "base_model.model."]  # fmt: skip
+names = st.sampled_from(["a", "run", "checkpoint", "result", "best"])
+
+
+@st.composite
+def wrapped(draw):
+    layout = draw(st.sampled_from([*LAYOUTS, *MORE]))
+    tree = {**LAYOUTS, **MORE}[layout]()
+    prefix = draw(st.sampled_from(PREFIXES))
+    if prefix and isinstance(tree, dict) and all(isinstance(v, torch.Tensor) for v in tree.values()):
+        if all(isinstance(key, str) for key in tree):
+            tree = {prefix + name: value for name, value in tree.items()}
+    how = draw(st.sampled_from(["alone", "beside dense", "list", "two dicts"]))
+    if how == "beside dense":
+        key = draw(st.sampled_from(["masks", "mask", "pruner", "compression", "pruning_masks", "keep_masks"]))
+        tree = {draw(st.sampled_from(["model", "state_dict", "net", "weights"])): dense(prefix), key: tree}
+    elif how == "list":
+        tree = [3, tree]
+    elif how == "two dicts":
+        tree = {draw(names): {"x": {draw(st.sampled_from(["masks", "pruner", "y"])): tree}}}
+    if draw(st.booleans()) and isinstance(tree, dict) and not any(isinstance(k, int) for k in tree):
+        tree = {**tree, "epoch": 3} if how != "alone" else tree
+        tree = tree if how == "alone" else {**tree, "args": argparse.Namespace(lr=0.1)}
+    if draw(st.booleans()) and how in ("beside dense", "two dicts"):
+        parameters = [torch.nn.Parameter(t) for t in dense().values()]
+        optimizer = torch.optim.SGD(parameters, 0.1, momentum=0.9)
+        sum(p.sum() * 0 for p in parameters).backward()
+        optimizer.step()
+        tree["optimizer"] = optimizer.state_dict()
+    return layout, tree
+
+
+@given(wrapped(), st.booleans())
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@example(("mask_dict", {"model": dense(), "masks": LAYOUTS["mask_dict"]()}), False)
+@example(("ordered_list", {"net": dense(), "mask": LAYOUTS["ordered_list"]()}), False)
+def test_whatever_is_put_around_a_layout(case, with_model):
+    layout, tree = case
+    judged(tree, TRUTH.get(layout, MASKS), WIRING if with_model else None)
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, *MORE])
+@pytest.mark.parametrize("key", ["masks", "pruner"])
+def test_masks_beside_dense_weights_are_read_with_the_model(layout, key, tmp_path):
+    """What has to be read, not refused, from a file."""
+    tree = {"state_dict": dense(), key: {**LAYOUTS, **MORE}[layout](), "epoch": 1}
+    torch.save(tree, tmp_path / "c.pt")
+    more = {"topk": 0.5} if layout == "scores" else {}
+    truth = {} if layout == "scores" else TRUTH.get(layout, MASKS)
+    found = judged(tmp_path / "c.pt", truth, WIRING, **more)
+    assert found is not None and list(found) == list(SHAPES)
+
+
+# -- the one place that is meant
+
+
+def test_different_masks_need_a_key(tmp_path):
+    other = {name: 1 - mask for name, mask in MASKS.items()}
+    torch.save({0: tensors(MASKS), 1: tensors(other)}, tmp_path / "levels.pt")
+    with pytest.raises(FormatError, match=r"different masks in 2 places: '0', '1'; --key says which"):
+        topo.read_masks(tmp_path / "levels.pt")
+    assert topo.read_masks(tmp_path / "levels.pt", key="1") == MaskSet(other)
+    with pytest.raises(FormatError, match=r"no key 'x'; tensors are under: '0', '1'"):
+        topo.read_masks(tmp_path / "levels.pt", key="x")
+    same = {"state_dict": beside(MASKS), "masks": tensors(MASKS)}
+    assert topo.read_masks(same) == MaskSet(MASKS)
+    two = {"generator": LAYOUTS["zeros"](), "discriminator": dense()}
+    notes = topo.read_masks(two).provenance["notes"]
+    assert any("read from 'generator'; also in the file: 'discriminator'" in note for note in notes)
+
+
+def test_an_average_stands_behind_the_weights_and_is_told():
+    other = tensors({name: WEIGHTS[name] * (1 - MASKS[name]) for name in MASKS})
+    both = {"model": LAYOUTS["zeros"](), "model_ema": other}
+    found = topo.read_masks(both)
+    assert found == MaskSet(MASKS)
+    assert any("those of 'model_ema' differ" in note for note in found.provenance["notes"])
+    assert topo.read_masks(both, key="model_ema") == MaskSet({n: 1 - m for n, m in MASKS.items()})
+    sparse_average = topo.read_masks({"model": dense(), "ema": LAYOUTS["zeros"]()})
+    assert sparse_average == MaskSet(MASKS)
+    assert any("read from 'ema'; also in the file: 'model'" in note for note in sparse_average.provenance["notes"])
+
+
+def test_masks_that_disagree_with_weights_are_told():
+    notes = topo.read_masks({"model": dense(), "masks": tensors(MASKS)}).provenance["notes"]
+    assert "masks taken from 'masks'; the weights under 'model' differ: none of them is zero" in notes
+    agree = topo.read_masks({"model": LAYOUTS["zeros"](), "masks": tensors(MASKS)}).provenance["notes"]
+    assert not any("differ" in note for note in agree)
+    ones = {name: np.ones(shape, np.float32) for name, shape in SHAPES.items()}
+    state = LAYOUTS["zeros"]() | {f"{name}_mask": t for name, t in tensors(ones).items()}
+    notes = topo.read_masks(state).provenance["notes"]
+    assert any("the weights hold zeros that the masks keep, in 3 layers" in note for note in notes)
+
+
+# -- inference needs evidence
+
+
+def test_dense_weights_are_no_masks():
+    with pytest.raises(FormatError, match=r"no weight of its 3 layers is zero.*--format zeros reads it as dense"):
+        topo.read_masks(dense())
+    assert topo.read_masks(dense(), format="zeros").density == 1
+    with pytest.raises(FormatError, match="only -1 and 1"):
+        topo.read_masks({name: 2 * t - 1 for name, t in tensors(MASKS).items()})
+    signs = {"model": LAYOUTS["zeros"](), "masks": {name: 2 * t - 1 for name, t in tensors(MASKS).items()}}
+    with pytest.raises(FormatError, match="'masks' holds -1 and 1, so no masks"):
+        topo.read_masks(signs)
+
+
+def test_scores_need_a_rule(tmp_path):
+    scores = {name: RNG.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()}
+    state = dense() | {name.replace("weight", "scores"): torch.from_numpy(s) for name, s in scores.items()}
+    torch.save({"state_dict": state}, tmp_path / "s.pth")
+    with pytest.raises(FormatError, match=r"-O topk=0.5 .*-O threshold=0"):
+        topo.read_masks(tmp_path / "s.pth")
+    kept = topo.read_masks(tmp_path / "s.pth", topk=0.3)
+    for name, score in scores.items():  # GetSubnet of the released code
+        order = np.abs(score).reshape(-1).argsort(kind="stable")
+        mask = np.ones(score.size)
+        mask[order[: int(0.7 * score.size)]] = 0
+        np.testing.assert_array_equal(kept[name], mask.reshape(score.shape) != 0)
+    above = topo.read_masks(tmp_path / "s.pth", threshold=0)
+    assert above == MaskSet({name: score > 0 for name, score in scores.items()})
+    signed = dense() | {name.replace("weight", "mask_scores"): torch.from_numpy(s) for name, s in scores.items()}
+    half = topo.read_masks(signed, topk=0.5)["head.weight"]
+    assert half.sum() == 15 and scores["head.weight"][half].min() >= scores["head.weight"][~half].max()
+    for wrong in ({"topk": 2}, {"topk": 0.5, "threshold": 0}, {"threshold": float("nan")}):
+        with pytest.raises(TopoError, match=r"topk|threshold"):
+            topo.read_masks(tmp_path / "s.pth", **wrong)
+    with pytest.raises(FormatError, match="makes masks of scores"):
+        topo.read_masks(tensors(MASKS), topk=0.5)
+
+
+def test_what_is_no_network_is_refused_with_the_way_out():
+    adapter = {f"base_model.model.q.lora_{side}.weight": torch.zeros(4, 4) for side in "AB"}
+    with pytest.raises(FormatError, match="LoRA adapter alone"):
+        topo.read_masks(adapter)
+    packed = {"l.qweight": torch.zeros(8, 2, dtype=torch.int32), "l.scales": torch.ones(1, 16)}
+    with pytest.raises(FormatError, match="packed integers"):
+        topo.read_masks(packed)
+    hidden = {"a.parametrizations.weight.original": torch.rand(4, 4) + 1, "b.weight": torch.eye(4)}
+    with pytest.raises(FormatError, match=r"save sparsifier.state_dict\(\), or squash_mask"):
+        topo.read_masks(hidden)
+    for odd in ({}, [], {"epoch": 3}, {"x" * 3000: torch.ones(3)}, [torch.rand(4, 4)], {"a": {"b": ["c"] * 9}}):
+        with pytest.raises(FormatError, match=r"topo.MaskSet\(.*topo.write_masks\(") as refusal:
+            topo.read_masks(odd)
+        assert len(str(refusal.value)) <= 400
+
+
+def test_a_tree_too_deep_and_one_too_wide():
+    deep = inner = {}
+    for _ in range(10_000):
+        inner["a"] = {}
+        inner = inner["a"]
+    with pytest.raises(FormatError, match="64 levels"):
+        topo.read_masks(deep)
+    with pytest.raises(FormatError, match="no masks found"):
+        topo.read_masks({f"k{i}": i for i in range(200_000)})
+    with pytest.raises(FormatError, match="places"):
+        topo.read_masks({f"k{i}": {"w.w": torch.eye(2)} for i in range(501)})
+
+
+# -- nothing is left out without a word
+
+
+def test_what_has_no_mask_is_counted_and_named(tmp_path, capsys):
+    state = beside({"body.weight": MASKS["body.weight"]}, weight="_orig")
+    torch.save(state, tmp_path / "part.pt")
+    found = topo.read_masks(tmp_path / "part.pt")
+    size = {name: int(np.prod(shape)) for name, shape in SHAPES.items()}
+    left = size["stem.weight"] + size["head.weight"]
+    assert found.provenance["coverage"] == {
+        "read": size["body.weight"], "left_out": left, "names": ["stem.weight", "head.weight"]
+    }  # fmt: skip
+    line = "note: 2 weights without a mask left out: 'stem.weight', 'head.weight'"
+    part = str(tmp_path / "part.pt")
+    assert main(["analyze", part, "--json", str(tmp_path / "r.json")]) == 0
+    said = capsys.readouterr().out
+    assert said.index(line) < said.index("network") and said.count("weights without a mask") == 1
+    report = json.loads((tmp_path / "r.json").read_text())["reports"][0]
+    assert report["coverage"]["names"] == ["stem.weight", "head.weight"]
+    assert main(["compare", part, part, "--json", str(tmp_path / "c.json")]) == 0
+    said = capsys.readouterr().out
+    assert said.index("A: 2 weights without a mask left out") < said.index("layer")
+    assert json.loads((tmp_path / "c.json").read_text())["coverage"][1]["left_out"] == left
+    assert main(["convert", part, str(tmp_path / "o.safetensors")]) == 0
+    assert capsys.readouterr().out.startswith(line)
+    again = topo.read_masks(tmp_path / "o.safetensors").provenance["coverage"]
+    assert again["left_out"] == left, "a conversion does not make a part the whole"
+
+
+def test_check_never_says_yes_over_a_part(tmp_path, capsys):
+    part, whole = str(tmp_path / "part.pt"), str(tmp_path / "whole.pt")
+    torch.save(beside({"body.weight": MASKS["body.weight"]}, weight="_orig"), part)
+    torch.save(tensors(MASKS), whole)
+    assert main(["check", part, "--max-density", "0.9"]) == 1
+    assert "no yes over a part" in capsys.readouterr().err
+    assert main(["check", part, "--max-density", "0.1"]) == 3
+    for meant in (["--partial"], ["--layers", "body*"]):
+        assert main(["check", part, "--max-density", "0.9", *meant]) == 0
+    assert main(["check", whole, "--max-density", "0.9"]) == 0
+    assert main(["check", whole, "--contains", part]) == 1
+    assert main(["check", whole, "--contains", part, "--partial"]) == 0
+    capsys.readouterr()
+    assert main(["check", whole, "--max-density", "0.9", "--layers", "head*"]) == 0
+    kept = int(MASKS["head.weight"].sum())
+    assert f"(1 layer, {kept} of 30 parameters kept)" in capsys.readouterr().out
+
+
+def test_weights_under_other_names_are_read():
+    rnn = torch.nn.LSTM(3, 4, 2, bidirectional=True)
+    with torch.no_grad():
+        for parameter in rnn.parameters():
+            if parameter.ndim == 2:
+                parameter[0] = 0
+    found = topo.read_masks({f"rnn.{name}": tensor for name, tensor in rnn.state_dict().items()})
+    assert len(found) == 8 and not any(mask[0].any() for mask in found.values())
+    bare = topo.read_masks({"W1": torch.eye(3) * 2, "pos_embed": torch.zeros(1, 3, 4), "fc.weight": torch.eye(3)})
+    assert set(bare) == {"W1", "fc.weight"}
+    assert bare.provenance["coverage"]["names"] == ["pos_embed"]
+    experts = {"mlp.experts.gate_up_proj": torch.eye(4).repeat(2, 1, 1), "q.weight": torch.eye(4)}
+    assert topo.read_masks(experts).shapes["mlp.experts.gate_up_proj"] == (2, 4, 4)
+
+
+def test_quantised_weights_are_told():
+    integers = torch.round(torch.from_numpy(RNG.normal(size=(32, 64))) * 2).clamp(-8, 7)
+    notes = topo.read_masks({"fc.weight": integers.float() * 0.013}).provenance["notes"]
+    assert any("quantisation makes such zeros" in note for note in notes)
+    pruned = torch.randn(32, 64) * (torch.rand(32, 64) < 0.8)
+    assert not any("quantis" in note for note in topo.read_masks({"fc.weight": pruned}).provenance["notes"])
+    eight = (integers * 10).to(torch.int8)
+    found = topo.read_masks({"fc.weight": eight, "fc.weight_scale": torch.ones(32)})
+    np.testing.assert_array_equal(found["fc.weight"], eight.numpy() != 0)
+
+
+def test_a_stored_zero_of_a_bitmask_is_not_kept():
+    mask = np.array([[1, 1, 0, 0], [1, 0, 1, 0]], bool)
+    stored = torch.tensor([[0.5, 0.0], [0.25, -0.0]])
+    state = {
+        "a.shape": torch.tensor([[2], [4]]),
+        "a.bitmask": torch.from_numpy(np.packbits(mask, axis=-1, bitorder="little")),
+        "a.compressed": stored,
+    }
+    assert topo.read_masks(state)["a.weight"].astype(int).tolist() == [[1, 0, 0, 0], [1, 0, 0, 0]]
+
+
+def test_layers_pruned_for_good_stand_beside_masks():
+    state = LAYOUTS["zeros"]()
+    state["head.weight_orig"] = state.pop("head.weight")
+    state["head.weight_mask"] = tensors(MASKS)["head.weight"]
+    found = topo.read_masks(state)
+    assert found == MaskSet(MASKS)
+    assert any("read by zeros, as pruned for good" in note for note in found.provenance["notes"])
+
+
+# -- names
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_prefixes_go_by_the_model_s_names(prefix, tmp_path, capsys):
+    state = {prefix + name: tensor for name, tensor in LAYOUTS["zeros"]().items()}
+    assert topo.read_masks(state, WIRING) == MaskSet(MASKS)
+    torch.save(state, tmp_path / "a.pt")
+    torch.save({name.removesuffix(".weight"): t for name, t in tensors(MASKS).items()}, tmp_path / "b.pt")
+    assert topo.compare.compare(topo.read_masks(state), MaskSet(MASKS)).total["hamming"] == 0
+    for pair in ("ab", "ba"):
+        first, second = (str(tmp_path / f"{name}.pt") for name in pair)
+        assert main(["check", first, "--contains", second]) == 0, capsys.readouterr()
+        assert main(["compare", first, second]) == 0
+
+
+def test_two_prefixes_that_fit_alike_are_refused():
+    both = {f"{side}.{name}": t for side in ("student", "teacher") for name, t in LAYOUTS["zeros"]().items()}
+    with pytest.raises(FormatError, match="several prefixes: 'student', 'teacher'; --key takes one"):
+        topo.read_masks(both, WIRING)
+    assert topo.read_masks(both, WIRING, key="teacher") == MaskSet(MASKS)
+
+
+def test_the_names_of_the_file_decide_not_those_of_its_masks():
+    state = {
+        "model.a.weight_orig": torch.rand(4, 4),
+        "model.a.weight_mask": torch.eye(4),
+        "lm_head.weight": torch.rand(2, 4),
+    }
+    plain_file = {"model.a.weight": torch.eye(4), "lm_head.weight": torch.rand(2, 4)}
+    assert list(topo.read_masks(state)) == ["model.a.weight"]
+    assert "model.a.weight" in topo.read_masks(plain_file)
+
+
+def test_what_cannot_be_compared_is_no_no(tmp_path, capsys):
+    torch.save(tensors(MASKS), tmp_path / "a.pt")
+    torch.save({"x.weight": torch.eye(7)}, tmp_path / "b.pt")
+    torch.save({**tensors(MASKS), "head.weight": torch.eye(5)}, tmp_path / "c.pt")
+    for other in "bc":
+        assert main(["check", str(tmp_path / "a.pt"), "--contains", str(tmp_path / f"{other}.pt")]) == 1
+        assert "cannot be compared" in capsys.readouterr().err
+        assert main(["compare", str(tmp_path / "a.pt"), str(tmp_path / f"{other}.pt")]) == 1
+
+
+def test_experts_under_both_names():
+    rng = np.random.default_rng(1)
+    gates, ups, downs = ((rng.random((2, *shape)) < 0.5).astype(np.float32) for shape in ((3, 4), (3, 4), (4, 3)))
+    head = "model.layers.0.block_sparse_moe.experts."
+    apart = {}
+    for e in range(2):
+        apart |= {f"{head}{e}.w1.weight": gates[e], f"{head}{e}.w3.weight": ups[e], f"{head}{e}.w2.weight": downs[e]}
+    fused = {
+        "layers.0.mlp.experts.gate_up_proj": np.concatenate([gates, ups], axis=1),
+        "layers.0.mlp.experts.down_proj": downs,
+    }
+    flat = {name: mask.reshape(-1, mask.shape[2]) for name, mask in fused.items()}
+    traced = wiring({name: mask.shape for name, mask in flat.items()})
+    for kind in (tensors, lambda arrays: tensors({n: a * 2.5 for n, a in arrays.items()})):
+        assert topo.read_masks(kind(apart), traced) == MaskSet(flat)
+        assert topo.read_masks(kind(fused), wiring({n: m.shape for n, m in apart.items()})) == MaskSet(apart)
+    assert topo.compare.compare(MaskSet(fused), MaskSet(apart)).total["hamming"] == 0
+    partial = {name: mask for name, mask in apart.items() if "1.w3" not in name}
+    with pytest.raises(TopoError, match="is no layer of the model"):
+        topo.read_masks(tensors(partial), traced)
+
+
+# -- live objects
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.body = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 6, 3)
+        self.head = torch.nn.Linear(6, 5)
+
+    def forward(self, x):
+        return self.head(self.body(self.stem(x).relu()).relu().mean((2, 3)))
+
+
+def pruned_by_torch(model):
+    for name, mask in tensors(MASKS).items():
+        torch.nn.utils.prune.custom_from_mask(model.get_submodule(plain(name)), "weight", mask)
+    return model
+
+
+def pruned_by_topo(model):
+    return topo.apply_masks(model, MaskSet(MASKS))
+
+
+def pruned_to_zeros(model):
+    return topo.strip_masks(topo.apply_masks(model, MaskSet(MASKS)))
+
+
+@pytest.mark.parametrize("prune", [pruned_by_torch, pruned_by_topo, pruned_to_zeros])
+def test_masks_on_a_module(prune, tmp_path):
+    model = prune(Net())
+    assert topo.read_masks(model) == MaskSet(MASKS)
+    assert topo.read_masks(model.state_dict()) == MaskSet(MASKS)
+    torch.save(model.state_dict(), tmp_path / "m.pt")
+    assert topo.read_masks(tmp_path / "m.pt") == MaskSet(MASKS)
+    report = topo.analyze(model, input_shape=(3, 8, 8))
+    expected = topo.analyze(MaskSet(MASKS), topo.trace(Net(), (3, 8, 8)))
+    assert report.network["effective_paths"] == expected.network["effective_paths"]
+    assert report.coverage["left_out"] == 0
+    untraced = topo.analyze(copy.deepcopy(model) if prune is pruned_to_zeros else model)
+    assert any("not traced" in note["note"] for note in untraced.notes)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_sparsifier_and_its_module():
+    from torch.ao.pruning import WeightNormSparsifier
+
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 4))
+    sparsifier = WeightNormSparsifier(sparsity_level=0.5, sparse_block_shape=(1, 1), zeros_per_block=1)
+    sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}, {"tensor_fqn": "1.weight"}])
+    sparsifier.step()
+    masks = MaskSet({f"{i}.weight": model[i].parametrizations.weight[0].mask for i in (0, 1)})
+    assert masks.density < 1
+    assert topo.read_masks(sparsifier) == topo.read_masks(sparsifier.state_dict()) == topo.read_masks(model) == masks
+    with pytest.raises(FormatError, match="squash_mask"):
+        topo.read_masks(model.state_dict())
+    sparsifier.squash_mask()
+    assert topo.read_masks(model) == masks
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_recurrent_layers_of_a_module():
+    class Tagger(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.out = torch.nn.GRU(3, 4), torch.nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.out(self.rnn(x)[0])
+
+    model = Tagger()
+    for name in ("weight_ih_l0", "weight_hh_l0"):
+        torch.nn.utils.prune.random_unstructured(model.rnn, name, 0.5)
+    torch.nn.utils.prune.random_unstructured(model.out, "weight", 0.5)
+    found = topo.read_masks(model)
+    assert list(found) == ["rnn.weight_ih_l0", "rnn.weight_hh_l0", "out.weight"]
+    assert set(topo.analyze(model, input_shape=(5, 3)).shapes) == set(found)
+
+
+def test_what_is_no_source():
+    for odd in (3, None, object()):
+        with pytest.raises(FormatError, match="masks are read from a file, a module, a state dict or a sparsifier"):
+            topo.read_masks(odd)
+    with pytest.raises(FormatError, match="meta device"):
+        topo.read_masks(torch.nn.Linear(3, 3, device="meta"))
+    with pytest.raises(MaskError, match="holds 2"):
+        topo.read_masks({"a.weight_mask": torch.full((2, 2), 2)})
+
+
+@pytest.mark.parametrize("command", ["analyze", "compare", "check", "convert"])
+def test_every_command_takes_a_key_and_a_rule(command, tmp_path, capsys):
+    scores = {name.replace("weight", "scores"): torch.randn(shape) for name, shape in SHAPES.items()}
+    torch.save({"first": dense() | scores, "second": dense() | scores}, tmp_path / "s.pt")
+    path = str(tmp_path / "s.pt")
+    more = {"compare": [path], "check": ["--max-density", "0.6"], "convert": [str(tmp_path / "o.npz")]}.get(command, [])
+    options = ["--key", "second", "-O", "topk=0.5"]
+    assert main([command, path, *more, *options]) == 0, capsys.readouterr().err
+    assert main([command, path, *more, "-O", "topk=half"]) == 2
+    assert main([command, path, *more, "--key", "third"]) == 1
+    assert "no key 'third'" in capsys.readouterr().err

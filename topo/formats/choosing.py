@@ -1,0 +1,198 @@
+"""Which place of a file is read, and by which reader: by evidence, never by the first key that is known.
+
+A mask that is written down beats zeros in weights. Of several places of one kind those that fit the model best are
+left; of those that hold the same masks one is as good as another; an average of weights ("ema") stands behind the
+weights themselves, and that is told. What is still undecided is refused, with the keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from topo.containers.tensors import Tensor
+from topo.errors import FormatError, MaskError, TopoError
+from topo.formats.experts import renamed
+from topo.formats.fitting import aligned
+from topo.formats.source import Reader, Source, plural, readers, some
+from topo.formats.tree import Branch
+
+GUESS = "zeros"
+_AVERAGE = r"(^|_)(ema|swa|averaged?|shadow)(_|$)|(^|_)ema"
+_MASKS = r"mask"
+
+
+@dataclass
+class Choice:
+    """A place and the reader that recognises it. found: what it gives, read once. error: why it gives nothing."""
+
+    reader: Reader
+    source: Source
+    error: TopoError | None = None
+    _found: dict[str, Tensor] | None = field(default=None, repr=False)
+
+    @property
+    def branch(self) -> Branch:
+        return self.source.place
+
+    def found(self) -> dict[str, Tensor]:
+        """Parameter -> mask, as the reader has it; FormatError or MaskError if it refuses."""
+        if self._found is None:
+            try:
+                self._found = self.reader.masks(self.source)
+            except (FormatError, MaskError) as error:
+                raise type(error)(f"read as {self.reader.name}: {error}") from None
+        return self._found
+
+    @property
+    def explicit(self) -> bool:
+        return self.reader.name != GUESS
+
+    def fit(self) -> int:
+        """How many layers of the model it has masks for, by name and shape; -1 if it cannot be read."""
+        wiring = self.source.wiring
+        try:
+            found, _ = renamed(self.found(), wiring.names if wiring is not None else None)
+            names = aligned(found, wiring)
+        except (FormatError, MaskError) as error:
+            self.error = error
+            return -1
+        if wiring is None:
+            return 0
+        sizes = {name: layer for name, layer in wiring.shapes.items()}
+        return sum(names[n] in sizes and tensor.size == _size(sizes[names[n]]) for n, tensor in found.items())
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for n in shape:
+        size *= n
+    return size
+
+
+def choose(source: Source, asked: Reader | None) -> Choice:
+    """The place to read and its reader. asked: the only reader to try.
+
+    Raises FormatError where nothing is recognised, or several places are and nothing tells which is meant.
+    """
+    tree = source.tree
+    order = [asked] if asked else readers()
+    found: list[Choice] = []
+    lacks: list[tuple[Branch, Reader, str]] = []
+    for branch in tree or [Branch((), {}, {})]:
+        seen = source.at(branch)
+        for entry in order:
+            lack = entry.lacks(seen)
+            if lack is None:
+                found.append(Choice(entry, seen))
+                break
+            lacks.append((branch, entry, lack))
+    explicit = [choice for choice in found if choice.explicit]
+    guesses = [choice for choice in found if not choice.explicit]
+    if not found:
+        raise FormatError(_nothing(source, lacks))
+    chosen = _one(explicit or _with_zeros(guesses, asked), source)
+    if not chosen.explicit and asked is None:
+        _refuse_unread_masks(chosen, tree)
+    chosen.source.notes += _passed_over(chosen, found)
+    return chosen
+
+
+def _with_zeros(guesses: list[Choice], asked: Reader | None) -> list[Choice]:
+    """Where several places hold weights, those with a zero; one alone says itself that it has none."""
+    if len(guesses) < 2 or asked is not None:
+        return guesses
+    return [choice for choice in guesses if _has_zero(choice)] or guesses
+
+
+def _has_zero(choice: Choice) -> bool:
+    try:
+        return any(tensor.has_zero for tensor in choice.found().values())
+    except (FormatError, MaskError):
+        return True  # it says why it cannot be read when it is
+
+
+def _one(choices: Sequence[Choice], source: Source) -> Choice:
+    if len(choices) == 1:
+        return choices[0]
+    fits = [choice.fit() for choice in choices]
+    best = [choice for choice, fit in zip(choices, fits) if fit == max(fits)]
+    if max(fits) < 0:
+        raise best[0].error or FormatError("it cannot be read")
+    if len(best) == 1:
+        return best[0]
+    bits = [_bits(choice) for choice in best]
+    largest = max(range(len(best)), key=lambda i: len(bits[i]))
+    if all(all(bits[largest].get(name) == mask for name, mask in other.items()) for other in bits):
+        return best[largest]
+    plain = [choice for choice in best if not choice.branch.named(_AVERAGE)]
+    if len(plain) == 1:
+        others = some(choice.branch.key for choice in best if choice is not plain[0])
+        taken = plain[0].branch.key or "the top"
+        plain[0].source.notes.append(f"masks taken from '{taken}'; those of {others} differ (--key takes them)")
+        return plain[0]
+    keys = some((choice.branch.key or "(top)" for choice in best), 6)
+    raise FormatError(f"it holds different masks in {plural(len(best), 'place')}: {keys}; --key says which are meant")
+
+
+def _bits(choice: Choice) -> dict[str, tuple[tuple[int, ...], bytes]]:
+    names = aligned(choice.found(), choice.source.wiring)
+    packed = {}
+    for name, tensor in choice.found().items():
+        if tensor.ndim >= 2:
+            rows = tensor.bits(name)
+            packed[names[name]] = rows.shape, rows.words.tobytes()
+    return packed
+
+
+def _refuse_unread_masks(chosen: Choice, tree: Sequence[Branch]) -> None:
+    """FormatError if weights would be read by their zeros beside what is called a mask and is not understood."""
+    shapes = {tensor.shape for tensor in chosen.branch.wide}
+    for branch in tree:
+        odd = [tensor for tensor in branch.wide if tensor.shape in shapes]
+        if branch is not chosen.branch and odd and branch.named(_MASKS):
+            signs = "-1 and 1" if all(tensor.is_signs for tensor in odd) else "values other than 0 and 1"
+            raise FormatError(
+                f"'{branch.key}' holds {signs}, so no masks, beside weights of their shapes; "
+                f"--key {chosen.branch.key or 'PATH'} or --format zeros reads the weights"
+            )
+
+
+def _passed_over(chosen: Choice, found: Sequence[Choice]) -> list[str]:
+    """A note on the other places that hold a network."""
+    named = [
+        choice.branch.key
+        for choice in found
+        if choice is not chosen and choice.branch.path and len(choice.branch.wide) > 0
+    ]
+    if not named:
+        return []
+    said = f"read from '{chosen.branch.key or 'the top'}'; also in the file: {some(named)} (--key takes them)"
+    return [] if chosen.explicit and all(not choice.explicit for choice in found if choice is not chosen) else [said]
+
+
+def _nothing(source: Source, lacks: Sequence[tuple[Branch, Reader, str]]) -> str:
+    """What the file holds, the nearest reader and what it lacked, and the way out in Python."""
+    held = source.described
+    signs = next((b for b in source.tree if b.wide and all(tensor.is_signs for tensor in b.wide)), None)
+    nearest = _nearest(source, lacks)
+    if signs is not None:
+        nearest = "its tensors hold only -1 and 1; a mask holds 0 and 1"
+    room = 300 - len(nearest)
+    held = held if len(held) <= room else held[: max(room - 4, 60)] + " ..."
+    return f"no masks found in it; it holds {held}; {nearest}; {WAY_OUT}"
+
+
+WAY_OUT = "in Python: masks = topo.MaskSet({name: array}); topo.write_masks(masks, 'masks.npz')"
+
+
+def _nearest(source: Source, lacks: Sequence[tuple[Branch, Reader, str]]) -> str:
+    """The reader whose words share most with the names of the file; reading by zeros if none does."""
+    if len({entry.name for _, entry, _ in lacks}) == 1:
+        return f"tried {lacks[0][1].name}: {lacks[0][2]}"
+    places = [branch for branch in source.tree if branch.wide] or source.tree
+    lists = all(branch.is_list for branch in places) and isinstance(source.container.content, (list, tuple))
+    wanted = "ordered_list" if lists else GUESS
+    said = [(entry.name, lack) for branch, entry, lack in lacks if not places or branch in places]
+    name, lack = next((pair for pair in said if pair[0] == wanted), said[-1] if said else ("zeros", "no tensors"))
+    return f"nearest is {name}: {lack}"

@@ -1,0 +1,153 @@
+"""What of a file was read, and what was not: no part is told as the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from topo.containers.tensors import Tensor
+from topo.errors import MaskError
+from topo.formats.names import PACKED, is_vector, is_weight, unwrapped
+from topo.formats.source import Source, plural, some
+from topo.formats.tree import Branch
+from topo.masks import BitRows
+from topo.report.coverage import left_out_line
+
+if TYPE_CHECKING:
+    from topo.wiring import Wiring
+
+# Ends of names that stand for no parameter of their own: masks and what pruners and quantisers keep beside weights.
+_BESIDE = (".bitmask", ".shape", ".compressed", ".row_offsets", ".scores", ".mask_scores", ".flag", "_mask", ".mask",
+           ".bias_scores", ".bias_flag", ".qzeros", ".g_idx", "running_mean", "running_var")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """read: parameters with a mask. left_out: name -> parameters of what has none."""
+
+    read: int
+    left_out: Mapping[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: {"read", "left_out", "names"}."""
+        return {"read": self.read, "left_out": sum(self.left_out.values()), "names": list(self.left_out)}
+
+
+def coverage(source: Source, found: Iterable[str], masks: Mapping[str, BitRows]) -> Coverage:
+    """The parameters of the place that was read, of two or more dimensions, without a mask.
+
+    found: names as the reader gave them, before they became the model's.
+    """
+    used = {unwrapped(old) for name in found for old in source.made.get(name, [name])}
+    bare = {name.removesuffix(".weight") for name in used}
+    left: dict[str, int] = {}
+    for parameter, (name, tensor) in source.place.parameters.items():
+        plain = unwrapped(parameter)
+        if "/" in plain:  # flax: a collection, then the path
+            plain = ".".join(part for part in plain.split("/") if part not in ("params", "masks", "mask"))
+        if (
+            plain in used
+            or plain in bare
+            or plain.removesuffix("kernel") + "weight" in used
+            or not _counts(name, plain, tensor)
+        ):
+            continue
+        packed = 8 if tensor.dtype == "int32" else 2 if tensor.dtype in ("uint8", "int8") else 1
+        left[plain] = tensor.size * (packed if PACKED.search(name) else 1)
+    return Coverage(sum(rows.size for rows in masks.values()), left)
+
+
+def _counts(name: str, plain: str, tensor: Tensor) -> bool:
+    if tensor.ndim < 2 or not tensor.is_number or name.endswith(_BESIDE) or "mask" in name.rpartition(".")[2]:
+        return False
+    if PACKED.search(name):
+        return True
+    if is_weight(plain):
+        return not (tensor.ndim == 3 and tensor.shape[1:] == (1, 1))
+    return tensor.is_float and not is_vector(tensor)
+
+
+def of_model(known: Coverage, wiring: Wiring, masks: Mapping[str, BitRows]) -> Coverage:
+    """With the model's layers that have no mask, whether the file holds weights of them or not."""
+    missing = {name: int(np.prod(wiring.shapes[name])) for name in wiring.names if name not in masks}
+    tails = {name.removesuffix(".weight") for name in missing}
+
+    def same(name: str) -> bool:
+        return any(name == tail or name.removesuffix(".weight").endswith(f".{tail}") for tail in tails) or any(
+            tail.endswith("." + name.removesuffix(".weight")) or tail == name.removesuffix(".weight") for tail in tails
+        )
+
+    others = {name: size for name, size in known.left_out.items() if not missing or not same(name)}
+    return Coverage(known.read, {**missing, **others})
+
+
+def told(known: Coverage) -> list[str]:
+    """The note on what was left out, none if nothing was."""
+    line = left_out_line(known.as_dict())
+    return [line] if line else []
+
+
+def unused(source: Source, found: Iterable[str]) -> Iterator[str]:
+    """Notes on tensors that look like a mask or scores of a weight that was read, and were not used."""
+    used = {unwrapped(name) for name in found}
+    shapes = {unwrapped(name): tensor.shape for name, (_, tensor) in source.place.parameters.items()}
+    odd = []
+    for name, tensor in source.state.items():
+        if tensor.ndim < 2 or not name.endswith((".mask", ".scores", ".mask_scores", "_m", "_score", ".score")):
+            continue
+        head = unwrapped(name).rpartition(".")[0] if not name.endswith("_m") else unwrapped(name).removesuffix("_m")
+        for weight in (head, f"{head}.weight"):
+            if shapes.get(weight) == tensor.shape and weight in used:
+                odd.append(name)
+    if odd:
+        yield f"beside the weights, of their shape and not used: {some(odd)}"
+
+
+def disagreements(
+    source: Source, raw: Mapping[str, Tensor], rows: Mapping[str, BitRows], names: Mapping[str, str]
+) -> Iterator[str]:
+    """Notes on weights of the file whose zeros are not those of the masks that were taken.
+
+    raw: the masks in the file; rows: the masks; names: as the file has them -> as the masks are called.
+    """
+    own = {names.get(name, name): name for name in names}
+    places: list[Branch] = [source.place, *source.others]
+    for place in places:
+        if place.is_list or (place is not source.place and any(name.endswith("_mask") for name in place.state)):
+            continue  # a list names no weights; a tree with masks of its own says so itself
+        weights = {unwrapped(name): tensor for name, (_, tensor) in place.parameters.items() if tensor.is_float}
+        differ, dense, seen = [], 0, 0
+        for name, mask in rows.items():
+            file = unwrapped(own.get(name, name))
+            tensor = next((weights[n] for n in (name, file, f"{file}.weight") if n in weights), None)
+            if (
+                tensor is None
+                or tensor is raw.get(own.get(name, name))
+                or tensor.shape != mask.shape
+                or tensor.ndim < 2
+            ):
+                continue
+            try:
+                zero = tensor.weights().bits(name)
+            except MaskError:
+                continue
+            seen += 1
+            dense += zero.kept() == zero.size
+            if (mask.words & ~zero.words).any() or (place is not source.place and (zero.words & ~mask.words).any()):
+                differ.append(name)
+        if differ:
+            yield _differs(source, place, differ, dense == seen)
+
+
+def _differs(source: Source, place: Branch, differ: list[str], dense: bool) -> str:
+    where = f"the weights under '{place.key}'" if place.path else "the weights"
+    count = plural(len(differ), "layer")
+    if place is source.place:
+        return f"{where} hold zeros that the masks keep, in {count}: {some(differ)}; --format zeros reads those"
+    taken = f"masks taken from '{source.place.key or 'the top of the file'}'"
+    if dense:
+        return f"{taken}; {where} differ: none of them is zero"
+    return f"{taken}; the zeros of {where} differ in {count}: {some(differ)}"

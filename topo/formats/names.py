@@ -1,0 +1,85 @@
+"""Names of parameters: what wrappers, parametrizations and pruners put around them, taken off."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from topo.containers.tensors import Tensor
+
+# What wrappers put into names, at any depth: DataParallel and DDP, torch.compile, FSDP, checkpointing, Lightning's
+# strategies, PEFT.
+_WRAPPERS = frozenset(
+    "module _orig_mod _fsdp_wrapped_module _checkpoint_wrapped_module _forward_module base_layer".split()
+)
+_WRAPPED = re.compile(r"module\.|_mod\.|base_layer\.")
+_PARAMETRIZED = re.compile(r"(?P<module>.*?)(?:^|\.)parametrizations\.(?P<name>[^.]+)\.original(?P<part>\d*)")
+# Parameters of recurrent layers and cells.
+RECURRENT = re.compile(r"(?:^|\.)weight_(?:ih|hh|hr)(?:_l\d+)?(?:_reverse)?$")
+# Fused experts of transformers: (experts, out, in), under no "weight".
+FUSED = re.compile(r"(?:^|\.)experts\.(?:gate_up_proj|gate_proj|up_proj|down_proj|w1|w2|w3)$")
+# Weights in packed integers, whose zeros only their own library knows.
+PACKED = re.compile(r"(?:^|\.)(?:qweight|weight_packed|packed_weight|B|quant_weight)$")
+# Adapters beside a base: low-rank factors, which are no weights of the network.
+LORA = re.compile(r"(?:^|[._])lora_(?:A|B|embedding|magnitude|down|up)")
+_EMBEDDINGS = ("embed", "wte", "wpe")
+
+
+def unwrapped(name: str) -> str:
+    """The name without the parts that wrappers put into it.
+
+    >>> unwrapped("module.stem._orig_mod.conv.base_layer.weight")
+    'stem.conv.weight'
+    """
+    if not _WRAPPED.search(name):
+        return name
+    parts = name.split(".")
+    kept = [part for part in parts[:-1] if part not in _WRAPPERS]
+    return ".".join([*kept, parts[-1]])
+
+
+def plain(name: str) -> str:
+    """The parameter that a tensor stands for: parametrizations and torch's pruning undone.
+
+    >>> plain("body.parametrizations.weight.original1"), plain("fc.weight_orig")
+    ('body.weight', 'fc.weight')
+    """
+    if "parametrizations." in name and (found := _PARAMETRIZED.fullmatch(name)):
+        return f"{found['module']}.{found['name']}".lstrip(".")
+    return name.removesuffix("_orig")
+
+
+def parameters(state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+    """Parameter -> (its name in the file, its tensor): the one that holds the zeros where torch keeps several.
+
+    Weight norm splits a weight into its direction (`weight_v`, `original1`), which has the weight's zeros, and its
+    length (`weight_g`, `original0`), which is left out.
+    """
+    found: dict[str, tuple[str, Tensor]] = {}
+    for name, tensor in state.items():
+        if name.endswith(".original0") and name.removesuffix("0") + "1" in state:
+            continue
+        other = name.removesuffix("_orig").removesuffix("_mask")
+        if other.endswith("_g") and any(other[:-2] + end in state for end in ("_v", "_v_orig")):
+            continue
+        parameter = plain(name)
+        if parameter.endswith("_v") and tensor.ndim >= 2 and f"{parameter[:-2]}_g" in state:
+            parameter = parameter[:-2]
+        found.setdefault(parameter, (name, tensor))
+    return found
+
+
+def is_weight(name: str) -> bool:
+    """Whether torch or a known library gives this name to a weight matrix or kernel."""
+    last = name.rpartition(".")[2]
+    return last.endswith("weight") or bool(RECURRENT.search(name) or FUSED.search(name))
+
+
+def is_embedding(name: str) -> bool:
+    """Whether it is named like an embedding."""
+    return any(part in name.lower() for part in _EMBEDDINGS)
+
+
+def is_vector(tensor: Tensor) -> bool:
+    """Whether at most one dimension has more than one entry: biases, scales and statistics in any shape."""
+    return sum(n > 1 for n in tensor.shape) <= 1
