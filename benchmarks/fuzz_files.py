@@ -7,6 +7,8 @@ a gigabyte, or starts anything.
 from __future__ import annotations
 
 import argparse
+import importlib
+import pkgutil
 import resource
 import shutil
 import sys
@@ -18,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from fuzzing import SEEDS, mutations, outcome
 
+import topo.kernels
 from topo.containers.container import containers
 
 _HARM = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "os.remove")
@@ -37,6 +40,8 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first mutation")
     parser.add_argument("--seconds", type=float, default=5, help="the longest that a reading may take")
     args = parser.parse_args()
+    for module in pkgutil.iter_modules(topo.kernels.__path__):  # with numba, whose import executes code that it makes
+        importlib.import_module(f"topo.kernels.{module.name}")
     watching: list[str] = []
     harm: list[str] = []
     sys.addaudithook(lambda event, told: harm.append(f"{event} {told}") if watching and _is_harm(event, told) else None)

@@ -70,7 +70,7 @@ def trade(words, rounds, rng):
     """words (rows, w) uint64, traded in place: `rounds` times all rows in random pairs; returns the bits dealt.
 
     Where rows have about equal sums the overlap with the start, beyond chance, halves with each round; a row of many
-    bits among rows of few loses one or so a round (`topo.generators.configuration` trades columns too). Dealing bit by
+    bits among rows of few loses one or so a round (`topo.generators.rewiring` trades columns too). Dealing bit by
     bit costs one draw a bit, by coins some 64 w / sqrt(bits) draws; measured, they cross near bits**1.5 = 128 w.
 
     words [[0b0011], [0b0110]], rounds 1 -> the same, or [[0b0110], [0b0011]]; 2 bits dealt

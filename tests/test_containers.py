@@ -572,6 +572,11 @@ def test_every_kind_is_known_by_something_and_ordered():
         assert all(names.index(kind.name) < names.index(other) for other in kind.before), kind.name
 
 
+def test_every_kind_is_in_the_documentation():
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "formats.md").read_text("utf-8")
+    assert [kind.name for kind in kinds() if not kind.refuses and f"`{kind.name}`" not in page] == []
+
+
 WORDS = {
     "magic": ({"magic": b"ab"}, "there is no magic="),
     "rank": ({"rank": 3}, "there is no rank="),

@@ -456,6 +456,28 @@ def test_initialisation_reaches_masked_weights():
     assert bool((change != 0).equal(mask))
 
 
+def test_weights_that_are_computed_are_drawn_anew_too():
+    from topo.pruners import reinitialise, rescale
+    from topo.train.initial import initialise
+
+    def normed():
+        torch.manual_seed(0)
+        return nn.Sequential(parametrizations.weight_norm(nn.Linear(30, 20)), nn.Linear(20, 5))
+
+    wanted, model = reinitialise(nn.Sequential(nn.Linear(30, 20), nn.Linear(20, 5)), rng=3), normed()
+    reinitialise(model, rng=3)
+    torch.testing.assert_close(model[0].weight, wanted[0].weight)
+    before = model[0].weight.detach().clone()
+    factors = rescale(model, {"0.weight": np.random.default_rng(0).random((20, 30)) < 0.5})
+    torch.testing.assert_close(model[0].weight, before * factors["0.weight"])
+    initialise(model, "kaiming_normal", {}, torch.Generator().manual_seed(0))
+    drawn = model[0].weight.detach().clone()
+    initialise(twin := nn.Sequential(nn.Linear(30, 20)), "kaiming_normal", {}, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn, twin[0].weight.detach())
+    with pytest.raises(WiringError, match=r"'0.weight' is written anew .* takes no values"):
+        reinitialise(nn.Sequential(weight_norm(nn.Linear(4, 3))))
+
+
 def test_what_is_given_out_is_a_plain_tensor_to_everybody(tmp_path):
     layer = topo.apply_masks(nn.Linear(4, 3), {"weight": np.eye(3, 4)})
     for tensor in (layer.weight, layer.weight.detach(), layer.weight.data[1]):

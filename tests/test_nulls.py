@@ -19,7 +19,7 @@ import topo
 import toys
 from topo.cli import main
 from topo.errors import TopoError, WiringError
-from topo.generators.configuration import expected_overlap, mixing, rewire
+from topo.generators.rewiring import expected_overlap, mixing, rewire
 from topo.metrics import metrics
 from topo.nulls import asked, nulls, score, seeds
 from topo.wiring import Join, Layer, Wiring, chain
@@ -393,7 +393,7 @@ def test_what_chance_keeps_where_it_is_known() -> None:
 
 
 def test_masks_that_cannot_mix_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    from topo.generators import configuration as module
+    from topo.generators import rewiring as module
 
     masks = topo.MaskSet({"a": hub(60, 90)})
     monkeypatch.setattr(module, "_MOST", 4)

@@ -148,6 +148,26 @@ def test_a_model_whose_layers_are_not_all_known_is_not_masked_in_part():
     assert list(prune("magnitude", plain, density=0.5)) == ["1.weight"]
 
 
+def test_a_trace_that_failed_is_told():
+    class Stubborn(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, x):
+            if torch.compiler.is_compiling() or x.shape[0] == 1:
+                raise ValueError("not now")
+            return self.fc(x)
+
+    data = [(np.ones((2, 4), np.float32), np.array([0, 1]))]
+    masks = prune("snip", Stubborn(), density=0.5, batches=data)
+    assert masks.kept == 6 and "since the trace failed" in masks.provenance["notes"][0]
+    model = Stubborn()
+    model.own = nn.Parameter(torch.ones(2, 2))
+    with pytest.raises(TopoError, match=r"own \(25.0% .* the trace failed \(.*not now.*\); name the layers"):
+        prune("snip", model, density=0.5, batches=data)
+
+
 def test_a_transformer_of_input_first_layers():
     transformers = pytest.importorskip("transformers")
     config = transformers.GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=20, n_positions=12)

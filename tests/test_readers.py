@@ -113,3 +113,47 @@ def test_a_mistake_of_a_reader_is_one_line_that_names_it(door, file):
     reader("other", "a file of mine", recognise=lambda source: 1 / 0)(lambda source: {})
     with pytest.raises(TopoError, match="the reader 'other' failed: ZeroDivisionError"):
         formats.read(file)
+
+
+KERAS = {
+    "Keras 2": {"dense/dense/kernel:0": (4, 3), "conv/conv/kernel:0": (3, 3, 2, 5), "conv/conv/bias:0": (5,)},
+    "a whole model": {"model_weights/dense/dense/kernel:0": (4, 3), "model_weights/conv/conv/kernel:0": (3, 3, 2, 5)},
+    "Keras 3": {"layers/dense/vars/0": (4, 3), "layers/conv/vars/0": (3, 3, 2, 5), "layers/conv/vars/1": (5,)},
+}
+
+
+@pytest.mark.parametrize("layout", KERAS)
+@pytest.mark.parametrize("masks", [True, False])
+def test_kernels_of_keras_are_turned(tmp_path, layout, masks):
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed: HDF5 is read where it is")
+    rng = np.random.default_rng(0)
+    arrays = {path: rng.random(shape) < 0.5 for path, shape in KERAS[layout].items()}
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        for path, array in arrays.items():
+            file[path] = array.astype("f4") * (1 if masks else 0.3)
+    found = formats.read(tmp_path / "m.h5")
+    dense, conv = list(arrays.values())[:2]
+    assert found.provenance["format"] == "keras"
+    assert {name: found[name].tolist() for name in found} == {
+        "dense.kernel": dense.T.tolist(),
+        "conv.kernel": conv.transpose(3, 2, 0, 1).tolist(),
+    }
+
+
+def test_other_layers_of_keras(tmp_path):
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed: HDF5 is read where it is")
+    depthwise = np.random.default_rng(0).random((3, 3, 2, 2)) < 0.5
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["d/d/depthwise_kernel:0"] = depthwise.astype("f4")
+        file["l/l/recurrent_kernel:0"] = np.eye(2, 8, dtype="f4")
+        file["e/e/embeddings:0"] = np.ones((9, 2), "f4")
+    found = formats.read(tmp_path / "m.h5")
+    assert list(found) == ["d.depthwise_kernel", "l.recurrent_kernel"]
+    assert all(
+        (found["d.depthwise_kernel"][2 * i + j, 0] == depthwise[:, :, i, j]).all() for i in (0, 1) for j in (0, 1)
+    )
+    assert any("embeddings" in note for note in found.provenance["notes"])
+    with h5py.File(tmp_path / "n.h5", "w") as file:
+        file["a/kernel:0"] = np.full((3, 2), 0.5, "f4")
+    with pytest.raises(TopoError, match="none of its kernels holds a zero"):
+        formats.read(tmp_path / "n.h5")

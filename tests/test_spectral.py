@@ -162,6 +162,21 @@ def test_the_papers_gate() -> None:
 
 
 @pytest.mark.small
+def test_imdb_is_gated_by_the_classes_alone() -> None:
+    """K_{3,3} beside 12 edges that stand alone: mean degrees of 21/15 = 1.4, and one class of degree 3.
+
+    Its singular values are 3 and 0, so that Delta_r = sqrt(2) + sqrt(2).
+    """
+    matrix = np.zeros((15, 15))
+    matrix[:3, :3] = 1
+    matrix[range(3, 15), range(3, 15)] = 1
+    found = numbers(matrix)
+    assert found["gated"] == 1 and math.isnan(found["narc"])
+    assert found["imdb_classes"] == 1 and found["imdb"] == pytest.approx(2 * math.sqrt(2))
+    assert found["imdb_coverage"] == 3 / 15
+
+
+@pytest.mark.small
 def test_classes_of_one_unit_are_the_variant_of_mge() -> None:
     mask = np.zeros((6, 4))
     mask[:3, :3] = 1  # K_33: three left units of degree 3

@@ -169,5 +169,5 @@ def test_masks_of_the_branch_not_taken_are_reported_and_left_aside():
     said = f"masks of layers that the traced way through the model does not use: {other} (16 parameters)"
     assert said in [note["note"] for note in report.notes]
     assert report.network["kept"] == 24 and {row["layer"] for row in report.layers} == {taken, "o.weight"}
-    with pytest.raises(topo.TopoError, match="'c.weight'"):
+    with pytest.raises(topo.TopoError, match=r"'c\.weight'"):
         topo.analyze({**masks, "c.weight": np.ones((4, 4))}, wiring)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -75,6 +75,10 @@ def generate(
     given = {name: value for name, value in {**asked, "batches": batches}.items() if value is not None}
     if wiring is None and not getattr(entry, "rewires", False):
         raise TopoError(f"method '{method}' makes masks for a network: give its wiring, its name or a torch module")
+    if hasattr(wiring, "named_modules"):
+        from topo.models.calling import require_shapes
+
+        require_shapes(cast("nn.Module", wiring))
     if is_pruner(entry):
         return _scored(entry, wiring, given, options, {"rng": rng, "progress": progress, "input_shape": input_shape})
     _refuse(entry, given, "batches", "it looks at no data")

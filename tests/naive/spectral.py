@@ -122,7 +122,7 @@ def layer_narc(net: Net, name: str):
 
 
 def _imdb(net: Net, name: str) -> list[np.ndarray]:
-    return [] if layer_gated(net, name) else classes(trimmed(matrix(net, name)), 3, 3)
+    return classes(trimmed(matrix(net, name)), 3, 3)
 
 
 def layer_imdb(net: Net, name: str):

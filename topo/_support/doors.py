@@ -59,4 +59,5 @@ def called(plugin: str, about: str, function: Callable[..., Any], *args: Any, **
     except (TopoError, MemoryError):
         raise
     except Exception as error:
-        raise TopoError(f"{plugin} failed{about}: {type(error).__name__}: {error}") from error
+        said = (str(error).strip().splitlines() or ["it says nothing more"])[0]
+        raise TopoError(f"{plugin} failed{about}: {type(error).__name__}: {said}") from error

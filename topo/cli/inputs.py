@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from topo.cli.options import UsageError
+from topo.cli.output import printable, quiet, speak
 from topo.errors import TopoError
 from topo.files import read_masks
 from topo.masks import MaskSet
@@ -21,6 +22,8 @@ from topo.wiring import Wiring
 # this many numbers.
 _LARGEST_INPUT = 1 << 24
 _LARGEST_NETWORK = 1 << 28
+# Commands that say above their own numbers what a file lacks; of the others it is said on standard error.
+_TELLS = ("analyze", "check", "compare", "convert")
 
 
 def wiring_of(args: argparse.Namespace) -> Wiring | None:
@@ -39,7 +42,10 @@ def read(path: str, args: argparse.Namespace, wiring: Wiring | None) -> MaskSet:
     rule: list[tuple[str, float]] = getattr(args, "rule", [])
     if len(rule) > 1:
         raise UsageError("-O is given twice; one rule makes masks of scores")
-    return read_masks(path, wiring, format=args.format, key=args.key, **dict(rule))  # type: ignore[arg-type]
+    masks = read_masks(path, wiring, format=args.format, key=args.key, **dict(rule))  # type: ignore[arg-type]
+    if args.command not in _TELLS and not quiet(args) and (line := left_out(masks)):
+        speak(printable(f"topo: note: '{path}': {line}"))
+    return masks
 
 
 def left_out(masks: Mapping[str, Any] | MaskSet) -> str | None:

@@ -32,6 +32,7 @@ __all__ = ["formats", "live", "read", "read_container", "read_weights", "reader"
 
 _LONGEST = 1500
 _REFUSAL = 400
+_SAMPLED = 2
 
 
 def _line(text: str, longest: int = _LONGEST) -> str:
@@ -155,11 +156,12 @@ def _masks(choice: Choice) -> tuple[MaskSet, Coverage]:
     rows: dict[str, BitRows] = {name: tensor.bits(name) for name, tensor in found.items()}
     inferred = [name for name, tensor in found.items() if tensor.inferred]
     if len(inferred) == len(found):
-        full = sum(rows[name].kept() == rows[name].size for name in inferred)
+        shares = {name: rows[name].kept() / rows[name].size for name in inferred}
+        full = sum(share == 1 for share in shares.values())
         if full == len(inferred) and not source.asked:
             raise FormatError(_dense(source, inferred))
         source.notes.insert(0, f"masks inferred from zeros; {full} of {plural(len(inferred), 'layer')} hold no zero")
-        source.notes += _roundings({name: tensor for name, tensor in found.items()}, rows)
+        source.notes += _roundings(found, shares)
     else:
         source.notes += disagreements(source, raw, {name: rows[name] for name in rows if name not in inferred}, names)
     if entry.name not in ("mask_buffers", "scores", "gem_miner", "torch_ao"):  # which read such tensors
@@ -192,10 +194,11 @@ def _dense(source: Source, names: list[str]) -> str:
     )
 
 
-def _roundings(found: Mapping[str, Tensor], rows: Mapping[str, BitRows]) -> list[str]:
+def _roundings(found: Mapping[str, Tensor], shares: Mapping[str, float]) -> list[str]:
     """A note on zeros that rounding weights to a few levels makes as well."""
-    some_zeros = [name for name in found if 0.1 <= 1 - rows[name].kept() / rows[name].size < 1]
-    levels = [name for name in some_zeros if rounded(found[name])]
+    some_zeros = [name for name, share in shares.items() if 0 < share <= 0.9]
+    sampled = some_zeros[:: -(-len(some_zeros) // _SAMPLED)] if some_zeros else []  # rounding is of a whole network
+    levels = [name for name in sampled if rounded(found[name])]
     if not levels:
         return []
     return [

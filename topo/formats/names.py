@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from topo.containers.tensors import Tensor
 
@@ -25,6 +26,7 @@ LORA = re.compile(r"(?:^|[._])lora_(?:A|B|embedding|magnitude|down|up)")
 _EMBEDDINGS = ("embed", "wte", "wpe")
 
 
+@lru_cache(1 << 16)
 def unwrapped(name: str) -> str:
     """The name without the parts that wrappers put into it.
 

@@ -37,7 +37,7 @@ class Source:
     the file says of itself. as_parameters: the file says that input-first layers are laid out as their parameters,
     whatever its format does. asked: the user named the reader. rule: how scores become masks, {"topk": share} or
     {"threshold": score}. key: the only place that the user wants read. made: tensors that were put together -> the
-    names in the file that they are made of.
+    names in the file that they are made of. memo: what a reader wants to find once.
     """
 
     container: Container
@@ -50,6 +50,7 @@ class Source:
     rule: Mapping[str, float] = field(default_factory=dict)
     key: str | None = None
     made: dict[str, list[str]] = field(default_factory=dict)
+    memo: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @cached_property
     def tree(self) -> list[Branch]:
@@ -62,7 +63,7 @@ class Source:
 
     def at(self, branch: Branch) -> Source:
         """The same file seen from another place, with notes of its own."""
-        seen = replace(self, branch=branch, notes=list(self.notes), provenance=dict(self.provenance))
+        seen = replace(self, branch=branch, notes=list(self.notes), provenance=dict(self.provenance), memo={})
         seen.tree = self.tree  # walked once
         return seen
 

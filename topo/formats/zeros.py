@@ -22,7 +22,13 @@ _NO_PARAMETER = ("pos", "token", "table", "index", "mean", "std", "anchor", "gri
 
 
 def weights(source: Source) -> dict[str, Tensor]:
-    """The weights of the place, by parameter, that may show a mask by their zeros."""
+    """The weights of the place, by parameter, that may show a mask by their zeros; found once."""
+    if "weights" not in source.memo:
+        source.memo["weights"] = _weights(source)
+    return source.memo["weights"]
+
+
+def _weights(source: Source) -> dict[str, Tensor]:
     found = {
         name: tensor
         for name, (_, tensor) in source.place.parameters.items()

@@ -4,8 +4,9 @@ Notation: isolated units dropped, n_l left and n_r right units remain with E edg
 n_l and d_r = E / n_r are mean degrees; sigma1 >= sigma2 are the largest singular values of the biadjacency matrix. The
 adjacency's spectrum is symmetric, so the third largest |eigenvalue| of the papers is sigma2.
 
-The papers compute all of it only where d_l >= 3 and d_r >= 3. Here `imdb` and `narc` keep that gate, the others are
-computed wherever they are defined, and `gated` says which layers the papers leave out. A network's value is the mean
+The papers compute gaps only where d_l >= 3 and d_r >= 3. Here `narc` keeps that gate, `imdb` has it class by class (a
+layer of mean degree 2.5 may have a class of degree 3), the others are computed wherever they are defined, and `gated`
+says which layers the papers leave out. A network's value is the mean
 over the layers where it is defined; their number stands beside it as `<name>_layers`.
 """
 
@@ -283,7 +284,7 @@ def degree_classes(graph: LayeredGraph, block: Block, least_units: int = 3) -> C
     """Iterative mean difference of bound: the mean of Delta_r over the classes of left units of equal degree d.
 
     A class of at least `least_units` units with all right units, isolated ones dropped, counts if d >= 3 and d_r >= 3
-    in it. In a layer that the papers' gate leaves out none does. least_units=1 is the variant of MGE's code, which asks
+    in it, whatever the mean degrees of the layer are. least_units=1 is the variant of MGE's code, which asks
     for a degree of at least 3 and for no number of units.
 
     Raises TopoError for a block that is not masked.
@@ -293,7 +294,7 @@ def degree_classes(graph: LayeredGraph, block: Block, least_units: int = 3) -> C
         return Classes(math.nan, math.nan, 0, math.nan)
     made = bipartites(graph)[block.name]
     gaps, bounds, covered, proved = [], [], 0, True
-    for degree, units, touched in classes(made, least_units) if not layer.gated else ():
+    for degree, units, touched in classes(made, least_units):
         d_r = degree * len(units) / touched
         if degree < 3 or d_r < 3:
             continue
@@ -330,13 +331,12 @@ def _of_classes(graph: LayeredGraph, block: Block, number: float, found: Classes
     """The number, with a note where it is not proved; why there is none where no class counts."""
     if found.count:
         return Value(number, None if found.proved else NOT_PROVED)
-    layer = spectra(graph)[block.name]
-    return EMPTY if layer.edges == 0 else _GATE if layer.gated else NO_CLASS
+    return EMPTY if spectra(graph)[block.name].edges == 0 else NO_CLASS
 
 
 @layerwise("singular value", _HOANG)
 def layer_imdb(graph: LayeredGraph, block: Block) -> float | Value:
-    """Mean of Delta_r over the classes of at least 3 left units of one degree, where d >= 3 and d_r >= 3; gated."""
+    """Mean of Delta_r over the classes of at least 3 left units of one degree, where d >= 3 and d_r >= 3."""
     found = _degree_classes(graph)[block.name]
     return _of_classes(graph, block, found.gap, found)
 

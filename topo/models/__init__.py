@@ -164,6 +164,9 @@ def prunable(module: nn.Module) -> dict[str, tuple[int, ...]]:
     from torch import nn
     from torch.nn.modules.conv import _ConvNd
 
+    from topo.models.calling import require_shapes
+
+    require_shapes(module)
     return {
         f"{name}.weight" if name else "weight": tuple(part.weight.shape)
         for name, part in module.named_modules()

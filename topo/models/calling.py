@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy as is_uninitialised
 
-from topo.errors import TrainingError
+from topo.errors import TopoError, TrainingError
 
 _LABELS = ("labels", "label", "targets", "target", "y")
 
@@ -113,6 +114,19 @@ def _described(answer: Any) -> str:
     if isinstance(answer, tuple | list):
         return f"a {type(answer).__name__} of {len(answer)}"
     return f"a {type(answer).__name__}"
+
+
+def is_lazy(model: nn.Module) -> bool:
+    """Whether a layer waits for its first batch to know its shape."""
+    return any(map(is_uninitialised, [*model.parameters(), *model.buffers()]))
+
+
+def require_shapes(model: nn.Module) -> None:
+    """TopoError for a model with lazy layers."""
+    if is_lazy(model):
+        raise TopoError(
+            f"the model {type(model).__name__} has lazy layers, of shapes not known yet; send one batch through it"
+        )
 
 
 def takes(model: nn.Module, name: str) -> bool:

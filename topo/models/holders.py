@@ -173,6 +173,24 @@ def own_class(module: nn.Module) -> None:
         module.__class__ = type(kind.__name__, kind.__bases__, body)
 
 
+@torch.no_grad()
+def write_weight(place: Holder, values: Tensor) -> None:
+    """Give a weight these values, also where it is computed: a copy into what it is computed from would be lost.
+
+    WiringError for a weight that a hook of the older kind writes.
+    """
+    hook = place.hook
+    if hook is not None:
+        raise WiringError(
+            f"'{place.name}' is written anew before each forward pass by torch.nn.utils ({type(hook).__name__}); "
+            "it takes no values while that is on"
+        )
+    if place.is_parametrized:
+        setattr(place.module, place.attribute, values.to(place.weight))
+    else:
+        place.weight.copy_(values)
+
+
 def copied(model: nn.Module) -> nn.Module:
     """A deep copy, also of a model whose hooks have left computed weights behind, which torch does not copy."""
     left: dict[int, Any] = {}

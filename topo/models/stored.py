@@ -60,11 +60,17 @@ class Storage:
 
 
 def storage(
-    name: str, mask_shape: Sequence[int], shape: Sequence[int], module: nn.Module, wiring: Wiring | None = None
+    name: str,
+    mask_shape: Sequence[int],
+    shape: Sequence[int],
+    module: nn.Module,
+    wiring: Wiring | None = None,
+    as_stored: bool = False,
 ) -> Storage:
-    """How the parameter `name` of `module` holds a mask of `mask_shape`.
+    """How the parameter `name` of `module` holds a mask of `mask_shape`, output-first unless as_stored.
 
-    The wiring says whether a layer is stored input-first, else the module's type, else the shapes.
+    The wiring says whether a layer is stored input-first, else the module's type. Only where neither knows do the
+    shapes say.
 
     WiringError if the mask fits in no way, or in two ways and nothing says which.
     """
@@ -73,17 +79,20 @@ def storage(
     groups = module.groups if isinstance(module, _ConvTransposeNd) else 1
     ways = (Storage(shape, turned, stacked, groups) for turned in (False, True))
     fits = {way.turned: way for way in ways if len(shape) > 1 and way.mask_shape == mask_shape}
-    if not fits:
-        raise WiringError(f"mask '{name}' has shape {mask_shape} but the model's parameter has {shape}")
+    told = wiring.layer(name).transposed if wiring is not None and name in wiring.shapes else _input_first(module)
+    due = told and not as_stored
+    if not fits or (told is not None and due not in fits):
+        lies = "input-first" if not due else "as the weight"
+        turned = f"; it lies {lies}: transpose the masks, of square layers too" if fits else ""
+        raise WiringError(f"mask '{name}' has shape {mask_shape} but the model's parameter has {shape}{turned}")
+    if told is not None:
+        return fits[bool(due)]
     if len(fits) == 1:
         return next(iter(fits.values()))
-    told = wiring.layer(name).transposed if wiring is not None and name in wiring.shapes else _input_first(module)
-    if told is None:
-        raise WiringError(
-            f"mask '{name}' {mask_shape} fits the parameter {shape} both output-first and input-first; "
-            "give the model's wiring (topo.trace), which tells"
-        )
-    return fits[told]
+    raise WiringError(
+        f"mask '{name}' {mask_shape} fits the parameter {shape} both output-first and input-first; "
+        "give the model's wiring (topo.trace), which tells"
+    )
 
 
 def natural(shape: Sequence[int], module: nn.Module) -> Storage:

@@ -13,7 +13,7 @@ from topo._support.registry import Registry
 from topo._support.seeds import as_rng, own_rng
 from topo.errors import TopoError
 from topo.generators import Drawn, checked_rows, generators
-from topo.generators.configuration import MOST_LEFT, mixing
+from topo.generators.rewiring import MOST_LEFT, mixing
 from topo.masks import BitRows, MaskSet
 from topo.wiring import Wiring, apart
 from topo.wiring.automorphisms import moved_by, renumbering
@@ -165,7 +165,7 @@ def same_degrees(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Dr
     """Near uniform over all masks with these row and column sums, of each group of a grouped convolution by itself.
 
     By curveball trades between rows and between columns (generator `configuration`), in as many rounds as a layer is
-    measured to need, see `topo.generators.configuration.mixing`. Where few masks have these sums a sample may be the
+    measured to need, see `topo.generators.rewiring.mixing`. Where few masks have these sums a sample may be the
     masks themselves.
     """
     yield from generators["configuration"].function(wiring, masks, rng)

@@ -15,6 +15,7 @@ from topo._support.seeds import as_rng
 from topo.errors import MaskError
 from topo.masks import as_mask_set
 from topo.models import prunable
+from topo.models.holders import Holder, write_weight
 
 
 def _fan_in(part: nn.Linear | _ConvNd) -> int:
@@ -33,10 +34,10 @@ def reinitialise(model: nn.Module, *, rng: int | np.random.Generator = 0, varian
     Frankle et al. 2021. Returns the model.
     """
     draw = as_rng(rng)
-    for part in model.modules():
+    for path, part in model.named_modules():
         if isinstance(part, nn.Linear | _ConvNd):
             values = draw.standard_normal(tuple(part.weight.shape)) * math.sqrt(variance / _fan_in(part))
-            part.weight.copy_(torch.from_numpy(values))
+            write_weight(Holder(path, part, "weight"), torch.from_numpy(values))
             if part.bias is not None:
                 part.bias.zero_()
         elif isinstance(part, _BatchNorm):
@@ -72,5 +73,5 @@ def rescale(model: nn.Module, masks: Any, *, variance: float = 2.0) -> dict[str,
         if not mean:
             raise MaskError(f"layer '{name}' keeps no weight other than 0; no factor brings it back")
         factors[name] = math.sqrt(variance / (_fan_in(part) * mean))
-        part.weight.mul_(factors[name])
+        write_weight(Holder(name.rpartition(".")[0], part, "weight"), part.weight * factors[name])
     return factors

@@ -38,7 +38,7 @@ class Network:
     before any pruning (the same memory, if there is one round). input_shape: of one example, None if unknown. keep:
     parameters that this round keeps. known_wiring: None if the module is to be traced. held: how each weight holds its
     mask. output: the key of the output that counts, "" for the logits or the first tensor. reached: the weights on
-    which some derivative depended; None before there was one.
+    which some derivative depended; None before there was one. told: notes on how the weights were found.
     """
 
     module: nn.Module
@@ -50,6 +50,7 @@ class Network:
     held: Mapping[str, Storage] = field(default_factory=dict)
     output: str = ""
     reached: set[str] | None = None
+    told: tuple[str, ...] = ()
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -107,13 +108,15 @@ class Network:
         return tuple(torch.zeros_like(w) if g is None else g for g, w in zip(found, weights))
 
     def notes(self) -> list[str]:
-        """A line on weights that derivatives never reached, with their share: all their scores are 0."""
+        """How the weights were found, if that should be told; and a line on those that derivatives never reached, with
+        their share: all their scores are 0."""
         lost = [name for name in self.weights if self.reached is not None and name not in self.reached]
         if not lost:
-            return []
+            return list(self.told)
         share = sum(self.weights[name].numel() for name in lost) / sum(w.numel() for w in self.weights.values())
         named = ", ".join(f"'{name}'" for name in lost[:3]) + (", ..." if len(lost) > 3 else "")
-        return [f"the output that counts does not depend on {named} ({share:.1%} of the parameters): all scores are 0"]
+        said = f"the output that counts does not depend on {named} ({share:.1%} of the parameters): all scores are 0"
+        return [*self.told, said]
 
     @cached_property
     def wiring(self) -> Wiring:
@@ -168,7 +171,8 @@ def working_copy(
     Its masked weights are those of `masked_parameters`. A weight that two layers share is held once, under its first
     name.
     """
-    held, found = masked_parameters(model, wiring=wiring, input_shape=input_shape, layers=layers, example=example)
+    how = {"wiring": wiring, "input_shape": input_shape, "layers": layers, "example": example}
+    held, found, told = masked_parameters(model, **how)  # type: ignore[arg-type]
     module = copied(model).eval()
     if precision != "model":
         module.to(getattr(torch, precision))
@@ -188,7 +192,7 @@ def working_copy(
         raise TopoError(
             f"pruners send one input of numbers through the network, such as 3x32x32; not {input_text(inputs)}"
         )
-    return Network(module, weights, {}, shape, 0, found, held)
+    return Network(module, weights, {}, shape, 0, found, held, told=tuple(told))
 
 
 def read_batches(batches: Iterable[Any] | None, method: str) -> list[tuple[Any, Tensor]]:

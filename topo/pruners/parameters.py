@@ -26,23 +26,28 @@ def masked_parameters(
     input_shape: Any = None,
     example: Example | None = None,
     layers: str | Sequence[str] | None = None,
-) -> tuple[dict[str, Storage], Wiring | None]:
-    """The weights that every method masks, with how each holds its mask; and the model's wiring, where it is known.
+) -> tuple[dict[str, Storage], Wiring | None, list[str]]:
+    """The weights that every method masks, with how each holds its mask; the model's wiring, where it is known; notes.
 
     They are the linear layers and convolutions of the wiring, or the layers of it that `layers` names: weight-normed
     and masked ones, stacked projections and matrices of one's own as well as modules of the known types; a tied weight
     once. The wiring is the one given, or traced, from an input of `input_shape`, or of the shape that the model
     carries, or from an `example`, the arguments of a forward pass.
     Without any of these, and where the trace fails, types of modules must do: the weights of all linear layers and
-    convolutions, if the model has no other parameter that might be meant.
+    convolutions, if the model has no other parameter that might be meant; a note tells of the trace that failed.
 
     TopoError, which says what to give, where neither is enough; for `layers` that are none; WiringError for a wiring
     that is not the model's.
     """
     module = unwrapped(model)
-    found = wiring if wiring is not None else _traced(module, input_shape, example)
+    trouble = ""
+    try:
+        found = wiring if wiring is not None else _traced(module, input_shape, example)
+    except TraceError as error:
+        found, trouble = None, str(error).partition("\n")[0]
     if found is None:
-        return _by_type(module, layers), None
+        notes = [f"layers are told by the types of their modules, since the trace failed: {trouble}"] if trouble else []
+        return _by_type(module, layers, trouble), None, notes
     if wiring is not None and layers is None:
         strange = [name for name in prunable(module) if name not in _all_names(module, found)]
         if strange:
@@ -55,7 +60,7 @@ def masked_parameters(
         if math.prod(have) != math.prod(shape):
             raise TopoError(f"'{name}' has shape {have} but the wiring's layer has {shape}")
         held[name] = storage(name, shape, have, place.module, found)
-    return held, found
+    return held, found, []
 
 
 def _all_names(model: nn.Module, wiring: Wiring) -> set[str]:
@@ -66,19 +71,14 @@ def _all_names(model: nn.Module, wiring: Wiring) -> set[str]:
 
 
 def _traced(model: nn.Module, input_shape: Any, example: Example | None) -> Wiring | None:
-    """The wiring, None if it cannot be traced or no input is known."""
+    """The wiring, None if no input is known."""
     carries = getattr(model, "topo_inputs", None) is not None or getattr(model, "config", None) is not None
-    try:
-        if input_shape is not None or carries:
-            return trace(model, input_shape)
-        if example is not None:
-            return trace(model, args=example[0], kwargs=example[1])
-    except TraceError:
-        pass
-    return None
+    if input_shape is not None or carries:
+        return trace(model, input_shape)
+    return None if example is None else trace(model, args=example[0], kwargs=example[1])
 
 
-def _by_type(model: nn.Module, layers: str | Sequence[str] | None) -> dict[str, Storage]:
+def _by_type(model: nn.Module, layers: str | Sequence[str] | None, trouble: str) -> dict[str, Storage]:
     """The weights of linear layers and convolutions by their modules' types."""
     known = {name: holder(model, name) for name in prunable(model)}
     seen: dict[tuple[int, ...], str] = {}
@@ -88,11 +88,12 @@ def _by_type(model: nn.Module, layers: str | Sequence[str] | None) -> dict[str, 
     if layers is not None:
         once = matching(layers, once)
     elif others := _others(model, {ident for key in seen for ident in key}):
+        way = "give the shape of one input (input_shape=(3, 32, 32), --input 3x32x32), so that the model is traced, or "
+        way = f"the trace failed ({trouble}); " if trouble else way
         share = sum(others.values()) / sum(p.numel() for p in model.parameters() if p.dim() > 1)
         raise TopoError(
             f"{', '.join(list(others)[:3])}{', ...' if len(others) > 3 else ''} ({share:.1%} of the weights) may be "
-            "layers, too: give the shape of one input (input_shape=(3, 32, 32), --input 3x32x32), so that the model is "
-            "traced, or name the layers to mask (layers=, --layers)"
+            f"layers, too: {way}name the layers to mask (layers=, --layers)"
         )
     if not once:
         raise TopoError(f"the model {type(model).__name__} has no linear layer or convolution to prune")

@@ -49,7 +49,7 @@ __all__ = ["rule", "trace"]
 # These read a constant as data (learned queries, time steps); other products of constants prepare weights.
 _READS_CONSTANTS = frozenset(
     """linear addmm embedding conv1d conv2d conv3d conv_transpose1d conv_transpose2d lstm gru rnn_tanh rnn_relu
-    lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell""".split()
+    embedding_bag _embedding_bag lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell""".split()
 )
 # Rules that hold for constants as well: they carry zeros.
 _OF_CONSTANTS = frozenset(

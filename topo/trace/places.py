@@ -258,6 +258,9 @@ def gather(units: Units, inputs: list[Any], shape: Any) -> Any:
         return squash(plain(x).gather(inputs[1], at))
     dim = inputs[[argument.name for argument in units.node.target._schema.arguments].index("dim")]
     small = units.reduce(x, [dim if dim is not None else -1], keepdim=True)
+    if x.dim() and carried(x).shape[dim if dim is not None else -1] > 1:
+        name = operation(units.node).removeprefix("aten.")
+        units.note(f"'{name}' picks entries by what they hold: each output is taken to depend on all of them")
     first = shape[0] if isinstance(shape, list) else shape
     if small.dim() != len(first):
         raise NoRule("a gather over all entries")

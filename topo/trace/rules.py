@@ -152,6 +152,9 @@ def pointwise(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     tensors = [value for value in inputs if isinstance(value, Tensor | Made)]
     if len(tensors) == 1:
         return lifted(units, plain(tensors[0])).expand(shape)
+    name = operation(units.node).removeprefix("aten.")
+    if name in ("maximum", "minimum", "fmax", "fmin") and all(map(tracked, tensors)):
+        units.note(f"'{name}' of two branches is taken for their sum")
     ids = filled(shape, NOTHING)
     for value in tensors:
         ids = units.add(ids, plain(value).expand(shape))

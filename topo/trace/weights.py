@@ -100,6 +100,8 @@ def made_from(units: Units, node: Node, inputs: list[Any], shape: Any, literally
     if name in ("pad", "constant_pad_nd") and not any(isinstance(value, float) and value for value in inputs[2:]):
         sides = list(inputs[1])
         return _each(inputs[0], lambda term: _padded(term, sides))
+    if name in ("index", "index_select"):
+        return _indexed(units, node, name, inputs)
     if name in ("add", "sub", "rsub", "subtract"):
         return _added(node, inputs[:2], shape)
     if name in ("matmul", "mm") and len(shape) == 2:
@@ -209,6 +211,27 @@ def _padded(term: Any, sides: list[int]) -> Any:
     return mapped(term, repeated, beside)
 
 
+def _indexed(units: Units, node: Node, name: str, inputs: list[Any]) -> Any:
+    """Rows by known numbers."""
+    given: Any = node.args[1] if name == "index" else [None] * (inputs[1] % len(inputs[0].shape)) + [node.args[2]]
+    known = [None if arg is None else units.known.get(arg) for arg in given]
+    if any(arg is not None and at is None for arg, at in zip(given, known)):
+        return None
+    places = tuple(slice(None) if at is None else at for at in known)
+    return _each(inputs[0], lambda term: None if isinstance(term, Chain) else mapped(term, lambda c: c[places]))
+
+
+def _without_itself(terms: list[Any]) -> list[Any]:
+    """W - W.T is zero where an entry is taken from itself."""
+    one, two = terms
+    if not (isinstance(one, Weight) and isinstance(two, Weight) and one.name == two.name):
+        return terms
+    same = torch.ones((1,) * len(one.shape), dtype=torch.bool)
+    for c, d in zip(one.coords, two.coords):
+        same = same & (c == d)
+    return [_closed(term, ~same) for term in terms] if bool(same.any()) and not bool(same.all()) else terms
+
+
 def _expanded(value: Any, shape: Sequence[int]) -> Any:
     if not isinstance(value, Made):
         return value.expand(shape)
@@ -236,6 +259,8 @@ def _added(node: Node, sides: list[Any], shape: Sequence[int]) -> Any:
                 terms.append(torch.where(side == NOTHING, NOTHING, CONSTANT).to(torch.int32).expand(tuple(shape)))
         elif side:
             terms.append(filled(shape))
+    if operation(node) != "aten.add" and len(terms) == 2:
+        terms = _without_itself(terms)
     return summed(terms)
 
 

@@ -54,11 +54,11 @@ class Folder:
     """One run folder; made if it is not there. TopoError if it cannot be written."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
         try:
+            self.path = Path(path)
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TrainingError(f"cannot make the run folder '{path}': {error.strerror}") from None
+        except (OSError, TypeError) as error:
+            raise TrainingError(f"cannot make the run folder '{path}': {getattr(error, 'strerror', error)}") from None
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from topo.models.holders import Holder, write_weight
+
 
 def initialise(model: nn.Module, kind: str, masks: Mapping[str, Tensor], generator: torch.Generator) -> None:
     """Redraw the weights of linear layers and convolutions in place; as_built and rescaled leave them.
@@ -27,7 +29,7 @@ def initialise(model: nn.Module, kind: str, masks: Mapping[str, Tensor], generat
             if isinstance(part, nn.Linear | _ConvNd):
                 name = f"{path}.weight" if path else "weight"
                 mask = masks.get(name) if kind == "sparse_he" else None
-                _he_normal(part.weight, mask, part, generator)
+                write_weight(Holder(path, part, "weight"), _he_normal(part.weight, mask, part, generator))
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)
             elif isinstance(part, _BatchNorm) and part.affine:
@@ -37,14 +39,13 @@ def initialise(model: nn.Module, kind: str, masks: Mapping[str, Tensor], generat
                     part.weight.copy_(torch.rand(part.weight.shape, generator=generator))
 
 
-def _he_normal(weight: Tensor, mask: Tensor | None, part: nn.Module, generator: torch.Generator) -> None:
+def _he_normal(weight: Tensor, mask: Tensor | None, part: nn.Module, generator: torch.Generator) -> Tensor:
     drawn = torch.randn(weight.shape, generator=generator)
     if mask is None:
         fan_in = weight.numel() // _outputs(weight, part)
-        weight.copy_(drawn * (2 / fan_in) ** 0.5)
-        return
+        return drawn * (2 / fan_in) ** 0.5
     kept = mask.cpu()
-    weight.copy_(torch.where(kept, drawn * (2 / _fan_in(kept, part).clamp(min=1)).sqrt(), 0.0))
+    return torch.where(kept, drawn * (2 / _fan_in(kept, part).clamp(min=1)).sqrt(), 0.0)
 
 
 def _outputs(weight: Tensor, part: nn.Module) -> int:

@@ -44,7 +44,8 @@ from topo.train.run import (
     on_threads,
     prepared,
     recorded,
-    try_out,
+    seed_of,
+    shaped,
 )
 from topo.train.source import source_of
 from topo.train.task import Loss, Task
@@ -139,22 +140,22 @@ def imp(
     """
     chosen = find_recipe(recipe)
     chosen = chosen if epochs is None else chosen.for_epochs(epochs)
-    if not 0 < density < 1:
-        raise TrainingError(f"density {density} is none to prune to; it should be above 0 and below 1")
-    if not 0 < fraction < 1:
+    if not _is_share(density):
+        raise TrainingError(f"density {density!r} is none to prune to; it should be above 0 and below 1")
+    if not _is_share(fraction):
         raise TrainingError(f"fraction {fraction} of the weights cannot be pruned each level; it is above 0, below 1")
     if rewind not in _REWINDS:
         raise TrainingError(f"rewind is '{rewind}'; it should be one of {', '.join(_REWINDS)}")
-    if not 0 <= rewind_epoch < chosen.epochs:
+    if not isinstance(rewind_epoch, int) or not 0 <= rewind_epoch < chosen.epochs:
         raise TrainingError(f"rewind_epoch is {rewind_epoch}; the recipe has epochs 0 to {chosen.epochs - 1} to go to")
-    seed = int(rng) if isinstance(rng, int | np.integer) else int(rng.integers(2**31))
+    seed = seed_of(rng)
     with on_threads(threads), ranks(device) as here, ExitStack() as after:
-        network, name = built(model, seed)
-        after.enter_context(modes_kept(unwrapped(network)))
-        inner, source, task = unwrapped(network), source_of(data, chosen, here), Task(loss, output)
-        if any(nn.parameter.is_lazy(parameter) for parameter in inner.parameters()):
-            try_out(inner.to(here.device), source, task)
-        held, found = masked_parameters(inner, wiring=wiring, example=_example(inner, source.first()), layers=layers)
+        source, task = source_of(data, chosen, here), Task(loss, output)
+        network, name = built(shaped(model, source, task), seed)
+        inner = unwrapped(network)
+        after.enter_context(modes_kept(inner))
+        example = _example(inner, source.first())
+        held, found, told = masked_parameters(inner, wiring=wiring, example=example, layers=layers)
         with laid_aside(inner, None, found) as there:
             masks = _start(there, held)
             budgets = _budgets(masks, density, fraction)
@@ -186,7 +187,7 @@ def imp(
                 here.wait()
         if there is not None:
             put_back(inner, every, wiring=found)
-        notes = lots.notes(masks.kept)
+        notes = [*told, *lots.notes(masks.kept)]
         masks = every.with_provenance(**{"notes": notes} if notes else {})
         masks = masks.with_provenance(method="imp", model=name, seed=seed, options={
             "fraction": fraction, "rewind": rewind, "rewind_epoch": rewind_epoch, "recipe": chosen.name,
@@ -196,6 +197,10 @@ def imp(
             write_masks(masks, Path(out) / "masks.safetensors")
         here.wait()
     return Tickets(inner, masks, tuple(records), None if out is None else Path(out))
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float | np.floating) and bool(0 < value < 1)
 
 
 def _start(there: MaskSet | None, held: Mapping[str, Storage]) -> MaskSet:

@@ -3,7 +3,8 @@
 Two ways, by measurement (one thread, step time against the dense net: mlp:784-300-100-10 / ResNet-20 / ResNet-18):
 a parametrization, which masks in every forward pass (+22 % / +8 % / +18 %), and one fused multiplication of all weights
 after every optimizer step (+6 % / +1 % / +9 %). `apply_masks` uses the first: it needs no say over the optimizer and
-goes wherever the module goes. `topo.train` owns its loop and uses the second; on a GPU that is one kernel a step
+goes wherever the module goes (what is written into a masked weight is handed on at some 10 us more a layer and pass,
+which these figures do not hold). `topo.train` owns its loop and uses the second; on a GPU that is one kernel a step
 instead of two a layer (benchmarks/train_gpu.py measures both).
 """
 
@@ -96,12 +97,27 @@ class Drift:
 
 
 def fitted(model: nn.Module, masks: MaskSet, wiring: Wiring | None = None) -> dict[str, Storage]:
-    """How each masked parameter holds its mask; WiringError that names the first that does not fit."""
-    found = {}
-    for name in masks:
-        place = holder(model, name)
-        found[name] = storage(name, masks.rows(name).shape, place.weight.shape, place.module, wiring)
-    return found
+    """How each masked parameter holds its mask; WiringError that names the first that does not fit.
+
+    All masks are output-first, or all lie as torch stores the weights; one layout holds for all layers, so that a
+    square layer is read as the others are.
+    """
+    places = {name: holder(model, name) for name in masks}
+
+    def laid_out(stored: bool) -> dict[str, Storage]:
+        return {
+            name: storage(name, masks.rows(name).shape, place.weight.shape, place.module, wiring, stored)
+            for name, place in places.items()
+        }
+
+    try:
+        return laid_out(stored=False)
+    except WiringError:
+        try:
+            return laid_out(stored=True)
+        except WiringError:
+            pass
+        raise
 
 
 def tensor_of(mask: np.ndarray, held: Storage, device: torch.device | str) -> Tensor:

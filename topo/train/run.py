@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from topo import networks
+from topo._support.seeds import as_rng
 from topo.data import Dataset
 from topo.errors import TopoError, TrainingError
 from topo.files import write_masks
 from topo.masks import MaskSet
-from topo.models.calling import scores_of
+from topo.models.calling import is_lazy, scores_of
 from topo.models.holders import unwrapped
 from topo.pruners.initial import rescale
 from topo.trace.inputs import carried_name
@@ -93,11 +94,11 @@ def train(
     checkpoint that is left), and the errors of masks and data.
     """
     chosen = find_recipe(recipe) if epochs is None else find_recipe(recipe).for_epochs(epochs)
-    seed = int(rng) if isinstance(rng, int | np.integer) else int(rng.integers(2**31))
+    seed = seed_of(rng)
     task = Task(loss, output)
     with on_threads(threads), ranks(device) as here, _memory_errors():
         source = source_of(data, chosen, here)
-        network, name = built(model, seed)
+        network, name = built(shaped(model, source, task), seed)
         with modes_kept(unwrapped(network)), laid_aside(network, masks, wiring) as given:
             given = here.same_masks(given)
             fit = prepared(network, source, given, chosen, here, seed, wiring, task=task)
@@ -133,15 +134,33 @@ def recorded(fit: Fit, masks: MaskSet | None) -> dict[str, Any]:
     }
 
 
+def seed_of(rng: int | np.random.Generator) -> int:
+    """The seed itself, or one drawn by a Generator; TopoError for what is neither."""
+    drawn = as_rng(rng)
+    return int(rng) if isinstance(rng, int | np.integer) else int(drawn.integers(2**31))
+
+
 @contextmanager
 def on_threads(count: int | None) -> Iterator[None]:
-    """torch on so many threads inside, and on as many as before outside."""
+    """torch on so many threads inside, and on as many as before outside; TrainingError if there is no such number."""
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+        raise TrainingError(f"threads is {count!r}; it should be a whole number from 1")
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def shaped(model: str | nn.Module, source: Images | Loaders, task: Task) -> str | nn.Module:
+    """The model, after one batch where it has lazy layers, drawn as after torch.manual_seed(0)."""
+    if isinstance(model, nn.Module) and is_lazy(model):
+        inner = unwrapped(model)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            try_out(inner.to(source.ranks.device), source, task)
+    return model
 
 
 def built(model: str | nn.Module, seed: int) -> tuple[nn.Module, str]:
@@ -176,7 +195,7 @@ def prepared(
         raise TrainingError(f"the model {type(network).__name__} is on the meta device and has no weights to train")
     with in_one_line(f"the model does not go to {here.device}"):
         network.to(here.device)
-    try_out(network, source, task)  # lazy layers get their shapes
+    try_out(network, source, task)
     laid: dict[str, Tensor] = {}
     if masks is not None:
         held = fitted(network, masks, wiring)

@@ -35,8 +35,8 @@ class Wiring:
     model, input_shape: for the record. notes: what was assumed while tracing, a line each.
     parameters: the names in module order (the model's `named_parameters`), each once: the order of mask files that
     carry no names. It differs from running order in residual networks; by default it is `names`.
-    unused: names of weights of the model that the traced way through it does not use (the other branch of an `if`): masks
-    of them fit, and are left aside.
+    unused: names of weights of the model that the traced way through it does not use (the other branch of an `if`):
+    masks of them fit, and are left aside.
 
     >>> layers = (Layer("a", (2, 3), np.arange(3), 3), Layer("b", (1, 2), np.array([3, 4]), 5))
     >>> wiring = Wiring(np.arange(3), layers, np.array([5]))

@@ -1,0 +1,240 @@
+"""Odd models, batches, recipes and masks: each works, or ends with one line; never with an error of torch or numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import topo
+from topo.data import Dataset
+from topo.errors import TopoError
+
+RECIPE = {"epochs": 1, "batch": 8, "lr": 0.05, "padding": 0, "flip": False, "schedule": "constant"}
+
+
+def images(count=24, shape=(1, 4, 4), classes=3):
+    rng = np.random.default_rng(0)
+    x, labels = rng.integers(0, 256, (count, *shape), dtype=np.uint8), np.arange(count) % classes
+    return Dataset("odd", x, labels, 255 - x[:6], labels[:6], tuple("abcdefgh"[:classes]))
+
+
+class Says(nn.Module):
+    """A linear layer whose answer is changed by a function."""
+
+    def __init__(self, change, features=3, **how):
+        super().__init__()
+        self.fc, self.change = nn.Linear(16, features, **how), change
+
+    def forward(self, x):
+        return self.change(self.fc(x.flatten(1)))
+
+
+def raising(error):
+    def change(_):
+        raise error
+
+    return change
+
+
+def plain(*parts):
+    return nn.Sequential(nn.Flatten(), *(parts or (nn.Linear(16, 3),)))
+
+
+def frozen():
+    return plain().requires_grad_(False)
+
+
+def only_some(model, word):
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(word in name)
+    return model
+
+
+def holding(value):
+    model = plain()
+    with torch.no_grad():
+        model[1].weight[0, 0] = value
+    return model
+
+
+def shared():
+    layer = nn.Linear(16, 16)
+    return plain(layer, nn.ReLU(), layer, nn.Linear(16, 3))
+
+
+def flaky():
+    calls = []
+
+    def change(scores):
+        calls.append(0)
+        if len(calls) > 4:
+            raise ZeroDivisionError("division by zero in\nmany lines")
+        return scores
+
+    return Says(change)
+
+
+MODELS = {
+    "lazy": lambda: plain(nn.LazyLinear(3)),
+    "lazy convolution": lambda: nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(3)),
+    "no parameter": lambda: plain(nn.Identity()),
+    "no layer": lambda: nn.Sequential(),
+    "all frozen": frozen,
+    "weights frozen": lambda: only_some(plain(), "bias"),
+    "biases frozen": lambda: only_some(plain(), "weight"),
+    "on meta": lambda: plain().to("meta"),
+    "double": lambda: plain().double(),
+    "bfloat16": lambda: plain().bfloat16(),
+    "float16": lambda: plain().half(),
+    "complex": lambda: plain(nn.Linear(16, 3, dtype=torch.complex64)),
+    "nan": lambda: holding(torch.nan),
+    "infinite": lambda: holding(torch.inf),
+    "wrong width": lambda: plain(nn.Linear(17, 3)),
+    "too few classes": lambda: plain(nn.Linear(16, 2)),
+    "too many classes": lambda: plain(nn.Linear(16, 4)),
+    "three channels": lambda: nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(32, 3)),
+    "kernel too large": lambda: nn.Sequential(nn.Conv2d(1, 2, 9), nn.Flatten(), nn.Linear(2, 3)),
+    "batch norm": lambda: plain(nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)),
+    "batch norm without statistics": lambda: plain(nn.BatchNorm1d(16, track_running_stats=False), nn.Linear(16, 3)),
+    "instance norm": lambda: nn.Sequential(nn.Conv2d(1, 2, 4), nn.InstanceNorm2d(2), nn.Flatten(), nn.Linear(2, 3)),
+    "gives none": lambda: Says(lambda scores: None),
+    "gives a number": lambda: Says(lambda scores: 1.0),
+    "gives a scalar": lambda: Says(lambda scores: scores.sum()),
+    "gives whole numbers": lambda: Says(lambda scores: scores.argmax(1)),
+    "gives no gradient": lambda: Says(lambda scores: scores.detach()),
+    "gives a tuple": lambda: Says(lambda scores: (scores, None)),
+    "gives a dict": lambda: Says(lambda scores: {"a": scores}),
+    "gives an empty tuple": lambda: Says(lambda scores: ()),
+    "gives numpy": lambda: Says(lambda scores: scores.detach().numpy()),
+    "gives one row less": lambda: Says(lambda scores: scores[1:]),
+    "gives nan": lambda: Says(lambda scores: scores * torch.nan),
+    "gives infinity": lambda: Says(lambda scores: scores * torch.inf),
+    "raises a value error": lambda: Says(raising(ValueError("odd\nlines"))),
+    "raises a key error": lambda: Says(raising(KeyError("odd"))),
+    "raises an assertion": lambda: Says(raising(AssertionError())),
+    "raises a stop": lambda: Says(raising(StopIteration())),
+    "raises not implemented": lambda: Says(raising(NotImplementedError())),
+    "raises later": flaky,
+    "changes its input": lambda: Says(lambda scores: scores.mul_(2)),
+    "shares a layer": shared,
+    "normed weights": lambda: plain(nn.utils.parametrizations.weight_norm(nn.Linear(16, 3))),
+    "old normed weights": lambda: plain(nn.utils.weight_norm(nn.Linear(16, 3))),
+    "pruned by torch": lambda: plain(nn.utils.prune.l1_unstructured(nn.Linear(16, 3), "weight", 0.5)),
+    "sparse gradients": lambda: nn.Sequential(nn.Flatten(), Says(lambda s: s), nn.Identity()),
+    "scripted": lambda: torch.jit.script(plain()),
+    "a recurrent layer": lambda: plain(nn.Unflatten(1, (4, 4)), nn.RNN(4, 3)),
+    "zeros": lambda: Says(lambda scores: scores * 0),
+}  # fmt: skip
+NAMED = ("resnet20", "mlp:16-x", "mlp:16-0", "", "no.such:thing", "nothing.py:make", 3, None)
+RECIPES = (
+    {"warmup": 2.0}, {"warmup": 1.0}, {"label_smoothing": 1.0}, {"label_smoothing": 1}, {"momentum": 1.0}, {"ema": 1.0},
+    {"epochs": 0}, {"epochs": True}, {"epochs": 1.5}, {"batch": 0}, {"batch": 10**9}, {"lr": float("inf")},
+    {"weight_decay": float("nan")}, {"accumulate": 0}, {"clip": -1.0},
+    {"padding": -1}, {"padding": 4.5}, {"val": 1.0}, {"val": 0.99}, {"best_on": "val"},
+    {"best_on": "train"}, {"milestones": [-1.0]}, {"milestones": "3"}, {"milestones": [2, 1]}, {"factor": 0},
+    {"optimizer": "lion"}, {"optimizer": "adam", "nesterov": True}, {"schedule": "one_cycle", "warmup": 0.5},
+    {"init": "zeros"}, {"amp": "fp8"}, {"nothing": 1}, {"name": 3}, {"epochs": None}, {"lr": "0.1"},
+)  # fmt: skip
+FINE = (
+    {"batch": 1}, {"batch": 23}, {"batch": 24}, {"batch": 100}, {"accumulate": 50}, {"clip": 1e-30}, {"padding": 9},
+    {"ema": 0.999999}, {"warmup": 0.999}, {"label_smoothing": 0.999}, {"amp": "fp16"}, {"amp": "bf16"}, {"val": 0.34},
+    {"schedule": "one_cycle"}, {"schedule": "cosine"}, {"channels_last": "on"}, {"placement": "stream"},
+    {"init": "sparse_he"}, {"init": "rescaled"}, {"init": "open_lth"}, {"milestones": [5.0], "schedule": "multistep"},
+)  # fmt: skip
+
+
+def one_line(action, *args, **how):
+    """What it gives, or None after an error that is one line and ours."""
+    try:
+        return action(*args, **how)
+    except TopoError as error:
+        said = str(error)
+        assert said and "\n" not in said and len(said) < 700, said
+        assert not said.startswith(("Error", "Expected")), said
+        return None
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", MODELS)
+def test_odd_models(name):
+    torch.manual_seed(0)
+    run = one_line(topo.train, MODELS[name](), images(), recipe=RECIPE)
+    assert run is None or np.isfinite(run.final_loss) or "gives" in name
+    found = one_line(topo.imp, MODELS[name](), images(), density=0.5, fraction=0.5, recipe=RECIPE)
+    assert found is None or found.masks.density == pytest.approx(0.5, abs=0.1)
+    batch = [(torch.rand(6, 1, 4, 4), torch.arange(6) % 3)]
+    for method, more in (("snip", {"batches": batch}), ("magnitude", {}), ("synflow", {"rounds": 2}), ("erk", {})):
+        masks = one_line(topo.generate, method, MODELS[name](), density=0.5, input_shape=(1, 4, 4), **more)
+        assert masks is None or masks.density == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_odd_names(name):
+    assert one_line(topo.train, name, images(), recipe=RECIPE) is None
+    assert one_line(topo.imp, name, images(), density=0.5, recipe=RECIPE) is None
+
+
+@pytest.mark.parametrize("number", range(len(RECIPES)))
+def test_odd_recipes(number):
+    recipe = RECIPE | RECIPES[number]
+    assert one_line(topo.train, plain(), images(), recipe=recipe) is None
+    assert one_line(topo.imp, plain(), images(), density=0.5, fraction=0.5, recipe=recipe) is None
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("number", range(len(FINE)))
+def test_recipes_at_the_edge(number):
+    model = plain(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+    run = topo.train(model, images(), recipe=RECIPE | FINE[number], masks={"1.weight": np.ones((8, 16))})
+    assert np.isfinite(run.final_loss)
+
+
+def test_batches_of_one_under_batch_norm():
+    said = "Expected more than 1 value per channel"
+    with pytest.raises(TopoError, match=rf"^training stopped in epoch 1, step 1 of 24: ValueError: {said}"):
+        topo.train(MODELS["batch norm"](), images(), recipe=RECIPE | {"batch": 1})
+
+
+def test_odd_data_and_arguments():
+    good = images()
+    for data in (
+        None,
+        3,
+        "",
+        [],
+        {},
+        (),
+        [None],
+        {"train": None},
+        nn.Linear(2, 2),
+        np.zeros((4, 4)),
+        torch.zeros(4, 4),
+    ):
+        assert one_line(topo.train, plain(), data, recipe=RECIPE) is None
+        assert one_line(topo.imp, plain(), data, density=0.5, recipe=RECIPE) is None
+    for more in (
+        {"epochs": -1}, {"epochs": "3"}, {"device": "tpu"}, {"device": "mps"}, {"device": 3}, {"recipe": 3},
+        {"recipe": None},
+        {"recipe": {"epochs": {}}}, {"masks": {}}, {"masks": {"1.weight": np.zeros((3, 17))}}, {"masks": 3},
+        {"masks": {"1.weight": "x"}}, {"masks": {"1.bias": np.ones(3)}}, {"masks": {"2.weight": np.ones((3, 16))}},
+        {"rng": -1}, {"rng": "x"}, {"rng": None}, {"rng": 1.5}, {"threads": 0}, {"threads": -1}, {"loss": 3},
+        {"output": "nothing"}, {"resume": True}, {"out": 3},
+    ):  # fmt: skip
+        assert one_line(topo.train, plain(), good, **({"recipe": RECIPE} | more)) is None, more
+    for more in ({"density": 0}, {"density": "x"}, {"density": None}, {"fraction": "x"}, {"fraction": 0},
+                 {"rewind_epoch": 1}, {"rewind_epoch": "x"}, {"layers": []}, {"layers": ["9.weight"]},
+
+                 {"layers": ["1.bias"]}):  # fmt: skip
+        assert one_line(topo.imp, plain(), good, **({"recipe": RECIPE, "density": 0.5} | more)) is None, more
+
+
+def test_masks_laid_out_the_wrong_way_are_refused_whatever_their_shape():
+    """The model decides, for all layers alike: a mask (in, out) fits a square layer by its shape alone."""
+    model = plain(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3))
+    turned = {"1.weight": np.eye(16), "3.weight": np.ones((16, 3))}
+    with pytest.raises(TopoError, match=r"mask '3.weight' has shape \(16, 3\) but the model's parameter has \(3, 16\).*"
+                       r"input-first"):  # fmt: skip
+        topo.apply_masks(model, turned)
+    assert one_line(topo.train, model, images(), masks=turned, recipe=RECIPE) is None
