@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import topo
+from topo.cli.train import verdict
 from topo.data import Dataset, load
 from topo.errors import TrainingError
 from topo.masks import MaskSet
@@ -164,7 +165,9 @@ def test_the_best_epoch_is_chosen_on_the_validation_part(tmp_path):
     assert run.best_accuracy == rows[run.best_epoch - 1]["test_accuracy"]
     assert accuracy_of(load_file(tmp_path / "best.safetensors"), load("digits")) == pytest.approx(run.best_accuracy)
     assert (tmp_path / "curves.csv").read_text().startswith("epoch,train_loss,train_accuracy,val_loss,val")
+    assert verdict(run).count("chosen on the validation part") == 1
     flattering = topo.train(Net(), "digits", recipe=RECIPE.changed(val=0.2, best_on="test"))
+    assert "chosen on the test set" in verdict(flattering)
     assert flattering.best_accuracy == max(row["test_accuracy"] for row in flattering.history)
     with pytest.raises(TrainingError, match="best_on = 'val'"):
         topo.train(Net(), "digits", recipe=RECIPE.changed(best_on="val"))

@@ -106,8 +106,8 @@ def verdict(record: Any) -> str:
     """The final accuracy first; the best one named as what it is."""
     row, last = record.summary(), record.history[-1]
     return (
-        f"final test accuracy {record.final_accuracy:.2%} (epoch {last['epoch']}, loss {last['test_loss']:.4g}); "
-        f"best {record.best_accuracy:.2%} in epoch {record.best_epoch}, chosen on the test set; "
+        f"final test accuracy {record.final_accuracy:.2%} (epoch {last['epoch']}, loss {record.final_loss:.4g}); "
+        f"best {record.best_accuracy:.2%} in epoch {record.best_epoch}, chosen on {record.chosen_on}; "
         f"{row['seconds']:.1f} s on {record.device}"
     )
 

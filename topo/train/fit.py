@@ -23,7 +23,7 @@ from topo.train.plainly import in_one_line
 from topo.train.ranks import Ranks
 from topo.train.recipe import Recipe
 from topo.train.schedule import learning_rate
-from topo.train.source import Images, Loaders
+from topo.train.source import Source
 from topo.train.task import Judged, Task
 
 Progress = Callable[[int, int, str], None]
@@ -75,7 +75,7 @@ class Fit:
     def __init__(
         self,
         model: nn.Module,
-        source: Images | Loaders,
+        source: Source,
         recipe: Recipe,
         masks: Mapping[str, Tensor],
         ranks: Ranks,

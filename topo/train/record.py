@@ -77,6 +77,11 @@ class Record:
         """The first of the best epochs, by the recipe's `best_on`."""
         return int(best_row(self.history, self.recipe)["epoch"])
 
+    @property
+    def chosen_on(self) -> str:
+        """What the best epoch was chosen on."""
+        return "the validation part" if _validates(self.history, self.recipe) else "the test set"
+
     def summary(self) -> dict[str, Any]:
         """The content of summary.json."""
         return {

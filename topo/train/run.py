@@ -35,7 +35,7 @@ from topo.train.plainly import first_line, in_one_line, out_of_memory
 from topo.train.ranks import Ranks, ranks
 from topo.train.recipe import Recipe, find_recipe
 from topo.train.record import Record, is_best
-from topo.train.source import Images, Loaders, source_of
+from topo.train.source import Images, Source, source_of
 from topo.train.task import Loss, Task
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def on_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def shaped(model: str | nn.Module, source: Images | Loaders, task: Task) -> str | nn.Module:
+def shaped(model: str | nn.Module, source: Source, task: Task) -> str | nn.Module:
     """The model, after one batch where it has lazy layers, drawn as after torch.manual_seed(0)."""
     if isinstance(model, nn.Module) and is_lazy(model):
         inner = unwrapped(model)
@@ -175,7 +175,7 @@ def built(model: str | nn.Module, seed: int) -> tuple[nn.Module, str]:
 
 def prepared(
     model: nn.Module,
-    source: Images | Loaders,
+    source: Source,
     masks: MaskSet | None,
     recipe: Recipe,
     here: Ranks,
@@ -206,7 +206,7 @@ def prepared(
     return Fit(network, source, recipe, laid, here, seed, first, task)
 
 
-def try_out(model: nn.Module, source: Images | Loaders, task: Task) -> None:
+def try_out(model: nn.Module, source: Source, task: Task) -> None:
     """TrainingError if the model does not take the first examples, or if its answer does not fit their targets."""
     batch = source.first()
     images = source.data if isinstance(source, Images) else None

@@ -27,7 +27,7 @@ class Source(Protocol):
 
     name, noun: what they are called. parts: train and, where there are such, test and val. steps: batches an epoch.
     sizes: of these, over all processes, where they are known beforehand. identity: what tells the data from others, for
-    config.toml. notes: what a user should know. size: bytes of what may lie on the device.
+    config.toml. notes: what a user should know.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Source(Protocol):
     sizes: list[int] | None
     identity: dict[str, Any]
     notes: tuple[str, ...]
+    ranks: Ranks
 
     def first(self) -> Batch:
         """A small batch, to see whether the model takes it."""

@@ -40,7 +40,6 @@ class Task:
 
     loss: Loss | None = None
     output: str | int | None = None
-    smoothing: float = 0.0
 
     @property
     def name(self) -> str:
