@@ -245,6 +245,25 @@ def test_masks_that_disagree_with_weights_are_told():
     assert any("the weights hold zeros that the masks keep, in 3 layers" in note for note in notes)
 
 
+def test_masks_of_some_layers_beside_the_weights_of_all():
+    size = {name: int(np.prod(shape)) for name, shape in SHAPES.items()}
+    some = {"body.weight": tensors(MASKS)["body.weight"], "head.weight": None}  # distiller's masks_dict
+    for tree in ({"masks": some}, {"compression_sched": {"masks_dict": some}}):
+        covered = topo.read_masks({"state_dict": dense(), **tree}).provenance["coverage"]
+        assert covered["names"] == ["stem.weight", "head.weight"]
+        assert covered["left_out"] == size["stem.weight"] + size["head.weight"]
+
+
+def test_zeros_and_ones_that_are_no_masks_of_the_network():
+    """Labels, batches, graphs, gradients and moments beside weights."""
+    odd = {"labels": torch.eye(10), "batch": {"x": torch.eye(7)}, "grads": LAYOUTS["zeros"](),
+           "adam": {"state": {0: {"exp_avg": torch.eye(5), "exp_avg_sq": torch.eye(5)}}}}  # fmt: skip
+    for name, value in odd.items():
+        assert topo.read_masks({"model": LAYOUTS["zeros"](), name: value}) == MaskSet(MASKS), name
+        with pytest.raises(FormatError, match="is zero"):
+            topo.read_masks({"model": dense(), name: value})
+
+
 # -- inference needs evidence
 
 

@@ -14,10 +14,13 @@ from topo.containers.tensors import Tensor
 from topo.errors import FormatError, MaskError, TopoError
 from topo.formats.experts import renamed
 from topo.formats.fitting import aligned
+from topo.formats.names import is_weight, unwrapped
 from topo.formats.source import Reader, Source, plural, readers, some
 from topo.formats.tree import Branch
 
 GUESS = "zeros"
+# Readers of trees that say by nothing but their values that they are masks.
+_PLAIN = frozenset({"mask_dict", "npz", "openlth", "ordered_list", "channel_masks"})
 _AVERAGE = r"(^|_)(ema|swa|averaged?|shadow)(_|$)|(^|_)ema"
 _MASKS = r"mask"
 
@@ -87,8 +90,8 @@ def choose(source: Source, asked: Reader | None) -> Choice:
                 found.append(Choice(entry, seen))
                 break
             lacks.append((branch, entry, lack))
-    explicit = [choice for choice in found if choice.explicit]
     guesses = [choice for choice in found if not choice.explicit]
+    explicit = [choice for choice in found if choice.explicit and _belongs(choice, guesses)]
     if not found:
         raise FormatError(_nothing(source, lacks))
     chosen = _one(explicit or _with_zeros(guesses, asked), source)
@@ -98,10 +101,29 @@ def choose(source: Source, asked: Reader | None) -> Choice:
     return chosen
 
 
+def _belongs(choice: Choice, guesses: Sequence[Choice]) -> bool:
+    """Whether a tree of 0 and 1 can be the masks of the weights beside it, by a key, a name or a shape.
+
+    Labels and adjacency matrices hold 0 and 1 too.
+    """
+    weights = [pair for guess in guesses for pair in guess.branch.parameters.items()]
+    if choice.reader.name not in _PLAIN or not weights or choice.branch.named(_MASKS):
+        return True
+    names = {unwrapped(name).removesuffix(".weight") for name, _ in weights}
+    shapes = {tensor.shape for _, (_, tensor) in weights if tensor.ndim >= 2}
+    mine = {unwrapped(name).removesuffix(".weight") for name in choice.branch.state}
+    return bool(mine & names) or any(tensor.shape in shapes for tensor in choice.branch.wide)
+
+
 def _with_zeros(guesses: list[Choice], asked: Reader | None) -> list[Choice]:
-    """Where several places hold weights, those with a zero; one alone says itself that it has none."""
+    """Where several places hold weights, those with a zero; one alone says itself that it has none.
+
+    Places with nothing that is called a weight (a batch of inputs) stand behind.
+    """
     if len(guesses) < 2 or asked is not None:
         return guesses
+    called = [choice for choice in guesses if any(map(is_weight, choice.branch.parameters))]
+    guesses = called or guesses
     return [choice for choice in guesses if _has_zero(choice)] or guesses
 
 

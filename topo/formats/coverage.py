@@ -37,14 +37,15 @@ class Coverage:
 
 
 def coverage(source: Source, found: Iterable[str], masks: Mapping[str, BitRows]) -> Coverage:
-    """The parameters of the place that was read, of two or more dimensions, without a mask.
+    """The parameters of two or more dimensions without a mask, of the place that was read and of weights beside it.
 
     found: names as the reader gave them, before they became the model's.
     """
     used = {unwrapped(old) for name in found for old in source.made.get(name, [name])}
     bare = {name.removesuffix(".weight") for name in used}
     left: dict[str, int] = {}
-    for parameter, (name, tensor) in source.place.parameters.items():
+    beside = [place for place in source.others if _same_network(place, used | bare)]
+    for parameter, (name, tensor) in (pair for place in (source.place, *beside) for pair in place.parameters.items()):
         plain = unwrapped(parameter)
         if "/" in plain:  # flax: a collection, then the path
             plain = ".".join(part for part in plain.split("/") if part not in ("params", "masks", "mask"))
@@ -58,6 +59,12 @@ def coverage(source: Source, found: Iterable[str], masks: Mapping[str, BitRows])
         packed = 8 if tensor.dtype == "int32" else 2 if tensor.dtype in ("uint8", "int8") else 1
         left[plain] = tensor.size * (packed if PACKED.search(name) else 1)
     return Coverage(sum(rows.size for rows in masks.values()), left)
+
+
+def _same_network(place: Branch, used: set[str]) -> bool:
+    """Whether a place holds weights of the parameters that were read: masks of some beside weights of all."""
+    names = {unwrapped(name) for name, (_, tensor) in place.parameters.items() if tensor.is_float and tensor.ndim >= 2}
+    return any(name in used or name.removesuffix(".weight") in used for name in names)
 
 
 def _counts(name: str, plain: str, tensor: Tensor) -> bool:
@@ -123,12 +130,11 @@ def disagreements(
         for name, mask in rows.items():
             file = unwrapped(own.get(name, name))
             tensor = next((weights[n] for n in (name, file, f"{file}.weight") if n in weights), None)
-            if (
-                tensor is None
-                or tensor is raw.get(own.get(name, name))
-                or tensor.shape != mask.shape
-                or tensor.ndim < 2
-            ):
+            if tensor is None or tensor.ndim < 2 or tensor is raw.get(own.get(name, name)):  # the mask itself
+                continue
+            if tensor.shape != mask.shape:
+                if source.wiring is None and tensor.ndim == len(mask.shape):
+                    yield f"mask '{name}' has shape {mask.shape} but the weight beside it has {tensor.shape}"
                 continue
             try:
                 zero = tensor.weights().bits(name)

@@ -112,7 +112,7 @@ def _walk_dict(node: Mapping[Any, Any], path: tuple[str, ...], depth: int, seen:
         for name, value in packed.items():  # torch's quantised linear layers: (weight, bias)
             if isinstance(value, (list, tuple)) and value and isinstance(value[0], Tensor):
                 tensors[name.removesuffix(_PACKED) + ".weight"] = value[0]
-        if tensors:
+        if tensors and not all(map(_NO_NETWORK.search, tensors)):  # not an optimizer's moments of one parameter
             yield Branch(path, node, tensors)
         node = {name: value for name, value in node.items() if name not in packed}
     for name, value in node.items():
