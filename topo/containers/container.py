@@ -150,9 +150,9 @@ class Kind:
         elif file.is_folder:
             return "it is a folder"
         if self.suffix and not file.path.name.lower().endswith(self.suffix):
-            return f"its name does not end in {' or '.join(map(repr, self.suffix))}"
+            return self._no_suffix
         if self.starts_with and not file.start.startswith(self.starts_with):
-            return f"it does not start with {' or '.join(map(repr, self.starts_with))}"
+            return self._no_start
         if self.recognise is None:
             return None
         lacks = self._asked(self.recognise, file)
@@ -162,6 +162,14 @@ class Kind:
                 "its kind, else a text that says what the file lacks"
             )
         return lacks
+
+    @cached_property  # every file is shown to every kind: putting the words together anew took as long as all the rest
+    def _no_suffix(self) -> str:
+        return f"its name does not end in {' or '.join(map(repr, self.suffix))}"
+
+    @cached_property
+    def _no_start(self) -> str:
+        return f"it does not start with {' or '.join(map(repr, self.starts_with))}"
 
     def opened(self, file: File) -> Container:
         """The file taken apart, its arrays as Tensors that notice when the file changes."""
@@ -227,7 +235,9 @@ class _Checked:
                 yield block
                 unchanged()
 
-        return Tensor(tensor.shape, tensor.dtype, watched, tensor.inferred)
+        # In place, as a copy of each tensor cost half as much as opening a file of many.
+        object.__setattr__(tensor, "rows", watched)
+        return tensor
 
     def _refused(self, value: Any) -> Any:
         raise FormatError(
