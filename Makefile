@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal
 # The tests of a room: those called as it, or else those that import it.
 OF_ROOM = $(or $(wildcard tests/test_$(T).py tests/test_$(T)_*.py),$(shell grep -lw "topo.$(T)" tests/test_*.py),$(error no test is called or imports '$(T)'))
 
-.PHONY: demo quick test lint types suite interpreted boundscheck fuzz benchmarks docs trace-random clean
+.PHONY: demo quick test lint types suite interpreted boundscheck fuzz benchmarks docs trace-random trace-zoo clean
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -69,6 +69,10 @@ docs: $(READY)
 N ?= 50000
 trace-random: $(READY)
 	$(BIN)/python benchmarks/trace_random.py $(N)
+
+# Families of timm and torchvision, where they are installed; the table of docs/models.md.
+trace-zoo: $(READY)
+	$(BIN)/python benchmarks/trace_zoo.py
 
 clean:
 	rm -rf $(VENV) demo-out

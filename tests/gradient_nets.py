@@ -19,13 +19,13 @@ TABLE: dict[str, Case] = {}
 _LOST = "the weight is in no layer, which a warning and a note say"
 _ZEROS = "a mask that pruning put on a parameter is a mask, and not part of the wiring"
 _SUMS = "taken for a sum over all"
-_SILENT = "conservative, and no note says so"
 MISSED = {
     _LOST: "hand/capsules; weights/product of two, elementwise; weights/kron; weights/diagonal",
     _ZEROS: "weights/pruned by torch",
     _SUMS: "gates/one unit, padded with zeros",
-    _SILENT: "weights/standardised kernel; weights/quantised, straight through",
 }
+MISSED["values that are padded where the attention is 0 count as constants"] = "transformers/LongformerModel"
+MISSED["zeros that a decoder starts from (zeros_like) count as a constant"] = "transformers/DetrForObjectDetection"
 _REASONS = {name.strip(): reason for reason, names in MISSED.items() for name in names.split(";")}
 
 
@@ -365,13 +365,11 @@ weights(
     parts={"u": lambda: par(8, 2), "v": lambda: par(2, 8)},
 )
 weights("sum of two", lambda s, x: s.o(x @ (s.w + s.u)), parts={"u": lambda: par(8, 8)})
-weights("product of two, elementwise", lambda s, x: s.o(x @ (s.w * s.u)), parts={"u": lambda: par(8, 8)}, more="u")
+weights("product of two, elementwise", lambda s, x: s.o(x @ (s.w * s.u)), parts={"u": lambda: par(8, 8)})
 weights("joined", lambda s, x: s.o(x @ torch.cat([s.w, s.u], 1)), w=lambda: par(8, 3), parts={"u": lambda: par(8, 5)})
 weights("stacked", lambda s, x: s.o((x @ torch.stack([s.w, s.u])).sum(0)), parts={"u": lambda: par(8, 8)})
 weights("one row for all outputs", lambda s, x: s.o(F.linear(x, s.w.expand(8, 8))), w=lambda: par(1, 8))
-weights(
-    "kron", lambda s, x: s.o(x @ torch.kron(s.w, s.u)), w=lambda: par(2, 4), parts={"u": lambda: par(4, 2)}, more="w"
-)
+weights("kron", lambda s, x: s.o(x @ torch.kron(s.w, s.u)), w=lambda: par(2, 4), parts={"u": lambda: par(4, 2)})
 weights("absolute", lambda s, x: s.o(x @ s.w.abs()))
 weights("squared", lambda s, x: s.o(x @ s.w**2))
 weights("rectified", lambda s, x: s.o(x @ F.relu(s.w)))
@@ -430,9 +428,8 @@ weights(
     lambda s, x: s.d(F.conv2d(x, s.c.weight - s.c.weight.mean((1, 2, 3), keepdim=True))),
     (2, 3, 4, 4),
     parts={"c": lambda: conv(3, 4), "d": lambda: conv(4, 2)},
-    more="c.weight",
 )
-weights("quantised, straight through", lambda s, x: s.o(x @ (s.w + (s.w.round() - s.w).detach())), more="w")
+weights("quantised, straight through", lambda s, x: s.o(x @ (s.w + (s.w.sign() - s.w).detach())))
 weights("pruned by torch", lambda s, x: s.o(s.p(x)), parts={"p": lambda: pruned()}, densities=(0.6,))
 
 
@@ -906,67 +903,131 @@ VISION = {**SMALL, "image_size": 16, "patch_size": 8}
 TOKENS = {"input_ids": IDS}
 
 
+def drawn(*shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+ADDED = ("position", "cls_token", "token_type")
+
+
 def transformer(
-    config: str, model: str, options: dict[str, Any], inputs: dict[str, Tensor] = TOKENS, **more: Any
+    config: str,
+    model: str,
+    options: dict[str, Any],
+    inputs: dict[str, Tensor] = TOKENS,
+    added: tuple[str, ...] = ADDED,
+    free: tuple[str, ...] = (),
+    **more: Any,
 ) -> None:
-    """A model of the library by the names of its config and class; learned constants that are added are 0."""
+    """A model of the library by the names of its config and class. added, free: learned constants, which are 0."""
 
     def build() -> nn.Module:
         import transformers
 
         made = getattr(transformers, config)(**options)
+        made.use_cache = False
         return getattr(transformers, model)(made)
 
     def pick(made: Any) -> Any:
         found = [made[key] for key in made if "logits" in key or key.startswith("pred_")]
         return found or made["last_hidden_state"]
 
-    free = ("position", "cls_token", "wpe", "token_type", *more.pop("free", ()))
-    how = {"free": free, "pick": pick, "kwargs": inputs, "densities": (0.6, 0.25), **more}
+    how = {"free": (*added, *free), "pick": pick, "kwargs": inputs, "densities": (0.6, 0.25), **more}
     enter("transformers", model, build, **how)
 
 
+def patches(made: Any) -> Tensor:
+    """What a vision transformer gives but for its class token, which starts as a learned constant."""
+    return made.last_hidden_state[:, 1:]
+
+
+UNTIED = {"tie_word_embeddings": False}
+T5 = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2, "vocab_size": 20}
+GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": 20, **UNTIED}
+OPT = {**SMALL_TEXT, "ffn_dim": 24, "word_embed_proj_dim": 16, **UNTIED}
+RESNET = {"embedding_size": 8, "hidden_sizes": [12, 16], "depths": [1, 1]}
+MAMBA = {"hidden_size": 16, "state_size": 4, "num_hidden_layers": 1, "vocab_size": 20, "time_step_rank": 2, **UNTIED}
+RWKV = {"hidden_size": 16, "num_hidden_layers": 2, "vocab_size": 20, "context_length": 16, **UNTIED}
+HEADS = {"num_self_attention_heads": 2, "num_cross_attention_heads": 2, "num_self_attends_per_block": 1}
+PERCEIVER = {"num_latents": 4, "d_latents": 16, "d_model": 16, "num_blocks": 1, "qk_channels": 16, "v_channels": 16}
+PERCEIVER |= {**HEADS, "vocab_size": 20, "max_position_embeddings": 6}
+MOBILEVIT = {"hidden_sizes": [16] * 3, "neck_hidden_sizes": [8, 8, 8, 12, 12, 12, 16], "num_attention_heads": 2}
+MOBILEVIT |= {"image_size": 32, "patch_size": 2}
+WHISPER = {**BOTH, **ENDS, "num_mel_bins": 8, "max_source_positions": 8, "max_target_positions": 8, **UNTIED}
+CLIP_TEXT = {**SMALL, "vocab_size": 20, "max_position_embeddings": 16, "bos_token_id": 1, "eos_token_id": 2}
+WAV2VEC2 = {**SMALL, "vocab_size": 20, "conv_dim": (8, 8), "conv_stride": (5, 2), "conv_kernel": (10, 3)}
+WAV2VEC2 |= {"num_feat_extract_layers": 2, "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
+DETR = {**BOTH, "use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None, "num_queries": 3}
+DETR |= {"backbone_config": {"model_type": "resnet", "out_features": ["stage2"], **RESNET}}
+DEEPSEEK = {"moe_intermediate_size": 12, "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2}
+DEEPSEEK |= {"first_k_dense_replace": 1, "kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 4, "n_group": 1}
+DEEPSEEK |= {**SMALL_DECODER, "num_key_value_heads": 2, "qk_nope_head_dim": 4, "v_head_dim": 4, "topk_group": 1}
+MIXTRAL = {**SMALL_DECODER, "num_local_experts": 3, "num_experts_per_tok": 2}
+# Experts are chosen by values; the operation that multiplies them knows no double.
+MIXED = {"more": "experts", "precision": torch.float32}
+
+# only="soft": without softmax, products of scores grow out of range.
 transformer("BertConfig", "BertForSequenceClassification", SMALL_TEXT)
-transformer(
-    "GPT2Config",
-    "GPT2LMHeadModel",
-    {"n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": 20, "use_cache": False, "tie_word_embeddings": False},
-)
+transformer("GPT2Config", "GPT2LMHeadModel", GPT2)
 transformer("LlamaConfig", "LlamaForCausalLM", SMALL_DECODER)
+transformer("OPTConfig", "OPTForCausalLM", OPT)
+transformer("ViTConfig", "ViTModel", VISION, {"pixel_values": PIXELS}, pick=patches)
+transformer("ResNetConfig", "ResNetForImageClassification", RESNET, {"pixel_values": drawn(1, 3, 32, 32)})
+transformer("MambaConfig", "MambaForCausalLM", MAMBA, free=("A_log",))
+transformer("RwkvConfig", "RwkvForCausalLM", RWKV, unmasked=("time_mix",), only="soft")
 transformer(
-    "OPTConfig",
-    "OPTForCausalLM",
-    {**SMALL_TEXT, "ffn_dim": 24, "word_embed_proj_dim": 16, "use_cache": False, "tie_word_embeddings": False},
+    "PerceiverConfig", "PerceiverForMaskedLM", PERCEIVER, {"inputs": IDS}, (), unmasked=("latents", "position", "bias")
 )
-transformer("ViTConfig", "ViTModel", VISION, {"pixel_values": PIXELS}, pick=lambda made: made.last_hidden_state[:, 1:])
 transformer(
-    "ResNetConfig",
-    "ResNetForImageClassification",
-    {"embedding_size": 8, "hidden_sizes": [12, 16], "depths": [1, 1]},
-    {"pixel_values": torch.rand(1, 3, 32, 32)},
+    "ConvBertConfig", "ConvBertModel", {**SMALL_TEXT, "embedding_size": 16, "conv_kernel_size": 3, "head_ratio": 1}
 )
+transformer(
+    "TimesformerConfig",
+    "TimesformerModel",
+    {**VISION, "num_frames": 2},
+    {"pixel_values": drawn(1, 2, 3, 16, 16)},
+    free=("time_embeddings",),
+    pick=patches,
+)
+transformer(
+    "LongformerConfig", "LongformerModel", {**SMALL_TEXT, "attention_window": 4, "pad_token_id": 0}, only="soft"
+)
+transformer(
+    "MobileViTConfig",
+    "MobileViTForImageClassification",
+    MOBILEVIT,
+    {"pixel_values": drawn(1, 3, 128, 128)},
+    only="soft",
+)
+transformer(
+    "WhisperConfig",
+    "WhisperForConditionalGeneration",
+    WHISPER,
+    {"input_features": drawn(1, 8, 16), "decoder_input_ids": IDS},
+)
+transformer(
+    "CLIPConfig",
+    "CLIPModel",
+    {"text_config": CLIP_TEXT, "vision_config": VISION, "projection_dim": 8},
+    {"input_ids": IDS, "pixel_values": PIXELS},
+    free=("class_embedding",),
+    only="soft",
+)
+# The convolution under weight norm is left aside: norms pass, by convention, but its gradients go through the norm.
+transformer("Wav2Vec2Config", "Wav2Vec2ForCTC", WAV2VEC2, {"input_values": drawn(1, 60)}, unmasked=("pos_conv",))
 transformer(
     "T5Config",
     "T5ForConditionalGeneration",
-    {
-        "d_model": 16,
-        "d_kv": 8,
-        "d_ff": 24,
-        "num_layers": 1,
-        "num_heads": 2,
-        "vocab_size": 20,
-        "use_cache": False,
-        "tie_word_embeddings": False,
-    },
+    T5,
     {**TOKENS, "decoder_input_ids": IDS},
     free=("relative_attention_bias",),
     unmasked=("shared",),
 )
 transformer(
-    "CLIPVisionConfig",
-    "CLIPVisionModel",
-    VISION,
-    {"pixel_values": PIXELS},
-    free=("class_embedding",),
-    pick=lambda made: made.last_hidden_state[:, 1:],
+    "DetrConfig", "DetrForObjectDetection", DETR, {"pixel_values": drawn(1, 3, 32, 32)}, (), unmasked=("position",)
+)
+transformer("DeepseekV3Config", "DeepseekV3ForCausalLM", DEEPSEEK, **MIXED)
+transformer("MixtralConfig", "MixtralForCausalLM", MIXTRAL, **MIXED)
+transformer(
+    "GptOssConfig", "GptOssForCausalLM", {**MIXTRAL, "intermediate_size": 12, "head_dim": 8}, **MIXED, only="soft"
 )

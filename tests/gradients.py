@@ -63,7 +63,7 @@ class Net(nn.Module):
 class Plain(nn.Module):
     """Stands where a norm was."""
 
-    eps, weight, bias = 1e-5, None, None
+    eps, weight, bias = 1e-5, torch.ones(1, dtype=torch.float64), None
 
     def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
         return x
@@ -136,7 +136,8 @@ class Case:
     build: makes it. shapes: of its inputs, with the batch; a tensor stands for itself. kwargs: inputs by name. free:
     names of parameters (substrings) that are 0 in the probe, as biases are: learned constants that are added. more:
     topo may find more than gradients do, and a note holds this text; only: under this convention alone. missed: why the
-    tracer is wrong here, so far. pick: the output that counts.
+    tracer is wrong here, so far. pick: the output that counts. unmasked: parameters without a mask. precision: of the
+    probe, where an operation has no double.
     """
 
     build: Callable[[], nn.Module]
@@ -149,6 +150,7 @@ class Case:
     pick: Callable[[Any], Any] = lambda made: made
     densities: tuple[float, ...] = DENSITIES
     unmasked: tuple[str, ...] = ()
+    precision: torch.dtype = torch.float64
 
 
 def inputs_of(case: Case, seed: int) -> tuple[list[Tensor], dict[str, Tensor]]:
@@ -156,8 +158,8 @@ def inputs_of(case: Case, seed: int) -> tuple[list[Tensor], dict[str, Tensor]]:
 
     def made(shape: Any) -> Tensor:
         if isinstance(shape, Tensor):
-            return shape.double() if shape.is_floating_point() else shape
-        return 0.5 + torch.rand(shape, generator=drawn, dtype=torch.float64)
+            return shape.to(case.precision) if shape.is_floating_point() else shape
+        return (0.5 + torch.rand(shape, generator=drawn, dtype=torch.float64)).to(case.precision)
 
     return [made(shape) for shape in case.shapes], {key: made(value) for key, value in case.kwargs.items()}
 
@@ -178,6 +180,7 @@ def by_gradient(
         drawn = torch.Generator().manual_seed(7 + draw)
         with torch.no_grad():
             for name, p in parameters.items():
+                p.requires_grad_(True)  # some models freeze a part of themselves
                 noise = 0.5 + torch.rand(p.shape, generator=drawn, dtype=torch.float64)
                 if name in masks:
                     kept = torch.from_numpy(masks[name])
@@ -223,12 +226,13 @@ def traced(case: Case, model: nn.Module, convention: str) -> Wiring:
 def differences(case: Case, convention: str) -> list[str]:
     """What is wrong with the wiring of a case: a line for each layer and density at which topo and gradients differ."""
     torch.manual_seed(0)
-    model = case.build().double().eval()
+    model = case.build().to(case.precision).eval()
     shapes = {name: tuple(p.shape) for name, p in parameters_of(model).items()}
     wiring = traced(case, model, convention)
     layers = [name for name in wiring.names if wiring.layer(name).kind != "embedding"]
     layers = [name for name in layers if not any(word in name for word in case.unmasked)]
-    known = {*wiring.names, *(name for name in shapes if any(word in name for word in (*case.unmasked, *case.free)))}
+    aside = (*case.unmasked, *case.free, "bias")
+    known = {*wiring.names, *(name for name in shapes if any(word in name for word in aside))}
     by_gradient(model, {}, case, convention)
     reaching = {name for name, p in parameters_of(model).items() if p.grad is not None and bool((p.grad != 0).any())}
     lost = [name for name in shapes if len(shapes[name]) > 1 and name in reaching - known]

@@ -150,3 +150,24 @@ def test_dead_when_dense_is_what_a_walk_over_dense_masks_finds(seed):
         if not inside.all():
             expected[layer.name] = int((~inside).sum())
     assert dead_when_dense(wiring) == expected
+
+
+def by_data(self, x):
+    x = self.a(x) if x.sum() > 0 else self.b(x)
+    return self.o(x)
+
+
+def test_masks_of_the_branch_not_taken_are_reported_and_left_aside():
+    net = Net(by_data, a=nn.Linear(4, 4), b=nn.Linear(4, 4), o=nn.Linear(4, 2))
+    wiring, _ = traced(net, (4,))
+    (taken,) = {"a.weight", "b.weight"} & set(wiring.names)
+    (other,) = {"a.weight", "b.weight"} - set(wiring.names)
+    assert wiring.unused == (other,) and "follows one way through the model" in wiring.notes[0]
+    assert Wiring.from_json(wiring.to_json()).unused == wiring.unused
+    masks = {name: np.ones(p.shape, bool) for name, p in net.named_parameters() if p.dim() > 1}
+    report = topo.analyze(masks, wiring, metrics="paths")
+    said = f"masks of layers that the traced way through the model does not use: {other} (16 parameters)"
+    assert said in [note["note"] for note in report.notes]
+    assert report.network["kept"] == 24 and {row["layer"] for row in report.layers} == {taken, "o.weight"}
+    with pytest.raises(topo.TopoError, match=r"'c\.weight'"):
+        topo.analyze({**masks, "c.weight": np.ones((4, 4))}, wiring)

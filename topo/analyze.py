@@ -92,6 +92,11 @@ def analyze(
         except WiringError as error:
             unwired = "needs the network's wiring"
             notes.append(f"network metrics need the network's wiring, which is no plain chain: {error}")
+    elif len(used := wiring.used(masks)) < len(masks):
+        aside = [f"{name} ({masks[name].size:,} parameters)" for name in masks if name not in used]
+        notes.append(f"masks of layers that the traced way through the model does not use: {', '.join(aside)}")
+        wiring.check(masks)
+        masks = used
     for null in wanted:
         ladder.nulls[null].check(wiring)
     graph = build_graph(masks, wiring, view, weights=weights, threads=threads)

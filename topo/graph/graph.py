@@ -231,6 +231,7 @@ def build_graph(
         blocks = tuple(Block(name, masks.rows(name), network_view, layer_view) for name in masks)
         return LayeredGraph(masks, None, network_view, layer_view, blocks, weights=arrays, threads=threads)
     wiring.check(masks)
+    masks = wiring.used(masks)
     own, wiring, masks = wiring, wiring.plain, wiring.plain_masks(masks)
     dense: dict[tuple[int, ...], BitRows] = {}
 

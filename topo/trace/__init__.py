@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 from topo.errors import TraceError, TraceWarning
 from topo.input_spec import Spec
 from topo.trace.capture import Captured, batch_size, capture, clean, first_names, unwrapped
-from topo.trace.guard import lost, small_maps
+from topo.trace.guard import lost, small_maps, unused
 from topo.trace.inputs import Example, carried_name, examples
 from topo.trace.known import Known, ids_of
 from topo.trace.nodes import (
@@ -131,14 +131,22 @@ def trace(
             "no output of the model depends on an input by operations that can be followed; "
             "write the wiring by hand (topo.Wiring, or its JSON), or use topo.chain on plain stacks"
         )
-    first = next((t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)), None)
-    shape = tuple(first.shape[1:]) if first is not None else None
+    example = next((t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)), None)
+    shape = tuple(example.shape[1:]) if example is not None else None
     wiring = _wiring(units, chosen, module, carried_name(module), shape)
-    losses = lost(wiring, captured.graph, captured.used, captured.kept, lambda key: tracer.first_names.get(key, key))
+
+    def first(key: str) -> str:
+        return tracer.first_names.get(key, key)
+
+    losses = lost(wiring, captured.graph, captured.used, captured.kept, first)
     for text in losses:
         warnings.warn(text, TraceWarning, stacklevel=2)
-    maps = small_maps(captured.graph, lambda key: tracer.first_names.get(key, key)).values()
-    return replace(wiring, notes=(*wiring.notes, *losses, *maps)) if losses or maps else wiring
+    maps = small_maps(captured.graph, first).values()
+    held = [(clean(name), parameter) for name, parameter in module.named_parameters(remove_duplicate=False)]
+    aside = unused(wiring, held, captured.graph, captured.kept, first)
+    if not (losses or maps or aside):
+        return wiring
+    return replace(wiring, notes=(*wiring.notes, *losses, *maps), unused=aside)
 
 
 def _captured(module: nn.Module, spec: Any, args: Any, kwargs: Any) -> tuple[Example, Captured, str | None]:

@@ -51,6 +51,15 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
+def unused(
+    wiring: Wiring, parameters: Iterable[tuple[str, Tensor]], graph: GraphModule, kept: Iterable[int], name: Callable
+) -> tuple[str, ...]:
+    """Names of parameters of two or more dimensions on which no output of the captured graph depends."""
+    reached = {name(key) for key in reaching(graph, kept)}
+    found = dict.fromkeys(name(key) for key, p in parameters if p.dim() > 1)
+    return tuple(key for key in found if key not in reached and key not in wiring.shapes)
+
+
 # -- the dense network
 
 

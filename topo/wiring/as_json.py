@@ -37,6 +37,7 @@ def text_of(wiring: Mapping[str, Any]) -> str:
         "inputs": runs_of(wiring["inputs"]),
         "outputs": runs_of(wiring["outputs"]),
         "steps": [_step_to_json(step) for step in wiring["steps"]],
+        **({"unused": list(wiring["unused"])} if wiring["unused"] else {}),
     }
     return json.dumps(document, separators=(",", ":")) + "\n"
 
@@ -65,6 +66,7 @@ def fields_of(text: str) -> dict[str, Any]:
             "input_shape": tuple(shape) if shape else None,
             "notes": tuple(notes),
             "parameters": tuple(document.get("parameters", ())),
+            "unused": tuple(str(name) for name in document.get("unused", ())),
         }
 
 

@@ -35,6 +35,8 @@ class Wiring:
     model, input_shape: for the record. notes: what was assumed while tracing, a line each.
     parameters: the names in module order (the model's `named_parameters`), each once: the order of mask files that
     carry no names. It differs from running order in residual networks; by default it is `names`.
+    unused: names of weights of the model that the traced way through it does not use (the other branch of an `if`):
+    masks of them fit, and are left aside.
 
     >>> layers = (Layer("a", (2, 3), np.arange(3), 3), Layer("b", (1, 2), np.array([3, 4]), 5))
     >>> wiring = Wiring(np.arange(3), layers, np.array([5]))
@@ -51,6 +53,7 @@ class Wiring:
     input_shape: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     _names: dict[str, Layer] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -304,6 +307,8 @@ class Wiring:
         """WiringError that names the first mask, in its own order, which is or fits no layer of this wiring."""
         for name in masks:
             shape, layer = masks.rows(name).shape, self._names.get(name)
+            if layer is None and name in self.unused:
+                continue
             if layer is None:
                 model = f"the model {self.model}" if self.model else "the model"
                 raise WiringError(f"mask '{name}' {shape} is no layer of {model}; its layers are: {_some(self.names)}")
@@ -312,6 +317,13 @@ class Wiring:
                 if layer.transposed and shape[:2] == layer.shape[1::-1]:
                     hint = "; it is stored input-first, masks are not: swap two axes, or read a file with its model"
                 raise WiringError(f"mask '{name}' has shape {shape} but the model's layer has {layer.mask_shape}{hint}")
+
+    def used(self, masks: MaskSet) -> MaskSet:
+        """The masks without those of parameters that the traced way through the model does not use."""
+        if not self.unused or not any(name in self.unused for name in masks):
+            return masks
+        kept = {name: masks.rows(name) for name in masks if name not in self.unused}
+        return MaskSet(kept, provenance=masks.provenance)
 
     def to_json(self) -> str:
         """The wiring as JSON text: all that is needed to analyse masks later without the model's code."""
