@@ -368,6 +368,34 @@ def command(quick: bool) -> list[Row]:
     ]
 
 
+def files(quick: bool) -> list[Row]:
+    """Opening a plain file and packing its masks, against the same bytes opened by the library that wrote them."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from topo.containers.opening import open_container
+
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"20 small layers": (20, 16)} if quick else {"20 small layers": (20, 16), "12 layers of 2.4e6": (12, 512)}
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (depth, width) in sizes.items():
+            masks = {
+                f"l{k}.weight": (torch.rand(width, width, 3, 3, generator=generator) < 0.1).float()
+                for k in range(depth)
+            }
+            plain = {"torch": Path(folder, "m.pt"), "safetensors": Path(folder, "m.safetensors")}
+            torch.save(masks, plain["torch"])
+            save_file(masks, plain["safetensors"])
+            rivals = {"torch": lambda path: torch.load(path, weights_only=True), "safetensors": load_file}
+            for kind, path in plain.items():
+                ours, first = best(lambda p=path: [t.bits("w") for t in open_container(p).content.values()], 200, 2.0)
+                theirs = best(lambda p=path, load=rivals[kind]: load(p), 200, 2.0)[0]
+                task = f"a {kind} file of {name}: open, pack to bits"
+                found.append(Row("files", task, ours, f"{kind} opens it", theirs, first))
+    return found
+
+
 def scale(quick: bool) -> list[Row]:
     """Cost per parameter from small to large: dense chains of square layers, float32 masks to nodes and counts."""
     import numpy as np
@@ -606,6 +634,7 @@ GROUPS = {
     "exact": exact,
     "spectra": spectra,
     "command": command,
+    "files": files,
     "scale": scale,
     "memory": memory,
     "pruners": pruners,
