@@ -248,9 +248,13 @@ def test_masks_that_disagree_with_weights_are_told():
 def test_masks_of_some_layers_beside_the_weights_of_all():
     size = {name: int(np.prod(shape)) for name, shape in SHAPES.items()}
     some = {"body.weight": tensors(MASKS)["body.weight"], "head.weight": None}  # distiller's masks_dict
-    for tree in ({"masks": some}, {"compression_sched": {"masks_dict": some}}):
-        covered = topo.read_masks({"state_dict": dense(), **tree}).provenance["coverage"]
-        assert covered["names"] == ["stem.weight", "head.weight"]
+    for tree, prefix in (
+        ({"masks": some}, ""),
+        ({"compression_sched": {"masks_dict": some}}, ""),
+        ({"m": some}, "net."),
+    ):
+        covered = topo.read_masks({"state_dict": dense(prefix), **tree}).provenance["coverage"]
+        assert covered["names"] == [f"{prefix}stem.weight", f"{prefix}head.weight"]
         assert covered["left_out"] == size["stem.weight"] + size["head.weight"]
 
 

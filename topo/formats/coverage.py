@@ -44,14 +44,16 @@ def coverage(source: Source, found: Iterable[str], masks: Mapping[str, BitRows])
     used = {unwrapped(old) for name in found for old in source.made.get(name, [name])}
     bare = {name.removesuffix(".weight") for name in used}
     left: dict[str, int] = {}
-    beside = [place for place in source.others if _same_network(place, used | bare)]
-    for parameter, (name, tensor) in (pair for place in (source.place, *beside) for pair in place.parameters.items()):
+    beside = [other for other in source.others if _same_network(other, used | bare)]
+    every = [(place, *pair) for place in (source.place, *beside) for pair in place.parameters.items()]
+    for place, parameter, (name, tensor) in every:
         plain = unwrapped(parameter)
         if "/" in plain:  # flax: a collection, then the path
             plain = ".".join(part for part in plain.split("/") if part not in ("params", "masks", "mask"))
         if (
             plain in used
             or plain in bare
+            or (place is not source.place and _ends_in(plain, used))
             or plain.removesuffix("kernel") + "weight" in used
             or not _counts(name, plain, tensor)
         ):
@@ -64,7 +66,16 @@ def coverage(source: Source, found: Iterable[str], masks: Mapping[str, BitRows])
 def _same_network(place: Branch, used: set[str]) -> bool:
     """Whether a place holds weights of the parameters that were read: masks of some beside weights of all."""
     names = {unwrapped(name) for name, (_, tensor) in place.parameters.items() if tensor.is_float and tensor.ndim >= 2}
-    return any(name in used or name.removesuffix(".weight") in used for name in names)
+    return any(_ends_in(name, used) for name in names)
+
+
+def _ends_in(name: str, used: set[str]) -> bool:
+    """Whether a name, or what is left of it without its first parts, is one of those."""
+    while name:
+        if name in used or name.removesuffix(".weight") in used:
+            return True
+        name = name.partition(".")[2]
+    return False
 
 
 def _counts(name: str, plain: str, tensor: Tensor) -> bool:
