@@ -372,7 +372,7 @@ def admitted(
     def from_type(function: Any, kind: Any, arguments: Any, *_: Any) -> Any:
         if getattr(kind, "name", None) not in ("torch.Tensor", "torch.nn.parameter.Parameter"):
             raise NamesIt(
-                f"it holds a tensor of class '{getattr(kind, 'name', kind)}', which is not read; save the plain values: "
+                f"it holds a tensor of class '{getattr(kind, 'name', kind)}', which is not read; save plain values: "
                 "tensor.to_dense(), or dequantize()"
             )
         if not isinstance(function, Admitted) or function.call is None or not isinstance(arguments, tuple):
