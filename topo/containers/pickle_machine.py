@@ -80,6 +80,10 @@ class Unfinished:
         raise NotImplementedError
 
 
+class NamesIt(FormatError):
+    """A refusal that names the class in question itself."""
+
+
 class _Mark:
     pass
 
@@ -155,7 +159,7 @@ class Machine:
                     raise corrupt(f"operation 0x{code:02x} at byte {self.position - 1} is none that arrays need")
                 operation(self)
         except FormatError as error:
-            raise (self.refusal() if self.foreign else error) from None
+            raise (self.refusal() if self.foreign and not isinstance(error, NamesIt) else error) from None
         except (IndexError, KeyError, TypeError, ValueError, AttributeError, struct.error, OverflowError) as error:
             what = corrupt(f"{type(error).__name__} {error} before byte {self.position}")
             raise (self.refusal() if self.foreign else what) from None

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from topo.containers.pickle_machine import Admitted, Unfinished, corrupt
+from topo.containers.pickle_machine import Admitted, NamesIt, Unfinished, corrupt
 from topo.containers.sparse import compressed, coordinates
 from topo.containers.tensors import Tensor, numpy_dtype
 from topo.errors import FormatError
@@ -370,12 +370,13 @@ def admitted(
         return QuantisedTensor(TorchTensor(allowance, storage, offset, size, stride), scheme)
 
     def from_type(function: Any, kind: Any, arguments: Any, *_: Any) -> Any:
+        if getattr(kind, "name", None) not in ("torch.Tensor", "torch.nn.parameter.Parameter"):
+            raise NamesIt(
+                f"it holds a tensor of class '{getattr(kind, 'name', kind)}', which is not read; save plain values: "
+                "tensor.to_dense(), or dequantize()"
+            )
         if not isinstance(function, Admitted) or function.call is None or not isinstance(arguments, tuple):
             raise corrupt("a tensor that is none")
-        if getattr(kind, "name", None) not in ("torch.Tensor", "torch.nn.parameter.Parameter"):
-            raise FormatError(
-                f"it holds a tensor of class '{getattr(kind, 'name', kind)}', which is not read; save its plain values"
-            )
         return function.call(*arguments)
 
     enter("collections", "OrderedDict", ordered_dict)
