@@ -56,7 +56,7 @@ def _word(compare, prefetch=False):
             _prefetch(builder, pointer, 8 * signature.args[0].dtype.bitwidth)
         lanes = builder.load(builder.bitcast(pointer, vector.as_pointer()))
         lanes.align = signature.args[0].dtype.bitwidth // 8
-        if signature.args[0].dtype == types.uint16:  # the bits of a 16-bit float: the sign is no magnitude
+        if signature.args[0].dtype == types.uint16:  # the bits of a 16-bit float: the sign is not a magnitude
             lanes = builder.and_(lanes, constant(0x7FFF))
         found = compare(builder, lanes, constant, not isinstance(element, ir.IntType))
         return builder.bitcast(found, ir.IntType(64))

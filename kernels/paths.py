@@ -162,7 +162,7 @@ def normalise(values, exponent):
     if largest == 0.0:
         return NEVER
     shift = math.frexp(largest)[1]
-    half = -shift // 2  # in two factors: 2**1074 is no float64
+    half = -shift // 2  # in two factors: 2**1074 is not a float64
     a, b = math.ldexp(1.0, half), math.ldexp(1.0, -shift - half)
     for i in range(len(values)):
         values[i] = values[i] * a * b

@@ -184,7 +184,7 @@ with topo.plots.paper("neurips"):
 # %% [markdown]
 # ## What it shows, and what it does not
 #
-# A difference whose interval holds 0 is no finding. The next cell says which ones do.
+# A difference whose interval holds 0 is not a finding. The next cell says which ones do.
 
 # %%
 for density in DENSITIES:

@@ -301,7 +301,9 @@ def test_stacked_experts_by_shape_or_an_error():
 def test_what_does_not_fit():
     model = net()
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(WiringError, match=r"mask 'fc.weight' is no parameter of the model; it has 0.weight, 4.weight"):
+    with pytest.raises(
+        WiringError, match=r"mask 'fc.weight' is not a parameter of the model; it has 0.weight, 4.weight"
+    ):
         topo.apply_masks(model, {"0.weight": np.ones((8, 3, 3, 3)), "fc.weight": np.ones((2, 2))})
     with pytest.raises(WiringError, match=r"mask '4.weight' has shape \(5, 127\) but the model's parameter has"):
         topo.apply_masks(model, {"0.weight": np.zeros((8, 3, 3, 3)), "4.weight": np.ones((5, 127))})

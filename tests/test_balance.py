@@ -623,7 +623,7 @@ def test_blocks_are_told_as_the_density_that_was_asked_for() -> None:
     with pytest.raises(TopoError) as caught:
         generate("npb", "resnet20", density=0.3, block=4)
     assert str(caught.value) == (
-        "81,269 parameters (density 0.3) are no whole number of blocks; 81,264 parameters (density 0.299982) are"
+        "81,269 parameters (density 0.3) are not a whole number of blocks; 81,264 parameters (density 0.299982) are"
     )
     assert generate("npb", "resnet20", density=0.299982, block=4).kept == 81264
 

@@ -149,7 +149,7 @@ def test_n_m_by_parts_finds_the_same(monkeypatch):
 @pytest.mark.small
 @pytest.mark.parametrize("text", ["4:2", "0:4", "x", "2", "2:", "2:4:8", "-1:4", "1.5:4", ""])
 def test_what_is_no_n_m(text):
-    with pytest.raises(TopoError, match="is no N:M pattern; N:M is two whole numbers"):
+    with pytest.raises(TopoError, match="is not an N:M pattern; N:M is two whole numbers"):
         parse_n_m(text)
 
 

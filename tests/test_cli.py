@@ -644,7 +644,7 @@ def test_weights_beside_masks(capsys, tmp_path) -> None:
 
 
 def test_path_counts_beyond_float64_in_every_command(capsys, tmp_path) -> None:
-    """A dense chain of 400 layers of 8 units: 8**400 paths are no float64."""
+    """A dense chain of 400 layers of 8 units: 8**400 paths are not float64."""
     deep = MaskSet({f"l{k}": np.ones((8, 8), bool) for k in range(399)})
     path = tmp_path / "deep.safetensors"
     topo.write_masks(deep, path)

@@ -112,7 +112,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
     (tmp_path / "train").write_bytes(pickle.dumps({"data": Evil(), "fine_labels": [1]}))
     (tmp_path / "test").write_bytes(b"")
     (tmp_path / "meta").write_bytes(b"")
-    with pytest.raises(DataError, match=r"'train' is no pickle of arrays: it holds 'builtins.exec'"):
+    with pytest.raises(DataError, match=r"'train' is not a pickle of arrays: it holds 'builtins.exec'"):
         load(tmp_path)
     assert not (tmp_path / "ran").exists()
 
@@ -155,7 +155,7 @@ def test_image_folders_with_and_without_a_test_part(tmp_path):
         load(tmp_path / "one")
     assert load(tmp_path / "one", size=4).shape == (3, 4, 4)
     (tmp_path / "one" / "dog" / "0.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"'0.png' is no picture"):
+    with pytest.raises(DataError, match=r"'0.png' is not a picture"):
         load(tmp_path / "one", size=4)
 
 
@@ -350,7 +350,7 @@ def test_folders_that_are_no_classes(tmp_path):
     write_pictures(tmp_path / "__MACOSX" / "Train" / "cat", 1)
     found = load(tmp_path)
     assert found.classes == ("cat", "dog") and len(found.train_labels) == len(found.val_labels) == 8
-    assert "the folder 'Train/empty' holds no picture and is no class" in found.notes
+    assert "the folder 'Train/empty' holds no picture and is not a class" in found.notes
     assert any("left out of class 'cat': 'notes.txt'" in note for note in found.notes)
     assert any("left out of 'test': '3.png', in no class folder" in note for note in found.notes)
     write_pictures(tmp_path / "val" / "cow", 1)

@@ -66,7 +66,7 @@ def test_links_inside_the_site_resolve(site: dict[str, str]) -> None:
 
 @pytest.mark.slow
 def test_links_of_the_pages_resolve_in_the_repository_too(site: dict[str, str]) -> None:
-    """A page read as Markdown links to files; what is no page of the site is named there in words."""
+    """A page read as Markdown links to files; what is not a page of the site is named there in words."""
     for page in [*PAGES, *(DOCS / "api").glob("*.md")]:
         for target in re.findall(r"\]\((?![a-z]+:)([^)#]+)[^)]*\)", FENCE.sub("", page.read_text("utf-8"))):
             assert (page.parent / target).is_file(), f"{page.name} links to {target}"

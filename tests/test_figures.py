@@ -394,7 +394,7 @@ def test_a_report_read_from_its_file_holds_the_same_numbers(folder):
         (["layered_graph", "erk_0.3.safetensors", "erk_0.6.safetensors"], 2, "drawn of one mask; 2 were given"),
         (["metric_accuracy", "t.csv"], 1, "needs the option 'metric'"),
         (["accuracy_sparsity", "t.csv"], 1, "cannot read 't.csv'"),
-        (["accuracy_sparsity", "erk_0.3.safetensors"], 1, "is no table"),
+        (["accuracy_sparsity", "erk_0.3.safetensors"], 1, "is not a table"),
         (["layer_profile", "missing.json"], 1, "cannot read 'missing.json'"),
         (["spectrum", "erk_0.3.safetensors", "--venue", "arxiv"], 1, "no venue is called"),
     ],

@@ -490,7 +490,7 @@ def test_experts_under_both_names():
         assert topo.read_masks(kind(fused), wiring({n: m.shape for n, m in apart.items()})) == MaskSet(apart)
     assert topo.compare.compare(MaskSet(fused), MaskSet(apart)).total["hamming"] == 0
     partial = {name: mask for name, mask in apart.items() if "1.w3" not in name}
-    with pytest.raises(TopoError, match="is no layer of the model"):
+    with pytest.raises(TopoError, match="is not a layer of the model"):
         topo.read_masks(tensors(partial), traced)
 
 

@@ -191,7 +191,7 @@ BOMBS = {
     "an out-of-band buffer": (b"\x80\x05\x97.", "operation 0x97"),
     "a set": (b"\x80\x04\x8f(K\1\x90.", "a list of 1 entries"),
     "a frozen set": (b"\x80\x04(K\1K\1\x91.", "a list of 2 entries"),
-    "members for a number": (b"\x80\x04K\1(K\1\x90.", "values for what is no list"),
+    "members for a number": (b"\x80\x04K\1(K\1\x90.", "values for what is not a list"),
     "a reference to nothing": (b"\x80\x02h\7.", "entry 7 is used before it is there"),
     "a reference outside": (b"\x80\x02" + text("x") + b"Q.", "a reference to data outside of it"),
     "an empty stack": (b"\x80\x02.", "corrupt or hostile"),
@@ -204,8 +204,8 @@ BOMBS = {
         "an encoding other than latin1",
     ),
     "a dict without a value": (b"\x80\x02(Nd.", "a dict with a key and no value"),
-    "items for a list": (b"\x80\x02]K\1K\2s.", "items for what is no dict"),
-    "an object of an admitted type": (b"\x80\x02cnumpy\nndarray\n)\x81.", "an object of a type that is no array's"),
+    "items for a list": (b"\x80\x02]K\1K\2s.", "items for what is not a dict"),
+    "an object of an admitted type": (b"\x80\x02cnumpy\nndarray\n)\x81.", "an object of a type that is not an array's"),
     "an array of a subclass": (
         b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\ndtype\nK\0\x85C\1b\x87R.",
         "a class other than numpy.ndarray",
@@ -447,7 +447,7 @@ def test_an_npz_whose_declared_size_lies(tmp_path):
     path = npz(tmp_path / "m.npz", {"a.npy": npy(shape=(1 << 30, 1 << 10), data=bytes(100))})
     refused(path, r"'a\.npy' of shape \(1073741824, 1024\) promises 1,099,511,.* bytes and has")
     path = npz(tmp_path / "n.npz", {"a.npy": npy(shape=(-4, 5), data=bytes(100))})
-    refused(path, r"'a\.npy' is no array")
+    refused(path, r"'a\.npy' is not an array")
     data = bytearray(npz(tmp_path / "o.npz", {"a.npy": npy(np.zeros((500, 500), np.uint8))}).read_bytes())
     at = data.rfind(b"PK\1\2")
     data[at + 24 : at + 28] = struct.pack("<I", 2_000_000_000)  # the unpacked size in the directory
@@ -492,7 +492,7 @@ def test_a_corrupt_npz(tmp_path):
     refused(path, r"m\.npz.*corrupt")
     path.write_bytes(bytes(data[:100]))
     refused(path, "truncated")
-    refused(npz(tmp_path / "n.npz", {"a.npy": b"no array"}), r"'a\.npy' is no array")
+    refused(npz(tmp_path / "n.npz", {"a.npy": b"no array"}), r"'a\.npy' is not an array")
     refused(
         npz(tmp_path / "z.zip", {"readme.txt": b"hello"}),
         r"neither a torch file nor an npz nor a zip of such; it holds 'readme\.txt'",
@@ -514,11 +514,11 @@ def entry(dtype="F32", shape=(2, 2), offsets=(0, 16)):
 
 HEADERS = {
     "larger than the file": ({"a": entry()}, 1 << 50, "the header promises 1,125,899,906,842,624 bytes"),
-    "no JSON": (b"{not json", None, "the header is no JSON"),
-    "no object": (b"[1, 2]", None, "the header is no JSON object"),
-    "deeply nested": (b"[" * 100_000, None, "the header is no JSON"),
+    "no JSON": (b"{not json", None, "the header is not JSON"),
+    "no object": (b"[1, 2]", None, "the header is not a JSON object"),
+    "deeply nested": (b"[" * 100_000, None, "the header is not JSON"),
     "a name twice": (b'{"a": 1, "a": 2}', None, "a name stands in it twice"),
-    "not UTF-8": (b'{"\xff": 1}', None, "the header is no JSON"),
+    "not UTF-8": (b'{"\xff": 1}', None, "the header is not JSON"),
     "bytes beyond the end": ({"a": entry(offsets=(0, 1 << 40), shape=(1 << 19, 1 << 19))}, None, "the file holds 16"),
     "bytes before the start": ({"a": entry(offsets=(-16, 0))}, None, "is described as"),
     "ends before it starts": ({"a": entry(offsets=(16, 0))}, None, "promises bytes 16 to 0"),
@@ -673,13 +673,13 @@ def test_what_is_another_format(tmp_path):
 
 
 INDEXES = {
-    "no JSON": ("{", "it is no JSON"),
+    "no JSON": ("{", "it is not JSON"),
     "no map": ("{}", "it has no 'weight_map'"),
     "a list": ("[]", "it has no 'weight_map'"),
     "numbers": ('{"weight_map": {"a": 3}}', "it has no 'weight_map'"),
-    "a path upwards": ('{"weight_map": {"a": "../other.safetensors"}}', "which is no file beside it"),
-    "an absolute path": ('{"weight_map": {"a": "/etc/passwd"}}', "which is no file beside it"),
-    "itself": ('{"weight_map": {"a": "i.index.json"}}', "which is no file beside it"),
+    "a path upwards": ('{"weight_map": {"a": "../other.safetensors"}}', "which is not a file beside it"),
+    "an absolute path": ('{"weight_map": {"a": "/etc/passwd"}}', "which is not a file beside it"),
+    "itself": ('{"weight_map": {"a": "i.index.json"}}', "which is not a file beside it"),
     "a missing shard": ('{"weight_map": {"a": "b.safetensors"}}', r"its shard 'b\.safetensors' is missing"),
     "a missing tensor": ('{"weight_map": {"x": "a.safetensors"}}', r"'a\.safetensors' does not hold 'x'"),
     "a bad shard": ('{"weight_map": {"x": "bad.safetensors"}}', r"its shard 'bad\.safetensors', as safetensors"),

@@ -37,7 +37,7 @@ def test_pack(shape, dtype) -> None:
     words = np.full(numpy_words(mask).shape, 7, np.uint64)
     assert not bits.pack(values, words, False)
     assert (words == numpy_words(mask)).all()
-    assert bits.pack(values, words, True) == mask.any()  # 3 is no mask
+    assert bits.pack(values, words, True) == mask.any()  # 3 is not a mask
     assert not bits.pack(mask.astype(dtype), words, True)
 
 

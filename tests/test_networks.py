@@ -190,11 +190,11 @@ def test_transformers_folder_of_an_unknown_kind(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["NoSuchModel"]}))
     with pytest.raises(topo.TopoError, match="architecture 'NoSuchModel'"):
         build(f"hf:{tmp_path}")
-    for kind in ("TrainingArguments", "pipeline", 5):  # names of the package that are no network
+    for kind in ("TrainingArguments", "pipeline", 5):  # names of the package that are not network
         (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": [kind]}))
         with pytest.raises(topo.TopoError, match=f"architecture '{kind}'"):
             build(f"hf:{tmp_path}")
-    for text, says in (("{", "is no JSON"), ("[" * 100_000, "is no JSON"), ("[1]", "holds a list")):
+    for text, says in (("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ("[1]", "holds a list")):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(topo.TopoError, match=says):
             build(f"hf:{tmp_path}")

@@ -109,7 +109,7 @@ def test_tokens_dicts_and_an_output_by_name():
     same = topo.train(Dicts(), (by_dict, by_dict), masks=masks, recipe=recipe, output="scores")
     assert same.final_accuracy == 1.0
     with pytest.raises(
-        TrainingError, match="output='logits' is no tensor of what the model gives: a dict with 'hidden'"
+        TrainingError, match="output='logits' is not a tensor of what the model gives: a dict with 'hidden'"
     ):
         topo.train(Dicts(), data, recipe=recipe, output="logits")
 
@@ -211,7 +211,7 @@ def test_data_and_losses_that_cannot_be_trained_on():
         ([(x, None)], {}, "hold no targets; give loss="),
         ([(x, y)], {"loss": lambda a, b: a}, r"gives shape \(64, 10\); it should give one number"),
         ([(x, y)], {"loss": lambda a, b: 1.0}, "gives a float; it should give one number"),
-        ([(x, y)], {"output": 3}, "output=3 is no tensor of what the model gives"),
+        ([(x, y)], {"output": 3}, "output=3 is not a tensor of what the model gives"),
         ([(torch.rand(4, 65), y[:4])], {}, "does not take the batches"),
     ):
         with pytest.raises(TopoError, match=said) as caught:
@@ -263,11 +263,11 @@ def test_what_a_callback_refuses():
     masks = masks_of(mlp(64, 10))
     with pytest.raises(MaskError, match="at least one mask"):
         MaskCallback({})
-    with pytest.raises(WiringError, match="is no parameter of the model"):
+    with pytest.raises(WiringError, match="is not a parameter of the model"):
         MaskCallback({"fc.weight": np.eye(3)}).apply(mlp(64, 10))
     with pytest.raises(WiringError, match="is computed by a parametrization"):
         MaskCallback(masks).apply(topo.apply_masks(mlp(64, 10), masks))
-    with pytest.raises(TrainingError, match="is no optimizer of torch"):
+    with pytest.raises(TrainingError, match="is not an optimizer of torch"):
         MaskCallback(masks).follow(object())
     inside = nn.ModuleDict({"net": mlp(64, 10), "other": nn.Linear(2, 2)})
     assert topo.verify_masks(MaskCallback(masks).apply(inside)["net"], masks) == ()

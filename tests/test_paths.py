@@ -396,7 +396,7 @@ def test_unit_view_drops_multiplicities() -> None:
 
 @pytest.mark.small
 def test_units_are_read_in_any_order() -> None:
-    """A channel shuffle, and a zero channel in front of others: neither is the identity, and zeros are no node."""
+    """A channel shuffle, and a zero channel in front of others: neither is the identity, and zeros are not node."""
     rng = np.random.default_rng(0)
     first, second, third = rng.random((6, 4)) < 0.6, rng.random((5, 6)) < 0.6, rng.random((3, 3)) < 0.7
     order = np.array([0, 3, 1, 4, 2, 5])

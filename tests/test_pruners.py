@@ -131,7 +131,7 @@ def test_bad_input_is_named() -> None:
         "no pruner is called 'snap'": {"method": "snap"},
         "needs data": {"method": "snip", "batches": None},
         "needs data: batches": {"method": "snip", "batches": []},
-        "batch 0 is no pair": {"method": "snip", "batches": [data[0][0]]},
+        "batch 0 is not a pair": {"method": "snip", "batches": [data[0][0]]},
         "x of type torch.uint8": {"method": "snip", "batches": [(data[0][0].astype(np.uint8), data[0][1])]},
         "y holds the class": {"method": "snip", "batches": [(data[0][0], data[0][1][:2])]},
         "has no option 'temperature'": {"method": "snip", "temperature": 3},
@@ -631,7 +631,7 @@ def test_phew_takes_a_wiring_that_fits() -> None:
     with pytest.raises(TopoError, match=r"has shape .* but the wiring's layer has"):
         prune("phew", build("resnet20:classes=100"), density=0.1, input_shape=(3, 32, 32), wiring=wiring)
     stack, told = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4)), []
-    with pytest.raises(TopoError, match=r"'2.weight' of the model is no layer .* its layers are: 0.weight"):
+    with pytest.raises(TopoError, match=r"'2.weight' of the model is not a layer .* its layers are: 0.weight"):
         prune("phew", stack, density=0.5, wiring=topo.trace(stack[:1], (6,)))
     prune("phew", stack, density=0.5, input_shape=(6,), progress=lambda *what: told.append(what))
     assert told == [(0, 1, "25 parameters"), (1, 1, "done")]

@@ -57,9 +57,9 @@ def test_diversity_of_unstructured_and_block_masks() -> None:
 @pytest.mark.parametrize(
     "kind, density, text",
     [
-        ("spam", None, "'spam' is no kind of mask"),
+        ("spam", None, "'spam' is not a kind of mask"),
         ("transposable spam", None, "no kind of mask"),
-        ("4:2", None, "is no N:M pattern"),
+        ("4:2", None, "is not an N:M pattern"),
         ("2:4", 0.5, "have density 2/4; none is to be given"),
         ("unstructured", None, "need a density from 0 to 1"),
         ("4x4 blocks", 1.5, "need a density from 0 to 1, not 1.5"),
@@ -128,7 +128,7 @@ def test_n_m_compliance_counts_groups() -> None:
     assert n_m_compliance(mask, 2, 4) == 47 / 48 and n_m_compliance(mask, 4, 8) == 23 / 24
     assert n_m_compliance(BitRows.of_mask(mask), 3, 4) == 1
     assert n_m_compliance(mask, 300, 400) == 1 and n_m_compliance(np.ones((1, 400)), 300, 400) == 0
-    with pytest.raises(TopoError, match="4:2 is no N:M pattern"):
+    with pytest.raises(TopoError, match="4:2 is not an N:M pattern"):
         n_m_compliance(mask, 4, 2)
     with pytest.raises(MaskError, match="holds 2"):
         n_m_compliance(np.array([[2, 0]]), 2, 4)

@@ -107,7 +107,7 @@ def test_split_chunk_and_shuffles():
 
 
 def test_fixed_filters_pass_the_units_of_their_group():
-    """Blur pools and other filters that are no parameter."""
+    """Blur pools and other filters that are not parameter."""
 
     def forward(self, x):
         return self.last(F.conv2d(self.first(x), torch.ones(4, 1, 3, 3), groups=4, padding=1))
@@ -562,7 +562,7 @@ def test_unknown_operation_is_named_with_its_line():
 
 def test_parameters_lost_in_an_unknown_operation_are_named():
     net = Net(lambda s, x: s.o(torch.cdist(x, s.c)), c=nn.Parameter(torch.rand(3, 4)), o=nn.Linear(3, 2))
-    with pytest.warns(TraceWarning, match=r"aten\.cdist .* and c are no layers"):
+    with pytest.warns(TraceWarning, match=r"aten\.cdist .* and c are not layers"):
         wiring = topo.trace(net, (5, 4))
     assert wiring.parameters == ("o.weight",)
 

@@ -337,7 +337,7 @@ def test_what_is_not_linear_in_its_parameters_warns():
     net = Net(
         lambda s, x: s.o(F.linear(s.a(x), torch.kron(s.b, s.c))), a=fc(), b=weight(2, 4)(), c=weight(4, 2)(), o=fc()
     )
-    with pytest.warns(topo.errors.TraceWarning, match="computed from parameters.* b, c are no layers"):
+    with pytest.warns(topo.errors.TraceWarning, match="computed from parameters.* b, c are not layers"):
         topo.trace(net, (8,))
 
 

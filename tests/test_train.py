@@ -73,7 +73,7 @@ def test_a_recipe_from_a_file_and_what_is_none(tmp_path):
         ('schedule = "step"', "it should be one of multistep, cosine, one_cycle, constant"),
         ("milestones = [3, 1]", "a list of epochs in rising order"),
         ('optimizer = "adam"\nnesterov = true', "nesterov = True"),
-        ("lr = ", "is no TOML"),
+        ("lr = ", "is not TOML"),
     ):
         (tmp_path / "bad.toml").write_text(text)
         with pytest.raises(TrainingError, match=said.replace("[", r"\[")):
@@ -426,7 +426,7 @@ def test_a_run_is_resumed_only_as_it_was_started(tmp_path):
         with pytest.raises(TrainingError, match=said):
             topo.train("mlp:64-10", "digits", **{"epochs": 1, **change}, out=out, resume=True)
     (out / "checkpoint.pt").write_bytes(b"broken")
-    with pytest.raises(TrainingError, match=r"'.*checkpoint.pt' is no checkpoint that can be read"):
+    with pytest.raises(TrainingError, match=r"'.*checkpoint.pt' is not a checkpoint that can be read"):
         topo.train("mlp:64-10", "digits", epochs=1, out=out, resume=True)
 
 
@@ -442,7 +442,7 @@ def test_a_loss_that_diverges_ends_with_a_line_and_a_checkpoint(tmp_path):
     with pytest.raises(TrainingError) as caught:
         topo.train(Diverging(), "digits", epochs=4, out=tmp_path / "run")
     said = str(caught.value)
-    assert "the loss is no finite number any more in epoch 2" in said and "a smaller lr" in said
+    assert "the loss is not a finite number any more in epoch 2" in said and "a smaller lr" in said
     assert said.endswith("checkpoint.pt' holds epoch 1")
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert state["epoch"] == 1 and all(value.isfinite().all() for value in state["model"].values())
@@ -471,9 +471,9 @@ def test_what_cannot_be_trained(tmp_path):
     for model, options, said in (
         ("resnet20", {}, r"does not take the 1x8x8 images of 'digits'"),
         ("mlp:64-9", {}, r"gives \(9,\) for an image; 'digits' has 10 classes"),
-        ("mlp:64-10", {"device": "gpu"}, "'gpu' is no device"),
+        ("mlp:64-10", {"device": "gpu"}, "'gpu' is not a device"),
         ("mlp:64-10", {"device": "cuda:99"}, "device 'cuda:99' is not there"),
-        ("mlp:64-10", {"masks": {"fc9.weight": np.eye(3)}}, "mask 'fc9.weight' is no parameter"),
+        ("mlp:64-10", {"masks": {"fc9.weight": np.eye(3)}}, "mask 'fc9.weight' is not a parameter"),
         ("mlp:64-10", {"epochs": 0}, "epochs = 0; it should be a whole number from 1"),
         ("mlp:64-10", {"resume": True}, "nothing to resume without a run folder"),
         ("nonsense", {}, "no model is called 'nonsense'"),

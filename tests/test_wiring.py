@@ -93,17 +93,17 @@ def document(**changed) -> str:
     [
         ({"inputs": [[0, 10**12, 1]]}, "names a unit over"),
         ({"inputs": [[2**40, 4, 1]]}, "names a unit over"),
-        ({"inputs": [[-3, 4, 1]]}, r"\[-3, 4, 1\] is no run of units"),
+        ({"inputs": [[-3, 4, 1]]}, r"\[-3, 4, 1\] is not a run of units"),
         ({"inputs": [[0, 4, 1], [0, 4, 1]]}, "inputs are units, each once"),
         ({"outputs": [[4, 3, 2]]}, "outputs are units, each once"),
-        ({"outputs": [["4", 3, 1]]}, "is no run of units"),
+        ({"outputs": [["4", 3, 1]]}, "is not a run of units"),
         ({"reads": [[0, 4, 10**10]]}, "asks for lists of 40,000,000,007 units"),
-        ({"reads": [[-9, 4, 1]]}, "is no run of units"),
-        ({"reads": [4, 4, 1]}, "is no run of units"),
+        ({"reads": [[-9, 4, 1]]}, "is not a run of units"),
+        ({"reads": [4, 4, 1]}, "is not a run of units"),
         ({"rows": [[0, 2, 10**10]]}, "asks for lists of 20,000,000,011 units"),
         ({"rows": [[0, 2, 2]]}, r"layer 'fc' uses rows \[0, 0, 1, 1\]; they are ascending whole numbers below 3"),
         ({"rows": [[2, 2, 1]]}, r"uses rows \[2, 3\]; they are ascending whole numbers below 3"),
-        ({"rows": [0]}, "is no run of units"),
+        ({"rows": [0]}, "is not a run of units"),
         ({"shape": [2**40, 4], "columns": [[0, 1, 1]]}, "numbers 1,099,511,627,780 units"),
         ({"start": 10**12}, "numbers 1,000,000,000,003 units"),
         ({"start": -4}, "layer 'fc' makes units from -4 on"),
@@ -164,7 +164,7 @@ def test_masks_that_do_not_fit_name_the_first_layer_with_both_shapes() -> None:
     ):
         build_graph(MaskSet({**masks, "fc": np.ones((9, 9)), "0.conv2": np.ones((4, 5, 3, 3))}), wiring)
     with pytest.raises(
-        WiringError, match=r"mask 'conv9' \(2, 2\) is no layer of the model; its layers are: stem, 0.conv1"
+        WiringError, match=r"mask 'conv9' \(2, 2\) is not a layer of the model; its layers are: stem, 0.conv1"
     ):
         build_graph(MaskSet({**masks, "conv9": np.ones((2, 2))}), wiring)
     with pytest.raises(WiringError, match="stored input-first"):

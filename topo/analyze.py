@@ -28,7 +28,7 @@ from topo.wiring import Wiring, chain
 if TYPE_CHECKING:
     from torch import nn
 
-# How well another number is known: it is no property of the masks, and has no place in a null model.
+# How well another number is known: it is not a property of the masks, and has no place in a null model.
 _CERTIFICATES = frozenset({"sigma_error", "sigma_proved"})
 
 Progress = Callable[[int, int, str], Any]
@@ -91,7 +91,7 @@ def analyze(
             wiring = chain(masks)
         except WiringError as error:
             unwired = "needs the network's wiring"
-            notes.append(f"network metrics need the network's wiring, which is no plain chain: {error}")
+            notes.append(f"network metrics need the network's wiring, which is not a plain chain: {error}")
     elif len(used := wiring.used(masks)) < len(masks):
         aside = [f"{name} ({masks[name].size:,} parameters)" for name in masks if name not in used]
         notes.append(f"masks of layers that the traced way through the model does not use: {', '.join(aside)}")

@@ -22,7 +22,7 @@ class WiringError(TopoError):
 
 
 class NotFound(TopoError):
-    """A search that ended without masks, which is no proof that there are none."""
+    """A search that ended without masks, which is not a proof that there are none."""
 
 
 class TraceError(TopoError):

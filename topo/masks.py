@@ -75,7 +75,7 @@ def as_numpy(values: Any) -> np.ndarray:
         return values
     if hasattr(values, "detach"):
         if values.is_meta:
-            raise MaskError("a tensor on the meta device holds no values, so it is no mask")
+            raise MaskError("a tensor on the meta device holds no values, so it is not a mask")
         tensor = values.detach().cpu()
         if tensor.layout is not _strided():
             tensor = tensor.to_dense()

@@ -23,7 +23,7 @@ def parse_n_m(text: str) -> tuple[int, int]:
     parts = re.fullmatch(r"(\d{1,9}):(\d{1,9})", text.strip())
     n, m = (int(part) for part in parts.groups()) if parts else (0, 0)
     if not 1 <= n <= m:
-        raise TopoError(f"'{text}' is no N:M pattern; N:M is two whole numbers with 1 <= N <= M, as in 2:4")
+        raise TopoError(f"'{text}' is not an N:M pattern; N:M is two whole numbers with 1 <= N <= M, as in 2:4")
     return n, m
 
 

@@ -214,7 +214,7 @@ def _saved(path: Path) -> Wiring:
     try:
         return Wiring.load(path)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not text"
         raise TopoError(f"cannot read the wiring '{path}': {reason}") from None
     except WiringError as error:
         raise WiringError(f"'{path}': {error}") from None
@@ -372,7 +372,7 @@ def _check_config(path: Path, model: str) -> None:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise TopoError(f"'{model}': '{path}' is no JSON: {error}") from None
+        raise TopoError(f"'{model}': '{path}' is not JSON: {error}") from None
     if not isinstance(document, dict):
         raise TopoError(f"'{model}': '{path}' holds a {type(document).__name__}; a config.json holds an object")
     parts: list[Any] = [document]

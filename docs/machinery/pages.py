@@ -2,8 +2,8 @@
 
 A line `<!-- generated: metrics -->` of a Markdown page becomes the text of the function `metrics` below, and so with
 every name in `GENERATED`. No list of what there is stands in the pages themselves. A link to a file of the repository
-that is no page of the site (`../notebooks/README.md`) is a link where the page is read in the repository, and names the
-file in the site.
+that is not a page of the site (`../notebooks/README.md`) is a link where the page is read in the repository, and names
+the file in the site.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ def as_rng(rng: int | np.random.Generator) -> np.random.Generator:
     >>> int(as_rng(3).integers(9)) == int(np.random.default_rng(3).integers(9))
     True
 
-    Raises TopoError for what is no whole number of 0 or more.
+    Raises TopoError for what is not a whole number of 0 or more.
     """
     if isinstance(rng, np.random.Generator):
         return rng

@@ -126,7 +126,7 @@ def _seen(args: argparse.Namespace) -> dict[str, Any]:
 def _option(text: str) -> tuple[str, str]:
     key, sign, value = text.partition("=")
     if not sign or not key.strip().isidentifier():
-        raise argparse.ArgumentTypeError(f"'{text}' is no option; write KEY=VALUE, as in nm=2:4")
+        raise argparse.ArgumentTypeError(f"'{text}' is not an option; write KEY=VALUE, as in nm=2:4")
     return key.strip(), value.strip()
 
 
@@ -134,7 +134,7 @@ def _once(options: list[tuple[str, str]], taken: set[str]) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for key, value in options:
         if key in taken:
-            raise UsageError(f"-O {key} is no option of a method; the command has options of its own for that")
+            raise UsageError(f"-O {key} is not an option of a method; the command has options of its own for that")
         if key in given:
             raise UsageError(f"-O {key} is given twice")
         given[key] = value

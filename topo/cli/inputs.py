@@ -98,7 +98,7 @@ def _shape(value: Any) -> tuple[int, ...] | None:
     except (TypeError, ValueError):
         shape = (0,)
     if min(shape, default=0) < 1 or math.prod(shape) > _LARGEST_INPUT:
-        raise TopoError(f"its input_shape {value} is no size of an input; give --input")
+        raise TopoError(f"its input_shape {value} is not a size of an input; give --input")
     return shape
 
 

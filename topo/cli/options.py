@@ -118,7 +118,7 @@ def fraction(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0.0 <= value <= 1.0:
-        raise argparse.ArgumentTypeError(f"'{text}' is no fraction; it is a number from 0 to 1")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a fraction; it is a number from 0 to 1")
     return value
 
 
@@ -145,7 +145,7 @@ def at_least(least: int) -> Any:
 
 
 def check_outputs(inputs: list[str], outputs: dict[str, str | Path | None]) -> None:
-    """Before any work: each output has a folder, is no input file, and no two are the same. '-' is standard output."""
+    """Before any work: each output has a folder and is not an input; no two are the same. '-' is standard output."""
     read = {Path(path).resolve(): path for path in inputs}
     written: dict[Path | str, str] = {}
     for option, out in outputs.items():

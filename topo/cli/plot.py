@@ -29,7 +29,7 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     made.add_argument(
         "files", nargs="+", metavar="INPUT",
         help="mask files, or reports (.json of topo analyze), tables (.csv, .jsonl), run folders, as the figure takes; "
-        "LABEL=INPUT gives it a label instead of its file's name (a path that exists as it is written is no label)",
+        "LABEL=INPUT gives it a label instead of its file's name (a path that exists as it is written is not a label)",
     )  # fmt: skip
     network_options(made)
     made.add_argument(
@@ -109,7 +109,7 @@ def _labelled(text: str) -> tuple[str, str]:
 def _option(text: str) -> tuple[str, str]:
     key, sign, value = text.partition("=")
     if not sign or not key.strip().isidentifier():
-        raise argparse.ArgumentTypeError(f"'{text}' is no option; write KEY=VALUE, as in metric=ramanujan_gap")
+        raise argparse.ArgumentTypeError(f"'{text}' is not an option; write KEY=VALUE, as in metric=ramanujan_gap")
     return key.strip(), value.strip()
 
 

@@ -27,7 +27,7 @@ def open_npy(file: File) -> Container:
     if promised != len(data):
         raise FormatError(f"an array of shape {shape} promises {promised:,} bytes and the file has {len(data):,}")
     if dtype.kind not in "biuf" or not prod(shape):
-        raise FormatError(f"it holds one array of type {dtype} and shape {shape}, which is no mask")
+        raise FormatError(f"it holds one array of type {dtype} and shape {shape}, which is not a mask")
     held = np.dtype("u1") if dtype.kind == "b" else dtype
     array = np.frombuffer(data, held, prod(shape), start).reshape(shape, order="F" if fortran else "C")
     return Container("npy", [Tensor.of(array, dtype.name)])

@@ -68,7 +68,7 @@ def member(file: File, entry: zipfile.ZipInfo, notes: list[str]) -> Any:
     except FormatError as error:
         raise FormatError(f"its entry '{entry.filename}': {error}") from None
     except (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error) as error:
-        raise FormatError(f"its entry '{entry.filename}' is no array ({error})") from None
+        raise FormatError(f"its entry '{entry.filename}' is not an array ({error})") from None
     promised = start + prod(shape) * dtype.itemsize
     if promised != entry.file_size:
         raise FormatError(

@@ -223,7 +223,7 @@ class Machine:
     def name(self, module: Any, name: Any) -> None:
         """Push what a name stands for."""
         if not isinstance(module, str) or not isinstance(name, str):
-            raise corrupt("a name that is no text")
+            raise corrupt("a name that is not text")
         found: Admitted | Foreign | None = self.admitted.get((module, name))
         if found is None:
             full = f"{module}.{name}"
@@ -259,7 +259,7 @@ class Machine:
             target.parts.extend(items)
             return
         if not isinstance(target, dict) or len(items) % 2:
-            raise corrupt("items for what is no dict")
+            raise corrupt("items for what is not a dict")
         put(target, items)
 
     def append(self, values: list[Any]) -> None:
@@ -269,7 +269,7 @@ class Machine:
         elif isinstance(target, Foreign):
             target.parts.extend(values)
         else:
-            raise corrupt("values for what is no list")
+            raise corrupt("values for what is not a list")
 
 
 def _made_by(function: Foreign, arguments: Any) -> str:
@@ -474,7 +474,7 @@ def _new_object(machine: Machine, count: int) -> None:
         machine.push(made.new())
         return
     if not isinstance(made, Foreign):
-        raise corrupt("an object of a type that is no array's")
+        raise corrupt("an object of a type that is not an array's")
     machine.call(made, tuple(arguments))
 
 
@@ -483,14 +483,14 @@ def _instance_line(machine: Machine) -> None:
     made = machine.pop()
     arguments = machine.above_mark()
     if not isinstance(made, Foreign):
-        raise corrupt("an object of a type that is no array's")
+        raise corrupt("an object of a type that is not an array's")
     machine.call(made, tuple(arguments))
 
 
 def _instance(machine: Machine) -> None:
     made, *arguments = machine.above_mark()
     if not isinstance(made, Foreign):
-        raise corrupt("an object of a type that is no array's")
+        raise corrupt("an object of a type that is not an array's")
     machine.call(made, tuple(arguments))
 
 

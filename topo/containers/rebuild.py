@@ -102,7 +102,7 @@ class Dtype(Unfinished):
 
     def __init__(self, spec: Any = None, *_: Any) -> None:
         if not isinstance(spec, str) or not re.fullmatch(r"[|<>=]?(?:[biufcSUO]\d{0,6}|\?)", spec):
-            raise corrupt("an array of a type that is no plain number")
+            raise corrupt("an array of a type that is not a plain number")
         self.value = np.dtype(spec)
 
     def build(self, state: Any) -> None:
@@ -298,7 +298,7 @@ _PLAIN = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "u
 def storage_reference(key: Any) -> tuple[str, str, int]:
     """dtype, key and number of elements of the storage that a persistent id names."""
     if not isinstance(key, tuple) or len(key) < 5 or key[0] != "storage" or not isinstance(key[1], Admitted):
-        raise corrupt("a reference to what is no storage")
+        raise corrupt("a reference to what is not a storage")
     kind = key[1].name.rpartition(".")[2]
     if kind not in STORAGES or not isinstance(key[4], int) or key[4] < 0 or not isinstance(key[2], str):
         raise corrupt("a storage of an unknown type")
@@ -312,7 +312,7 @@ def _empty(kind: type) -> Any:
 def _pairs(entries: Any) -> Iterator[tuple[Any, Any]]:
     for entry in entries:
         if not isinstance(entry, (tuple, list)) or len(entry) != 2 or not isinstance(entry[0], (str, int, bytes)):
-            raise corrupt("an ordered dict of what are no pairs")
+            raise corrupt("an ordered dict of what are not pairs")
         yield entry[0], entry[1]
 
 

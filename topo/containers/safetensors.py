@@ -63,12 +63,12 @@ def open_safetensors(file: File) -> Container:
     try:
         header = json.loads(data[8 : 8 + length], object_pairs_hook=without_repeats)
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"the header is no JSON: {error}") from None
+        raise FormatError(f"the header is not JSON: {error}") from None
     if not isinstance(header, dict):
-        raise FormatError("the header is no JSON object")
+        raise FormatError("the header is not a JSON object")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise FormatError("the header's metadata is no map of texts")
+        raise FormatError("the header's metadata is not a map of texts")
     base, room = 8 + length, len(data) - 8 - length
     entries = sorted(((name, *_entry(name, entry, room)) for name, entry in header.items()), key=lambda entry: entry[3])
     for before, after in pairwise(entries):

@@ -21,7 +21,7 @@ def open_index(file: File) -> Container:
     try:
         document: Any = json.loads(data[:], object_pairs_hook=without_repeats)
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"it is no JSON: {error}") from None
+        raise FormatError(f"it is not JSON: {error}") from None
     places = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(places, dict) or not places or not all(isinstance(shard, str) for shard in places.values()):
         raise FormatError("it has no 'weight_map' from tensor names to shard files")
@@ -29,7 +29,7 @@ def open_index(file: File) -> Container:
     kind, notes = "safetensors", list[str]()
     for shard in dict.fromkeys(places.values()):
         if shard != Path(shard).name or shard in ("", ".", "..") or shard.endswith(".json"):
-            raise FormatError(f"it names the shard '{shard}', which is no file beside it")
+            raise FormatError(f"it names the shard '{shard}', which is not a file beside it")
         if not (folder / shard).is_file():
             raise FormatError(f"its shard '{shard}' is missing")
         try:

@@ -65,7 +65,7 @@ def _config(file: File, name: str) -> dict[str, Any]:
         try:
             document = json.loads(stream.read(_LARGEST_CONFIG), object_pairs_hook=without_repeats)
         except (ValueError, RecursionError) as error:
-            raise FormatError(f"its '{name}' is no JSON: {error}") from None
+            raise FormatError(f"its '{name}' is not JSON: {error}") from None
     found = document.get("config") if isinstance(document, dict) else None
     if not isinstance(found, dict):
         raise FormatError(f"its '{name}' has no 'config'")

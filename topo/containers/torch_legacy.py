@@ -67,7 +67,7 @@ def load_storage(allowance: Allowance) -> Callable[[Any], Any]:
 
     def load(data: Any) -> Storage:
         if not isinstance(data, (bytes, memoryview)) or not is_legacy(data):
-            raise corrupt("a tensor whose storage is no torch file")
+            raise corrupt("a tensor whose storage is not a torch file")
         allowance.copy(len(data))  # each is read once; the same bytes again and again would take hours
         _, root = _read_legacy(data, allowance, None)
         if not isinstance(root, Storage):

@@ -269,7 +269,9 @@ def _read(source: str | Path, size: int | None, cache: str | Path | None) -> Dat
     try:
         path = Path(source).expanduser()
     except (TypeError, RuntimeError):
-        raise DataError(f"'{source}' is no data set; give digits, the path of a folder or file, or a Dataset") from None
+        raise DataError(
+            f"'{source}' is not a data set; give digits, the path of a folder or file, or a Dataset"
+        ) from None
     if not path.exists():
         raise DataError(
             f"there is no data set '{source}': no file or folder of that name, and built in is {', '.join(built_in)}"

@@ -60,7 +60,7 @@ def _arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         with np.load(path, allow_pickle=False) as arrays:
             found = {key: arrays[key] for key in taken}
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"it is no npz of plain arrays: {error}") from None
+        raise DataError(f"it is not an npz of plain arrays: {error}") from None
     except MemoryError:
         raise DataError("its arrays do not fit into memory") from None
     left = sorted(set(held) - set(taken))

@@ -107,7 +107,7 @@ def _unpickled(path: Path) -> dict[Any, Any]:
     try:
         record, _ = read_pickle(map_file(path))
     except (FormatError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise DataError(f"'{path.name}' is no pickle of arrays: {error}") from None
+        raise DataError(f"'{path.name}' is not a pickle of arrays: {error}") from None
     if not isinstance(record, dict):
         raise DataError(f"'{path.name}' holds a {type(record).__name__}; it should hold a dict")
     return record

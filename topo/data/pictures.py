@@ -63,7 +63,7 @@ class _Classes:
             if pictures:
                 found.pictures[folder.name] = pictures
             else:
-                found.notes.append(f"the folder '{path.name}/{folder.name}' holds no picture and is no class")
+                found.notes.append(f"the folder '{path.name}/{folder.name}' holds no picture and is not a class")
             if pictures and (others := [file for file in files if not _is_picture(file)]):
                 found.notes.append(f"left out of class '{folder.name}': {_named(others)}, no picture by the ending")
         if stray := [file for file in sorted(path.iterdir()) if file.is_file() and _is_picture(file)]:
@@ -231,7 +231,7 @@ def _picture(path: Path, size: int | None) -> tuple[np.ndarray, tuple[str, ...]]
             pixels = _cropped(pixels, size)
         return pixels.transpose(2, 0, 1), done
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, MemoryError) as error:
-        raise DataError(f"'{path.name}' is no picture that can be read: {error}") from None
+        raise DataError(f"'{path.name}' is not a picture that can be read: {error}") from None
     except DataError as error:
         raise DataError(f"'{path.name}': {error}") from None
 

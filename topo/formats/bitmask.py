@@ -24,7 +24,7 @@ def recognise(source: Source) -> str | None:
 
 def _mask(name: str, packed: Tensor, stated: Tensor, stored: Tensor | None) -> Tensor:
     if stated.size > 8 or not stated.dtype.startswith("int"):
-        raise FormatError(f"'{name}.shape' of type {stated.dtype} and shape {stated.shape} is no shape")
+        raise FormatError(f"'{name}.shape' of type {stated.dtype} and shape {stated.shape} is not a shape")
     shape = tuple(int(n) for n in stated.whole().reshape(-1))
     if len(shape) < 2 or min(shape) < 1 or packed.shape != (*shape[:-1], -(-shape[-1] // 8)) or packed.dtype != "uint8":
         raise FormatError(

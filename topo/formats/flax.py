@@ -32,7 +32,7 @@ def _kernels(source: Source) -> dict[tuple[str, str], Tensor]:
 
 
 def recognise(source: Source) -> str | None:
-    return None if source.container.kind == "npz" and _kernels(source) else "it is no npz with '*/kernel'"
+    return None if source.container.kind == "npz" and _kernels(source) else "it is not an npz with '*/kernel'"
 
 
 def _unpacked(packed: Tensor, name: str, shape: tuple[int, ...]) -> Tensor:

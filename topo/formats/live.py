@@ -16,7 +16,7 @@ _DEEPEST = 64
 
 
 def is_live(source: Any) -> bool:
-    """Whether it is no path of a file but something with tensors in it."""
+    """Whether it is not a path of a file but something with tensors in it."""
     return isinstance(source, Mapping | list | tuple) or hasattr(source, "state_dict")
 
 

@@ -28,7 +28,7 @@ def only_masks(state: Mapping[str, Tensor]) -> str | None:
             return f"'{name}' holds 8-bit weights"
         if tensor.is_float and not tensor.is_binary:
             return f"'{name}' holds {tensor.dtype} values other than 0 and 1"
-    # A network whose weights are all 0 or all 1 after some mishap is no mask when its biases and statistics say
+    # A network whose weights are all 0 or all 1 after some mishap is not a mask when its biases and statistics say
     # otherwise.
     odd = [name for name, tensor in state.items() if tensor.ndim == 1 and tensor.is_float and not tensor.is_binary]
     return f"{some(odd, 1)} holds other values than 0 and 1" if odd else None

@@ -21,7 +21,7 @@ RECURRENT = re.compile(r"(?:^|\.)weight_(?:ih|hh|hr)(?:_l\d+)?(?:_reverse)?$")
 FUSED = re.compile(r"(?:^|\.)experts\.(?:gate_up_proj|gate_proj|up_proj|down_proj|w1|w2|w3)$")
 # Weights in packed integers, whose zeros only their own library knows.
 PACKED = re.compile(r"(?:^|\.)(?:qweight|weight_packed|packed_weight|B|quant_weight)$")
-# Adapters beside a base: low-rank factors, which are no weights of the network.
+# Adapters beside a base: low-rank factors, which are not weights of the network.
 LORA = re.compile(r"(?:^|[._])lora_(?:A|B|embedding|magnitude|down|up)")
 _EMBEDDINGS = ("embed", "wte", "wpe")
 

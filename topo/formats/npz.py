@@ -16,7 +16,7 @@ from topo.masks import MaskSet
 
 def recognise(source: Source) -> str | None:
     if source.container.kind != "npz":
-        return "it is no npz"
+        return "it is not an npz"
     if not source.state:
         return "it holds no array of numbers (an array of objects could run code, and is not read)"
     if all(re.fullmatch(r"arr_\d+", name) for name in source.state):

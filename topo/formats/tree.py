@@ -23,7 +23,7 @@ _MOST_MODULES = 100_000
 _NO_NETWORK = re.compile(r"optim|scheduler|scaler|grad|exp_avg|momentum_buffer|(^|_)rng")
 # The last part of a parameter's name, where dicts within dicts stand for modules within modules.
 _LEAF = re.compile(r"weight|bias|kernel|mask|scale|embedding|gamma|beta|original|running_mean|running_var|num_batches")
-# Keys of checkpoints, which are no modules, and of one network at several times.
+# Keys of checkpoints, which are not modules, and of one network at several times.
 _CONTAINER = re.compile(
     r"state_?dict|model|net|network|module|params|weights|masks?|mask_?dict|.*_masks?(_dict)?|.*ema.*|generator|"
     r"discriminator|(level|round|epoch|iter|iteration|step|task|fold|seed|run)s?[_-]?\d*"

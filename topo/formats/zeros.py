@@ -57,7 +57,7 @@ def _is_layer(name: str, tensor: Tensor) -> bool:
 
 def recognise(source: Source) -> str | None:
     if any(map(LORA.search, source.state)) and not weights(source):
-        return "a LoRA adapter alone is no network: merge it into its base (merge_and_unload) and save that"
+        return "a LoRA adapter alone is not a network: merge it into its base (merge_and_unload) and save that"
     if weights(source):
         return None
     if any(PACKED.search(name) for name in source.state):

@@ -92,7 +92,7 @@ def of_block(block: Block) -> Bipartite:
 def weighted(block: Block, weights: np.ndarray) -> Bipartite:
     """The same graph with |w| on its edges; in the channel and unit views the |w| of a kernel are added up.
 
-    Kept weights that are 0 are no edges. weights: of the block's shape.
+    Kept weights that are 0 are not edges. weights: of the block's shape.
     """
     kept = np.where(block.rows.unpack(), np.abs(weights), 0).reshape(block.shape[0], -1)
     if block.layer_view != "kernel":

@@ -45,7 +45,7 @@ def diversity_bits(kind: str, density: float | None = None) -> float:
         return _entropy(density) / (int(blocks[1]) * int(blocks[2]) if blocks else 1)
     pattern = kind.removeprefix("transposable ")
     if not re.fullmatch(r"\d+:\d+", pattern):
-        raise TopoError(f"'{kind}' is no kind of mask: unstructured, N:M, transposable N:M, or AxB blocks")
+        raise TopoError(f"'{kind}' is not a kind of mask: unstructured, N:M, transposable N:M, or AxB blocks")
     n, m = parse_n_m(pattern)
     if density is not None:
         raise TopoError(f"masks of kind '{kind}' have density {n}/{m}; none is to be given")

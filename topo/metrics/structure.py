@@ -42,10 +42,10 @@ def n_m_compliance(mask: Any, n: int, m: int) -> float:
     >>> n_m_compliance(np.array([[1, 1, 0, 0, 1, 1, 1, 0]]), 2, 4)
     0.5
 
-    Raises TopoError unless 1 <= n <= m, MaskError for what is no mask.
+    Raises TopoError unless 1 <= n <= m, MaskError for what is not a mask.
     """
     if not 1 <= n <= m:
-        raise TopoError(f"{n}:{m} is no N:M pattern; N:M is two whole numbers with 1 <= N <= M, as in 2:4")
+        raise TopoError(f"{n}:{m} is not an N:M pattern; N:M is two whole numbers with 1 <= N <= M, as in 2:4")
     rows = mask if isinstance(mask, BitRows) else BitRows.of_mask(mask)
     over = sum(int(np.count_nonzero(kept > n)) for _, kept in kept_in_groups(rows, m))
     groups = rows.shape[0] * -(-rows.shape[1] // m) * (rows.columns // rows.shape[1])
@@ -60,7 +60,7 @@ def block_occupancy(mask: Any, height: int = 4, width: int = 4) -> float:
     >>> block_occupancy(np.eye(8, dtype=bool))
     0.5
 
-    Raises TopoError for a side below 1, MaskError for what is no mask.
+    Raises TopoError for a side below 1, MaskError for what is not a mask.
     """
     if height < 1 or width < 1:
         raise TopoError(f"blocks of {height} x {width} weights are none; each side is at least 1")

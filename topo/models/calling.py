@@ -64,7 +64,7 @@ def scores_of(answer: Any, output: str | int | None = None) -> Tensor | None:
     if output is not None:
         found = _entry(answer, output)
         if not isinstance(found, Tensor):
-            raise TrainingError(f"output={output!r} is no tensor of what the model gives: {_described(answer)}")
+            raise TrainingError(f"output={output!r} is not a tensor of what the model gives: {_described(answer)}")
         return found
     named = _entry(answer, "logits")
     if isinstance(named, Tensor):

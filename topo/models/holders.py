@@ -1,4 +1,4 @@
-"""Where a model holds a weight: every module that has it, and what it is computed from where it is no parameter.
+"""Where a model holds a weight: every module that has it, and what it is computed from where it is not a parameter.
 
 A weight may be tied (several modules hold one tensor), parametrized (weight norm, masks), computed by a hook of an
 older kind, or a buffer. Whoever masks, scores or verifies weights by name asks here, so that all of them mean the same
@@ -107,7 +107,7 @@ def holder(model: nn.Module, name: str) -> Holder:
     found = getattr(module, attribute, None) if module is not None else None
     if module is None or not isinstance(found, Tensor):
         known = [key for key, parameter in model.named_parameters() if not _is_lazy(parameter) and parameter.dim() > 1]
-        raise WiringError(f"mask '{name}' is no parameter of the model; it has {', '.join(known[:6])}, ...")
+        raise WiringError(f"mask '{name}' is not a parameter of the model; it has {', '.join(known[:6])}, ...")
     if _is_lazy(found):
         raise WiringError(f"'{name}' has no shape yet; run one batch through the model first")
     return Holder(path, module, attribute)
@@ -154,7 +154,7 @@ def holders(model: nn.Module, first: Holder) -> tuple[Holder, ...]:
 
 
 def _keeps(module: nn.Module, key: str, value: object, own: set[int]) -> bool:
-    """Whether an attribute that is no parameter, buffer or submodule keeps one of these tensors."""
+    """Whether an attribute that is not a parameter, buffer or submodule keeps one of these tensors."""
     if key in ("_parameters", "_buffers", "_modules") or (isinstance(module, nn.RNNBase) and key == "_flat_weights"):
         return False
     values = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)

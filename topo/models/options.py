@@ -60,7 +60,7 @@ class Sizes:
     default: tuple[int, ...]
 
     def read(self, text: str) -> tuple[int, ...] | None:
-        """The counts written as `text`; None if there are fewer than two, or if one is no count."""
+        """The counts written as `text`; None if there are fewer than two, or if one is not a count."""
         parts = text.split("-")
         return tuple(map(int, parts)) if len(parts) > 1 and all(map(_COUNT.fullmatch, parts)) else None
 

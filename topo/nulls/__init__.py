@@ -5,10 +5,10 @@
                                same_rows    < same_kernels
 
 a < b: b keeps strictly more. `relabelled`, the last, changes nothing but the numbering of hidden units: a number that
-it changes is no property of the graph.
+it changes is not a property of the graph.
 
-A number of masks is compared with the same number of such samples (`score`): where its rank among them is no extreme
-one (p >= 0.05, both tails), what the null keeps is enough to explain it.
+A number of masks is compared with the same number of such samples (`score`): where its rank among them is not an
+extreme one (p >= 0.05, both tails), what the null keeps is enough to explain it.
 """
 
 from topo.nulls.models import Null, asked, null, nulls, seeds

@@ -34,8 +34,8 @@ class Score:
 def score(observed: Number, drawn: Sequence[Number]) -> Score:
     """The observed number against those of samples; samples without a number (NaN) are left out, and told.
 
-    Of numbers that are no integers, differences below 1e-8 of the largest, or below 1e-14, are taken for rounding: such
-    numbers are equal, and count in both tails.
+    Of numbers that are not integers, differences below 1e-8 of the largest, or below 1e-14, are taken for rounding:
+    such numbers are equal, and count in both tails.
 
     >>> score(5, [1, 2, 3])
     Score(samples=3, mean=2.0, std=1.0, z=3.0, p=0.5, note=None)

@@ -49,11 +49,11 @@ def balance(
     limits without helping accuracy: mode "paths" beats every published method that we counted in both, and on the
     digits trained 3 (at 97 and 98 % sparsity) to 53 (at 99.5 %) points of accuracy below mode "balanced". Paths and
     effective nodes trade one for one at given layer sizes, so that no weighing of the two is special. How evenly the
-    parameters share the paths (U) is no law of accuracy either. What won in practice is weights gathered on fewer units
-    of regular fan-in: the degree floor. At 1, all nodes live; large, a dense core is left. 8 was level with the best
-    pruners that we ran at 97 and 98 % sparsity, and above them at 99 and 99.5 %; at 90 % methods hardly differ. That is
-    why "balanced" with 8 is the default. It was found on one small data set (digits), with 3 to 5 seeds, partly by
-    looking at test images: a default, not a proof. Figures: benchmarks/README.md.
+    parameters share the paths (U) is not a law of accuracy either. What won in practice is weights gathered on fewer
+    units of regular fan-in: the degree floor. At 1, all nodes live; large, a dense core is left. 8 was level with the
+    best pruners that we ran at 97 and 98 % sparsity, and above them at 99 and 99.5 %; at 90 % methods hardly differ.
+    That is why "balanced" with 8 is the default. It was found on one small data set (digits), with 3 to 5 seeds, partly
+    by looking at test images: a default, not a proof. Figures: benchmarks/README.md.
     """
     if mode not in MODES:
         raise TopoError(f"mode is '{mode}'; it is one of {', '.join(MODES)}")

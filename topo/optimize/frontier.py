@@ -70,7 +70,7 @@ class Frontier:
                 raise KeyError("schema")
             return cls(**{**held, "points": tuple(Point(**point) for point in held["points"])})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise TopoError(f"this is no frontier in JSON: {type(error).__name__} {error}") from None
+            raise TopoError(f"this is not a frontier in JSON: {type(error).__name__} {error}") from None
 
     def to_csv(self) -> str:
         """A line for each point."""

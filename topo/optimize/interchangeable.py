@@ -54,7 +54,7 @@ class InterchangeableUnits:
         """Step -> (its inputs must be covered, bool (out,): outputs that must be), for every layer.
 
         Shortcut layers need not read all they could. An output need not be made where it only goes into an addition
-        that another branch feeds: by identity, or by an earlier layer that is no shortcut.
+        that another branch feeds: by identity, or by an earlier layer that is not a shortcut.
         """
         wiring = self.wiring
         readers, maker = np.zeros(wiring.n_units, np.int64), np.full(wiring.n_units, -1, np.int64)
@@ -98,7 +98,7 @@ class InterchangeableUnits:
         return turns
 
     def first(self, many: np.ndarray, turns: np.ndarray) -> np.ndarray:
-        """bool (units + 2,): units of the first many[s] ties of each pool; what is no unit is none."""
+        """bool (units + 2,): units of the first many[s] ties of each pool; what is not a unit is none."""
         chosen = turns < many[self.pool]
         flags = np.zeros(len(self.tie), bool)
         known = self.tie >= 0

@@ -26,8 +26,8 @@ def quotient(problem: Problem, block: str | int, rule: str = "water") -> tuple[P
     10 classes, a flattened map), keep their single units: layers at them have blocks of b x 1 or 1 x b. Budgets are
     split by `rule` first, then rounded to blocks with the exact total.
 
-    Raises TopoError for blocks that are not square, that fit no layer, for a budget that is no whole number of blocks,
-    and together with N:M.
+    Raises TopoError for blocks that are not square, that fit no layer, for a budget that is not a whole number of
+    blocks, and together with N:M.
     """
     side = _side(block)
     if problem.n_m is not None:
@@ -85,7 +85,7 @@ def _blocks(problem: Problem, plan: _Plan, budgets: Mapping[str, int], *, exact:
                 missing -= area
     if missing:
         total = sum(budgets.values())
-        raise TopoError(f"{problem.told(total)} are no whole number of blocks; {problem.told(total - missing)} are")
+        raise TopoError(f"{problem.told(total)} are not a whole number of blocks; {problem.told(total - missing)} are")
     if problem.macs is not None:
         spent = sum(problem.costs[name] * found[name] * plan.areas[name] for name in found)
         if spent > problem.macs:

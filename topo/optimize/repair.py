@@ -38,7 +38,7 @@ def repair(
     total: parameters in all, by default those of `masks`; budgets: of each layer. constraints: those of `Problem`
     (n_m, min_fan_in, dense, flops). Same seed, same masks.
 
-    Raises NotFound, a TopoError, if no such masks are found, which is no proof that there are none.
+    Raises NotFound, a TopoError, if no such masks are found, which is not a proof that there are none.
     """
     if total is None and budgets is None:
         total = masks.kept

@@ -133,7 +133,7 @@ def _none_left(rows: Sequence[Row], otherwise: str) -> str:
 
 
 def _scale(y: str, values: Sequence[float]) -> tuple[float, str]:
-    """Accuracies are drawn in percent: the factor and the name of the axis; TopoError if they are no fractions."""
+    """Accuracies are drawn in percent: the factor and the name of the axis; TopoError if they are not fractions."""
     if "accuracy" not in y:
         return 1.0, y.replace("_", " ")
     if not all(0 <= value <= 1 for value in values):
@@ -217,9 +217,9 @@ def metric_accuracy(
     that agree to 12 digits are ties. "family" is a column of the table, or follows from the method:
     `topo.plots.comparable_runs`. The partial correlation is that of metric and accuracy given the baseline, of the same
     ranks; it takes three points more than there are cells, for with fewer it is 1 or -1 whatever the numbers are.
-    means: a point is the mean of the rows of a group in a cell, so that seeds are no evidence of their own; otherwise a
-    row. Rows of one group that were trained otherwise (`topo.plots.settings.SETTINGS`) are groups of their own, called
-    by the keys in which they differ, "erk, init=kaiming_normal".
+    means: a point is the mean of the rows of a group in a cell, so that seeds are not evidence of their own; otherwise
+    a row. Rows of one group that were trained otherwise (`topo.plots.settings.SETTINGS`) are groups of their own,
+    called by the keys in which they differ, "erk, init=kaiming_normal".
     Grey lines join the points of a cell; a point alone in its cell is hollow and not counted. Rows without a number,
     and rows that lack a column of cells which others have, are left out; how many points, cells and rows there are is
     said below, and above, why a correlation is undefined. style: of the points.

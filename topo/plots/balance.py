@@ -58,7 +58,7 @@ def nodes_paths(
     law log P + sum of log widths <= sum of log parameters splits where the nodes of L + 1 layers are spread evenly
     (drawn where L is known; exact for chains).
     front: join the points that no other has more nodes and more paths than. A mask without paths is a cross below.
-    wiring: of masks that are no plain chain; a Wiring, a model's name or a torch module. style: of the points.
+    wiring: of masks that are not a plain chain; a Wiring, a model's name or a torch module. style: of the points.
 
     Raises TopoError if nodes and paths are not known for want of the wiring, or if the masks are of different
     networks: their numbers of all nodes, where reports or rows hold them (`nodes`), or the shapes of layers of one name

@@ -54,7 +54,7 @@ def path_flow(
     carry the share `tau` of its paths, light the others; the `most_units` largest (5 in deep networks, 12 in others,
     unless given) are bars of their own. Ribbons are the paths between two bars; what passes a column by, a skip, runs
     above it.
-    data: masks or a graph. wiring: of masks that are no plain chain. style: of the ribbons.
+    data: masks or a graph. wiring: of masks that are not a plain chain. style: of the ribbons.
 
     Raises TopoError if no path is left.
     """

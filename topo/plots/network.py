@@ -36,7 +36,7 @@ def layered_graph(
 ) -> Axes:
     """The network as a graph: units as dots, a column for each layer, effective edges, dead units hollow.
 
-    data: masks or a graph. wiring: of masks that are no plain chain; a Wiring, a model's name or a torch module.
+    data: masks or a graph. wiring: of masks that are not a plain chain; a Wiring, a model's name or a torch module.
     An edge joins two units by a kernel with a kept weight; it is effective if it lies on a path from an input to an
     output. Columns of more than `most_units` units (12 to 32, by the number of columns, unless given) are drawn as so
     many groups of units, live ones first; the colour of a group is its share of live units, the ink of a line the

@@ -18,12 +18,12 @@ from topo.plots.axes import PALE
 from topo.report import Report
 from topo.wiring import Wiring, apart
 
-# "METHOD:N", or masks (graphs, reports) drawn already, also by label. "none" is no band, for the command line.
+# "METHOD:N", or masks (graphs, reports) drawn already, also by label. "none" is not a band, for the command line.
 Null = str | Sequence[Any] | Mapping[str, Any] | None
 # A 5 % quantile of fewer samples is hardly more than the least of them.
 _QUANTILES_FROM = 20
 _MOST = 10_000
-# It rewires masks, and is no chance: it avoids what they keep, at half density there is one such mask, above it none.
+# It rewires masks, and is not chance: it avoids what they keep, at half density there is one such mask, above it none.
 _NO_CHANCE = ("invert",)
 
 

@@ -89,8 +89,8 @@ def layer_profile(
     what the metric is by chance: "METHOD:N", N masks that a method which rewires masks at random (shuffle,
     configuration) or a null model of `topo.nulls` (same_layers) makes of the first ones given; or masks or their
     reports, drawn already. It goes from the 5 % to the 95 % quantile, of fewer than 20 finite samples of a layer from
-    the least to the largest. wiring: of masks that are no plain chain; a Wiring, a model's name or a torch module. rng:
-    of the null. style: of the lines.
+    the least to the largest. wiring: of masks that are not a plain chain; a Wiring, a model's name or a torch module.
+    rng: of the null. style: of the lines.
 
     Beside several masks the band's name says whose null it is; of one that was given, that it was. Masks that keep
     nothing are named below.

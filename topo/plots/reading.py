@@ -77,12 +77,12 @@ def read_reports(path: str | Path) -> list[Report]:
     """
     document = _json(path)
     if document.get("schema") != SCHEMA:
-        raise TopoError(f"'{path}' is no report of topo analyze --json, but {_kind(document)}")
+        raise TopoError(f"'{path}' is not a report of topo analyze --json, but {_kind(document)}")
     try:
         return [_report(entry) for entry in document["reports"]]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         what = f"it lacks {error}" if isinstance(error, KeyError) else f"{error}"
-        raise TopoError(f"'{path}' is no whole report of topo analyze --json: {what}") from None
+        raise TopoError(f"'{path}' is not a whole report of topo analyze --json: {what}") from None
 
 
 def _kind(document: Mapping[str, Any]) -> str:
@@ -146,7 +146,7 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
         return [_run(Path(path))]
     ending = Path(path).suffix.lower()
     if ending not in TABLES:
-        raise TopoError(f"'{path}' is no table; a table ends in {', '.join(TABLES)}, or is the folder of a run")
+        raise TopoError(f"'{path}' is not a table; a table ends in {', '.join(TABLES)}, or is the folder of a run")
     text = _text(path)
     if ending == ".csv":
         rows: list[dict[str, Any]] = [dict(row) for row in csv.DictReader(text.splitlines())]
@@ -163,7 +163,7 @@ def _line(path: str | Path, number: int, line: str) -> dict[str, Any]:
     except ValueError:
         row = None
     if not isinstance(row, dict):
-        raise TopoError(f"line {number} of '{path}' is no JSON object")
+        raise TopoError(f"line {number} of '{path}' is not a JSON object")
     return row
 
 
@@ -193,7 +193,7 @@ def _config(folder: Path) -> dict[str, Any]:
     try:
         tables = tomllib.loads(_text(path)) if path.is_file() else {}
     except tomllib.TOMLDecodeError:
-        raise TopoError(f"'{path}' is no TOML") from None
+        raise TopoError(f"'{path}' is not TOML") from None
     given = {name: table for name, table in tables.items() if isinstance(table, dict)}
     pruned = given.get("imp", {})
     rewound = pruned if pruned.get("level") else {}
@@ -209,7 +209,7 @@ def read_frontier(path: str | Path) -> Any:
 
     document = _json(path)
     if document.get("schema") != _FRONTIER:
-        raise TopoError(f"'{path}' is no frontier of topo generate --frontier, but {_kind(document)}")
+        raise TopoError(f"'{path}' is not a frontier of topo generate --frontier, but {_kind(document)}")
     return Frontier.from_json(_text(path))
 
 
@@ -219,14 +219,14 @@ def _text(path: str | Path) -> str:
     except OSError as error:
         raise TopoError(f"cannot read '{path}': {error.strerror}") from None
     except ValueError:
-        raise TopoError(f"'{path}' is no text") from None
+        raise TopoError(f"'{path}' is not text") from None
 
 
 def _json(path: str | Path) -> dict[str, Any]:
     try:
         document = json.loads(_text(path))
     except (ValueError, RecursionError):
-        raise TopoError(f"'{path}' is no JSON") from None
+        raise TopoError(f"'{path}' is not JSON") from None
     if not isinstance(document, dict):
         raise TopoError(f"'{path}' holds a {type(document).__name__} of JSON; it should hold an object")
     return document

@@ -49,8 +49,8 @@ def paper(venue: str = "neurips", *, wide: bool = False, ratio: float | None = N
     """Within it, figures are made for the page: as wide as a column of the venue (`wide`: as its text), 7 to 8 pt type.
 
     ratio: height / width, by default the golden section, in narrow columns as much more as makes 2.6 inches: type is as
-    large there, and would leave no room for the axes. Settings outside have no say (except those that are no matter of
-    style, as the backend), and are untouched.
+    large there, and would leave no room for the axes. Settings outside have no say (except those that are not a matter
+    of style, as the backend), and are untouched.
 
     >>> with paper("icml"):
     ...     ax = layer_profile(report)  # doctest: +SKIP

@@ -62,7 +62,7 @@ def rescale(model: nn.Module, masks: Any, *, variance: float = 2.0) -> dict[str,
     for name in masks:
         if name not in known:
             raise MaskError(
-                f"mask '{name}' is no linear layer or convolution of the model; they are {', '.join(known)}"
+                f"mask '{name}' is not a linear layer or convolution of the model; they are {', '.join(known)}"
             )
         part, mask = parts[name], torch.from_numpy(masks[name].copy())
         if isinstance(part, _ConvTransposeNd):

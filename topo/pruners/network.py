@@ -198,8 +198,8 @@ def working_copy(
 def read_batches(batches: Iterable[Any] | None, method: str) -> list[tuple[Any, Tensor]]:
     """(x, y) pairs of arrays or tensors as tensors; x may be several inputs, a tuple or a dict of them.
 
-    A batch may also be a dict that holds its labels beside its inputs. TopoError if there is none, a batch is no pair,
-    x and y differ in length, or x holds bytes (images that are not yet normalised).
+    A batch may also be a dict that holds its labels beside its inputs. TopoError if there is none, a batch is not a
+    pair, x and y differ in length, or x holds bytes (images that are not yet normalised).
     """
     found = [_pair(batch, number) for number, batch in enumerate(batches or ())]
     if not found:
@@ -211,7 +211,7 @@ def _pair(batch: Any, number: int) -> tuple[Any, Tensor]:
     if isinstance(batch, Mapping) and "labels" in batch:
         batch = {key: value for key, value in batch.items() if key != "labels"}, batch["labels"]
     if not isinstance(batch, tuple | list) or len(batch) != 2:
-        raise TopoError(f"batch {number} is no pair (x, y)")
+        raise TopoError(f"batch {number} is not a pair (x, y)")
     given, y = batch[0], _tensor(batch[1])
     if y.is_floating_point() or not y.ndim or not len(y):
         y_is = f"y {tuple(y.shape)} of type {y.dtype}"
@@ -240,7 +240,7 @@ def _tensor(values: Any) -> Tensor:
         return torch.as_tensor(np.asarray(values) if isinstance(values, list) else values)
     except (TypeError, ValueError, RuntimeError) as error:
         said = str(error).partition("\n")[0]
-        raise TopoError(f"a batch holds a {type(values).__name__} that is no array of numbers: {said}") from None
+        raise TopoError(f"a batch holds a {type(values).__name__} that is not an array of numbers: {said}") from None
 
 
 def first_example(batches: Batches) -> Example:

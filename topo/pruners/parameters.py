@@ -52,7 +52,7 @@ def masked_parameters(
         strange = [name for name in prunable(module) if name not in _all_names(module, found)]
         if strange:
             known = ", ".join(wiring.names)
-            raise TopoError(f"'{strange[0]}' of the model is no layer of the given wiring; its layers are: {known}")
+            raise TopoError(f"'{strange[0]}' of the model is not a layer of the given wiring; its layers are: {known}")
     held = {}
     for name, shape in maskable(found, layers).items():
         place = holder(module, name)
@@ -101,7 +101,7 @@ def _by_type(model: nn.Module, layers: str | Sequence[str] | None, trouble: str)
 
 
 def _others(model: nn.Module, known: set[int]) -> Mapping[str, int]:
-    """Parameters of two or more dimensions that are no weights of known layers, nor embeddings of their own."""
+    """Parameters of two or more dimensions that are not weights of known layers, nor embeddings of their own."""
     embeddings = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding | nn.EmbeddingBag)}
     return {
         name: parameter.numel()

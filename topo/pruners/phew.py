@@ -83,7 +83,7 @@ def _collect(walker: _Walker, kept: _Collected, rng: np.random.Generator) -> Non
         if whole:
             taken = kept.take(walks)
             crossed[units[:taken]] = True
-            crossed[-2:] = False  # -1 and -2 are no units
+            crossed[-2:] = False  # -1 and -2 are not units
             whole = taken == len(walks)
             walks = walks[taken:]
             if not crossed.any():
@@ -147,7 +147,7 @@ class _Table:
             raise TopoError(f"pruner 'phew': '{layer.name}' holds weights that are not finite; walks need finite ones")
         split = kernels.reshape(layer.groups, -1, layer.shape[1])
         if (layer.reads < 0).any():
-            split *= layer.reads.reshape(layer.groups, 1, -1) >= 0  # zero padding is no unit
+            split *= layer.reads.reshape(layer.groups, 1, -1) >= 0  # zero padding is not a unit
         from_inputs = np.ascontiguousarray(split.transpose(0, 2, 1)).reshape(len(layer.reads), -1)
         from_outputs = split.reshape(layer.shape[0], -1)
         forwards, backwards = np.empty_like(from_inputs), np.empty_like(from_outputs)

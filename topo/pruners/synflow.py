@@ -1,7 +1,7 @@
 """SynFlow: synaptic flow, one pass of ones through the absolute values of the weights.
 
 Patent note: the method is the subject of a United States patent, US 12,406,185 (granted 2025-09-02, NTT Research and
-Stanford University). This is no legal advice; whoever uses `synflow` in the United States may want to read its claims.
+Stanford University). This is not legal advice; whoever uses `synflow` in the United States may want to read its claims.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def trace(
       last), the vocabulary of each embedding, and the inputs of a layer that reads a learned constant.
     * sums: an `add` of two branches makes one unit for each distinct pair of units; adding a constant, or a tensor to
       itself, makes none. A sum or mean over channels adds them, unless it only rescales what it was taken from
-      (RMSNorm): that is no path. Norms, activations, pools and resampling pass units.
+      (RMSNorm): that is not a path. Norms, activations, pools and resampling pass units.
     * products of two branches are gates; operand 0 is the value branch: the factor that did not come last through an
       activation or saturation (sigmoid, silu, gelu, softmax, relu, ...) if only one did; else the one that is not
       broadcast; else the first. x / y is x gated by y.
@@ -412,7 +412,7 @@ class _Tracer:
         weights = [arg for arg in node.all_input_nodes if root(arg, self.units.roots) is None]
         lost = sorted({self.first_names.get(key, key) for arg in weights for key in parameters_behind(arg)})
         text = f"{name} at {line(node)}: {reason}; every output is taken to depend on every input"
-        text += f", and {', '.join(lost)} are no layers of the wiring" if lost else ""
+        text += f", and {', '.join(lost)} are not layers of the wiring" if lost else ""
         text += f" (a rule for it: @topo.rule('{name}'))"
         if self.strict:
             raise TraceError(text)

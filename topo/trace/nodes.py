@@ -136,7 +136,7 @@ def root(node: Node, seen: dict[Node, Node | None] | None = None) -> Node | None
 def is_statistic(node: Node, seen: dict[Node, Node | None]) -> bool:
     """Whether a reduction only rescales or shifts what was reduced: RMSNorm's mean square, a softmax's sum by hand.
 
-    Then every use of it ends in an element-wise operation with the reduced tensor itself; it is no path.
+    Then every use of it ends in an element-wise operation with the reduced tensor itself; it is not a path.
     """
     reduced = node.all_input_nodes[0]
     home, size = root(reduced, seen), _numel(reduced)

@@ -37,7 +37,7 @@ def pool(units: Units, inputs: list[Any], shape: Any) -> Any:
 def reduction(units: Units, inputs: list[Any], shape: Any) -> Any:
     """A mean, sum or extremum: the units along it are one and the same (a pool over space), or added; or it is a
     statistic
-    that only rescales what it was taken from, which is no path."""
+    that only rescales what it was taken from, which is not a path."""
     x = inputs[0]
     if len(inputs) == 2 and isinstance(inputs[1], Tensor):
         return pointwise(units, inputs, shape)

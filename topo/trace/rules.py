@@ -575,7 +575,7 @@ def convolution(units: Units, inputs: list[Any], shape: Any) -> Tensor:
 
 
 def _fixed_filter(units: Units, reads: Tensor, outputs: int, kernels: Any, transposed: bool) -> Tensor:
-    """reads (groups, in): the units of each output of a filter that is no parameter; its zero kernels pass none."""
+    """reads (groups, in): the units of each output of a filter that is not a parameter; its zero kernels pass none."""
     groups, each = len(reads), outputs // len(reads)
     if not isinstance(kernels, Tensor) or not bool((compact(kernels)[0] == NOTHING).any()):
         return units.merge(reads).repeat_interleave(each)
@@ -589,7 +589,7 @@ def _fixed_filter(units: Units, reads: Tensor, outputs: int, kernels: Any, trans
 def embedding(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     weight = inputs[0]
     if not isinstance(weight, Weight):
-        raise NoRule("its weight is no parameter")
+        raise NoRule("its weight is not a parameter")
     if weight.shape != weight.size:
         raise NoRule(f"part of the embedding '{weight.name}'")
     made = units.embedding(weight, _positions(units, shape, weight.shape[1]))

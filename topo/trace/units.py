@@ -448,7 +448,7 @@ class Units:
             name: [a for a in range(len(weight.size)) if role[a] == name] for name in ("out", "in", "kernel", "group")
         }
         if not axes["in"] or not (axes["out"] or axes["group"]):
-            raise NoRule(f"parameter '{weight.name}' of shape {weight.size}, which is no matrix")
+            raise NoRule(f"parameter '{weight.name}' of shape {weight.size}, which is not a matrix")
 
         n_out, n_in, n_group = (int(np.prod([weight.size[a] for a in axes[name]])) for name in ("out", "in", "group"))
         at = [

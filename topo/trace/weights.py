@@ -125,7 +125,7 @@ def made_from(units: Units, node: Node, inputs: list[Any], shape: Any, literally
 
 
 def _vector_as_constant(value: Any) -> Any:
-    """Parameters of fewer than two dimensions are no layers: learned constants."""
+    """Parameters of fewer than two dimensions are not layers: learned constants."""
     return filled(value.shape, LEARNED) if isinstance(value, Weight) and len(value.size) < 2 else value
 
 

@@ -45,7 +45,7 @@ class MaskCallback:
     >>> callback.masks.density
     0.5
 
-    WiringError for masks that do not fit, or for a weight that is no plain parameter;
+    WiringError for masks that do not fit, or for a weight that is not a plain parameter;
     TrainingError if a pruned weight came alive.
     """
 
@@ -90,7 +90,7 @@ class MaskCallback:
         while not isinstance(optimizer, torch.optim.Optimizer) or hasattr(optimizer, "accelerator_state"):
             inner = getattr(optimizer, "optimizer", None)
             if inner is None:
-                raise TrainingError(f"a {type(optimizer).__name__} is no optimizer of torch, nor does it hold one")
+                raise TrainingError(f"a {type(optimizer).__name__} is not an optimizer of torch, nor does it hold one")
             optimizer = inner
         self._handles.append(optimizer.register_step_post_hook(lambda *_: self.hold()))
         return optimizer

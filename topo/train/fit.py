@@ -134,7 +134,7 @@ class Fit:
     # -- one epoch
 
     def run_epoch(self, progress: Progress | None) -> None:
-        """Train one epoch, test, and add a row to the history. TrainingError if the loss is no finite number."""
+        """Train one epoch, test, and add a row to the history. TrainingError if the loss is not a finite number."""
         began, place = time.perf_counter(), self.epoch + 1
         with _own_randomness(mixed(self.seed, place, 1), self.ranks.device):
             loss, accuracy, rate = self._train(began, progress)
@@ -233,7 +233,7 @@ class Fit:
 
     def _diverged(self, step: int) -> TrainingError:
         return TrainingError(
-            f"the loss is no finite number any more in epoch {self.epoch + 1} (step {step} of {self.steps}, "
+            f"the loss is not a finite number any more in epoch {self.epoch + 1} (step {step} of {self.steps}, "
             f"lr {self.optimizer.param_groups[0]['lr']:.3g}); a smaller lr, or a warmup, helps"
         )
 

@@ -125,9 +125,9 @@ class Folder:
             raise TrainingError(f"there is no '{path}' to go on from") from None
         except Exception as error:  # torch lets out whatever its readers meet
             said = str(error).strip().partition("\n")[0]
-            raise TrainingError(f"'{path}' is no checkpoint that can be read: {said}") from None
+            raise TrainingError(f"'{path}' is not a checkpoint that can be read: {said}") from None
         if not isinstance(state, dict) or state.get("schema") != SCHEMA:
-            raise TrainingError(f"'{path}' is no checkpoint of topo train")
+            raise TrainingError(f"'{path}' is not a checkpoint of topo train")
         return state
 
 

@@ -112,9 +112,11 @@ def _device(device: str) -> torch.device:
     try:
         wanted = torch.device(("cuda" if there else "cpu") if device == "auto" else device)
     except RuntimeError:
-        raise TrainingError(f"'{device}' is no device; it is auto, cpu, mps, cuda or cuda:0, cuda:1, ...") from None
+        raise TrainingError(f"'{device}' is not a device; it is auto, cpu, mps, cuda or cuda:0, cuda:1, ...") from None
     if wanted.type not in ("cpu", "cuda", "mps"):
-        raise TrainingError(f"'{device}' is no device to train on; it is auto, cpu, mps, cuda or cuda:0, cuda:1, ...")
+        raise TrainingError(
+            f"'{device}' is not a device to train on; it is auto, cpu, mps, cuda or cuda:0, cuda:1, ..."
+        )
     if wanted.type == "mps" and not torch.backends.mps.is_available():
         raise TrainingError("device 'mps' is not there; torch sees no Apple GPU")
     if wanted.type == "cuda" and (not there or (wanted.index or 0) >= torch.cuda.device_count()):

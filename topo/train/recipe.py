@@ -176,14 +176,14 @@ def find_recipe(recipe: str | Path | Mapping[str, Any] | Recipe) -> Recipe:
     except OSError as error:
         raise TrainingError(f"cannot read the recipe '{recipe}': {error.strerror}") from None
     except UnicodeDecodeError:
-        raise TrainingError(f"cannot read the recipe '{recipe}': it is no text") from None
+        raise TrainingError(f"cannot read the recipe '{recipe}': it is not text") from None
 
 
 def _parse(text: str, name: str) -> Recipe:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise TrainingError(f"the recipe '{name}' is no TOML: {error}") from None
+        raise TrainingError(f"the recipe '{name}' is not TOML: {error}") from None
     table = table.get("recipe", table) if isinstance(table.get("recipe", {}), dict) else table  # a run's config.toml
     return find_recipe({"name": name, **table})
 

@@ -14,7 +14,7 @@ from topo.masks import MaskSet
 from topo.train.folder import SCHEMA, environment
 from topo.train.recipe import Recipe
 
-_LEAKS = "the epoch of the largest test accuracy: chosen on the test set, so it is no fair estimate"
+_LEAKS = "the epoch of the largest test accuracy: chosen on the test set, so it is not a fair estimate"
 _FAIR = "the test accuracy of the epoch of the largest validation accuracy; best.safetensors holds its weights"
 
 History = Sequence[Mapping[str, Any]]

@@ -36,7 +36,7 @@ def renumbering(wiring: Wiring, rng: np.random.Generator) -> np.ndarray:
 
 
 def _broken(wiring: Wiring, units: np.ndarray) -> Iterator[Step]:
-    """Steps at which `units` is no automorphism; of a parameter that is used twice, both if they move apart."""
+    """Steps at which `units` is not an automorphism; of a parameter that is used twice, both if they move apart."""
     first: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for step in wiring.steps:
         moved = moved_by(step, units)
@@ -100,7 +100,7 @@ def _exchanged(tied: np.ndarray, roles: np.ndarray, rng: np.random.Generator) ->
 
 def moved_by(step: Step, units: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Where each made unit and each place of what is read goes, within the step; None if they do not fit there."""
-    there = np.append(units, (CONSTANT, NOTHING))  # what is no unit stays
+    there = np.append(units, (CONSTANT, NOTHING))  # what is not a unit stays
     made = units[step.start : step.stop] - step.start
     if made.min() < 0 or made.max() >= step.outputs:
         return None

@@ -36,7 +36,7 @@ def chain(masks: MaskSet) -> Wiring:
         if taken % len(units) or (taken != len(units) and len(shape) > 2):
             raise WiringError(
                 f"'{name}' takes {shape[1]} inputs but the layer before it, '{previous}', gives {len(units)}; "
-                "masks that are no plain stack need their model"
+                "masks that are not a plain stack need their model"
             )
         kind = "conv" if len(shape) > 2 else "linear"
         steps.append(

@@ -45,11 +45,11 @@ def units_of(runs: Iterable[Sequence[int]]) -> np.ndarray:
 
 
 def count_units(runs: Iterable[Any]) -> int:
-    """How many units runs stand for, found without writing them out; WiringError if they are no runs."""
+    """How many units runs stand for, found without writing them out; WiringError if they are not runs."""
     total = 0
     for run in runs:
         if not (isinstance(run, list) and len(run) == 3 and whole(run[0], -2) and whole(run[1]) and whole(run[2])):
-            raise WiringError(f"{run!r:.80} is no run of units; it is [first, count, repeat], whole numbers")
+            raise WiringError(f"{run!r:.80} is not a run of units; it is [first, count, repeat], whole numbers")
         if run[0] + run[1] > MOST_UNITS:
             raise WiringError(f"the run {run} names a unit over {MOST_UNITS:,}")
         total += run[1] * run[2]

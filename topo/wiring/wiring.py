@@ -311,7 +311,9 @@ class Wiring:
                 continue
             if layer is None:
                 model = f"the model {self.model}" if self.model else "the model"
-                raise WiringError(f"mask '{name}' {shape} is no layer of {model}; its layers are: {_some(self.names)}")
+                raise WiringError(
+                    f"mask '{name}' {shape} is not a layer of {model}; its layers are: {_some(self.names)}"
+                )
             if layer.mask_shape != shape:
                 hint = ""
                 if layer.transposed and shape[:2] == layer.shape[1::-1]:
