@@ -509,8 +509,8 @@ def one_walk_at_a_time(model, density: float) -> Callable[[], object]:
                 chances = back[level][unit] if backwards else forth[level][:, unit]
                 other = rng.choice(len(chances), p=chances)
                 place = (unit, other) if backwards else (other, unit)
-                taps = weights[level][place]
-                tap = rng.choice(len(taps), p=taps / taps.sum())
+                kernel_size = weights[level][place]
+                tap = rng.choice(len(kernel_size), p=kernel_size / kernel_size.sum())
                 left -= not kept[level][(*place, tap)]
                 kept[level][(*place, tap)] = True
                 unit = other
@@ -599,12 +599,12 @@ def layers(quick: bool) -> list[Row]:
     from topo.optimize import solve_layer_npb
 
     found = []
-    for a, b, taps in ((16, 16, 9),) if quick else ((16, 16, 9), (32, 64, 9), (64, 32, 9)):
-        budget, alpha, beta = a * b * taps // 10, 0.01, 1.0
+    for a, b, kernel_size in ((16, 16, 9),) if quick else ((16, 16, 9), (32, 64, 9), (64, 32, 9)):
+        budget, alpha, beta = a * b * kernel_size // 10, 0.01, 1.0
         paths = np.random.default_rng(0).integers(1, 100, a).astype(float)
-        ours, first = best(partial(solve_layer_npb, paths, b, taps, budget, alpha=alpha, beta=beta), 9)
+        ours, first = best(partial(solve_layer_npb, paths, b, kernel_size, budget, alpha=alpha, beta=beta), 9)
         cells, rows, columns = a * b, kron(eye(a), np.ones((1, b))), kron(np.ones((1, a)), eye(b))
-        largest = np.sort(paths)[::-1].repeat(b * taps)[:budget].sum()
+        largest = np.sort(paths)[::-1].repeat(b * kernel_size)[:budget].sum()
         gains = np.r_[
             np.repeat((1 - alpha) * paths / largest, b), np.full(cells, beta / budget), np.full(a + b, alpha / (a + b))
         ]
@@ -618,12 +618,12 @@ def layers(quick: bool) -> list[Row]:
             ]
         )
         upper = np.r_[np.zeros(cells + a + b), budget]
-        bounds = Bounds(0, np.r_[np.full(cells, taps), np.ones(cells + a + b)])
+        bounds = Bounds(0, np.r_[np.full(cells, kernel_size), np.ones(cells + a + b)])
         whole = np.r_[np.ones(cells), np.zeros(cells + a + b)]
         constraint = LinearConstraint(matrix, -np.inf, upper)
         program = partial(milp, -gains, constraints=constraint, bounds=bounds, integrality=whole)
         theirs = best(program, 1, 0.0)[0]
-        task = f"NPB layer {a} x {b} x {taps}: optimal rows"
+        task = f"NPB layer {a} x {b} x {kernel_size}: optimal rows"
         found.append(Row("layers", task, ours, "MILP (HiGHS)", theirs, first - ours))
     return found
 

@@ -1,8 +1,8 @@
 """Building one layer of a balanced mask: fill tiers of value, deal units to columns, place them in bit rows.
 
 A layer takes `inputs` channels (its rows here, as in the papers) to `outputs` channels (its columns), in groups; a
-kernel, the pair (input, output) of one group, holds up to `taps` units. Input i of the whole layer belongs to group
-i // (inputs / groups), and its bits in the row of an output are (i mod inputs / groups) * taps + tap.
+kernel, the pair (input, output) of one group, holds up to `kernel_size` units. Input i of the whole layer belongs to
+group i // (inputs / groups), and its bits in the row of an output are (i mod inputs / groups) * kernel_size + tap.
 """
 
 from __future__ import annotations
@@ -112,19 +112,19 @@ def _lightest_first(cards, start, stop, load, spare):
 
 
 @nb.njit(cache=True, nogil=True)
-def deal(words, units, open_, taps, groups, rng):
+def deal(words, units, open_, kernel_size, groups, rng):
     """units (inputs,) int64, open_ (outputs,) bool -> words (outputs, w) uint64, which start as zeros.
 
     A random near-biregular layer: input i gets units[i] units, its kernels differ by at most one unit, and so do the
     open outputs of a group; kernel positions are used equally often. Cost per unit: two random numbers.
 
-    units [1, 1], open_ [True, True], taps 1 -> words [[1], [2]] or [[2], [1]]
+    units [1, 1], open_ [True, True], kernel_size 1 -> words [[1], [2]] or [[2], [1]]
     """
     inputs, outputs = units.size // groups, words.shape[0] // groups
     columns, drawn = np.empty(outputs, np.int64), np.empty(outputs, np.int64)
     order = np.arange(inputs)
     extra = np.zeros(outputs, np.bool_)
-    positions, chosen, tap_head = np.arange(taps), np.empty(taps, np.int64), taps
+    positions, chosen, tap_head = np.arange(kernel_size), np.empty(kernel_size, np.int64), kernel_size
     for g in range(groups):
         size = 0
         for j in range(outputs):
@@ -147,26 +147,26 @@ def deal(words, units, open_, taps, groups, rng):
             for k in range(size if every > 0 else rest):
                 j = columns[k] if every > 0 else drawn[k]
                 count = every + (1 if extra[j] else 0) if every > 0 else 1
-                tap_head = _draw(positions, taps, tap_head, count, chosen, rng)
+                tap_head = _draw(positions, kernel_size, tap_head, count, chosen, rng)
                 for t in range(count):
-                    bit = i * taps + chosen[t]
+                    bit = i * kernel_size + chosen[t]
                     words[g * outputs + j, bit >> 6] |= np.uint64(1) << np.uint64(bit & 63)
             if every > 0:
                 extra[:] = False
 
 
 @nb.njit(cache=True, nogil=True)
-def deal_n_m(words, units, open_, taps, groups, span, rng):
+def deal_n_m(words, units, open_, kernel_size, groups, span, rng):
     """As `deal`, and the units of `span` consecutive inputs are spread evenly over the places (output, position).
 
-    With at most N * outputs * taps units for each span, every output keeps at most N of them at every position: N:M.
-    The open outputs of a group differ by at most two units. inputs of a group / span, rounded up, spans a group.
+    With at most N * outputs * kernel_size units for each span, every output keeps at most N of them at every position:
+    N:M. The open outputs of a group differ by at most two units. inputs of a group / span, rounded up, spans a group.
     """
     inputs, outputs = units.size // groups, words.shape[0] // groups
     columns, drawn, spare = np.empty(outputs, np.int64), np.empty(outputs, np.int64), np.empty(outputs, np.int64)
     load, seen, offset = np.empty(outputs, np.int64), np.empty(outputs, np.int64), np.empty(outputs, np.int64)
     extra = np.zeros(outputs, np.bool_)
-    positions = np.arange(taps)
+    positions = np.arange(kernel_size)
     for g in range(groups):
         size = 0
         for j in range(outputs):
@@ -180,12 +180,12 @@ def deal_n_m(words, units, open_, taps, groups, span, rng):
             last = min(first + span, inputs)
             order = np.arange(first, last)
             _shuffle(order, 0, last - first, rng)
-            _shuffle(positions, 0, taps, rng)
+            _shuffle(positions, 0, kernel_size, rng)
             _shuffle(columns, 0, size, rng)
             _lightest_first(columns, 0, size, load, spare)
             head = 0
             for j in range(outputs):
-                seen[j], offset[j] = 0, int(rng.random() * taps)
+                seen[j], offset[j] = 0, int(rng.random() * kernel_size)
             for i in order:
                 many = units[g * inputs + i]
                 if many == 0:
@@ -201,7 +201,7 @@ def deal_n_m(words, units, open_, taps, groups, span, rng):
                     j = columns[k]
                     count = every + (1 if extra[j] else 0)
                     for _ in range(count):
-                        bit = i * taps + positions[(offset[j] + seen[j]) % taps]
+                        bit = i * kernel_size + positions[(offset[j] + seen[j]) % kernel_size]
                         words[g * outputs + j, bit >> 6] |= np.uint64(1) << np.uint64(bit & 63)
                         seen[j] += 1
                     load[j] += count
@@ -209,24 +209,24 @@ def deal_n_m(words, units, open_, taps, groups, span, rng):
 
 
 @nb.njit(cache=True, nogil=True)
-def place(words, sources, targets, counts, taps, inputs, rng):
+def place(words, sources, targets, counts, kernel_size, inputs, rng):
     """(source, target, count) of each kernel -> words (outputs, w) uint64: count positions of it, used equally often.
 
     source: input channel of the whole layer, target: output channel. inputs: of one group. Positions that a kernel
     holds already stay, and further ones are added.
 
-    sources [1], targets [0], counts [2], taps 2, inputs 2 -> words [[0b1100]]
+    sources [1], targets [0], counts [2], kernel_size 2, inputs 2 -> words [[0b1100]]
     """
-    positions, chosen, head = np.arange(taps), np.empty(taps, np.int64), taps
+    positions, chosen, head = np.arange(kernel_size), np.empty(kernel_size, np.int64), kernel_size
     for k in range(sources.size):
-        base, left = (sources[k] % inputs) * taps, counts[k]
-        head = _draw(positions, taps, head, left, chosen, rng)
+        base, left = (sources[k] % inputs) * kernel_size, counts[k]
+        head = _draw(positions, kernel_size, head, left, chosen, rng)
         for t in range(left):
             bit = base + chosen[t]
             flag = np.uint64(1) << np.uint64(bit & 63)
             if words[targets[k], bit >> 6] & flag:  # taken: the next free position
-                for shift in range(1, taps):
-                    bit = base + (chosen[t] + shift) % taps
+                for shift in range(1, kernel_size):
+                    bit = base + (chosen[t] + shift) % kernel_size
                     flag = np.uint64(1) << np.uint64(bit & 63)
                     if not words[targets[k], bit >> 6] & flag:
                         break

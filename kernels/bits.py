@@ -178,18 +178,19 @@ if nb.config.DISABLE_JIT:
 
 
 @nb.njit(cache=True, nogil=True)
-def kernel_counts(words, taps, counts):
-    """words (rows, w) uint64 -> counts (rows, kernels) uint16: kept weights in columns k taps .. (k + 1) taps - 1.
+def kernel_counts(words, kernel_size, counts):
+    """words (rows, w) uint64 -> counts (rows, kernels) uint16: kept weights in columns k kernel_size .. (k + 1)
+    kernel_size - 1.
 
-    words [[0b1011]], taps 2 -> counts [[2, 1]]
+    words [[0b1011]], kernel_size 2 -> counts [[2, 1]]
     """
     rows, kernels = counts.shape
     last = words.shape[1] - 1
-    if taps < 64:  # a kernel lies in one word or in two neighbours
-        mask = (np.uint64(1) << np.uint64(taps)) - np.uint64(1)
+    if kernel_size < 64:  # a kernel lies in one word or in two neighbours
+        mask = (np.uint64(1) << np.uint64(kernel_size)) - np.uint64(1)
         for i in range(rows):
             for k in range(kernels):
-                w, shift = (k * taps) >> 6, np.uint64((k * taps) & 63)
+                w, shift = (k * kernel_size) >> 6, np.uint64((k * kernel_size) & 63)
                 low = words[i, w] >> shift
                 high = words[i, min(w + 1, last)] << np.uint64(1) << (np.uint64(63) - shift)
                 counts[i, k] = _popcount((low | high) & mask)
@@ -197,9 +198,9 @@ def kernel_counts(words, taps, counts):
     for i in range(rows):
         for k in range(kernels):
             total = np.uint64(0)
-            for w in range((k * taps) >> 6, min(((k + 1) * taps - 1) >> 6, last) + 1):
+            for w in range((k * kernel_size) >> 6, min(((k + 1) * kernel_size - 1) >> 6, last) + 1):
                 word = words[i, w]
-                before, after = k * taps - 64 * w, 64 * (w + 1) - (k + 1) * taps
+                before, after = k * kernel_size - 64 * w, 64 * (w + 1) - (k + 1) * kernel_size
                 if before > 0:
                     word = word >> np.uint64(before) << np.uint64(before)
                 if after > 0:

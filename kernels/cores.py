@@ -2,9 +2,9 @@
 
 The network at large: nodes are the parts of tensors that belong to one stream, and every unit of a node is core or
 periphery. A step reads nodes in_node[in_ptr[e] : in_ptr[e + 1]], each unit in_mult times, and makes out_node[...]:
-    kind 0, a layer   core x core kernels hold taps[e] units; other units that need cover have one, as row or column
-    kind 1, a join    every made node is the sum of the nodes that it reads, position by position
-    kind 2, depthwise a core channel holds taps[e] units, another one
+    kind 0, a layer   core x core kernels hold kernel_size[e] units; other units that need cover have one, as row or
+    column kind 1, a join    every made node is the sum of the nodes that it reads, position by position
+    kind 2, depthwise a core channel holds kernel_size[e] units, another one
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ def paths_and_units(net, k, a, core, rim, power, units):
 
     core, rim, power (nodes,): paths to a core unit, and on average to another, are core or rim * _BIG ** power.
     """
-    kind, in_ptr, in_node, in_mult, out_ptr, out_node, out_need, row_need, taps, groups, stream, starts, ends = net
+    kind, in_ptr, in_node, in_mult, out_ptr, out_node, out_need, row_need, kernel_size, groups, stream, starts, ends = (
+        net
+    )
     core[:], rim[:], power[:] = 0.0, 0.0, 0
     for v in starts:
         core[v], rim[v] = 1.0, 1.0
@@ -42,8 +44,8 @@ def paths_and_units(net, k, a, core, rim, power, units):
         if kind[e] == 2:
             u, v = in_node[first], out_node[out_ptr[e]]
             s = stream[u]
-            units[e] = (k[s] * taps[e] + a[s] - k[s]) * in_mult[first]
-            core[v], rim[v], power[v] = core[u] * taps[e], rim[u], power[u]
+            units[e] = (k[s] * kernel_size[e] + a[s] - k[s]) * in_mult[first]
+            core[v], rim[v], power[v] = core[u] * kernel_size[e], rim[u], power[u]
         else:
             flow, side, rows, rest = 0.0, 0.0, 0.0, 0.0  # of the core; periphery
             for t in range(first, last):
@@ -61,13 +63,13 @@ def paths_and_units(net, k, a, core, rim, power, units):
                 if out_need[t]:
                     columns += a[s] - k[s]
             paired = min(rows, columns)
-            units[e] = side * wide * taps[e] / groups[e] + rows + columns - paired
+            units[e] = side * wide * kernel_size[e] / groups[e] + rows + columns - paired
             mean_core = flow / side if side > 0 else 0.0
             mean_rest = rest / rows if rows > 0 else 0.0
             for t in range(out_ptr[e], out_ptr[e + 1]):
                 v = out_node[t]
                 power[v] = p
-                core[v] = flow * taps[e] / groups[e]
+                core[v] = flow * kernel_size[e] / groups[e]
                 if wide > 0:
                     core[v] += (rows - paired) * mean_rest / wide
                 if columns > 0 and out_need[t]:
@@ -115,9 +117,9 @@ def _climb(net, k, a, limit, log_paths, total, core, rim, power, units):
 def best_cores(net, k, a, limit, exchanges, units):
     """k, a (streams,) int64 cores and active units, limit on the units in all -> log paths; k, units (steps,) filled.
 
-    net: the tuple (kind, in_ptr, in_node, in_mult, out_ptr, out_node, out_need, row_need, taps, groups, stream of each
-    node, nodes where paths start, nodes where they end). Cores start at k and grow greedily; then one gives up a unit,
-    another takes one, and growth goes on, as long as that helps. -inf if not even the start fits.
+    net: the tuple (kind, in_ptr, in_node, in_mult, out_ptr, out_node, out_need, row_need, kernel_size, groups, stream
+    of each node, nodes where paths start, nodes where they end). Cores start at k and grow greedily; then one gives up
+    a unit, another takes one, and growth goes on, as long as that helps. -inf if not even the start fits.
     """
     nodes = net[10].size
     core, rim, power = np.empty(nodes), np.empty(nodes), np.empty(nodes, np.int64)

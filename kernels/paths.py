@@ -234,12 +234,12 @@ def give(units, values, top, steps, inputs, group_of, mantissa, exponent):
 
 
 @nb.njit(cache=True, nogil=True)
-def kept(words, i, j, taps):
-    """How many weights row i keeps in input channel j: the bits j taps .. (j + 1) taps - 1 of words[i].
+def kept(words, i, j, kernel_size):
+    """How many weights row i keeps in input channel j: the bits j kernel_size .. (j + 1) kernel_size - 1 of words[i].
 
-    words [[0b1011]], i 0, j 0, taps 2 -> 2
+    words [[0b1011]], i 0, j 0, kernel_size 2 -> 2
     """
-    at, stop, count = j * taps, (j + 1) * taps, 0
+    at, stop, count = j * kernel_size, (j + 1) * kernel_size, 0
     while at < stop:
         many = min(64 - (at & 63), stop - at)
         word = words[i, at >> 6] >> np.uint64(at & 63) << np.uint64(64 - many)
@@ -251,10 +251,10 @@ def kept(words, i, j, taps):
 
 
 @nb.njit(cache=True, nogil=True)
-def pull_step(words, taps, groups, x, y):
+def pull_step(words, kernel_size, groups, x, y):
     """words (rows, w) uint64, x (in,) float64 -> y (rows,): y[i] = sum over input channels of their kept weights x.
 
-    words [[0b111]], taps 2, groups 1, x [1, 5] -> y [7]
+    words [[0b111]], kernel_size 2, groups 1, x [1, 5] -> y [7]
     """
     rows, width = words.shape
     many = len(x) // groups
@@ -262,22 +262,22 @@ def pull_step(words, taps, groups, x, y):
         columns = np.empty(64 * width)
         columns[:] = 0.0
         for j in range(many):
-            for t in range(taps):
-                columns[j * taps + t] = x[j]
+            for t in range(kernel_size):
+                columns[j * kernel_size + t] = x[j]
         pull_bits(words, columns, y)
         return
     for i in range(rows):
         base, total = i // (rows // groups) * many, 0.0
         for j in range(many):
-            total += kept(words, i, j, taps) * x[base + j]
+            total += kept(words, i, j, kernel_size) * x[base + j]
         y[i] = total
 
 
 @nb.njit(cache=True, nogil=True)
-def push_step(words, taps, groups, b, z):
+def push_step(words, kernel_size, groups, b, z):
     """words (rows, w) uint64, b (rows,) float64 -> z (in,): z[j] = sum over rows of their kept weights in channel j b.
 
-    words [[0b111]], taps 2, groups 1, b [3] -> z [6, 3]
+    words [[0b111]], kernel_size 2, groups 1, b [3] -> z [6, 3]
     """
     rows, width = words.shape
     many = len(z) // groups
@@ -286,14 +286,14 @@ def push_step(words, taps, groups, b, z):
         columns = np.empty(64 * width)
         push_bits(words, b, columns)
         for j in range(many):
-            for t in range(taps):
-                z[j] += columns[j * taps + t]
+            for t in range(kernel_size):
+                z[j] += columns[j * kernel_size + t]
         return
     for i in range(rows):
         base = i // (rows // groups) * many
         if b[i] != 0.0:
             for j in range(many):
-                z[base + j] += kept(words, i, j, taps) * b[i]
+                z[base + j] += kept(words, i, j, kernel_size) * b[i]
 
 
 @nb.njit(cache=True, nogil=True)

@@ -17,7 +17,7 @@ def _sorted_usable(values, start, stop):
 
 
 @nb.njit(cache=True, nogil=True)
-def _units(f, g, row_x, col_y, best, taps, price):
+def _units(f, g, row_x, col_y, best, kernel_size, price):
     """Units of the optimal layer of one group at a price: see `rank_one`. f, g fall; row_x, col_y fall."""
     pairs = min(row_x.size, col_y.size)
     if price >= best:
@@ -28,7 +28,7 @@ def _units(f, g, row_x, col_y, best, taps, price):
             j -= 1
         if j == 0:
             break
-        total += taps * j
+        total += kernel_size * j
     share = 1.0 - price / best
     for x in row_x:
         if x < share:
@@ -46,10 +46,10 @@ def _units(f, g, row_x, col_y, best, taps, price):
 
 
 @nb.njit(cache=True, nogil=True)
-def rank_one(f, g, need_rows, need_cols, taps, groups, units):
+def rank_one(f, g, need_rows, need_cols, kernel_size, groups, units):
     """f (inputs,), g (outputs,) >= 0, need_* bool -> (sources, targets, counts, price): the kernels that hold units.
 
-    maximise sum over kernels (i, j) of a group of f_i g_j M_ij, integers 0 <= M_ij <= taps, sum M = units, every
+    maximise sum over kernels (i, j) of a group of f_i g_j M_ij, integers 0 <= M_ij <= kernel_size, sum M = units, every
     needing row and column with at least one unit. With a price l of a unit, the optimum is
         the kernels with f_i g_j > l, full (a staircase in sorted order);
         a needing row outside of them on the best column, a needing column on the best row;
@@ -60,7 +60,8 @@ def rank_one(f, g, need_rows, need_cols, taps, groups, units):
     Needing rows and columns whose value is 0, or whose group has no usable partner, are left out. price is -1 if the
     units cannot cover the needing ones, -2 if they do not fit.
 
-    f [2, 1], g [1], need_rows [True, True], need_cols [False], taps 1, units 2 -> [0, 1], [0, 0], [1, 1], price 1
+    f [2, 1], g [1], need_rows [True, True], need_cols [False], kernel_size 1, units 2 -> [0, 1], [0, 0], [1, 1], price
+    1
     """
     a, b = f.size // groups, g.size // groups
     nothing = np.empty(0, np.int64)
@@ -82,7 +83,7 @@ def rank_one(f, g, need_rows, need_cols, taps, groups, units):
         row_need[k], col_need[k] = rows[::-1][need_rows[rows[::-1]]], cols[::-1][need_cols[cols[::-1]]]
         row_x[k], col_y[k] = 1.0 - f[row_need[k]] / f[rows[0]], 1.0 - g[col_need[k]] / g[cols[0]]
         best[k] = f[rows[0]] * g[cols[0]]
-        room += taps * rows.size * cols.size
+        room += kernel_size * rows.size * cols.size
         least += max(row_need[k].size, col_need[k].size)
         top = max(top, best[k])
         bottom = min(bottom, f[rows[-1]] * g[cols[-1]])
@@ -99,7 +100,7 @@ def rank_one(f, g, need_rows, need_cols, taps, groups, units):
         total = 0
         for k in range(groups):
             if best[k] > 0:
-                total += _units(fs[k], gs[k], row_x[k], col_y[k], best[k], taps, middle)
+                total += _units(fs[k], gs[k], row_x[k], col_y[k], best[k], kernel_size, middle)
         if total <= units:
             high = middle
         else:
@@ -119,9 +120,9 @@ def rank_one(f, g, need_rows, need_cols, taps, groups, units):
         for p in range(fs[k].size):
             i = row_order[k][p]
             while reach[i] < gs[k].size and fs[k][p] * gs[k][reach[i]] > high:
-                sources[m], targets[m], counts[m] = i, col_order[k][reach[i]], taps
+                sources[m], targets[m], counts[m] = i, col_order[k][reach[i]], kernel_size
                 reach[i] += 1
-                used += taps
+                used += kernel_size
                 m += 1
             if reach[i] == 0:
                 break
@@ -179,7 +180,7 @@ def rank_one(f, g, need_rows, need_cols, taps, groups, units):
                         edge = m
                         sources[m], targets[m] = i, j
                         m += 1
-                    more = min(taps - counts[edge], units - used)
+                    more = min(kernel_size - counts[edge], units - used)
                     counts[edge] += more
                     used += more
                     reach[i] += 1

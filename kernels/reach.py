@@ -15,15 +15,15 @@ LAYER, ADD, GATE, SCORE, SOURCE = range(5)
 
 
 @nb.njit(cache=True, nogil=True)
-def mark_columns(flags, units, taps, columns):
+def mark_columns(flags, units, kernel_size, columns):
     """flags (n,) bool, units (in,) int32 -> columns (w,) uint64: every weight column of a flagged input channel.
 
-    flags [False, True], units [1, 0], taps 2 -> columns [0b0011]
+    flags [False, True], units [1, 0], kernel_size 2 -> columns [0b0011]
     """
     columns[:] = 0
     for j in range(len(units)):
         if flags[units[j]]:
-            at, stop = j * taps, (j + 1) * taps
+            at, stop = j * kernel_size, (j + 1) * kernel_size
             while at < stop:
                 many = min(64 - (at & 63), stop - at)
                 columns[at >> 6] |= (~np.uint64(0) >> np.uint64(64 - many)) << np.uint64(at & 63)
@@ -31,12 +31,12 @@ def mark_columns(flags, units, taps, columns):
 
 
 @nb.njit(cache=True, nogil=True)
-def has_column(columns, j, taps):
+def has_column(columns, j, kernel_size):
     """columns (w,) uint64 -> whether a weight column of input channel j is flagged.
 
-    columns [0b0100], j 1, taps 2 -> True
+    columns [0b0100], j 1, kernel_size 2 -> True
     """
-    at, stop = j * taps, (j + 1) * taps
+    at, stop = j * kernel_size, (j + 1) * kernel_size
     while at < stop:
         many = min(64 - (at & 63), stop - at)
         if columns[at >> 6] & ((~np.uint64(0) >> np.uint64(64 - many)) << np.uint64(at & 63)):

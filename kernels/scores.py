@@ -8,7 +8,8 @@ import numpy as np
 
 @nb.njit(cache=True, nogil=True)
 def ascend(scores, mean, square, slopes, rate, step):
-    """scores, mean, square (kernels, taps) float32, slopes (kernels,) float64 of |score| -> all three, one step on.
+    """scores, mean, square (kernels, kernel_size) float32, slopes (kernels,) float64 of |score| -> all three, one step
+    on.
 
     Adam (beta 0.9, 0.999, eps 1e-8) on s with gradient slopes * sign(s). `step` counts from 1.
 

@@ -8,16 +8,16 @@ import numpy as np
 
 @nb.njit(cache=True, nogil=True)
 def kernel_sums(weights, sums):
-    """weights (kernels, taps) float32 or float64 -> sums (kernels,) float64: sum over taps of |w|.
+    """weights (kernels, kernel_size) float32 or float64 -> sums (kernels,) float64: sum over kernel_size of |w|.
 
     Four kernels at a time: their additions do not wait for one another.
 
     weights [[1, -2], [0, 3]] -> sums [3, 3]
     """
-    kernels, taps = weights.shape
+    kernels, kernel_size = weights.shape
     for first in range(0, kernels - 3, 4):
         a = b = c = d = 0.0
-        for t in range(taps):
+        for t in range(kernel_size):
             a += abs(np.float64(weights[first, t]))
             b += abs(np.float64(weights[first + 1, t]))
             c += abs(np.float64(weights[first + 2, t]))
@@ -25,7 +25,7 @@ def kernel_sums(weights, sums):
         sums[first], sums[first + 1], sums[first + 2], sums[first + 3] = a, b, c, d
     for k in range(kernels - kernels % 4, kernels):
         total = 0.0
-        for t in range(taps):
+        for t in range(kernel_size):
             total += abs(np.float64(weights[k, t]))
         sums[k] = total
 
@@ -72,10 +72,10 @@ def draw_columns(shares, rows, chances, columns):
 
 
 @nb.njit(cache=True, nogil=True)
-def draw_taps(weights, kernels, chances, taps):
-    """weights (k, t), kernels (n,) int64, chances (n,) in [0, 1) -> taps (n,) int64, each in proportion to |w|.
+def draw_taps(weights, kernels, chances, kernel_size):
+    """weights (k, t), kernels (n,) int64, chances (n,) in [0, 1) -> kernel_size (n,) int64, each in proportion to |w|.
 
-    weights [[1, -3]], kernels [0, 0], chances [0.2, 0.25] -> taps [0, 1]
+    weights [[1, -3]], kernels [0, 0], chances [0.2, 0.25] -> kernel_size [0, 1]
     """
     for n in range(len(kernels)):
         row = weights[kernels[n]]
@@ -90,4 +90,4 @@ def draw_taps(weights, kernels, chances, taps):
             left -= size
             if left < 0.0:
                 break
-        taps[n] = tap
+        kernel_size[n] = tap

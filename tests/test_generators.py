@@ -77,7 +77,7 @@ def sigmas(matrix):
 def channel_counts(masks, layer):
     """Kept parameters by (output, input channel of its group)."""
     return unpacked(masks.rows(layer.name).words, layer.size // layer.outputs).reshape(
-        layer.outputs, layer.shape[1], layer.taps
+        layer.outputs, layer.shape[1], layer.kernel_size
     )
 
 

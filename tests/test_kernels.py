@@ -68,12 +68,12 @@ def test_pack_signs_nan_and_the_smallest_numbers() -> None:
     assert bits.largest_magnitude(halves[0]) == 0x7E00
 
 
-@pytest.mark.parametrize("taps", [1, 2, 9, 25, 49, 64, 121, 200])
-def test_kernel_counts(taps: int) -> None:
-    mask = random_mask((6, 5 * taps))
+@pytest.mark.parametrize("kernel_size", [1, 2, 9, 25, 49, 64, 121, 200])
+def test_kernel_counts(kernel_size: int) -> None:
+    mask = random_mask((6, 5 * kernel_size))
     counts = np.zeros((6, 5), np.uint16)
-    bits.kernel_counts(numpy_words(mask), taps, counts)
-    assert (counts == mask.reshape(6, 5, taps).sum(axis=2)).all()
+    bits.kernel_counts(numpy_words(mask), kernel_size, counts)
+    assert (counts == mask.reshape(6, 5, kernel_size).sum(axis=2)).all()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -105,18 +105,18 @@ def test_pull_and_push_counts_with_groups(groups: int) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("taps, groups", [(1, 1), (3, 1), (1, 2), (9, 2), (70, 1)])
-def test_reach(shape, taps, groups) -> None:
+@pytest.mark.parametrize("kernel_size, groups", [(1, 1), (3, 1), (1, 2), (9, 2), (70, 1)])
+def test_reach(shape, kernel_size, groups) -> None:
     """One layer as a network of one step: units 0 .. inputs - 1 are read backwards, then come its outputs."""
     rng = np.random.default_rng(1)
     inputs, outputs = shape[1] * groups, shape[0] * groups
-    mask = random_mask((outputs, shape[1] * taps), 0.05)
+    mask = random_mask((outputs, shape[1] * kernel_size), 0.05)
     words = numpy_words(mask)
-    steps = np.array([[0, inputs, inputs + outputs, 0, inputs, 1, groups, taps, words.shape[1], 0]])
+    steps = np.array([[0, inputs, inputs + outputs, 0, inputs, 1, groups, kernel_size, words.shape[1], 0]])
     reads = np.arange(inputs, dtype=np.int32)[::-1].copy()
     live, ahead = np.zeros(inputs + outputs + 1, bool), np.zeros(inputs + outputs + 1, bool)
     live[:inputs], ahead[inputs:-1] = rng.random(inputs) < 0.3, rng.random(outputs) < 0.5
-    pull, push = live[reads].reshape(groups, -1).repeat(taps, axis=1), ahead[inputs:-1].copy()
+    pull, push = live[reads].reshape(groups, -1).repeat(kernel_size, axis=1), ahead[inputs:-1].copy()
     pull = pull.repeat(shape[0], axis=0)
     out, used = np.empty_like(words.reshape(-1)), np.zeros(1, np.int64)
     reach.reach_forward(steps, reads, words.reshape(-1), 0, 1, live)
@@ -125,7 +125,7 @@ def test_reach(shape, taps, groups) -> None:
     assert (live[inputs:-1] == (mask & pull).any(axis=1)).all()
 
     def met(kept: np.ndarray) -> np.ndarray:
-        return kept.reshape(groups, shape[0], shape[1], taps).any(axis=(1, 3)).reshape(-1)
+        return kept.reshape(groups, shape[0], shape[1], kernel_size).any(axis=(1, 3)).reshape(-1)
 
     assert (ahead[reads] == met(mask & push[:, None])).all() and not ahead[-1]
     effective = mask & pull & push[:, None]
@@ -134,18 +134,24 @@ def test_reach(shape, taps, groups) -> None:
 
 
 def test_push_and_pull_of_a_step_are_matrix_products() -> None:
-    for rows, channels, taps, groups in [(3, 5, 1, 1), (300, 4, 9, 1), (4, 3, 2, 2), (6, 70, 1, 3), (260, 1, 9, 260)]:
+    for rows, channels, kernel_size, groups in [
+        (3, 5, 1, 1),
+        (300, 4, 9, 1),
+        (4, 3, 2, 2),
+        (6, 70, 1, 3),
+        (260, 1, 9, 260),
+    ]:
         rng = np.random.default_rng(0)
-        mask = rng.random((rows, channels * taps)) < 0.3
-        counts = mask.reshape(rows, channels, taps).sum(axis=2)
+        mask = rng.random((rows, channels * kernel_size)) < 0.3
+        counts = mask.reshape(rows, channels, kernel_size).sum(axis=2)
         dense = np.zeros((rows, groups * channels))
         for i in range(rows):
             g = i // (rows // groups)
             dense[i, g * channels : (g + 1) * channels] = counts[i]
         x, b = rng.random(groups * channels), rng.random(rows)
         y, z = np.empty(rows), np.empty(groups * channels)
-        paths.pull_step(numpy_words(mask), taps, groups, x, y)
-        paths.push_step(numpy_words(mask), taps, groups, b, z)
+        paths.pull_step(numpy_words(mask), kernel_size, groups, x, y)
+        paths.push_step(numpy_words(mask), kernel_size, groups, b, z)
         assert y == pytest.approx(dense @ x) and z == pytest.approx(b @ dense)
 
 
@@ -221,10 +227,10 @@ def test_draws_of_walks_by_hand() -> None:
     draw_columns(shares, np.array([0, 0, 0, 0, 1]), chances, columns)
     assert columns.tolist() == [0, 0, 1, 1, 0]
     kernels = np.repeat([0, 2, 3], 1000)
-    chances, taps = np.tile((np.arange(1000) + 0.5) / 1000, 3), np.empty(3000, np.int64)
-    draw_taps(weights, kernels, chances, taps)
+    chances, kernel_size = np.tile((np.arange(1000) + 0.5) / 1000, 3), np.empty(3000, np.int64)
+    draw_taps(weights, kernels, chances, kernel_size)
     totals = np.cumsum(np.abs(weights[kernels]), axis=1)
-    assert np.array_equal(taps, (totals <= chances[:, None] * totals[:, -1:]).sum(axis=1))
+    assert np.array_equal(kernel_size, (totals <= chances[:, None] * totals[:, -1:]).sum(axis=1))
 
 
 @pytest.mark.slow

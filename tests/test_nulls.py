@@ -245,7 +245,7 @@ def test_relabelled_leaves_every_number_that_knows_no_order() -> None:
                 assert {**note, "note": "relabelled: every sample has the observed number, z is undefined"} in (
                     report.notes
                 )
-        assert set(report.first_rungs.values()) == {"relabelled"}
+        assert set(report.first_explaining_null.values()) == {"relabelled"}
 
 
 # -- numbers against samples
@@ -506,7 +506,7 @@ def test_what_regular_masks_are_beside_chance() -> None:
     (gap, degrees) = [entry for entry in report.nulls if (entry["metric"], entry["layer"]) == ("balance_gap", None)]
     assert gap["z"] < -2 and gap["p"] == 2 / 31
     assert abs(degrees["z"]) < 3
-    assert report.first_rungs["kept"] == "same_layers"
+    assert report.first_explaining_null["kept"] == "same_layers"
 
 
 # -- reports and the command
@@ -561,7 +561,9 @@ def test_json_holds_the_contract(mask_file: str, capsys: pytest.CaptureFixture[s
     assert json.loads(capsys.readouterr().out)["reports"] != [report]
 
 
-def test_the_command_prints_a_table_and_the_first_rungs(mask_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_a_table_and_the_first_explaining_null(
+    mask_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["analyze", mask_file, "--metrics", "kept,log10_effective_paths", "--nulls", "same_layers:5"]) == 0
     out = capsys.readouterr().out
     table = next(part for part in out.split("\n\n") if part.startswith("null "))
@@ -591,7 +593,7 @@ def test_no_path_anywhere_is_the_same_and_no_discovery(mask_file: str) -> None:
     report = topo.analyze(topo.MaskSet(cut), WIRING, metrics=["log10_effective_paths"], nulls={"same_layers": 5})
     (entry,) = report.nulls
     assert (entry["samples"], entry["std"], entry["p"]) == (5, 0.0, 1.0) and entry["mean"] == -math.inf
-    assert report.first_rungs == {"log10_effective_paths": "same_layers"}
+    assert report.first_explaining_null == {"log10_effective_paths": "same_layers"}
     assert json.loads(report.to_json())["reports"][0]["nulls"][0]["mean"] is None
 
 
@@ -612,7 +614,9 @@ PAGE = (Path(__file__).parents[1] / "docs" / "nulls.md").read_text("utf-8")
 
 
 def test_the_page_names_every_null_model_and_draws_the_order_of_the_module() -> None:
-    rows = [line.split("|")[1].strip(" `") for line in PAGE.partition("## The rungs")[2].split("\n\n")[1].splitlines()]
+    rows = [
+        line.split("|")[1].strip(" `") for line in PAGE.partition("## The null models")[2].split("\n\n")[1].splitlines()
+    ]
     assert rows[2:] == list(nulls)
     diagram = [line for line in PAGE.splitlines() if line.startswith("    ")]
     assert diagram and "\n".join(diagram) in (topo.nulls.__doc__ or "")
@@ -628,7 +632,7 @@ def test_the_table_of_the_page() -> None:
         if entry["metric"] in lines and entry["layer"] is None:
             told = lines[entry["metric"]][rungs.index(entry["null"])]
             assert told == ("same" if entry["p"] == 1 and entry["std"] == 0 else f"{entry['z']:.1f}"), entry
-    assert {report.first_rungs[metric] for metric in lines} == {"same_degrees"}
+    assert {report.first_explaining_null[metric] for metric in lines} == {"same_degrees"}
 
 
 @pytest.mark.slow

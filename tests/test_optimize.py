@@ -34,8 +34,8 @@ from topo.wiring import Join, Layer, Wiring
 def some_case(rng: np.random.Generator, largest: int = 8, *, n_m: bool = False, caps: bool = False) -> LayerCase:
     """A random layer problem: ties, equal and very unequal path counts, demands, all weights."""
     a, b = (int(n) for n in rng.integers(1, largest + 1, 2))
-    taps = int(rng.integers(1, 10 if largest > 3 else 3))
-    budget = int(rng.integers(1, a * b * taps + 1 if rng.random() < 0.5 else max(2, a * b + 1)))
+    kernel_size = int(rng.integers(1, 10 if largest > 3 else 3))
+    budget = int(rng.integers(1, a * b * kernel_size + 1 if rng.random() < 0.5 else max(2, a * b + 1)))
     kind = rng.integers(4)
     drawn = [rng.integers(1, 50, a), np.full(a, rng.integers(1, 9)), rng.integers(1, 3, a), 10 ** (4 * rng.random(a))]
     paths = tuple(int(p) for p in drawn[kind])
@@ -46,15 +46,15 @@ def some_case(rng: np.random.Generator, largest: int = 8, *, n_m: bool = False, 
     return LayerCase(
         paths,
         b,
-        taps,
+        kernel_size,
         budget,
         demand,
         alpha,
         beta,
-        oracle.largest_path_sum(paths, b, taps, budget),
+        oracle.largest_path_sum(paths, b, kernel_size, budget),
         n_m=(int(rng.integers(1, m + 1)), m) if n_m else None,
-        row_cap=int(rng.integers(1, b * taps + 1)) if caps else None,
-        column_cap=int(rng.integers(1, a * taps + 1)) if caps else None,
+        row_cap=int(rng.integers(1, b * kernel_size + 1)) if caps else None,
+        column_cap=int(rng.integers(1, a * kernel_size + 1)) if caps else None,
     )
 
 
@@ -62,7 +62,7 @@ def solve(case: LayerCase, **options):
     return solve_layer_npb(
         case.paths,
         case.columns,
-        case.taps,
+        case.kernel_size,
         case.budget,
         alpha=float(case.alpha),
         beta=float(case.beta),
@@ -74,16 +74,16 @@ def solve(case: LayerCase, **options):
     )
 
 
-def dealt(units, open_, taps: int, rng, *, n_m=None, groups: int = 1) -> np.ndarray:
-    """(outputs, inputs / groups, taps) bool of a random deal."""
-    columns = len(units) // groups * taps
+def dealt(units, open_, kernel_size: int, rng, *, n_m=None, groups: int = 1) -> np.ndarray:
+    """(outputs, inputs / groups, kernel_size) bool of a random deal."""
+    columns = len(units) // groups * kernel_size
     words = np.zeros((len(open_), -(-columns // 64)), np.uint64)
     if n_m is None:
-        deal(words, units, open_, taps, groups, rng)
+        deal(words, units, open_, kernel_size, groups, rng)
     else:
-        deal_n_m(words, units, open_, taps, groups, n_m[1], rng)
+        deal_n_m(words, units, open_, kernel_size, groups, n_m[1], rng)
     bits = np.unpackbits(words.view(np.uint8), axis=1, count=columns, bitorder="little")
-    return bits.reshape(len(open_), -1, taps).astype(bool)
+    return bits.reshape(len(open_), -1, kernel_size).astype(bool)
 
 
 # -- one layer of NPB in closed form
@@ -100,7 +100,7 @@ def test_layer_npb_against_linear_programs(kind) -> None:
         for case, value in zip(cases[start : start + 500], values):
             found = solve(case)
             assert found.value == pytest.approx(value, abs=1e-9), case
-            kept = dealt(found.units, found.open_, case.taps, rng, n_m=case.n_m)
+            kept = dealt(found.units, found.open_, case.kernel_size, rng, n_m=case.n_m)
             matrix = kept.sum(axis=2).T.astype(int)
             assert case.feasible(matrix), case
             assert float(case.objective(matrix)) == pytest.approx(value, abs=1e-9), case
@@ -123,7 +123,7 @@ def test_layer_npb_against_enumeration() -> None:
     rng, done = np.random.default_rng(3), 0
     while done < 200:
         case = some_case(rng, 3, n_m=rng.random() < 0.3, caps=rng.random() < 0.3)
-        if (case.taps + 1) ** math.prod(case.shape) <= 800:
+        if (case.kernel_size + 1) ** math.prod(case.shape) <= 800:
             assert solve(case).value == pytest.approx(float(oracle.by_enumeration(case)), abs=1e-12), case
             done += 1
 
@@ -134,16 +134,16 @@ def test_layer_npb_with_a_minimum_fan_in_against_enumeration() -> None:
     while done < 60:
         case, least = some_case(rng, 3), int(rng.integers(2, 4))
         a, b = case.shape
-        if (case.taps + 1) ** (a * b) > 800 or least > a * case.taps or least > case.budget:
+        if (case.kernel_size + 1) ** (a * b) > 800 or least > a * case.kernel_size or least > case.budget:
             continue
         best = None
-        for cells in np.ndindex(*[case.taps + 1] * (a * b)):
+        for cells in np.ndindex(*[case.kernel_size + 1] * (a * b)):
             matrix = np.array(cells).reshape(a, b)
             sums = matrix.sum(axis=0)
             if matrix.sum() <= case.budget and ((sums == 0) | (sums >= least)).all():
                 best = max(case.objective(matrix), best) if best is not None else case.objective(matrix)
         found = solve(case, min_fan_in=least)
-        matrix = dealt(found.units, found.open_, case.taps, rng).sum(axis=2).T.astype(int)
+        matrix = dealt(found.units, found.open_, case.kernel_size, rng).sum(axis=2).T.astype(int)
         sums = matrix.sum(axis=0)
         assert ((sums == 0) | (sums >= least)).all()
         # Closed columns leave room for fewer units in the path term's divisor, so that the paper's is put back.
@@ -189,12 +189,12 @@ def test_layer_npb_of_groups_is_exact() -> None:
 def test_a_deal_is_near_biregular(seed: int) -> None:
     """Rows as asked; columns, kernels and positions within one unit; closed columns empty."""
     rng = np.random.default_rng(seed)
-    groups, taps = int(rng.integers(1, 4)), int(rng.choice([1, 4, 9]))
+    groups, kernel_size = int(rng.integers(1, 4)), int(rng.choice([1, 4, 9]))
     a, b = int(rng.integers(1, 8)), int(rng.integers(1, 8))
     open_ = rng.random(groups * b) < 0.8
     wide = open_.reshape(groups, b).sum(axis=1).repeat(a)
-    units = (rng.random(groups * a) * (wide * taps + 1)).astype(np.int64)
-    kept = dealt(units, open_, taps, rng, groups=groups)
+    units = (rng.random(groups * a) * (wide * kernel_size + 1)).astype(np.int64)
+    kept = dealt(units, open_, kernel_size, rng, groups=groups)
     counts = kept.sum(axis=2).reshape(groups, b, a)
     assert (counts.sum(axis=1).reshape(-1) == units).all()
     assert not kept[~open_].any()
@@ -210,13 +210,13 @@ def test_a_deal_is_near_biregular(seed: int) -> None:
 @given(st.integers(0, 10**6))
 def test_a_deal_with_n_m_keeps_it_to_the_last_unit(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    taps, b, m = int(rng.choice([1, 4])), int(rng.integers(1, 9)), int(rng.choice([2, 4]))
+    kernel_size, b, m = int(rng.choice([1, 4])), int(rng.integers(1, 9)), int(rng.choice([2, 4]))
     n, a = int(rng.integers(1, m + 1)), int(rng.integers(1, 12))
-    full = sum(min(n, len(range(first, min(first + m, a)))) * b * taps for first in range(0, a, m))
+    full = sum(min(n, len(range(first, min(first + m, a)))) * b * kernel_size for first in range(0, a, m))
     budget = full if rng.random() < 0.4 else int(rng.integers(1, full + 1))
-    found = solve_layer_npb(np.ones(a), b, taps, budget, alpha=0.0, beta=0.0, n_m=(n, m), rng=rng)
+    found = solve_layer_npb(np.ones(a), b, kernel_size, budget, alpha=0.0, beta=0.0, n_m=(n, m), rng=rng)
     assert found.units.sum() == budget
-    kept = dealt(found.units, found.open_, taps, rng, n_m=(n, m))
+    kept = dealt(found.units, found.open_, kernel_size, rng, n_m=(n, m))
     assert (kept.sum(axis=(0, 2)) == found.units).all()
     groups = [kept[:, first : first + m].sum(axis=1) for first in range(0, a, m)]
     assert max(group.max() for group in groups) <= n
@@ -252,7 +252,7 @@ def test_adam_goes_uphill_by_the_rate_at_first() -> None:
 
 
 def some_cover(rng: np.random.Generator, groups: int = 1) -> CoverCase | None:
-    a, b, taps = int(rng.integers(1, 9)), int(rng.integers(1, 9)), int(rng.integers(1, 10))
+    a, b, kernel_size = int(rng.integers(1, 9)), int(rng.integers(1, 9)), int(rng.integers(1, 10))
     a, b = (a, b) if groups == 1 else (min(a, 4) * groups, min(b, 4) * groups)
     drawn = [
         lambda n: rng.integers(1, 5, n).astype(float),
@@ -264,13 +264,13 @@ def some_cover(rng: np.random.Generator, groups: int = 1) -> CoverCase | None:
     inside = np.kron(np.eye(groups), np.ones((a // groups, b // groups))) > 0
     usable = inside & np.outer(f > 0, g > 0)
     rows, columns = (rng.random(a) < 0.6) & usable.any(axis=1), (rng.random(b) < 0.6) & usable.any(axis=0)
-    room = taps * int(usable.sum())
+    room = kernel_size * int(usable.sum())
     per_row = rows.reshape(groups, -1).sum(axis=1)
     least = int(np.maximum(per_row, columns.reshape(groups, -1).sum(axis=1)).sum())
     if room < max(1, least):
         return None
     tight = min(room, 2 * least + 3) if rng.random() < 0.6 else room
-    return CoverCase(f, g, taps, int(rng.integers(max(1, least), tight + 1)), rows, columns, groups)
+    return CoverCase(f, g, kernel_size, int(rng.integers(max(1, least), tight + 1)), rows, columns, groups)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3])
@@ -281,12 +281,12 @@ def test_layer_rank1_against_linear_programs(groups: int) -> None:
     for start in range(0, len(cases), 250):
         for case, best in zip(cases[start : start + 250], oracle.best_cover(cases[start : start + 250])):
             need = {"need_rows": case.need_rows, "need_columns": case.need_columns}
-            found = solve_layer_rank1(case.ahead, case.behind, case.taps, case.budget, groups=groups, **need)
+            found = solve_layer_rank1(case.ahead, case.behind, case.kernel_size, case.budget, groups=groups, **need)
             assert found.value == pytest.approx(best, rel=1e-9), case
             matrix = np.zeros((len(case.ahead), len(case.behind)), int)
             np.add.at(matrix, (found.sources, found.targets), found.counts)
             assert len(set(zip(found.sources.tolist(), found.targets.tolist()))) == len(found.sources)
-            assert matrix.sum() == case.budget and 0 <= matrix.min() and matrix.max() <= case.taps
+            assert matrix.sum() == case.budget and 0 <= matrix.min() and matrix.max() <= case.kernel_size
             assert (matrix.sum(axis=1)[case.need_rows] >= 1).all()
             assert (matrix.sum(axis=0)[case.need_columns] >= 1).all()
 

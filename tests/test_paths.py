@@ -90,10 +90,10 @@ def test_residual_toy_by_hand() -> None:
 @st.composite
 def chains(draw) -> tuple[MaskSet, Wiring]:
     widths = draw(st.lists(st.integers(1, 9), min_size=2, max_size=5))
-    taps = draw(st.sampled_from([1, 4, 9]))
+    kernel_size = draw(st.sampled_from([1, 4, 9]))
     seed, density = draw(st.integers(0, 10**6)), draw(st.sampled_from([0.1, 0.3, 0.6, 1.0]))
     rng = np.random.default_rng(seed)
-    masks = MaskSet({f"l{k}": rng.random((b, a, taps)) < density for k, (a, b) in enumerate(pairwise(widths))})
+    masks = MaskSet({f"l{k}": rng.random((b, a, kernel_size)) < density for k, (a, b) in enumerate(pairwise(widths))})
     return masks, chain(masks)
 
 

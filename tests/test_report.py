@@ -223,8 +223,8 @@ def test_few_samples_do_not_tell_noise():
         _entry("second", "density", 1.0, samples=50),
     ]
     report = Report("m", None, None, "channel", {"a": (1, 2)}, [], nulls=entries)
-    assert report.first_rungs == {"kept": "first"}
-    assert "too few samples to tell noise (p below 0.05 takes 40): density" in report.rung_lines()
+    assert report.first_explaining_null == {"kept": "first"}
+    assert "too few samples to tell noise (p below 0.05 takes 40): density" in report.null_lines()
 
 
 @pytest.mark.small
@@ -249,15 +249,15 @@ def test_the_first_null_model_within_noise():
     ]
     rows = [Row("m", "density", None, "channel", 2, "fraction")]
     report = Report("m", None, None, "channel", {"fc.weight": (1, 2)}, rows, nulls=entries)
-    assert report.first_rungs == {"density": "second", "kept": "first", "gap": None}
+    assert report.first_explaining_null == {"density": "second", "kept": "first", "gap": None}
     tested = "7 numbers were tested: by chance some 0 have p < 0.05"
-    assert report.rung_lines() == [
+    assert report.null_lines() == [
         "first within noise (p >= 0.05) at first: kept",
         "first within noise (p >= 0.05) at second: density (|z| 1.9)",
         "beyond noise of every null model (p < 0.05): gap",
         tested,
     ]
-    assert report.rung_lines({"gap"}) == ["beyond noise of every null model (p < 0.05): gap", tested]
+    assert report.null_lines({"gap"}) == ["beyond noise of every null model (p < 0.05): gap", tested]
     header, lines = report.tables()[1]
     assert header[:3] == ["null", "samples", "metric"]
     assert [line[2] for line in lines] == ["density", "gap", "dash", "density", "kept", "gap", "density"]

@@ -433,8 +433,10 @@ def test_groups_are_blocks(groups: int, view: str) -> None:
     )
     masks = toys.sparse(wiring, 0.3, 1)
     graph = build_graph(masks, wiring, view)
-    taps = masks["a"].reshape(n, per_group, 9)
-    flat = {"kernel": taps.reshape(n, -1), "channel": taps.sum(2), "unit": taps.any(2)}[view].astype(float)
+    kernel_size = masks["a"].reshape(n, per_group, 9)
+    flat = {"kernel": kernel_size.reshape(n, -1), "channel": kernel_size.sum(2), "unit": kernel_size.any(2)}[
+        view
+    ].astype(float)
     matrix = blocks(*np.split(flat, groups))
     made = of_block(graph.blocks[0])
     check(top_two(made), matrix)
@@ -521,7 +523,7 @@ def test_weights_of_any_scale() -> None:
 
 @pytest.mark.small
 def test_scores_between_layers_by_hand() -> None:
-    """Layer one: 2 inputs, 3 outputs of degrees 2, 1, 0. Layer two reads each by 2 taps, 2 outputs."""
+    """Layer one: 2 inputs, 3 outputs of degrees 2, 1, 0. Layer two reads each by 2 kernel_size, 2 outputs."""
     one = np.array([[1, 1], [1, 0], [0, 0]])
     two = np.array([[[1, 1], [1, 0], [0, 0]], [[1, 0], [0, 1], [0, 0]]])
     masks = MaskSet({"one": one, "two": two})

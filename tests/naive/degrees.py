@@ -31,8 +31,8 @@ def fan_in(net: Net, name: str) -> list[int]:
 
 def fan_out(net: Net, name: str) -> list[int]:
     layer, found = net.wiring.layer(name), edges(net, name)
-    taps = layer.shape[2:] if getattr(net, "layer_view", "kernel") == "kernel" else ()
-    sides = [range(n) for n in (layer.groups, layer.shape[1], *taps)]
+    kernel_size = layer.shape[2:] if getattr(net, "layer_view", "kernel") == "kernel" else ()
+    sides = [range(n) for n in (layer.groups, layer.shape[1], *kernel_size)]
     return [sum(m for (left, _), m in found.items() if left == unit) for unit in product(*sides)]
 
 

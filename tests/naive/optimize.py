@@ -19,7 +19,7 @@ class LayerCase:
 
     paths: tuple[int, ...]
     columns: int
-    taps: int
+    kernel_size: int
     budget: int
     demand: int
     alpha: Fraction
@@ -56,20 +56,20 @@ class LayerCase:
         return self.alpha * Fraction(a + b - int(short), a + b) + (1 - self.alpha) * paths + self.beta * empty
 
     def feasible(self, matrix: np.ndarray) -> bool:
-        ok = matrix.min() >= 0 and matrix.max() <= self.taps and matrix.sum() <= self.budget
+        ok = matrix.min() >= 0 and matrix.max() <= self.kernel_size and matrix.sum() <= self.budget
         if self.row_cap is not None:
             ok &= matrix.sum(1).max() <= self.row_cap
         if self.column_cap is not None:
             ok &= matrix.sum(0).max() <= self.column_cap
         if self.n_m is not None:
             n, m = self.n_m
-            ok &= all((matrix[k : k + m].sum(0) <= n * self.taps).all() for k in range(0, len(matrix), m))
+            ok &= all((matrix[k : k + m].sum(0) <= n * self.kernel_size).all() for k in range(0, len(matrix), m))
         return bool(ok)
 
 
-def largest_path_sum(paths, columns: int, taps: int, budget: int) -> Fraction:
+def largest_path_sum(paths, columns: int, kernel_size: int, budget: int) -> Fraction:
     """The best sum of p_i r_i, unit by unit."""
-    units = sorted((p for p in paths for _ in range(columns * taps)), reverse=True)
+    units = sorted((p for p in paths for _ in range(columns * kernel_size)), reverse=True)
     return Fraction(sum(units[:budget]))
 
 
@@ -78,14 +78,14 @@ def by_network_simplex(case: LayerCase) -> Fraction:
     (a, b), (w_node, w_path, w_kernel) = case.shape, case.weights
     arcs = [("source", "budget", case.budget, Fraction(0))]
     for i in range(a):
-        cap = b * case.taps if case.row_cap is None else min(b * case.taps, case.row_cap)
+        cap = b * case.kernel_size if case.row_cap is None else min(b * case.kernel_size, case.row_cap)
         arcs.append(("budget", ("row", i), min(case.demand, cap), w_path[i] + w_node))
         arcs.append(("budget", ("row", i), max(cap - case.demand, 0), w_path[i]))
         for j in range(b):
             arcs.append((("row", i), ("column", j), 1, w_kernel))
-            arcs.append((("row", i), ("column", j), case.taps - 1, Fraction(0)))
+            arcs.append((("row", i), ("column", j), case.kernel_size - 1, Fraction(0)))
     for j in range(b):
-        cap = a * case.taps if case.column_cap is None else min(a * case.taps, case.column_cap)
+        cap = a * case.kernel_size if case.column_cap is None else min(a * case.kernel_size, case.column_cap)
         arcs.append((("column", j), "sink", min(case.demand, cap), w_node))
         arcs.append((("column", j), "sink", max(cap - case.demand, 0), Fraction(0)))
     scale = lcm(*(gain.denominator for *_, gain in arcs))
@@ -128,13 +128,13 @@ def by_linear_program(cases: list[LayerCase]) -> tuple[np.ndarray, np.ndarray]:
             n, m = case.n_m
             spans = np.zeros((-(-a // m), a))
             spans[np.arange(a) // m, np.arange(a)] = 1
-            extra.append((sp.kron(spans, sp.eye(b)), np.full(len(spans) * b, n * case.taps)))
+            extra.append((sp.kron(spans, sp.eye(b)), np.full(len(spans) * b, n * case.kernel_size)))
         for matrix, most in extra:
             blocks.append([matrix, zero((len(most), cells)), zero((len(most), a)), zero((len(most), b))])
             upper.append(most)
         matrices.append(sp.bmat(blocks))
         uppers.append(np.concatenate(upper))
-        bounds.append(np.r_[np.full(cells, case.taps), np.ones(cells), np.full(a + b, case.demand)])
+        bounds.append(np.r_[np.full(cells, case.kernel_size), np.ones(cells), np.full(a + b, case.demand)])
     high = np.concatenate(bounds)
     found = linprog(
         1e5 * np.concatenate(costs),  # the solver stops at reduced costs of 1e-7, which some paths are not worth
@@ -158,7 +158,7 @@ def by_enumeration(case: LayerCase) -> Fraction:
     """The optimum over every matrix."""
     a, b = case.shape
     best = None
-    for cells in itertools.product(range(case.taps + 1), repeat=a * b):
+    for cells in itertools.product(range(case.kernel_size + 1), repeat=a * b):
         if sum(cells) <= case.budget:
             matrix = np.array(cells).reshape(a, b)
             if case.feasible(matrix):
@@ -174,7 +174,7 @@ class CoverCase:
 
     ahead: np.ndarray
     behind: np.ndarray
-    taps: int
+    kernel_size: int
     budget: int
     need_rows: np.ndarray
     need_columns: np.ndarray
@@ -199,7 +199,7 @@ def best_cover(cases: list[CoverCase]) -> np.ndarray:
         less.append(-need)
         less_than.append(np.r_[-np.ones(need.shape[0] - 1), 0])
         equal.append(np.ones((1, a * b)))
-        bounds.append(np.where(same & (np.outer(f, g) > 0), case.taps, 0).ravel())
+        bounds.append(np.where(same & (np.outer(f, g) > 0), case.kernel_size, 0).ravel())
     high = np.concatenate(bounds)
     found = linprog(
         np.concatenate(costs),

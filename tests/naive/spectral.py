@@ -17,13 +17,13 @@ def matrix(net: Net, name: str, weights: np.ndarray | None = None, use: Layer | 
     """Biadjacency matrix (left, right) in the layer view, isolated units included; with weights, of |w|."""
     layer, mask = use or net.wiring.layer(name), net.masks[name]
     edges = mask.astype(float) if weights is None else np.abs(weights) * mask
-    out, taps = layer.shape[0], layer.taps
-    columns = layer.shape[1] * (taps if net.layer_view == "kernel" else 1)
+    out, kernel_size = layer.shape[0], layer.kernel_size
+    columns = layer.shape[1] * (kernel_size if net.layer_view == "kernel" else 1)
     found = np.zeros((columns * layer.groups, out))
     for index in zip(*np.nonzero(mask)):
         o, i = int(index[0]), int(index[1])
         tap = int(np.ravel_multi_index(index[2:], layer.shape[2:])) if len(index) > 2 else 0
-        column = i * taps + tap if net.layer_view == "kernel" else i
+        column = i * kernel_size + tap if net.layer_view == "kernel" else i
         place = (o * layer.groups // out) * columns + column
         if net.layer_view == "unit" and weights is None:
             found[place, o] = 1
@@ -197,9 +197,9 @@ def pairs(net: Net) -> list[tuple[np.ndarray, np.ndarray, dict[int, list[int]]]]
     found = []
 
     def of_use(layer: Layer) -> np.ndarray:
-        whole, per_group = matrix(kernels, layer.name, use=layer), layer.shape[1] * layer.taps
+        whole, per_group = matrix(kernels, layer.name, use=layer), layer.shape[1] * layer.kernel_size
         for place, o in zip(*np.nonzero(whole)):
-            if not in_use(layer, int(o), int(place) % per_group // layer.taps):
+            if not in_use(layer, int(o), int(place) % per_group // layer.kernel_size):
                 whole[place, o] = 0
         return whole
 
@@ -208,12 +208,14 @@ def pairs(net: Net) -> list[tuple[np.ndarray, np.ndarray, dict[int, list[int]]]]
         for first in steps[:place]:
             if first.name not in net.masks or second.name not in net.masks:
                 continue
-            taps: dict[int, list[int]] = {}
+            kernel_size: dict[int, list[int]] = {}
             for j, unit in enumerate(second.reads):
                 if first.start <= unit < first.stop:
-                    taps.setdefault(int(unit) - first.start, []).extend(range(j * second.taps, (j + 1) * second.taps))
-            if taps:
-                found.append((of_use(first), of_use(second), taps))
+                    kernel_size.setdefault(int(unit) - first.start, []).extend(
+                        range(j * second.kernel_size, (j + 1) * second.kernel_size)
+                    )
+            if kernel_size:
+                found.append((of_use(first), of_use(second), kernel_size))
     return found
 
 
@@ -230,24 +232,24 @@ def _average(values: list[float]) -> float:
 
 
 @_over_pairs
-def copeland(one, two, taps):
+def copeland(one, two, kernel_size):
     n_left, n_right = one.any(axis=1).sum(), two.any(axis=0).sum()
     if not n_right:
         return math.nan
-    a = {c: one[:, c].sum() / n_left for c in taps if one[:, c].any()}
-    return _average([two[t].sum() / n_right / a[c] for c in a for t in taps[c]])
+    a = {c: one[:, c].sum() / n_left for c in kernel_size if one[:, c].any()}
+    return _average([two[t].sum() / n_right / a[c] for c in a for t in kernel_size[c]])
 
 
 @_over_pairs
-def overlap_coefficient(one, two, taps):
+def overlap_coefficient(one, two, kernel_size):
     found = []
-    for c in taps:
-        sets = [set(np.flatnonzero(two[t])) for t in taps[c]]
+    for c in kernel_size:
+        sets = [set(np.flatnonzero(two[t])) for t in kernel_size[c]]
         if all(sets):
             found.append(len(set.intersection(*sets)) / min(map(len, sets)))
     return _average(found)
 
 
 @_over_pairs
-def compatibility(one, two, taps):
-    return _average([float(any(two[t].any() for t in taps[c])) for c in taps if one[:, c].any()])
+def compatibility(one, two, kernel_size):
+    return _average([float(any(two[t].any() for t in kernel_size[c])) for c in kernel_size if one[:, c].any()])

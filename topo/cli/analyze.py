@@ -149,12 +149,12 @@ def show(report: Report, page: Page, brief: bool = False) -> None:
             if brief:
                 columns = [c for c in columns if c < 2 or header[c] in _OF_LAYERS]
             page.table(Table(header, lines, keys=2, marks=marks).only(columns))
-    notes = note_lines(note for note in report.notes if not _of_null(note, report)) + report.rung_lines()
+    notes = note_lines(note for note in report.notes if not _of_null(note, report)) + report.null_lines()
     if brief:
         told = _OF_NETWORK | _OF_LAYERS | _paths()
         shown_notes = (note for note in report.notes if note["metric"] is None or note["metric"] in told)
         notes = note_lines(note for note in shown_notes if not _of_null(note, report))
-        notes += report.rung_lines(_OF_NETWORK | _paths())
+        notes += report.null_lines(_OF_NETWORK | _paths())
         notes.append("more numbers: --metrics spectral, degrees, structure, weighted (topo list metrics), --json")
     page.notes([note for note in notes if note != first])
 
@@ -237,8 +237,8 @@ def show_several(reports: Sequence[Report], page: Page, brief: bool = False) -> 
         columns = next(header for report in reports for header, _ in report.tables() if header[0] == "null")
         page.table(Table(["mask", *columns], against, keys=2, left=frozenset({3})))
     told = _OF_NETWORK | _paths() if brief else None
-    rungs = [f"{report.mask}: {line}" for report in reports for line in report.rung_lines(told)]
-    page.notes(_notes_of_several(reports) + rungs)
+    explained = [f"{report.mask}: {line}" for report in reports for line in report.null_lines(told)]
+    page.notes(_notes_of_several(reports) + explained)
 
 
 def _notes_of_several(reports: Sequence[Report]) -> list[str]:

@@ -26,7 +26,7 @@ def _lengths(total: int, side: int) -> np.ndarray:
 
 
 def block_rows(layer: Layer, budget: int, height: int, width: int, rng: np.random.Generator) -> BitRows:
-    """The layer as a matrix (out, in * taps), blocks kept in random order until they hold the budget.
+    """The layer as a matrix (out, in * kernel_size), blocks kept in random order until they hold the budget.
 
     The last one is cut to a random part of itself, so that the budget is exact.
     """

@@ -30,7 +30,7 @@ def on_channels(layer: Layer, budget: int, draw: Draw, rng: np.random.Generator)
         everywhere[group], edges = divmod(share, rows * columns)
         if edges:
             graph[group * rows : (group + 1) * rows] = draw(rows, columns, edges)
-    if layer.taps == 1:
+    if layer.kernel_size == 1:
         full = np.repeat(everywhere > 0, rows)
         graph[full] = inverted(graph[full], columns)
         return BitRows(layer.shape, graph)
@@ -42,9 +42,9 @@ def placed(layer: Layer, counts: np.ndarray, rng: np.random.Generator) -> BitRow
 
     Positions are dealt from shuffled decks: over the layer each is kept equally often, or once more.
     """
-    taps, columns = layer.taps, layer.size // layer.outputs
+    kernel_size, columns = layer.kernel_size, layer.size // layer.outputs
     words = np.zeros((layer.outputs, -(-columns // 64)), np.uint64)
-    deal(np.ascontiguousarray(counts, np.int64).reshape(-1), counts.shape[1], taps, columns, True, rng, words)
+    deal(np.ascontiguousarray(counts, np.int64).reshape(-1), counts.shape[1], kernel_size, columns, True, rng, words)
     return BitRows(layer.shape, words)
 
 

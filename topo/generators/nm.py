@@ -21,7 +21,7 @@ def n_m_rows(layer: Layer, budget: int, n: int, m: int, rng: np.random.Generator
     does not divide the inputs, and obeys n all the same. Within a group every choice is equally likely. TopoError if
     the groups cannot hold the budget.
     """
-    inputs, lines = layer.shape[1], layer.outputs * layer.taps
+    inputs, lines = layer.shape[1], layer.outputs * layer.kernel_size
     room = np.full(-(-inputs // m), n, np.int64)
     room[-1] = min(n, inputs - (len(room) - 1) * m)
     most = lines * int(room.sum())
@@ -38,8 +38,8 @@ def n_m_rows(layer: Layer, budget: int, n: int, m: int, rng: np.random.Generator
     counts[larger] += unpacked(more.words, len(larger))[0]
     words = np.zeros((lines, -(-inputs // 64)), np.uint64)
     deal(counts, len(room) // lines, m, inputs, False, rng, words)
-    if layer.taps > 1:
-        kernels = unpacked(words, inputs).reshape(layer.outputs, layer.taps, inputs).transpose(0, 2, 1)
+    if layer.kernel_size > 1:
+        kernels = unpacked(words, inputs).reshape(layer.outputs, layer.kernel_size, inputs).transpose(0, 2, 1)
         words = packed(kernels.reshape(layer.outputs, -1))
     return BitRows(layer.shape, words)
 

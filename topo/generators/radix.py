@@ -52,7 +52,7 @@ def _read(text: str) -> Radices:
 def _multiplicity(layer: Layer, budget: int, radix: int, n: int) -> int:
     """Parameters of each kernel that is kept: as many as come nearest the budget."""
     kernels = layer.outputs * radix * (layer.shape[1] // n)
-    return min(max(1, round(budget / kernels)), layer.taps)
+    return min(max(1, round(budget / kernels)), layer.kernel_size)
 
 
 def _kept(layers: Sequence[tuple[Layer, int]], radices: Radices) -> int:
@@ -113,7 +113,7 @@ def radix(wiring: Wiring, budgets: Budgets, rng: np.random.Generator, *, radices
     for layer, budget in layers:
         rows, columns = layer.outputs // layer.groups, layer.shape[1]
         if layer.name not in names:
-            yield layer.name, placed(layer, np.full((layer.outputs, columns), layer.taps), rng)
+            yield layer.name, placed(layer, np.full((layer.outputs, columns), layer.kernel_size), rng)
             continue
         for width in (rows, columns):
             if width % n:

@@ -83,14 +83,14 @@ def plane_matrix(plane: Plane, rng: np.random.Generator) -> np.ndarray:
 def _fitting(layer: Layer, budget: int) -> Plane | None:
     """The construction with most edges that can keep the budget exactly, else the nearest within a factor of 2."""
     share, found = budget / layer.groups, list(planes(layer.outputs // layer.groups, layer.shape[1]))
-    exact = [plane for plane in found if plane.edges <= share <= plane.edges * layer.taps]
+    exact = [plane for plane in found if plane.edges <= share <= plane.edges * layer.kernel_size]
     if exact:
         return max(exact, key=lambda plane: plane.edges)
-    off = {plane: abs(min(max(share, plane.edges), plane.edges * layer.taps) - share) for plane in found}
+    off = {plane: abs(min(max(share, plane.edges), plane.edges * layer.kernel_size) - share) for plane in found}
     nearest = min(found, key=lambda plane: off[plane], default=None)
     return (
         nearest
-        if nearest is not None and share / 2 <= nearest.edges * layer.taps and nearest.edges <= 2 * share
+        if nearest is not None and share / 2 <= nearest.edges * layer.kernel_size and nearest.edges <= 2 * share
         else None
     )
 
@@ -99,7 +99,7 @@ def _plane_rows(layer: Layer, budget: int, plane: Plane, rng: np.random.Generato
     graph = np.concatenate([plane_matrix(plane, rng) for _ in range(layer.groups)])
     edges = layer.groups * plane.edges
     counts = np.zeros(graph.shape, np.int64)
-    counts[graph] = even(min(max(budget, edges), edges * layer.taps), edges, rng)
+    counts[graph] = even(min(max(budget, edges), edges * layer.kernel_size), edges, rng)
     return placed(layer, counts, rng)
 
 

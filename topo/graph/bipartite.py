@@ -77,12 +77,12 @@ class Bipartite:
 
 def of_block(block: Block) -> Bipartite:
     """The bipartite graph of a layer in the view of single layers."""
-    if block.layer_view == "kernel" or block.taps == 1:
+    if block.layer_view == "kernel" or block.kernel_size == 1:
         return Bipartite(*_spread_bits(block.rows.words, block.rows.columns, block.groups))
     from topo.kernels.bits import kernel_counts
 
     counts = np.empty(block.shape[:2], np.uint16)
-    kernel_counts(block.rows.words, block.taps, counts)
+    kernel_counts(block.rows.words, block.kernel_size, counts)
     words, left = _spread_bits(BitRows.of_mask(counts != 0).words, block.shape[1], block.groups)
     if block.layer_view == "unit":
         return Bipartite(words, left)

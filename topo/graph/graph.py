@@ -61,7 +61,7 @@ class Block:
         return self.layer.groups if self.layer else 1
 
     @property
-    def taps(self) -> int:
+    def kernel_size(self) -> int:
         """Weights per kernel: height * width, 1 of a linear layer."""
         return self.size // (self.shape[0] * self.shape[1])
 
@@ -91,7 +91,7 @@ class Block:
         columns = np.empty((self.groups, self.rows.words.shape[1]), np.uint64)
         blocks = self.rows.words.reshape(self.groups, -1, self.rows.words.shape[1])
         np.bitwise_or.reduce(blocks, axis=1, out=columns)
-        return columns_to_inputs(columns, self.shape[1], self.taps)
+        return columns_to_inputs(columns, self.shape[1], self.kernel_size)
 
     @cached_property
     def used_outputs(self) -> np.ndarray:
@@ -105,10 +105,10 @@ def _joined(words: list[np.ndarray]) -> np.ndarray:
     return joined
 
 
-def columns_to_inputs(words: np.ndarray, per_group: int, taps: int) -> np.ndarray:
+def columns_to_inputs(words: np.ndarray, per_group: int, kernel_size: int) -> np.ndarray:
     """uint64 (groups, w) -> bool (in,): input channels with at least one flagged weight column."""
-    columns = np.unpackbits(words.view(np.uint8), axis=1, count=per_group * taps, bitorder="little")
-    return np.asarray(columns.reshape(-1, taps).any(axis=1))
+    columns = np.unpackbits(words.view(np.uint8), axis=1, count=per_group * kernel_size, bitorder="little")
+    return np.asarray(columns.reshape(-1, kernel_size).any(axis=1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,7 +265,7 @@ def used_bits(rows: BitRows, layer: Layer) -> BitRows:
         rows = BitRows(rows.shape, rows.words & layer.pattern.words)
     if layer.rows is None and layer.columns is None:
         return rows
-    columns = BitRows.of_mask(np.repeat(layer.part[1], layer.taps)[None]).words
+    columns = BitRows.of_mask(np.repeat(layer.part[1], layer.kernel_size)[None]).words
     return BitRows(rows.shape, np.where(layer.part[0][:, None], rows.words & columns, np.uint64(0)))
 
 

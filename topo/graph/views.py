@@ -23,14 +23,14 @@ class Edges:
     """The edges of one layer, row = output unit, column = place in `reads`.
 
     reads: int32 (groups * columns,), the unit behind each column of each group; -1 is none. A unit may stand twice.
-    words: uint64 (rows, w) bit rows of a layer without groups, `taps` bits a column: its multiplicity is how many are
-    set. Otherwise None, and counts: uint16 (rows, columns), the multiplicities of a layer with groups.
+    words: uint64 (rows, w) bit rows of a layer without groups, `kernel_size` bits a column: its multiplicity is how
+    many are set. Otherwise None, and counts: uint16 (rows, columns), the multiplicities of a layer with groups.
     """
 
     reads: np.ndarray
     words: np.ndarray | None
     counts: np.ndarray | None = None
-    taps: int = 1
+    kernel_size: int = 1
     groups: int = 1
 
     @property
@@ -45,7 +45,7 @@ class Edges:
         """No row and no column has a larger sum of multiplicities."""
         if self.counts is not None:
             return int(self.counts.max(initial=0)) * max(self.counts.shape)
-        return max(len(self.reads), len(self.words)) * self.taps  # type: ignore[arg-type]
+        return max(len(self.reads), len(self.words)) * self.kernel_size  # type: ignore[arg-type]
 
     def fan_in(self) -> np.ndarray:
         """Sum of the multiplicities of each row: int64 (rows,)."""
@@ -63,16 +63,20 @@ class Edges:
         assert self.words is not None
         sums = np.empty(64 * self.words.shape[1], np.int64)
         column_counts(self.words, sums)
-        return sums[: len(self.reads) * self.taps].reshape(-1, self.taps).sum(axis=1)
+        return sums[: len(self.reads) * self.kernel_size].reshape(-1, self.kernel_size).sum(axis=1)
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(row, place in `reads`, multiplicity) of each edge, row by row: int64 (edges,) each."""
         counts = self.counts
         if counts is None:
             assert self.words is not None
-            count = len(self.reads) * self.taps
+            count = len(self.reads) * self.kernel_size
             bits = np.unpackbits(self.words.view(np.uint8), axis=1, count=count, bitorder="little")
-            counts = bits.reshape(len(bits), -1, self.taps).sum(axis=2, dtype=np.uint16) if self.taps > 1 else bits
+            counts = (
+                bits.reshape(len(bits), -1, self.kernel_size).sum(axis=2, dtype=np.uint16)
+                if self.kernel_size > 1
+                else bits
+            )
         rows, columns = np.nonzero(counts)
         group = rows // (len(counts) // self.groups)
         return rows, group * counts.shape[1] + columns, counts[rows, columns].astype(np.int64)
@@ -87,7 +91,7 @@ class Edges:
             return y
         assert self.words is not None
         columns = np.zeros(64 * self.words.shape[1])
-        columns[: len(x) * self.taps].reshape(-1, self.taps)[:] = x[:, None]
+        columns[: len(x) * self.kernel_size].reshape(-1, self.kernel_size)[:] = x[:, None]
         y = np.empty(len(self.words))
         paths.pull_bits(self.words, columns, y)
         return y
@@ -103,8 +107,8 @@ class Edges:
         assert self.words is not None
         columns = np.empty(64 * self.words.shape[1])
         paths.push_bits(self.words, np.ascontiguousarray(b), columns)
-        columns = columns[: len(self.reads) * self.taps]
-        return columns.reshape(-1, self.taps).sum(axis=1) if self.taps > 1 else columns
+        columns = columns[: len(self.reads) * self.kernel_size]
+        return columns.reshape(-1, self.kernel_size).sum(axis=1) if self.kernel_size > 1 else columns
 
 
 def _counts(rows: BitRows) -> np.ndarray:
@@ -120,7 +124,7 @@ def channel(rows: BitRows, reads: np.ndarray, groups: int = 1) -> Edges:
     """rows of shape (out, in / groups, ...), reads (in,) -> edges whose multiplicity is the number of kept weights."""
     if groups > 1:
         return Edges(reads, None, _counts(rows), groups=groups)
-    return Edges(reads, rows.words, taps=rows.columns // rows.shape[1])
+    return Edges(reads, rows.words, kernel_size=rows.columns // rows.shape[1])
 
 
 def unit(rows: BitRows, reads: np.ndarray, groups: int = 1) -> Edges:
@@ -159,7 +163,7 @@ def _merged(reads: np.ndarray, joined: np.ndarray, groups: int) -> tuple[np.ndar
 def kernel(rows: BitRows, groups: int = 1) -> Edges:
     """rows of shape (out, in / groups, ...) -> edges of multiplicity 1 from (input channel, kernel position) pairs.
 
-    The pair (i, position) of group g is column (g in / groups + i) taps + position.
+    The pair (i, position) of group g is column (g in / groups + i) kernel_size + position.
     """
     columns = np.arange(groups * rows.columns, dtype=np.int32)
     if groups > 1:

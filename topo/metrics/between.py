@@ -26,15 +26,15 @@ _VITA = "released code of Hoang et al., Revisiting Pruning at Initialization, IC
 class Pair:
     """Two layers of which the second reads the first.
 
-    taps: int64 (t,), the columns of the second's weight matrix that read the first; made: int64 (t,), ascending, the
-    output of the first that each of them reads.
+    kernel_size: int64 (t,), the columns of the second's weight matrix that read the first; made: int64 (t,), ascending,
+    the output of the first that each of them reads.
     """
 
     first: Block
     second: Block
     before: Bipartite
     after: Bipartite
-    taps: np.ndarray
+    kernel_size: np.ndarray
     made: np.ndarray
 
 
@@ -52,19 +52,21 @@ def pairs(graph: LayeredGraph) -> list[Pair]:
 
     found = []
     for place, second in enumerate(steps):
-        units = np.repeat(second.reads, second.taps)
+        units = np.repeat(second.reads, second.kernel_size)
         for first in steps[:place]:
             assert first.layer is not None
-            taps = np.flatnonzero((units >= first.layer.start) & (units < first.layer.stop))
-            if len(taps) and first.masked and second.masked:
-                made = units[taps] - first.layer.start
+            kernel_size = np.flatnonzero((units >= first.layer.start) & (units < first.layer.stop))
+            if len(kernel_size) and first.masked and second.masked:
+                made = units[kernel_size] - first.layer.start
                 order = np.argsort(made, kind="stable")
-                found.append(Pair(first, second, of_kernels(first), of_kernels(second), taps[order], made[order]))
+                found.append(
+                    Pair(first, second, of_kernels(first), of_kernels(second), kernel_size[order], made[order])
+                )
     return found
 
 
 def copeland(pair: Pair) -> float:
-    """Mean over outputs c of the first layer and the taps t that read them of b_ct / a_c.
+    """Mean over outputs c of the first layer and the kernel_size t that read them of b_ct / a_c.
 
     a_c: in-degree of c over the left units of the first layer that are not isolated; b_ct: out-degree of t over the
     right units of the second that are not. Outputs without an edge are skipped; NaN if none is left.
@@ -74,19 +76,20 @@ def copeland(pair: Pair) -> float:
     if not fed.any() or not right:
         return math.nan
     a = pair.before.right_degrees[pair.made[fed]] / left
-    return float(np.mean(pair.after.left_degrees[pair.taps[fed]] / right / a))
+    return float(np.mean(pair.after.left_degrees[pair.kernel_size[fed]] / right / a))
 
 
 def overlap_coefficient(pair: Pair) -> float:
-    """Mean over outputs c of |intersection of the right neighbours of the taps that read c| / the smallest of them.
+    """Mean over outputs c of |intersection of the right neighbours of the kernel_size that read c| / the smallest of
+    them.
 
     Outputs with a tap without neighbours are skipped; NaN if none is left.
     """
     starts = np.flatnonzero(np.diff(pair.made, prepend=-1))
-    least = np.minimum.reduceat(pair.after.left_degrees[pair.taps], starts)
+    least = np.minimum.reduceat(pair.after.left_degrees[pair.kernel_size], starts)
     if not least.any():
         return math.nan
-    common = np.bitwise_and.reduceat(pair.after.turned.words[pair.taps], starts, axis=0)
+    common = np.bitwise_and.reduceat(pair.after.turned.words[pair.kernel_size], starts, axis=0)
     sizes = np.bitwise_count(common).sum(axis=1, dtype=np.int64)
     return float(np.mean(sizes[least > 0] / least[least > 0]))
 
@@ -97,7 +100,7 @@ def compatibility(pair: Pair) -> float:
     fed = pair.before.right_degrees[pair.made[starts]] > 0
     if not fed.any():
         return math.nan
-    leading = np.maximum.reduceat(pair.after.left_degrees[pair.taps], starts) > 0
+    leading = np.maximum.reduceat(pair.after.left_degrees[pair.kernel_size], starts) > 0
     return float(np.mean(leading[fed]))
 
 

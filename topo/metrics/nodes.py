@@ -47,7 +47,7 @@ def layer_effective_out(graph: WiredGraph, block: Block) -> int:
 def _effective_inputs(words: np.ndarray, block: Block) -> np.ndarray:
     """Units that the layer reads with one of the weights in `words`."""
     columns = np.bitwise_or.reduce(words.reshape(block.groups, -1, words.shape[1]), axis=1)
-    used = block.reads[columns_to_inputs(columns, block.shape[1], block.taps)]
+    used = block.reads[columns_to_inputs(columns, block.shape[1], block.kernel_size)]
     return _distinct(used)
 
 

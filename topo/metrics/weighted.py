@@ -64,7 +64,7 @@ class Powers:
             across = slice(first, min(first + step, block.shape[0]))
             groups = slice(first // rows, -(-across.stop // rows))
             along = slice(groups.start * columns, groups.stop * columns)
-            here = kept[across].reshape(groups.stop - groups.start, -1, columns, block.taps)
+            here = kept[across].reshape(groups.stop - groups.start, -1, columns, block.kernel_size)
             if self.power == 0:
                 yield across, along, here.sum(axis=3, dtype=np.float64), 0
                 continue

@@ -126,7 +126,7 @@ class _Macro:
         For each way of choosing one of them the join is an identity, so that paths are at most so many times as many.
         """
         if isinstance(step, Layer):
-            return step.taps * _most_often(step.reads) if step.name in self.index else 1
+            return step.kernel_size * _most_often(step.reads) if step.name in self.index else 1
         return max(map(_most_often, _operands(step)), default=1)
 
     def _layer(self, index: int) -> Layer | None:

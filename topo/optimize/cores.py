@@ -18,12 +18,15 @@ _EXCHANGES = 6
 
 @dataclass(frozen=True, eq=False)
 class Design:
-    """core, active: units of each pool, int64. units: layer -> parameters. taps: most parameters of a core kernel."""
+    """core, active: units of each pool, int64. units: layer -> parameters.
+
+    kernel_size: most parameters of a core kernel.
+    """
 
     core: np.ndarray
     active: np.ndarray
     units: dict[str, int]
-    taps: int
+    kernel_size: int
 
 
 def design(problem: Problem, pools: InterchangeableUnits, fraction: float) -> Design:
@@ -98,7 +101,7 @@ def _room(problem: Problem, pools: InterchangeableUnits, active: np.ndarray) -> 
         layer = problem.layer(name)
         made = np.arange(layer.start, layer.stop)
         ins, outs = (float(share[pools.of(units[units >= 0])].sum()) for units in (layer.reads, made))
-        room += ins * outs * layer.taps / layer.groups
+        room += ins * outs * layer.kernel_size / layer.groups
     return room
 
 
@@ -107,7 +110,7 @@ def _best(problem: Problem, pools: InterchangeableUnits, active: np.ndarray) -> 
     from topo.kernels.cores import best_cores
 
     names, net = _network(problem, pools)
-    for most in range(max(problem.layer(name).taps for name in problem.names), 0, -1):
+    for most in range(max(problem.layer(name).kernel_size for name in problem.names), 0, -1):
         thin = (*net[:8], np.minimum(net[8], most), *net[9:])
         core, units = np.ones(len(active), np.int64), np.zeros(len(net[0]))
         value = best_cores(thin, core, active, float(problem.total), _EXCHANGES, units)  # type: ignore[arg-type]
@@ -136,7 +139,7 @@ def _network(problem: Problem, pools: InterchangeableUnits) -> tuple[list[str | 
         return found
 
     names: list[str | None] = []
-    kind, row_need, taps, groups = [], [], [], []
+    kind, row_need, kernel_size, groups = [], [], [], []
     ins, outs, in_sizes, out_sizes = [], [], [], []
     starts = [node for node, _ in nodes(wiring.inputs)]
     for index, step in enumerate(wiring.steps):
@@ -170,7 +173,7 @@ def _network(problem: Problem, pools: InterchangeableUnits) -> tuple[list[str | 
             if depthwise:
                 into = [(into[0][0], made[0][1])]
         layer = step if isinstance(step, Layer) else None
-        taps.append(layer.taps if layer else 1)
+        kernel_size.append(layer.kernel_size if layer else 1)
         groups.append(layer.groups if layer else 1)
         ins += into
         outs += [(node, need) for (node, _), need in zip(made, needs)]
@@ -187,7 +190,7 @@ def _network(problem: Problem, pools: InterchangeableUnits) -> tuple[list[str | 
         np.array([node for node, _ in outs], np.int64),
         np.array([need for _, need in outs], bool),
         np.array(row_need, bool),
-        np.array(taps, np.float64),
+        np.array(kernel_size, np.float64),
         np.array(groups, np.float64),
         pool,
         np.array(starts, np.int64),

@@ -73,12 +73,12 @@ def dpai(
 
 
 class _Scores:
-    """Scores of one layer, (kernels, taps), with the two moments of Adam."""
+    """Scores of one layer, (kernels, kernel_size), with the two moments of Adam."""
 
     def __init__(self, problem: Problem, name: str, budget: int, rng: np.random.Generator) -> None:
         layer = problem.layer(name)
         self.name, self.shape, self.budget = name, layer.shape, budget
-        self.scores = rng.standard_normal((layer.size // layer.taps, layer.taps), np.float32)
+        self.scores = rng.standard_normal((layer.size // layer.kernel_size, layer.kernel_size), np.float32)
         self.mean, self.square = np.zeros_like(self.scores), np.zeros_like(self.scores)
 
     def mask(self) -> BitRows:

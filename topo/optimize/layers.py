@@ -1,7 +1,8 @@
 """One layer, solved exactly: two theorems in closed form, where integer programs were solved before.
 
-A layer is a matrix M of whole numbers, M_ij in 0..taps the kept weights of the kernel from input i to output j (taps =
-height * width, 1 of a linear layer), r_i and c_j its row and column sums, and n the units that it may keep.
+A layer is a matrix M of whole numbers, M_ij in 0..kernel_size the kept weights of the kernel from input i to output j
+(kernel_size = height * width, 1 of a linear layer), r_i and c_j its row and column sums, and n the units that it may
+keep.
 """
 
 from __future__ import annotations
@@ -28,16 +29,17 @@ class Rows:
     terms: tuple[float, float, float]
 
 
-def max_path(paths: np.ndarray, columns: int, taps: int, budget: int, *, released: bool = False) -> float:
-    """The largest sum_i p_i r_i with r_i <= columns * taps and sum r_i <= budget: what the path term is divided by.
+def max_path(paths: np.ndarray, columns: int, kernel_size: int, budget: int, *, released: bool = False) -> float:
+    """The largest sum_i p_i r_i with r_i <= columns * kernel_size and sum r_i <= budget: what the path term is divided
+    by.
 
     released: as the released code has it. Where the budget is smaller than one full row, it takes *all* rows full (its
     slice `p[-0:]` is the whole array), so that alpha means something else at high sparsity.
     """
     best = np.sort(np.asarray(paths, np.float64))[::-1]
-    full, rest = divmod(budget, columns * taps)
+    full, rest = divmod(budget, columns * kernel_size)
     taken = best if released and full == 0 else best[:full]
-    total = float(taken.sum()) * columns * taps
+    total = float(taken.sum()) * columns * kernel_size
     return total + rest * float(best[full]) if full < len(best) else total
 
 
@@ -68,7 +70,7 @@ def _tier(rank: int, slopes: Any, lengths: Any) -> np.ndarray:
 def solve_layer_npb(
     paths: Any,
     columns: int,
-    taps: int,
+    kernel_size: int,
     budget: int,
     *,
     alpha: float = 0.01,
@@ -86,7 +88,7 @@ def solve_layer_npb(
 ) -> Rows:
     """The layer problem of Node-Path Balancing, exactly, in O(a log a): no integer program, no solver.
 
-        maximise  alpha A + (1 - alpha) B + beta R  over whole 0 <= M_ij <= taps, sum M <= budget
+        maximise  alpha A + (1 - alpha) B + beta R  over whole 0 <= M_ij <= kernel_size, sum M <= budget
         A = 1 - [sum_i (q - r_i)+ + sum_j (q - c_j)+] / (a + b)      q = demand
         B = sum_i p_i r_i / max_path(p)
         R = 1 - (empty kernels) / budget
@@ -103,7 +105,8 @@ def solve_layer_npb(
     Any matrix with even rows and even columns reaches the optimum (`topo.kernels.balance.deal` draws one at random).
 
     groups: of a grouped convolution; each has its own rows and columns, the budget is common.
-    n_m: (N, M), at most N of M consecutive inputs at each output and kernel position: N b taps units for each M rows.
+    n_m: (N, M), at most N of M consecutive inputs at each output and kernel position: N b kernel_size units for each M
+    rows.
     row_cap, column_cap: largest r_i, c_j. min_fan_in: an output that keeps anything keeps at least this many; columns
     are given up until it holds, which is optimal, since every term grows with the number of columns.
     Rows, groups of M rows, groups of the layer and the whole are nested sets, so that filling by value stays exact.
@@ -116,7 +119,7 @@ def solve_layer_npb(
 
     The objective counts what the budget cannot fill as it is; all of budget is used unless caps forbid.
 
-    >>> solve_layer_npb([4.0, 1.0], columns=2, taps=1, budget=3, alpha=0.5).units
+    >>> solve_layer_npb([4.0, 1.0], columns=2, kernel_size=1, budget=3, alpha=0.5).units
     array([2, 1])
 
     Raises TopoError for weights outside of 0 <= alpha <= 1 and 0 <= beta (the objective is not concave there).
@@ -134,14 +137,14 @@ def solve_layer_npb(
     a, b = int(usable.sum()), int(open_.sum())
     if a == 0 or b == 0:
         return Rows(np.zeros(len(p), np.int64), open_, 0.0, (0.0, 0.0, 0.0))
-    largest = max_path(p[usable], b, taps, budget, released=released)
+    largest = max_path(p[usable], b, kernel_size, budget, released=released)
     w_node, w_kernel = alpha / (a + b), beta / budget
     w_path = (1 - alpha) * p / largest if largest else np.zeros(len(p))
 
     group = np.arange(len(p)) // (len(p) // groups)
     width = open_.reshape(groups, -1).sum(axis=1)  # open columns of each group
     wide = width[group]
-    cap = np.where(usable, wide * taps if row_cap is None else np.minimum(wide * taps, row_cap), 0)
+    cap = np.where(usable, wide * kernel_size if row_cap is None else np.minimum(wide * kernel_size, row_cap), 0)
     near, far = np.minimum(np.minimum(demand, wide), cap), np.minimum(np.maximum(demand, wide), cap)
     tiers = np.concatenate(
         [
@@ -154,7 +157,7 @@ def solve_layer_npb(
     if n_m is not None:
         span, per_group = _spans(len(p), groups, n_m[1])
         tiers = _clip(
-            tiers, span, n_m[0] * width[np.repeat(np.arange(groups), per_group)] * taps, not released, shuffle
+            tiers, span, n_m[0] * width[np.repeat(np.arange(groups), per_group)] * kernel_size, not released, shuffle
         )
     column_room = width * np.iinfo(np.int32).max if column_cap is None else width * column_cap
     tiers = _clip(tiers, group, column_room, not released, shuffle)
@@ -224,7 +227,7 @@ class Kernels:
 def solve_layer_rank1(
     ahead: Any,
     behind: Any,
-    taps: int,
+    kernel_size: int,
     budget: int,
     *,
     need_rows: Any = None,
@@ -233,8 +236,9 @@ def solve_layer_rank1(
 ) -> Kernels:
     """The layer with the most paths when all other layers are fixed, with nodes that must be covered.
 
-    maximise sum_ij F_i B_j M_ij  over whole 0 <= M_ij <= taps, sum M = budget, r_i >= 1 for needing rows i, c_j >= 1
-    for needing columns j. ahead: F (a,), behind: B (b,). P is linear in each layer, so this is exact, not a relaxation.
+    maximise sum_ij F_i B_j M_ij  over whole 0 <= M_ij <= kernel_size, sum M = budget, r_i >= 1 for needing rows i, c_j
+    >= 1 for needing columns j. ahead: F (a,), behind: B (b,). P is linear in each layer, so this is exact, not a
+    relaxation.
 
     A network flow with lower bounds has a whole optimum; for a price l of a unit it is a staircase of full kernels, a
     cover on the best row and column, and a sorted pairing (see `topo.kernels.rank_one`), and the price is bisected.
@@ -254,11 +258,11 @@ def solve_layer_rank1(
     columns = np.zeros(len(g), bool) if need_columns is None else np.asarray(need_columns, bool)
     if (rows & (f <= 0)).any() or (columns & (g <= 0)).any():
         raise TopoError("a row or column that no path can use needs a unit; only those with F > 0 or B > 0 can")
-    sources, targets, counts, price = rank_one(f, g, rows, columns, taps, groups, int(budget))
+    sources, targets, counts, price = rank_one(f, g, rows, columns, kernel_size, groups, int(budget))
     if price == -1.0:
         raise TopoError(f"{budget} units cannot cover {rows.sum()} rows and {columns.sum()} columns that need one")
     if price == -2.0:
         raise TopoError(
-            f"{budget} units do not fit into a layer of {(f > 0).sum()} x {(g > 0).sum()} kernels of {taps}"
+            f"{budget} units do not fit into a layer of {(f > 0).sum()} x {(g > 0).sum()} kernels of {kernel_size}"
         )
     return Kernels(sources, targets, counts, price, float((f[sources] * g[targets]) @ counts))

@@ -141,7 +141,7 @@ class _Search:
             self.columns[index] = columns_needed & active[layer.start : layer.stop]
             ins = active[layer.reads].reshape(layer.groups, -1).sum(axis=1)
             outs = active[layer.start : layer.stop].reshape(layer.groups, -1).sum(axis=1)
-            self.room[index] = int(ins @ outs) * layer.taps
+            self.room[index] = int(ins @ outs) * layer.kernel_size
             self.least[index] = max(
                 1,
                 sum(
@@ -169,7 +169,7 @@ class _Search:
         f = f * self.active[layer.reads]
         g = g * self.active[layer.start : layer.stop]
         rows, columns = self.rows[index] & (f > 0), self.columns[index] & (g > 0)
-        sources, targets, counts, price = rank_one(f, g, rows, columns, layer.taps, layer.groups, units)
+        sources, targets, counts, price = rank_one(f, g, rows, columns, layer.kernel_size, layer.groups, units)
         return ((sources, targets, counts), price) if price >= 0 else None
 
     def _steps(self, state: State) -> WiredGraph:
@@ -243,7 +243,7 @@ class _Search:
             if not room:
                 return  # the repair finds places that no path leads to yet
             best = max(room, key=lambda index: self.prices[index])
-            units[best] += min(left, self.room[best] - units[best], max(self.layers[best].taps, left // 2))
+            units[best] += min(left, self.room[best] - units[best], max(self.layers[best].kernel_size, left // 2))
             state, value, prices = self.sweep(self.state, units)
             if state[best].units < units[best]:
                 shut.add(best)
@@ -297,7 +297,7 @@ class _Search:
         for index, sketch in self.state.items():
             layer = self.layers[index]
             words = np.zeros((layer.outputs, -(-math.prod(layer.shape[1:]) // 64)), np.uint64)
-            place(words, *sketch.kernels, layer.taps, layer.shape[1], rng)
+            place(words, *sketch.kernels, layer.kernel_size, layer.shape[1], rng)
             found[layer.name] = BitRows(layer.shape, words)
         return MaskSet({name: found[name] for name in self.problem.names})
 

@@ -134,7 +134,7 @@ class Round:
         if self.problem.fan_in(name) > 1:
             behind = np.where(self.words[name].any(axis=1), behind, -np.inf)
         pattern = self.problem.pattern(name)
-        blocked = self.kept(name) // layer.taps if pattern is None else self.kept(name) * pattern[1]
+        blocked = self.kept(name) // layer.kernel_size if pattern is None else self.kept(name) * pattern[1]
         f, g = _relative(ahead), _relative(behind)
         rows = (f > 0).reshape(layer.groups, -1).sum(axis=1)
         columns = (g > 0).reshape(layer.groups, -1).sum(axis=1)
@@ -146,15 +146,15 @@ class Round:
         return sources, targets, ahead[sources] + behind[targets]
 
     def _taps(self, name: str, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """bool (kernels, taps): kept positions."""
+        """bool (kernels, kernel_size): kept positions."""
         layer = self.problem.layer(name)
         inside = sources % layer.shape[1]
-        bits = inside[:, None] * layer.taps + np.arange(layer.taps)
+        bits = inside[:, None] * layer.kernel_size + np.arange(layer.kernel_size)
         words = self.words[name][targets[:, None], bits >> 6]
         return (words >> (bits & 63).astype(np.uint64) & np.uint64(1)).astype(bool)
 
     def free(self, name: str, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """bool (kernels, taps): positions that may be added."""
+        """bool (kernels, kernel_size): positions that may be added."""
         free = ~self._taps(name, sources, targets)
         pattern = self.problem.pattern(name)
         if pattern is not None:
@@ -184,11 +184,11 @@ class Round:
             keep = free.any(axis=1)
             pattern = self.problem.pattern(cells.name)
             if pattern is not None:  # one unit a round in each group of M, so that no two break it together
-                key = (cells.sources // pattern[1] * layer.taps + tap) * layer.outputs + cells.targets
+                key = (cells.sources // pattern[1] * layer.kernel_size + tap) * layer.outputs + cells.targets
                 first = np.zeros(len(key), bool)
                 first[np.unique(key, return_index=True)[1]] = True
                 keep &= first
-            bits = cells.sources[keep] % layer.shape[1] * layer.taps + tap[keep]
+            bits = cells.sources[keep] % layer.shape[1] * layer.kernel_size + tap[keep]
             flags = np.uint64(1) << (bits & 63).astype(np.uint64)
             np.bitwise_or.at(self.words[cells.name], (cells.targets[keep], bits >> 6), flags)
             placed += int(keep.sum())
@@ -205,7 +205,7 @@ class Round:
                 self.words[name].view(np.uint8), axis=1, count=layer.size // layer.outputs, bitorder="little"
             )
             targets, columns = np.nonzero(bits)
-            sources = columns // layer.taps + targets // (layer.outputs // layer.groups) * layer.shape[1]
+            sources = columns // layer.kernel_size + targets // (layer.outputs // layer.groups) * layer.shape[1]
             fan_in, fan_out = (
                 np.bincount(targets, minlength=layer.outputs),
                 np.bincount(sources, minlength=len(layer.reads)),
@@ -284,7 +284,7 @@ class Round:
 
     def _used_inputs(self, name: str, layer: Layer) -> np.ndarray:
         words = self.words[name].reshape(layer.groups, -1, self.words[name].shape[1])
-        return columns_to_inputs(np.bitwise_or.reduce(words, axis=1), layer.shape[1], layer.taps)
+        return columns_to_inputs(np.bitwise_or.reduce(words, axis=1), layer.shape[1], layer.kernel_size)
 
 
 def _relative(logs: np.ndarray) -> np.ndarray:

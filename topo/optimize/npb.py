@@ -137,11 +137,11 @@ def _layer(
     layer = wiring.steps[index]
     assert isinstance(layer, Layer)
     pattern = problem.pattern(layer.name)
-    most = max(min(max_p, layer.taps), math.ceil(budget / (layer.outputs * layer.shape[1])))
+    most = max(min(max_p, layer.kernel_size), math.ceil(budget / (layer.outputs * layer.shape[1])))
     rows = solve_layer_npb(
         paths,
         layer.outputs,
-        layer.taps if shortcut or np.isin(layer.reads, wiring.inputs).all() else most,
+        layer.kernel_size if shortcut or np.isin(layer.reads, wiring.inputs).all() else most,
         budget,
         alpha=alpha,
         beta=_BETA_OF_SHORTCUTS if shortcut else 0.0 if layer.kind == "linear" else beta,

@@ -130,7 +130,7 @@ class Problem:
             if pattern is not None:
                 n, m = pattern
                 inputs = inputs // m * n + min(inputs % m, n)
-            found[name] = layer.outputs * inputs * layer.taps
+            found[name] = layer.outputs * inputs * layer.kernel_size
         return found
 
     @cached_property

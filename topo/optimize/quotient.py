@@ -1,8 +1,9 @@
 """Blocks: masks made of whole blocks are masks of the network whose units are blocks of units.
 
-With blocks of b, b consecutive channels become one unit, a layer of shape (out, in, taps) becomes (out / b, in / b,
-taps), and each of its weights stands for a b x b block at one kernel position (b weights in a depthwise convolution).
-Every method then solves that smaller network, and everything effective in it is effective in the large one.
+With blocks of b, b consecutive channels become one unit, a layer of shape (out, in, kernel_size) becomes (out / b, in /
+b, kernel_size), and each of its weights stands for a b x b block at one kernel position (b weights in a depthwise
+convolution). Every method then solves that smaller network, and everything effective in it is effective in the large
+one.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def _density(problem: Problem, layer: Layer) -> float:
         n, m = pattern
         inputs = layer.shape[1]
         share = (inputs // m * n + min(inputs % m, n)) / inputs
-    return share * layer.taps / layer.groups
+    return share * layer.kernel_size / layer.groups
 
 
 def _make_room(
@@ -126,7 +126,7 @@ def _deal(problem: Problem, name: str, budget: int, flags: np.ndarray, rng: np.r
     rows = solve_layer_npb(
         np.ones(len(usable)),
         layer.outputs,
-        layer.taps,
+        layer.kernel_size,
         budget,
         alpha=0.0,
         beta=0.0,
@@ -148,7 +148,7 @@ def deal_rows(
 
     words = np.zeros((layer.outputs, -(-math.prod(layer.shape[1:]) // 64)), np.uint64)
     if pattern is None:
-        deal(words, units, open_, layer.taps, layer.groups, rng)
+        deal(words, units, open_, layer.kernel_size, layer.groups, rng)
     else:
-        deal_n_m(words, units, open_, layer.taps, layer.groups, pattern[1], rng)
+        deal_n_m(words, units, open_, layer.kernel_size, layer.groups, pattern[1], rng)
     return BitRows(layer.shape, words)

@@ -90,7 +90,7 @@ class Ways:
         for step in self.wiring.steps:
             made = slice(step.start, step.stop)
             if isinstance(step, Layer):
-                fewest = -(-max(self._price(step), 1) // step.taps)  # inputs, each with all of its positions
+                fewest = -(-max(self._price(step), 1) // step.kernel_size)  # inputs, each with all of its positions
                 reads = np.sort(cost[step.reads].reshape(step.groups, -1), axis=1)[:, :fewest]
                 new = reads.sum(axis=1).repeat(step.outputs // step.groups) + self._price(step)
             else:
@@ -171,7 +171,7 @@ class Ways:
         if through is not None:
             costs[through - first] = -1.0
         order = self._best(costs, max(price, 1))
-        fewest = -(-max(price, 1) // layer.taps)
+        fewest = -(-max(price, 1) // layer.kernel_size)
         sources = first + order[: max(fewest, int((costs[order] <= 0).sum()))]
         units = [(layer.name, int(sources[k % len(sources)]), output, k // len(sources)) for k in range(price)]
         return units, sources

@@ -287,9 +287,11 @@ def mask_matrix(
     if not binary:
         bar = ax.figure.colorbar(image, ax=ax, pad=0.02, aspect=25)
         rows, columns = (math.ceil(n / c) for n, c in zip(matrix.shape, cells.shape))
-        bar.set_label(f"density of {rows} x {columns} entries" if (rows, columns) != (1, 1) else "share of taps kept")
+        bar.set_label(
+            f"density of {rows} x {columns} entries" if (rows, columns) != (1, 1) else "share of kernel_size kept"
+        )
     sort = ", by degree" if order == "degree" else ""
-    name_x(ax, f"{'input channel and tap' if view == 'kernel' and block.taps > 1 else 'input unit'}{sort}")
+    name_x(ax, f"{'input channel and tap' if view == 'kernel' and block.kernel_size > 1 else 'input unit'}{sort}")
     name_y(ax, f"output unit{sort}")
     name = block.name.removesuffix(".weight")
     text = f"{name}: {block.kept:,} of {block.size:,} kept, {view} view" + ("" if binary else "; white: empty")

@@ -125,8 +125,9 @@ def _fill(walker: _Walker, kept: _Collected, crossed: np.ndarray, rng: np.random
 class _Table:
     """One use of a layer, ready for draws: first a kernel by the sum of its |w|, then one of its weights.
 
-    weights (out * in / groups, taps). forwards (in, out / groups) and backwards (out, in / groups) hold the running
-    shares of the kernels' sums at each input and each output. sums (groups, in / groups): the whole |w| at each input.
+    weights (out * in / groups, kernel_size). forwards (in, out / groups) and backwards (out, in / groups) hold the
+    running shares of the kernels' sums at each input and each output. sums (groups, in / groups): the whole |w| at each
+    input.
     """
 
     layer: Layer
@@ -178,7 +179,7 @@ class _Table:
         return self.layer.reads[read], self.layer.start + output
 
     def by_output(self, flags: np.ndarray) -> np.ndarray:
-        """Flags of the inputs (in,) -> (out, in / groups * taps) by the weight that reads them."""
+        """Flags of the inputs (in,) -> (out, in / groups * kernel_size) by the weight that reads them."""
         outputs, inputs = self.layer.shape[:2]
         spread = np.repeat(flags.reshape(self.layer.groups, inputs), self.weights.shape[1], axis=1)
         return np.repeat(spread, outputs // self.layer.groups, axis=0)

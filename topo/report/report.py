@@ -100,9 +100,9 @@ class Report:
     mask: its name. format: the reader that understood the file. model, view: what was analysed. shapes: parameter name
     -> shape, in network order. rows: every number. notes: dicts {"metric", "layer", "note"} with remarks of the whole
     analysis first, then those of the rows. nulls: dicts {"null", "samples", "metric", "layer", "observed", "mean",
-    "std", "z", "p"}, and "p_holm" after `with_holm`, null models in the order of their rungs, each with its numbers in
-    the order of the rows; see `topo.nulls.score`. coverage: {"read", "left_out", "names"}, parameters with a mask and
-    without, as the file was read; None where the masks come from no file.
+    "std", "z", "p"}, and "p_holm" after `with_holm`, null models in the order of how much they keep, each with its
+    numbers in the order of the rows; see `topo.nulls.score`. coverage: {"read", "left_out", "names"}, parameters with a
+    mask and without, as the file was read; None where the masks come from no file.
 
     >>> rows = [Row("a.pt", "density", None, "channel", 0.5), Row("a.pt", "density", "fc.weight", "channel", 0.5)]
     >>> report = Report("a.pt", "topo", None, "channel", {"fc.weight": (2, 3)}, rows)
@@ -171,8 +171,13 @@ class Report:
         named = {name: view for name, view in found.items() if view != self.view or name.startswith("layer:")}
         return MappingProxyType(named)
 
-    @cached_property
+    @property
     def first_rungs(self) -> Mapping[str, str | None]:
+        """The old name of `first_explaining_null`, kept for one release."""
+        return self.first_explaining_null
+
+    @cached_property
+    def first_explaining_null(self) -> Mapping[str, str | None]:
         """Metric of the network -> the first null model at which its p is within noise, None if it is at no one.
 
         Within noise is p >= 0.05, or that no sample differs from the masks. What such a null model keeps is enough to
@@ -194,21 +199,21 @@ class Report:
             found[metric] = (entry["null"] if enough and entry["p"] >= _NOISE else None, enough)
         return found
 
-    def rung_lines(self, metrics: Container[str] | None = None) -> list[str]:
+    def null_lines(self, metrics: Container[str] | None = None) -> list[str]:
         """For a reader: a line for each null model, with the metrics (of `metrics`) first within noise at it.
 
         Beside each metric stands its |z|. Then what no null model explains, and how many numbers were tested.
         """
         told = {metric: found for metric, found in self._explained.items() if metrics is None or metric in metrics}
-        rungs = dict.fromkeys(entry["null"] for entry in self.nulls)
+        levels = dict.fromkeys(entry["null"] for entry in self.nulls)
         z = {(entry["null"], entry["metric"]): entry["z"] for entry in self.nulls if entry["layer"] is None}
         lines = []
-        for rung in [*rungs, None]:
-            named = [metric for metric, found in told.items() if found == (rung, True)]
-            if rung:
-                apart = [(metric, abs(z[rung, metric])) for metric in named]
+        for level in [*levels, None]:
+            named = [metric for metric, found in told.items() if found == (level, True)]
+            if level:
+                apart = [(metric, abs(z[level, metric])) for metric in named]
                 names = ", ".join(f"{metric} (|z| {far:.1f})" if far == far else metric for metric, far in apart)
-                what = f"first within noise (p >= {_NOISE:g}) at {rung}"
+                what = f"first within noise (p >= {_NOISE:g}) at {level}"
             else:
                 names, what = ", ".join(named), f"beyond noise of every null model (p < {_NOISE:g})"
             lines += [f"{what}: {names}"] if names else []
@@ -228,7 +233,7 @@ class Report:
 
     def remarks(self) -> list[str]:
         """Everything that is said under the tables, for a reader: notes, and where numbers are within noise."""
-        return note_lines(self.notes) + self.rung_lines()
+        return note_lines(self.notes) + self.null_lines()
 
     def with_notes(self, notes: Iterable[str]) -> Report:
         """The same report with these remarks on the whole analysis put first."""

@@ -85,7 +85,7 @@ def dead_when_dense(wiring: Wiring) -> dict[str, int]:
             rows, columns = step.part
             asked = (want & rows).reshape(step.groups, -1)
             source = live[step.reads].reshape(step.groups, -1) & columns
-            fed = int((asked.sum(1) * source.sum(1)).sum()) * step.taps
+            fed = int((asked.sum(1) * source.sum(1)).sum()) * step.kernel_size
             if step.pattern is not None:
                 kept = step.pattern.unpack().reshape(*asked.shape, step.shape[1], -1)
                 fed = int((kept & asked[:, :, None, None] & source[:, None, :, None]).sum())

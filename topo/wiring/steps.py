@@ -146,7 +146,7 @@ class Layer:
         return self.start + self.shape[0]
 
     @property
-    def taps(self) -> int:
+    def kernel_size(self) -> int:
         """Weights per kernel: height * width of a convolution, 1 of a linear layer."""
         return math.prod(self.shape[2:])
 
@@ -213,7 +213,7 @@ class Layer:
             return self.pattern.kept()
         rows = self.shape[0] if self.rows is None else len(self.rows)
         columns = self.shape[1] if self.columns is None else len(self.columns)
-        return rows * columns * self.taps
+        return rows * columns * self.kernel_size
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -10,7 +10,7 @@ import numpy as np
 from topo.wiring.steps import Layer, Step
 
 KINDS = ("layer", "add", "gate", "score", "source")
-COLUMNS = ("kind", "start", "stop", "read", "read_stop", "operands", "groups", "taps", "width", "words")
+COLUMNS = ("kind", "start", "stop", "read", "read_stop", "operands", "groups", "kernel_size", "width", "words")
 
 
 class Groups:
@@ -60,7 +60,8 @@ class Table:
     """The steps of a wiring as rows of numbers.
 
     steps: int64 (steps, 10), the columns of COLUMNS. kind: place in KINDS. start, stop: the units it makes. read,
-    read_stop: its part of `reads`, operand after operand. operands: how many. groups, taps: of a layer, 1 of a join.
+    read_stop: its part of `reads`, operand after operand. operands: how many. groups, kernel_size: of a layer, 1 of a
+    join.
     width: uint64 words in a bit row of a layer, entries of a head in a score. words: where a layer's words begin, all
     layers' words one behind the other.
     reads: int32, the units that the steps read. places: the part of each step, a slice. sizes: how many words each step
@@ -77,11 +78,16 @@ class Table:
         for step in steps:
             read_stop = read + sum(map(len, step.operands))
             if isinstance(step, Layer):
-                kind, groups, taps, width = "layer", step.groups, step.taps, -(-step.shape[1] * step.taps // 64)
+                kind, groups, kernel_size, width = (
+                    "layer",
+                    step.groups,
+                    step.kernel_size,
+                    -(-step.shape[1] * step.kernel_size // 64),
+                )
                 size = step.outputs * width
             else:
-                kind, groups, taps, width, size = step.kind, 1, 1, step.width, 0
-            row = (step.start, step.stop, read, read_stop, len(step.operands), groups, taps, width, words)
+                kind, groups, kernel_size, width, size = step.kind, 1, 1, step.width, 0
+            row = (step.start, step.stop, read, read_stop, len(step.operands), groups, kernel_size, width, words)
             rows.append((KINDS.index(kind), *row))
             self.places.append(slice(read, read_stop))
             self.sizes.append(size)
