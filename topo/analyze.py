@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import count
 from pathlib import Path
 from threading import Lock
@@ -106,10 +107,7 @@ def analyze(
     name = mask_name or str(masks.provenance.get("file", "masks"))
     rows = list(_rows(graph, entries, unwired, name, progress))
 
-    def numbers(sample: MaskSet) -> list[Number]:
-        drawn = build_graph(sample, wiring, view, weights=weights)
-        return [row.value for row in _rows(drawn, entries, unwired, name, None)]
-
+    numbers = partial(_numbers, wiring=wiring, view=view, weights=weights, entries=entries, unwired=unwired)
     samples = _samples(masks, wiring, wanted, rng, numbers, threads, progress) if wanted else {}
     for null in wanted:
         notes += ladder.nulls[null].remarks(masks, wiring)
@@ -159,6 +157,20 @@ def _stripped(module: Any) -> Any:
         return strip_masks(copy.deepcopy(module))
     except RuntimeError:
         return None
+
+
+def _numbers(
+    sample: MaskSet,
+    *,
+    wiring: Wiring | None,
+    view: str | None,
+    weights: Mapping[str, Any] | None,
+    entries: list[Metric],
+    unwired: str,
+) -> list[Number]:
+    """The numbers of one sample of a null model, in the order of the report's rows."""
+    graph = build_graph(sample, wiring, view, weights=weights)
+    return [row.value for row in _rows(graph, entries, unwired, "sample", None)]
 
 
 def _samples(
