@@ -213,6 +213,17 @@ def test_rooms_load_on_first_use() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_old_import_paths_of_the_docs_still_work() -> None:
+    import topo
+    from topo.graph import paths, views
+    from topo.metrics.flow import exact_paths
+    from topo.prune import FromMask
+    from topo.views import channel
+
+    assert exact_paths is paths.exact_paths and channel is views.channel
+    assert topo.views.unit is views.unit and topo.prune.FromMask is FromMask is topo.torch_prune.FromMask
+
+
 def test_unknown_names_are_attribute_errors() -> None:
     import topo
 

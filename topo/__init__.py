@@ -50,11 +50,8 @@ _HOME = {
 }
 _MODULES = (
     "data", "errors", "formats", "generators", "graph", "interop", "masks", "metrics", "models", "networks", "nulls",
-    "optimize", "plots", "pruners", "quotas", "report", "torch_prune", "wiring",
+    "optimize", "plots", "prune", "pruners", "quotas", "report", "torch_prune", "views", "wiring",
 )  # fmt: skip
-
-# Modules that had another place, under the name that docs and notebooks used.
-_MOVED = {"prune": "topo.torch_prune", "views": "topo.graph.views"}
 
 __all__ = [
     "MaskCallback",
@@ -87,8 +84,6 @@ keep_names(__name__)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MOVED:
-        return importlib.import_module(_MOVED[name])
     if name in _MODULES:
         return importlib.import_module(f"topo.{name}")
     return load(__name__, _HOME, name)
