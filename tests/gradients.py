@@ -249,10 +249,10 @@ def differences(case: Case, convention: str) -> list[str]:
         grads = by_gradient(probed, stored, case, convention)
         for name in layers:
             mine = as_parameter(wiring, name, np.asarray(effective[name]), shapes[name])
-            few, many = int((grads[name] & ~mine).sum()), int((mine & ~grads[name]).sum())
-            if few or (many and case.more is None):
+            few, count = int((grads[name] & ~mine).sum()), int((mine & ~grads[name]).sum())
+            if few or (count and case.more is None):
                 total = int(grads[name].sum())
-                found.append(f"{name} at {density}: {few} too few, {many} too many; {total} by gradient")
+                found.append(f"{name} at {density}: {few} too few, {count} too many; {total} by gradient")
             live += int(grads[name].sum())
     if not live:
         found.append("no weight is alive at any density")

@@ -630,16 +630,16 @@ def test_weights_beside_masks(capsys, tmp_path) -> None:
     path = DATA / "torch_prune_resnet20_d0.02.pt"
     if not path.exists():
         pytest.skip("the shared mask files are not here")
-    asked = ["analyze", str(path), "--model", "resnet20", "--json", "-"]
-    asked += ["--metrics", "weighted_spectral_gap,weighted_spectral_gap_layers"]
-    assert main([*asked, "--weights", str(path)]) == 0
+    requested = ["analyze", str(path), "--model", "resnet20", "--json", "-"]
+    requested += ["--metrics", "weighted_spectral_gap,weighted_spectral_gap_layers"]
+    assert main([*requested, "--weights", str(path)]) == 0
     with_weights = json.loads(capsys.readouterr().out)["reports"][0]["network"]
     assert with_weights["weighted_spectral_gap"] > 0 and with_weights["weighted_spectral_gap_layers"] == 22
-    assert main(asked) == 0
+    assert main(requested) == 0
     without = json.loads(capsys.readouterr().out)["reports"][0]
     assert without["network"]["weighted_spectral_gap"] is None
     assert any(note["note"] == "needs weights" for note in without["notes"])
-    assert main([*asked, "--weights", str(MASK)]) == 1
+    assert main([*requested, "--weights", str(MASK)]) == 1
     assert "holds no weights for 'conv.weight'" in capsys.readouterr().err
 
 

@@ -267,10 +267,10 @@ def test_every_command_and_option_is_shown(site: dict[str, str]) -> None:
         assert rows(there) == [entry for entry in entries if entry not in of_all and not entry[0].startswith("-h ")]
         assert words(there).startswith(plain(command.description)), name
         usage = re.search(r"<pre>(.*?)</pre>", there, re.DOTALL)
-        asked = re.sub(
+        requested = re.sub(
             r" (\[-h\]|\[--(seed N|threads N|quiet|profile|debug)\])", "", " ".join(command.format_usage().split())
         )
-        assert usage and f"usage: {words(usage[1])}" == asked
+        assert usage and f"usage: {words(usage[1])}" == requested
         for line in (command.epilog or "").splitlines()[1:]:
             assert f"$ {plain(line)}" in words(there), name
         assert [entry for entry in rows(part(page, "Options of every command")) if entry[0] != "--version"] == of_all

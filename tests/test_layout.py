@@ -269,8 +269,8 @@ def test_no_test_asks_a_clock(path: Path) -> None:
     ["perf_counter()", "sleep(1)", "monotonic_ns()", "time()"],
 )
 def test_clocks_are_found(line: str) -> None:
-    asked = f"time.{line}"
-    assert clocks(f"import time\nassert {asked} < 3") and clocks(f"run('import time; {asked}')")
+    requested = f"time.{line}"
+    assert clocks(f"import time\nassert {requested} < 3") and clocks(f"run('import time; {requested}')")
     assert clocks(f"from time import {line.rstrip('()1')}")
     for call in ("run(x, {}=120)".format("timeout"), "process.wait(60)", "given.settings({}=5)".format("deadline")):
         assert clocks(call), call

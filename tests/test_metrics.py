@@ -12,7 +12,7 @@ import naive
 import toys
 from topo.errors import TopoError
 from topo.graph import build_graph
-from topo.graph.views import asked
+from topo.graph.views import requested
 from topo.masks import MaskSet
 from topo.metrics import chosen, metrics
 from topo.wiring import Wiring
@@ -55,7 +55,7 @@ def same(value: float, twin: float, group: str = "") -> bool:
 @pytest.mark.parametrize("view", ["channel", "unit", "kernel"])
 @pytest.mark.parametrize("wiring, masks", CASES)
 def test_every_metric_equals_its_naive_twin(wiring: Wiring, masks: MaskSet, view: str) -> None:
-    graph, net = build_graph(masks, wiring, view), naive.Net(masks, wiring, *asked(view))
+    graph, net = build_graph(masks, wiring, view), naive.Net(masks, wiring, *requested(view))
     for entry in metrics.values():
         if view == "kernel" and entry.view == "network":
             continue  # seen in the channel view

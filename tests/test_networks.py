@@ -210,8 +210,8 @@ def test_transformers_folder_of_an_unknown_kind(tmp_path):
 )
 def test_transformers_folder_runs_no_code(tmp_path, monkeypatch, config):
     pytest.importorskip("transformers")
-    asked = []
-    monkeypatch.setattr("builtins.input", lambda *text: asked.append(text) or "y")
+    requested = []
+    monkeypatch.setattr("builtins.input", lambda *text: requested.append(text) or "y")
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "own.py").write_text(
         f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom transformers import PreTrainedConfig as Config\n"
@@ -220,7 +220,7 @@ def test_transformers_folder_runs_no_code(tmp_path, monkeypatch, config):
         assert type(build(f"hf:{tmp_path}")).__name__ == "BertModel"
     except topo.TopoError as error:
         assert "custom code" in str(error) or "code to fetch" in str(error)
-    assert not asked and not (tmp_path / "ran").exists()
+    assert not requested and not (tmp_path / "ran").exists()
 
 
 def test_a_name_from_a_stranger_takes_no_memory(cache):

@@ -21,7 +21,7 @@ from topo.cli import main
 from topo.errors import TopoError, WiringError
 from topo.generators.rewiring import expected_overlap, mixing, rewire
 from topo.metrics import metrics
-from topo.nulls import asked, nulls, score, seeds
+from topo.nulls import nulls, requested, score, seeds
 from topo.wiring import Join, Layer, Wiring, chain
 from topo.wiring.automorphisms import renumbering
 
@@ -469,12 +469,12 @@ def test_what_cannot_be_asked_for() -> None:
             topo.analyze(MASKS, WIRING, nulls={"same_rows": count})
     for text in ("same_rows", "same_rows=3", ":3", "same_rows:3,", "same_rows:3;same_total:2"):
         with pytest.raises(TopoError):
-            asked(text)
+            requested(text)
     with pytest.raises(TopoError, match="KIND:N, as in same_layers:100, not as 'same_rows'"):
-        asked("same_rows")
+        requested("same_rows")
     with pytest.raises(TopoError, match="asked for twice"):
-        asked("same_rows:3,same_rows:4")
-    assert asked({"same_rows": np.int64(3)}) == {"same_rows": 3}
+        requested("same_rows:3,same_rows:4")
+    assert requested({"same_rows": np.int64(3)}) == {"same_rows": 3}
     unfit = topo.MaskSet({"a": np.ones((3, 4)), "b": np.ones((2, 7))})
     with pytest.raises(TopoError, match="null model 'relabelled' needs the network's wiring"):
         topo.analyze(unfit, nulls="relabelled:2")

@@ -178,13 +178,13 @@ def test_equal_bits_are_asked_of_torch_and_settings_come_back():
 
     class Looking(nn.Sequential):
         def forward(self, x):
-            asked = torch.are_deterministic_algorithms_enabled()
-            seen.append((asked, torch.is_deterministic_algorithms_warn_only_enabled()) if self.training else None)
+            requested = torch.are_deterministic_algorithms_enabled()
+            seen.append((requested, torch.is_deterministic_algorithms_warn_only_enabled()) if self.training else None)
             return super().forward(x)
 
-    for asked in (True, False):
-        topo.train(Looking(*mlp(64, 10)), "digits", recipe=RECIPE.changed(deterministic=asked), epochs=1)
-        assert set(seen) - {None} == {(asked, asked)}
+    for requested in (True, False):
+        topo.train(Looking(*mlp(64, 10)), "digits", recipe=RECIPE.changed(deterministic=requested), epochs=1)
+        assert set(seen) - {None} == {(requested, requested)}
         assert not torch.are_deterministic_algorithms_enabled()
         seen.clear()
 

@@ -155,8 +155,8 @@ def test_a_graph_dies_with_its_last_name() -> None:
 def test_threads_change_nothing() -> None:
     _, wiring = toys.complete(1100, 1300, 1200, 1300)  # large enough for the pool to be used
     masks = toys.sparse(wiring, 0.002, 3)
-    one, many = (topo.analyze(masks, wiring, threads=n) for n in (1, 4))
-    assert one.to_json() == many.to_json()
+    one, count = (topo.analyze(masks, wiring, threads=n) for n in (1, 4))
+    assert one.to_json() == count.to_json()
 
 
 def test_exact_integers_at_network_size_agree_with_python_integers() -> None:
@@ -202,9 +202,9 @@ def lengthy(first: int, second: int, width: int = 64) -> Wiring:
     """Two branches of layers 1 - width - 1, `first` and `second` of them long, that meet in sums and in a flatten."""
     steps: list[Layer | Join] = []
     ends, unit = [], 1
-    for many in (first, second):
+    for count in (first, second):
         read = 0
-        for _ in range(many):
+        for _ in range(count):
             steps.append(Layer(f"{len(steps)}", (width, 1), np.array([read]), unit))
             steps.append(Layer(f"{len(steps)}", (1, width), np.arange(unit, unit + width), unit + width))
             unit, read = unit + width + 1, unit + width

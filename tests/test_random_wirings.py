@@ -26,12 +26,12 @@ def random_wiring(rng: np.random.Generator) -> Wiring:
     steps: list[Layer | Join] = []
     made = inputs
 
-    def pick(many: int, holes: float = 0.05) -> np.ndarray:
-        units = (rng.integers(made) + np.arange(many)) % made if rng.random() < 0.4 else rng.integers(0, made, many)
-        return np.where(rng.random(many) < holes, -1, units)
+    def pick(count: int, holes: float = 0.05) -> np.ndarray:
+        units = (rng.integers(made) + np.arange(count)) % made if rng.random() < 0.4 else rng.integers(0, made, count)
+        return np.where(rng.random(count) < holes, -1, units)
 
-    def some(many: int) -> np.ndarray | None:
-        return np.flatnonzero(rng.random(many) < 0.6) if rng.random() < 0.2 else None
+    def some(count: int) -> np.ndarray | None:
+        return np.flatnonzero(rng.random(count) < 0.6) if rng.random() < 0.2 else None
 
     for k in range(int(rng.integers(1, 9))):
         kind = rng.choice(["layer", "layer", "layer", "layer", "add", "gate", "score", "embedding"])
@@ -51,9 +51,9 @@ def random_wiring(rng: np.random.Generator) -> Wiring:
             vocabulary = int(rng.integers(1, 80))
             steps.append(Layer(f"e{k}", (int(rng.integers(1, 5)), vocabulary), pick(vocabulary), made, kind))
         else:
-            width, many = int(rng.integers(1, 4)) if kind == "score" else 1, int(rng.integers(0, 6))
+            width, count = int(rng.integers(1, 4)) if kind == "score" else 1, int(rng.integers(0, 6))
             operands = 2 if kind == "score" else int(rng.integers(2, 4))
-            steps.append(Join(kind, tuple(pick(many * width, 0.15) for _ in range(operands)), made, width))
+            steps.append(Join(kind, tuple(pick(count * width, 0.15) for _ in range(operands)), made, width))
         made = steps[-1].stop
     return Wiring(np.arange(inputs), tuple(steps), rng.permutation(made)[: int(rng.integers(1, 8))])
 

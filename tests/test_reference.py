@@ -37,18 +37,18 @@ def by_torch(masks: MaskSet) -> tuple[float, dict[str, np.ndarray]]:
     kernels = {}
     for name, parameter in net.named_parameters():
         if name in masks:
-            many = torch.from_numpy(masks[name].reshape(*parameter.shape[:2], -1).sum(axis=2).astype(np.float64))
+            count = torch.from_numpy(masks[name].reshape(*parameter.shape[:2], -1).sum(axis=2).astype(np.float64))
             centre = (..., *(n // 2 for n in parameter.shape[2:]))
             parameter.data.zero_()
-            parameter.data[centre] = many
-            kernels[name] = (parameter, centre, many)
+            parameter.data[centre] = count
+            kernels[name] = (parameter, centre, count)
         elif name.endswith("bias"):
             parameter.data.zero_()
     total = net(torch.ones(1, 3, 1, 1, dtype=torch.float64)).sum()
     total.backward()
     reached = {
-        name: np.where((p.grad[c] != 0).numpy(), many.numpy(), 0).astype(np.int64)
-        for name, (p, c, many) in kernels.items()
+        name: np.where((p.grad[c] != 0).numpy(), count.numpy(), 0).astype(np.int64)
+        for name, (p, c, count) in kernels.items()
     }
     return float(total.detach()), reached
 
@@ -70,7 +70,7 @@ def test_reference_masks_by_gradients(path: Path, wiring: Wiring) -> None:
     assert report.network["effective_paths"] == flow.exact_paths(build_graph(masks, wiring), direction="backward")
     assert float(report.network["effective_paths"]) == pytest.approx(paths, rel=1e-12)
     counted = {row["layer"]: row["effective_params"] for row in report.layers}
-    assert counted == {name: int(many.sum()) for name, many in reached.items()}
+    assert counted == {name: int(count.sum()) for name, count in reached.items()}
     assert report.network["effective_kernels"] == sum(int((r > 0).sum()) for r in reached.values())
     assert {row["layer"]: row["effective_in"] for row in report.layers} == {
         n: int((r.sum(axis=0) > 0).sum()) for n, r in reached.items()

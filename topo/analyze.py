@@ -84,7 +84,7 @@ def analyze(
     if wiring is not None:
         wiring = find_wiring(wiring)
     entries = chosen(metrics, weights=weights is not None)
-    wanted = ladder.asked(nulls) if nulls is not None else {}
+    wanted = ladder.requested(nulls) if nulls is not None else {}
     notes: list[str] = [str(note) for note in masks.provenance.get("notes", ())] + untraced
     unwired = ""
     if wiring is None:

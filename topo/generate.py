@@ -64,7 +64,7 @@ def generate(
     Raises TopoError for an unknown method, option or quota, and for a budget that cannot be met.
     """
     entry = find_method(method)
-    asked = {
+    requested = {
         "density": density,
         "sparsity": sparsity,
         "quota": quota,
@@ -72,7 +72,7 @@ def generate(
         "source": source,
         "layers": layers,
     }
-    given = {name: value for name, value in {**asked, "batches": batches}.items() if value is not None}
+    given = {name: value for name, value in {**requested, "batches": batches}.items() if value is not None}
     if wiring is None and not getattr(entry, "rewires", False):
         raise TopoError(f"method '{method}' makes masks for a network: give its wiring, its name or a torch module")
     if hasattr(wiring, "named_modules"):
@@ -179,7 +179,7 @@ def _generated(entry: Generator, wiring: Wiring, given: Given, options: Given, r
         record["quota"] = given.get("quota", entry.quota)
     total = sum(wanted.values())
     if entry.exact == "no":
-        return masks.with_provenance(options=record, asked=total, keeps=entry.keeps)
+        return masks.with_provenance(options=record, requested=total, keeps=entry.keeps)
     off = [name for name in wanted if entry.exact == "layers" and masks.rows(name).kept() != wanted[name]]
     if off or masks.kept != total:
         raise TopoError(f"method '{entry.name}' kept {masks.kept} parameters instead of {total}; layers off: {off}")

@@ -99,8 +99,8 @@ def _sizes(shapes: Shapes) -> dict[str, int]:
 
 def _budget(density: float | None, sparsity: float | None, total: int | None, shapes: Shapes) -> float | None:
     """K, not rounded, of the one that is given; None if none is."""
-    asked = {"density": density, "sparsity": sparsity, "total": total}
-    held = {name: value for name, value in asked.items() if value is not None}
+    requested = {"density": density, "sparsity": sparsity, "total": total}
+    held = {name: value for name, value in requested.items() if value is not None}
     if not held:
         return None
     if len(held) > 1:

@@ -16,8 +16,8 @@ def count(threads: int | None) -> int:
 def over(function: Callable[[Any], Any], items: Iterable[Any], threads: int | None = 1) -> list[Any]:
     """[function(item) for item in items], on `threads` threads; the result does not depend on their number."""
     items = list(items)
-    many = min(count(threads), len(items))
-    if many <= 1:
+    number = min(count(threads), len(items))
+    if number <= 1:
         return [function(item) for item in items]
-    with ThreadPoolExecutor(many) as pool:
+    with ThreadPoolExecutor(number) as pool:
         return list(pool.map(function, items))

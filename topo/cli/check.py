@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
         assumed=assumed,
     )
     first = {finding.check: finding for finding in reversed(found)}
-    asked = {"contains": args.contains, "n-m": args.n_m, "max-density": args.max_density}
-    checks = [f"{name} {value}" for name, value in asked.items() if value is not None]
+    requested = {"contains": args.contains, "n-m": args.n_m, "max-density": args.max_density}
+    checks = [f"{name} {value}" for name, value in requested.items() if value is not None]
     checks += [_HOLDS[failure] for failure in args.fail_on]
     partly = {
         path: line
@@ -131,8 +131,8 @@ def _n_m(text: str) -> str:
 
 
 def _failures(text: str) -> list[str]:
-    asked = [part.strip() for part in text.split(",")]
-    for name in asked:
+    requested = [part.strip() for part in text.split(",")]
+    for name in requested:
         if name not in FAILURES:
             raise argparse.ArgumentTypeError(f"'{name}' is nothing to fail on; there are: {', '.join(FAILURES)}")
-    return list(dict.fromkeys(asked))
+    return list(dict.fromkeys(requested))

@@ -155,8 +155,8 @@ def _free(name: str) -> Path:
 def _summary(masks: MaskSet) -> str:
     line = f"{masks.kept:,} of {masks.size:,} parameters kept, density {masks.density:.4g}, "
     line += f"{len(masks)} layer{'s' * (len(masks) != 1)}"
-    asked = masks.provenance.get("asked")
-    line = line if asked is None else f"{line}; asked were {asked:,}"
+    requested = masks.provenance.get("asked")
+    line = line if requested is None else f"{line}; asked were {requested:,}"
     return "\n".join(map(printable, [line, *_certified(masks.provenance.get("certificate"))]))
 
 

@@ -90,7 +90,7 @@ def read_container(
     rule: Mapping[str, float] | None = None,
 ) -> MaskSet:
     """The masks in what was opened; `read` names the file in front of the errors."""
-    source = Source(container, wiring, list(container.notes), asked=chosen is not None, rule=rule or {}, key=key)
+    source = Source(container, wiring, list(container.notes), requested=chosen is not None, rule=rule or {}, key=key)
     choice = choose(source, chosen)
     source = choice.source
     try:
@@ -158,7 +158,7 @@ def _masks(choice: Choice) -> tuple[MaskSet, Coverage]:
     if len(inferred) == len(found):
         shares = {name: rows[name].kept() / rows[name].size for name in inferred}
         full = sum(share == 1 for share in shares.values())
-        if full == len(inferred) and not source.asked:
+        if full == len(inferred) and not source.requested:
             raise FormatError(_dense(source, inferred))
         source.notes.insert(0, f"masks inferred from zeros; {full} of {plural(len(inferred), 'layer')} hold no zero")
         source.notes += _roundings(found, shares)

@@ -73,13 +73,13 @@ def _size(shape: tuple[int, ...]) -> int:
     return size
 
 
-def choose(source: Source, asked: Reader | None) -> Choice:
+def choose(source: Source, requested: Reader | None) -> Choice:
     """The place to read and its reader. asked: the only reader to try.
 
     Raises FormatError where nothing is recognised, or several places are and nothing tells which is meant.
     """
     tree = source.tree
-    order = [asked] if asked else readers()
+    order = [requested] if requested else readers()
     found: list[Choice] = []
     lacks: list[tuple[Branch, Reader, str]] = []
     for branch in tree or [Branch((), {}, {})]:
@@ -94,8 +94,8 @@ def choose(source: Source, asked: Reader | None) -> Choice:
     explicit = [choice for choice in found if choice.explicit and _belongs(choice, guesses)]
     if not found:
         raise FormatError(_nothing(source, lacks))
-    chosen = _one(explicit or _with_zeros(guesses, asked), source)
-    if not chosen.explicit and asked is None:
+    chosen = _one(explicit or _with_zeros(guesses, requested), source)
+    if not chosen.explicit and requested is None:
         _refuse_unread_masks(chosen, tree)
     chosen.source.notes += _passed_over(chosen, found)
     return chosen
@@ -115,12 +115,12 @@ def _belongs(choice: Choice, guesses: Sequence[Choice]) -> bool:
     return bool(mine & names) or any(tensor.shape in shapes for tensor in choice.branch.wide)
 
 
-def _with_zeros(guesses: list[Choice], asked: Reader | None) -> list[Choice]:
+def _with_zeros(guesses: list[Choice], requested: Reader | None) -> list[Choice]:
     """Where several places hold weights, those with a zero; one alone says itself that it has none.
 
     Places with nothing that is called a weight (a batch of inputs) stand behind.
     """
-    if len(guesses) < 2 or asked is not None:
+    if len(guesses) < 2 or requested is not None:
         return guesses
     called = [choice for choice in guesses if any(map(is_weight, choice.branch.parameters))]
     guesses = called or guesses

@@ -46,7 +46,7 @@ class Source:
     provenance: dict[str, Any] = field(default_factory=dict)
     as_parameters: bool = False
     branch: Branch | None = None
-    asked: bool = False
+    requested: bool = False
     rule: Mapping[str, float] = field(default_factory=dict)
     key: str | None = None
     made: dict[str, list[str]] = field(default_factory=dict)

@@ -94,7 +94,7 @@ def read(source: Source) -> Found:
 
 def _refuse_hidden_masks(source: Source) -> None:
     """FormatError for parametrized weights without a zero and without their parametrization's own tensors."""
-    if source.asked:
+    if source.requested:
         return
     marker = ".parametrizations."
     for name, tensor in source.state.items():

@@ -179,7 +179,7 @@ def generator(
     return enter
 
 
-def asked(wiring: Wiring, budgets: Budgets) -> Iterator[tuple[Layer, int]]:
+def requested(wiring: Wiring, budgets: Budgets) -> Iterator[tuple[Layer, int]]:
     """The layers to mask, in the order of the budgets, each with what it keeps."""
     for name, budget in budgets.items():
         yield wiring.layer(name), int(budget)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from topo.generators import Budgets, Drawn, asked, generator
+from topo.generators import Budgets, Drawn, generator, requested
 from topo.generators.channels import even, on_channels
 from topo.generators.choice import inverted
 from topo.kernels.biregular import deal
@@ -36,5 +36,5 @@ def biregular(wiring: Wiring, budgets: Budgets, rng: np.random.Generator, *, tra
     def draw(rows: int, columns: int, edges: int) -> np.ndarray:
         return biregular_graph(rows, columns, edges, trades, rng)
 
-    for layer, budget in asked(wiring, budgets):
+    for layer, budget in requested(wiring, budgets):
         yield layer.name, on_channels(layer, budget, draw, rng)

@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from topo.errors import TopoError
-from topo.generators import Budgets, Drawn, asked, generator
+from topo.generators import Budgets, Drawn, generator, requested
 from topo.generators.channels import packed
 from topo.masks import BitRows
 from topo.wiring import Layer, Wiring
@@ -53,5 +53,5 @@ def block(wiring: Wiring, budgets: Budgets, rng: np.random.Generator, *, block: 
     Blocks at the lower and right edge are smaller where the sides do not divide the matrix.
     """
     height, width = _sides(block)
-    for layer, budget in asked(wiring, budgets):
+    for layer, budget in requested(wiring, budgets):
         yield layer.name, block_rows(layer, budget, height, width, rng)

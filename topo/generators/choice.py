@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from topo.generators import Budgets, Drawn, asked, generator
+from topo.generators import Budgets, Drawn, generator, requested
 from topo.masks import BitRows, MaskSet
 from topo.wiring import Wiring
 
@@ -91,14 +91,14 @@ def _distinct(below: int, count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _each(wiring: Wiring, budgets: Budgets, rng: np.random.Generator) -> Drawn:
-    for layer, budget in asked(wiring, budgets):
+    for layer, budget in requested(wiring, budgets):
         yield layer.name, choose(layer.shape, budget, rng)
 
 
 @generator(source="definition", quota="uniform", fixed=True, exact="total")
 def random(wiring: Wiring, budgets: Budgets, rng: np.random.Generator) -> Drawn:
     """Uniformly random over all parameters of the network; layers get about the same density by chance."""
-    sizes = np.array([layer.size for layer, _ in asked(wiring, budgets)])
+    sizes = np.array([layer.size for layer, _ in requested(wiring, budgets)])
     counts = shares(sizes, sum(budgets.values()), rng)
     yield from _each(wiring, dict(zip(budgets, counts.tolist())), rng)
 

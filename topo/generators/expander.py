@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from topo.generators import Budgets, Drawn, asked, generator
+from topo.generators import Budgets, Drawn, generator, requested
 from topo.generators.biregular import biregular_graph
 from topo.generators.channels import on_channels
 from topo.kernels.components import components
@@ -60,5 +60,5 @@ def expander(wiring: Wiring, budgets: Budgets, rng: np.random.Generator, *, trad
     As `biregular`, but connected for certain where a layer (of each group) keeps rows + columns - 1 pairs of channels
     or more; with less no graph is. Random regular graphs are nearly Ramanujan, as unions of r random permutations are.
     """
-    for layer, budget in asked(wiring, budgets):
+    for layer, budget in requested(wiring, budgets):
         yield layer.name, on_channels(layer, budget, lambda r, c, e: expander_graph(r, c, e, trades, rng), rng)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from topo.errors import TopoError
-from topo.generators import Budgets, Drawn, asked, generator
+from topo.generators import Budgets, Drawn, generator, requested
 from topo.generators.channels import packed, unpacked
 from topo.generators.choice import choose
 from topo.kernels.biregular import deal
@@ -51,5 +51,5 @@ def nm(wiring: Wiring, budgets: Budgets, rng: np.random.Generator, *, nm: str = 
     Groups along the input channels of each kernel position. Below density N / M groups keep equally many, or one more.
     """
     n, m = parse_n_m(nm)
-    for layer, budget in asked(wiring, budgets):
+    for layer, budget in requested(wiring, budgets):
         yield layer.name, n_m_rows(layer, budget, n, m, rng)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from topo.errors import TopoError
-from topo.generators import Budgets, Drawn, asked, generator
+from topo.generators import Budgets, Drawn, generator, requested
 from topo.generators.channels import placed
 from topo.wiring import Layer, Wiring
 
@@ -103,7 +103,7 @@ def radix(wiring: Wiring, budgets: Budgets, rng: np.random.Generator, *, radices
     """
     if ends not in ("fit", "dense"):
         raise TopoError(f"option 'ends' of method 'radix' holds '{ends}'; it is fit or dense")
-    given, layers = _read(radices), list(asked(wiring, budgets))
+    given, layers = _read(radices), list(requested(wiring, budgets))
     inner = layers[1:-1] if ends == "dense" else layers
     if not inner:
         raise TopoError("method 'radix' with ends=dense needs three layers or more")

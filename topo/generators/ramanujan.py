@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from topo.errors import TopoError
-from topo.generators import Budgets, Drawn, asked, generator
+from topo.generators import Budgets, Drawn, generator, requested
 from topo.generators.biregular import biregular_graph
 from topo.generators.channels import even, on_channels, placed
 from topo.generators.fields import field, prime_power
@@ -118,7 +118,7 @@ def ramanujan(wiring: Wiring, budgets: Budgets, rng: np.random.Generator, *, oth
     """
     if otherwise not in ("error", "biregular", "dense"):
         raise TopoError(f"option 'otherwise' of 'ramanujan' holds '{otherwise}'; it is error, biregular or dense")
-    for layer, budget in asked(wiring, budgets):
+    for layer, budget in requested(wiring, budgets):
         plane = _fitting(layer, budget)
         if plane is not None:
             yield layer.name, _plane_rows(layer, budget, plane, rng)

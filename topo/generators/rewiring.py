@@ -125,7 +125,7 @@ def _expected(mask: np.ndarray) -> float:
         mask = mask[~full & (rows > 0)][:, ~wide & (columns > 0)]
     if not mask.size:
         return float(certain)
-    sums, of_row, many = np.unique(mask.sum(axis=1), return_inverse=True, return_counts=True)
+    sums, of_row, count = np.unique(mask.sum(axis=1), return_inverse=True, return_counts=True)
     totals, of_column, wide_ = np.unique(mask.sum(axis=0), return_inverse=True, return_counts=True)
     pairs = np.zeros((len(sums), len(totals)))
     i, j = np.nonzero(mask)
@@ -139,7 +139,7 @@ def _expected(mask: np.ndarray) -> float:
             u += np.clip(off / ((p * (1 - p)) @ wide_), -1, 1)
         for _ in range(2):
             p = 1 / (1 + np.exp(-(u[:, None] + v)))
-            v += np.clip((totals - many @ p) / (many @ (p * (1 - p))), -1, 1)
-        if np.abs(off * many).sum() < 1e-5 * mask.sum():
+            v += np.clip((totals - count @ p) / (count @ (p * (1 - p))), -1, 1)
+        if np.abs(off * count).sum() < 1e-5 * mask.sum():
             break
     return certain + float((pairs / (1 + np.exp(-(u[:, None] + v)))).sum())

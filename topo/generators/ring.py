@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from topo.errors import TopoError
-from topo.generators import Budgets, Drawn, asked, generator
+from topo.generators import Budgets, Drawn, generator, requested
 from topo.generators.channels import even, on_channels, packed
 from topo.wiring import Wiring
 
@@ -66,7 +66,7 @@ def _fraction(method: str, name: str, value: float) -> None:
 def band(wiring: Wiring, budgets: Budgets, rng: np.random.Generator, *, delta: float = 0.1) -> Drawn:
     """Receptive fields on a ring: chance falls as (1 + distance)**-(1 - delta) / delta; delta 0 band, 1 random."""
     _fraction("band", "delta", delta)
-    for layer, budget in asked(wiring, budgets):
+    for layer, budget in requested(wiring, budgets):
         yield layer.name, on_channels(layer, budget, lambda r, c, e: band_graph(r, c, e, delta, rng), rng)
 
 
@@ -74,5 +74,5 @@ def band(wiring: Wiring, budgets: Budgets, rng: np.random.Generator, *, delta: f
 def smallworld(wiring: Wiring, budgets: Budgets, rng: np.random.Generator, *, beta: float = 0.1) -> Drawn:
     """Small world on a ring: each channel reads its nearest, then each edge is rewired with chance beta."""
     _fraction("smallworld", "beta", beta)
-    for layer, budget in asked(wiring, budgets):
+    for layer, budget in requested(wiring, budgets):
         yield layer.name, on_channels(layer, budget, lambda r, c, e: small_world_graph(r, c, e, beta, rng), rng)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from topo.generators import Budgets, Drawn, asked, generator
+from topo.generators import Budgets, Drawn, generator, requested
 from topo.generators.channels import even, on_channels, packed, unpacked
 from topo.kernels.biregular import deal
 from topo.wiring import Wiring
@@ -21,5 +21,5 @@ def picked_graph(rows: int, columns: int, edges: int, rng: np.random.Generator) 
 @generator(source="Prabhu et al. 2018, X-Net")
 def xnet(wiring: Wiring, budgets: Budgets, rng: np.random.Generator) -> Drawn:
     """Each channel on the smaller side picks equally many distinct partners on the other, at random."""
-    for layer, budget in asked(wiring, budgets):
+    for layer, budget in requested(wiring, budgets):
         yield layer.name, on_channels(layer, budget, lambda r, c, e: picked_graph(r, c, e, rng), rng)

@@ -225,7 +225,7 @@ def build_graph(
     Raises WiringError, naming the first layer that differs with both shapes, if they do not fit; TopoError for an
     unknown view and for weights that do not have the shape of their mask.
     """
-    network_view, layer_view = views.asked(view)
+    network_view, layer_view = views.requested(view)
     arrays = None if weights is None else _checked_weights(masks, wiring, weights)
     if wiring is None:
         blocks = tuple(Block(name, masks.rows(name), network_view, layer_view) for name in masks)

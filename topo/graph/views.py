@@ -182,7 +182,7 @@ NETWORK_VIEWS = {"channel": channel, "unit": unit}
 VIEWS = ("channel", "unit", "kernel")
 
 
-def asked(view: str | None) -> tuple[str, str]:
+def requested(view: str | None) -> tuple[str, str]:
     """(view of the network, view of single layers) for the view a user asks for; TopoError if it is not known.
 
     None is the default of each, channel and kernel; "kernel" leaves the network's paths in the channel view.

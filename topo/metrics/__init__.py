@@ -137,11 +137,11 @@ def chosen(names: str | Sequence[str], *, weights: bool = True) -> list[Metric]:
                 "`topo list metrics` names the metrics"
             )
 
-    def asked(entry: Metric) -> bool:
+    def requested(entry: Metric) -> bool:
         if entry.name in wanted or (entry.group == "weighted" and "weighted" in wanted):
             return True
         if entry.weighted and not weights:
             return False
         return "all" in wanted or entry.group in wanted or ("default" in wanted and entry.group in DEFAULT_GROUPS)
 
-    return [entry for entry in every if asked(entry)]
+    return [entry for entry in every if requested(entry)]

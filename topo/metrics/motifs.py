@@ -31,6 +31,6 @@ def layer_four_cycles(graph: LayeredGraph, block: Block) -> int:
     """Bi-fans: pairs of left units that two right units share, sum over pairs of right units of C(co-degree, 2)."""
     shared, total = co_degrees(of_block(block)), 0
     for unit in range(1, len(shared)):  # row by row: whole integer copies of a large matrix would not fit
-        many = shared[unit, :unit].astype(np.int64)
-        total += int((many * (many - 1) // 2).sum())
+        count = shared[unit, :unit].astype(np.int64)
+        total += int((count * (count - 1) // 2).sum())
     return total

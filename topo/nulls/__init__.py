@@ -11,7 +11,7 @@ A number of masks is compared with the same number of such samples (`score`): wh
 extreme one (p >= 0.05, both tails), what the null keeps is enough to explain it.
 """
 
-from topo.nulls.models import Null, asked, null, nulls, seeds
+from topo.nulls.models import Null, null, nulls, requested, seeds
 from topo.nulls.score import Score, score
 
-__all__ = ["Null", "Score", "asked", "null", "nulls", "score", "seeds"]
+__all__ = ["Null", "Score", "requested", "null", "nulls", "score", "seeds"]

@@ -77,10 +77,10 @@ def null(
     return enter
 
 
-def asked(given: str | Mapping[str, int]) -> dict[str, int]:
+def requested(given: str | Mapping[str, int]) -> dict[str, int]:
     """Null model -> number of samples, in the order of the registry, of a mapping or of text as in "same_layers:100".
 
-    >>> asked("same_degrees:50, same_layers:100")
+    >>> requested("same_degrees:50, same_layers:100")
     {'same_layers': 100, 'same_degrees': 50}
 
     Raises TopoError for an unknown null model, one that is named twice, and a number below 1.

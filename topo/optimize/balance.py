@@ -9,7 +9,7 @@ import numpy as np
 from topo._support.seeds import as_rng
 from topo.errors import TopoError
 from topo.optimize.most_paths import solve_paths
-from topo.optimize.options import asked, near
+from topo.optimize.options import near, requested
 from topo.optimize.problem import Balanced
 from topo.optimize.registry import Progress, method
 from topo.optimize.regular import solve_balanced
@@ -62,7 +62,7 @@ def balance(
     draws = as_rng(rng)
 
     def attempt(total: int | None) -> Balanced:
-        problem, restore = asked(
+        problem, restore = requested(
             wiring, total, budgets, nm=nm, block=block, min_fan_in=min_fan_in, dense=dense, flops=flops,
             terms={"balance": 1.0} if mode == "balanced" else {"paths": 1.0},
         )  # fmt: skip

@@ -116,9 +116,9 @@ def _best(problem: Problem, pools: InterchangeableUnits, active: np.ndarray) -> 
         value = best_cores(thin, core, active, float(problem.total), _EXCHANGES, units)  # type: ignore[arg-type]
         if value > -np.inf:
             spent: Counter[str] = Counter()
-            for name, many in zip(names, units):
+            for name, amount in zip(names, units):
                 if name is not None:
-                    spent[name] = max(spent[name], int(np.floor(many + 1e-9)))
+                    spent[name] = max(spent[name], int(np.floor(amount + 1e-9)))
             return value, Design(core, active, dict(spent), most)
     return None
 
@@ -132,8 +132,8 @@ def _network(problem: Problem, pools: InterchangeableUnits) -> tuple[list[str | 
         """(node, units of `units` for each of its ties) of the nodes that an array of units names."""
         found = []
         for tensor, where, _ in wiring.groups.parts(units):
-            mine, many = np.unique(pools.of(units[where]), return_counts=True)
-            for pool, count in zip(mine.tolist(), many.tolist()):
+            mine, amount = np.unique(pools.of(units[where]), return_counts=True)
+            for pool, count in zip(mine.tolist(), amount.tolist()):
                 node = number.setdefault((tensor, pool), len(number))
                 found.append((node, count / len(pools.members[pool])))
         return found
@@ -185,7 +185,7 @@ def _network(problem: Problem, pools: InterchangeableUnits) -> tuple[list[str | 
         np.array(kind, np.int64),
         np.cumsum([0, *in_sizes]),
         np.array([node for node, _ in ins], np.int64),
-        np.array([many for _, many in ins], np.float64),
+        np.array([amount for _, amount in ins], np.float64),
         np.cumsum([0, *out_sizes]),
         np.array([node for node, _ in outs], np.int64),
         np.array([need for _, need in outs], bool),

@@ -97,9 +97,9 @@ class InterchangeableUnits:
             turns[ties[drawn[order]]] = np.arange(len(ties))
         return turns
 
-    def first(self, many: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    def first(self, number: np.ndarray, turns: np.ndarray) -> np.ndarray:
         """bool (units + 2,): units of the first many[s] ties of each pool; what is not a unit is none."""
-        chosen = turns < many[self.pool]
+        chosen = turns < number[self.pool]
         flags = np.zeros(len(self.tie), bool)
         known = self.tie >= 0
         flags[known] = chosen[self.tie[known]]

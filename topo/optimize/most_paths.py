@@ -224,9 +224,9 @@ class _Search:
             if index in self.layers:
                 layer = self.layers[index]
                 if self.shared[index] == index:
-                    many = min(max(units[layer.name], self.least[index]), self.room[index])
+                    amount = min(max(units[layer.name], self.least[index]), self.room[index])
                     g = np.where(core[layer.start : layer.stop], 1.0, _RIM)
-                    solved = self._solve(index, walk.gather(layer.reads).mantissa, g, many)
+                    solved = self._solve(index, walk.gather(layer.reads).mantissa, g, amount)
                     empty = (np.zeros(0, np.int64),) * 3
                     state[index] = _sketch(layer, solved[0] if solved else empty)
                 step = replace(state[self.shared[index]], layer=layer)
@@ -271,12 +271,12 @@ class _Search:
                 if self.prices[high] <= self.prices[low] or tabu.get((low, high), -1) >= turn:
                     continue
                 units = self.units
-                many = max(1, int(share * units[low]))
-                many = min(many, self.room[high] - units[high], units[low] - self.least[low])
-                if many <= 0:
+                amount = max(1, int(share * units[low]))
+                amount = min(amount, self.room[high] - units[high], units[low] - self.least[low])
+                if amount <= 0:
                     continue
-                units[low] -= many
-                units[high] += many
+                units[low] -= amount
+                units[high] += amount
                 state, value, prices = self.sweep(*self.sweep(self.state, units)[:1], units)
                 exact = state[low].units == units[low] and state[high].units == units[high]
                 if exact and value > self.log_paths + 1e-9:

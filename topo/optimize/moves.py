@@ -112,9 +112,9 @@ class Round:
         cells = [self._candidates(name, missing) for name in names]
         return self.add(_best(cells, missing, self._affordable())) > 0
 
-    def _candidates(self, name: str, many: int) -> Cells:
+    def _candidates(self, name: str, number: int) -> Cells:
         """The most valuable kernels of a layer that may hold one unit more, `many` at most in each use."""
-        found = [self._candidates_of(name, index, many) for index in self.uses(name)]
+        found = [self._candidates_of(name, index, number) for index in self.uses(name)]
         sources, targets, values = (np.concatenate(part) for part in zip(*found))
         if len(found) > 1:  # once each, at its best value
             order = np.lexsort((-values, sources, targets))
@@ -123,7 +123,7 @@ class Round:
             sources, targets, values = sources[new], targets[new], values[new]
         return Cells(name, sources, targets, values)
 
-    def _candidates_of(self, name: str, index: int, many: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _candidates_of(self, name: str, index: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(sources, targets, values) of a use of a layer."""
         from topo.kernels.rank_one import rank_one
 
@@ -138,7 +138,7 @@ class Round:
         f, g = _relative(ahead), _relative(behind)
         rows = (f > 0).reshape(layer.groups, -1).sum(axis=1)
         columns = (g > 0).reshape(layer.groups, -1).sum(axis=1)
-        most = min(int(rows @ columns), many + blocked)
+        most = min(int(rows @ columns), number + blocked)
         nobody = np.zeros(len(f), bool), np.zeros(len(g), bool)
         sources, targets, _, _ = rank_one(f, g, *nobody, 1, layer.groups, most)
         free = self.free(name, sources, targets).any(axis=1) if len(sources) else np.zeros(0, bool)
@@ -195,7 +195,7 @@ class Round:
         self.changed |= placed > 0
         return placed
 
-    def take(self, names: tuple[str, ...], many: int) -> None:
+    def take(self, names: tuple[str, ...], number: int) -> None:
         """Remove the units that carry least, no two from one output or input, and none that a dense layer lives on."""
         required = self._required()
         values, owners, places = [], [], []
@@ -221,12 +221,12 @@ class Round:
             if self.problem.fan_in(name) > 1 or required.any():
                 order = order[np.sort(np.unique(targets[order], return_index=True)[1])]
                 order = order[np.sort(np.unique(sources[order], return_index=True)[1])]
-            order = order[:many]
+            order = order[:number]
             values.append(worth[order])
             owners.append(np.full(len(order), k))
             places.append(np.stack([targets[order], columns[order]]))
         value, owner, place = np.concatenate(values), np.concatenate(owners), np.concatenate(places, axis=1)
-        worst = np.argsort(value, kind="stable")[:many]
+        worst = np.argsort(value, kind="stable")[:number]
         if len(worst) == 0:
             raise NotFound(
                 f"no masks of {self.problem.told()} were found: constraints hold more; other masks may exist"
@@ -295,7 +295,7 @@ def _relative(logs: np.ndarray) -> np.ndarray:
     return np.where(finite, np.exp(np.maximum(logs - logs[finite].max(), -300.0)), 0.0)
 
 
-def _best(cells: list[Cells], many: int, budget: tuple[Mapping[str, int], float] | None) -> list[Cells]:
+def _best(cells: list[Cells], number: int, budget: tuple[Mapping[str, int], float] | None) -> list[Cells]:
     """The `many` most valuable kernels of all layers; under a FLOPs budget those that it still pays."""
     values = np.concatenate([c.values for c in cells])
     owners = np.repeat(np.arange(len(cells)), [len(c.values) for c in cells])
@@ -304,8 +304,8 @@ def _best(cells: list[Cells], many: int, budget: tuple[Mapping[str, int], float]
         costs, left = budget
         price = np.array([costs[c.name] for c in cells], float)[owners[order]]
         beyond = price - price.min()  # the cheapest layer must still be able to take the rest
-        order = order[np.cumsum(beyond) * (beyond > 0) <= left - many * price.min()]
-    chosen = order[:many]
+        order = order[np.cumsum(beyond) * (beyond > 0) <= left - number * price.min()]
+    chosen = order[:number]
     starts = np.cumsum([0, *(len(c.values) for c in cells)])
     found = []
     for k, c in enumerate(cells):

@@ -14,7 +14,7 @@ from topo.graph.arithmetic import Scaled
 from topo.graph.paths import Walk
 from topo.masks import BitRows, MaskSet
 from topo.optimize.layers import solve_layer_npb
-from topo.optimize.options import asked, near
+from topo.optimize.options import near, requested
 from topo.optimize.problem import Balanced, Problem, log10_paths
 from topo.optimize.registry import Progress, method
 from topo.optimize.regular import deal_rows
@@ -68,7 +68,7 @@ def npb(
     draws = as_rng(rng)
 
     def attempt(total: int | None) -> Balanced:
-        problem, restore = asked(
+        problem, restore = requested(
             wiring, total, budgets, nm=nm, block=block, min_fan_in=min_fan_in, dense=dense, flops=flops,
             terms={"nodes": alpha, "paths": 1 - alpha, "kernels": beta},
         )  # fmt: skip

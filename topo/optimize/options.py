@@ -11,7 +11,7 @@ from topo.optimize.quotient import quotient
 from topo.wiring import Wiring
 
 
-def asked(
+def requested(
     wiring: Wiring,
     total: int | None,
     budgets: str | Mapping[str, int],

@@ -201,11 +201,13 @@ class Problem:
 
     def _checked(self, budgets: Mapping[str, int]) -> dict[str, int]:
         for name in self.names:
-            asked = budgets[name]
+            requested = budgets[name]
             low = self.capacity[name] if name in self.whole else self.fan_in(name)
-            if not low <= asked <= self.capacity[name]:
+            if not low <= requested <= self.capacity[name]:
                 unit = "parameters" if self.whole_problem is None else "blocks"
-                raise TopoError(f"'{name}' has a budget of {asked} {unit}; it may keep {low} to {self.capacity[name]}")
+                raise TopoError(
+                    f"'{name}' has a budget of {requested} {unit}; it may keep {low} to {self.capacity[name]}"
+                )
         spent = sum(self.costs[name] * budgets[name] for name in self.names) if self.macs is not None else 0
         if self.macs is not None and spent > self.macs:
             raise TopoError(f"the budgets take {2 * spent} FLOPs; the limit is {2 * self.macs:.0f}")

@@ -83,8 +83,8 @@ def mend(
 
 def not_found(problem: Problem, why: str) -> NotFound:
     """The error of a search for masks of a problem, in the numbers that were asked for."""
-    asked = f"no masks of {problem.told()} in which every parameter is effective were found"
-    return NotFound(f"{asked}: {why}; other masks may exist")
+    requested = f"no masks of {problem.told()} in which every parameter is effective were found"
+    return NotFound(f"{requested}: {why}; other masks may exist")
 
 
 def _leading_nowhere(problem: Problem, names: tuple[str, ...]) -> str:

@@ -46,15 +46,15 @@ def sprout(work: Round, missing: list[Share]) -> bool:
             continue
         kernels = ways.through(unit)
         cost = Counter(owner[name] for name, *_ in kernels)
-        short = {k: many - left[k] for k, many in cost.items() if left[k] < many}
+        short = {k: count - left[k] for k, count in cost.items() if left[k] < count}
         if not kernels or (short and woken):
             continue
-        for k, many in short.items():
-            work.take(missing[k][0], many)
-            left[k] += many
+        for k, count in short.items():
+            work.take(missing[k][0], count)
+            left[k] += count
         _put(work, kernels)
-        for k, many in cost.items():
-            left[k] -= many
+        for k, count in cost.items():
+            left[k] -= count
         woken.add(int(tie[unit]))
         if len(woken) == wanted:
             break
@@ -176,9 +176,9 @@ class Ways:
         units = [(layer.name, int(sources[k % len(sources)]), output, k // len(sources)) for k in range(price)]
         return units, sources
 
-    def _best(self, costs: np.ndarray, many: int) -> np.ndarray:
+    def _best(self, costs: np.ndarray, count: int) -> np.ndarray:
         """Places of the `many` smallest costs, ties at random."""
-        return np.lexsort((self.work.rng.random(len(costs)), costs))[:many]
+        return np.lexsort((self.work.rng.random(len(costs)), costs))[:count]
 
     def onward(self, unit: int) -> list[Kernel] | None:
         """What leads from a unit to an output."""

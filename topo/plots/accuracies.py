@@ -288,15 +288,15 @@ def _scatter(panels: Sequence[Axes], points: Sequence[_Point], y: str, style: Ma
     """Draw the points in both panels; the name of the y axis."""
     scale, named = _scale(y, [float(point.place[2]) for point in points])
     sizes = Counter(point.cell for point in points)
-    many = len(points) > 2000
+    count = len(points) > 2000
     for column, ax in enumerate(panels):
-        for cell in [c for c, size in sizes.items() if size > 1] if len(sizes) > 1 and not many else []:
+        for cell in [c for c, size in sizes.items() if size > 1] if len(sizes) > 1 and not count else []:
             mine = sorted((p.place[column], scale * p.place[2]) for p in points if p.cell == cell)
             ax.plot(*zip(*mine), "-", marker="none", color=GREY, alpha=0.35, linewidth=0.5, zorder=1)
         for i, group in enumerate(dict.fromkeys(point.group for point in points)):
             counted = [p.place for p in points if p.group == group and sizes[p.cell] > 1]
             alone = [p.place for p in points if p.group == group and sizes[p.cell] == 1]
-            look = {**series(i), "linestyle": "none", "alpha": 0.8, "rasterized": many}
+            look = {**series(i), "linestyle": "none", "alpha": 0.8, "rasterized": count}
             for places, more in ((counted, {"label": group}), (alone, {"markerfacecolor": "none"})):
                 if not counted and places is alone:
                     more |= {"label": group}

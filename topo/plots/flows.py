@@ -189,10 +189,10 @@ def _draw(
                 low = passing[a, b, stops[-1]] + float(table.sum(axis=0)[:j].sum())
                 ribbons[_SKIP].append(_ribbon(stops[-1], low, columns.depth[b] - _BAR, into[b][j], amount))
                 into[b][j] += amount
-    many = sum(map(len, ribbons.values())) > 300
+    count = sum(map(len, ribbons.values())) > 300
     for colour, label in ((_REST, None), (_CORE, None), (_SKIP, "skips")):
         if ribbons[colour]:
-            look = {"facecolors": colour, "linewidths": 0, "alpha": 0.3, "zorder": 1, "rasterized": many, **style}
+            look = {"facecolors": colour, "linewidths": 0, "alpha": 0.3, "zorder": 1, "rasterized": count, **style}
             ax.add_collection(PolyCollection(ribbons[colour], label=label, **look))
     wide = size_of(ax)[0] / (max(columns.depth.values()) + 1) >= _GAPS
     for column in columns.order:

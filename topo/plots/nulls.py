@@ -78,9 +78,9 @@ def band(ax: Axes, x: Sequence[float], samples: np.ndarray, name: str) -> None:
     """
     finite = np.where(np.isfinite(samples), samples, np.nan)
     counts = np.isfinite(finite).sum(axis=0)
-    many = counts >= _QUANTILES_FROM
+    amount = counts >= _QUANTILES_FROM
     low, high = np.full((2, len(x)), np.nan)
-    for places, ends in ((many, (0.05, 0.95)), (~many & (counts > 0), (0.0, 1.0))):
+    for places, ends in ((amount, (0.05, 0.95)), (~amount & (counts > 0), (0.0, 1.0))):
         if places.any():
             low[places], high[places] = np.nanquantile(finite[:, places], ends, axis=0)
     look: dict[str, Any] = {"color": PALE, "zorder": 0, "label": f"{name}: {_what(counts[counts > 0])}"}

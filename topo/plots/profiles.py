@@ -207,13 +207,13 @@ def ramanujan_profile(
     without parameters has a red cross there. wiring: of masks, for the groups of convolutions. As `layer_profile`.
     """
     report = report_of(one(data, Profiled, "a Ramanujan profile"), _SPECTRA, wiring)
-    asked = {"ramanujan_gap": "gap $\\Delta_r$ = bound $-\\,\\sigma_2$"}
+    requested = {"ramanujan_gap": "gap $\\Delta_r$ = bound $-\\,\\sigma_2$"}
     if any("imdb" in entry for entry in report.layers):
-        asked["imdb"] = "IMDB"
+        requested["imdb"] = "IMDB"
     looks = (series(0), {**series(1), **_EFFECTIVE})
     lines: list[Line] = [
         (_profile(report.mask, report, metric), {**look, "label": label})
-        for (metric, label), look in zip(asked.items(), looks)
+        for (metric, label), look in zip(requested.items(), looks)
     ]
     ax = _draw(lines, "", axes(ax), style, gaps=True)
     name_y(ax, f"singular value{_view(report)}")

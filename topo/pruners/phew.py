@@ -257,9 +257,9 @@ class _Walker:
     def _next(self, units: np.ndarray) -> np.ndarray:
         """One of the steps that read each unit; the number of steps for "leave the network", -2 for a dead end."""
         steps, first = self.readers
-        many = first[units + 1] - first[units]
-        chosen = first[units] + (self.rng.random(len(units)) * many).astype(np.int64)
-        return np.where(many > 0, steps[np.minimum(chosen, len(steps) - 1)], -2)
+        number = first[units + 1] - first[units]
+        chosen = first[units] + (self.rng.random(len(units)) * number).astype(np.int64)
+        return np.where(number > 0, steps[np.minimum(chosen, len(steps) - 1)], -2)
 
     def _forth(self, index: int, units: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         step, place = self.wiring.steps[index], self.entries[index].of(units, self.rng)
@@ -276,8 +276,8 @@ class _Walker:
             return step.reads[there].astype(np.int64), weight
         operands = np.stack([operand[place] for operand in step.operands])
         order = np.argsort(operands < 0, axis=0, kind="stable")  # those with a unit first
-        many = (operands >= 0).sum(axis=0)
-        row = order[(self.rng.random(len(units)) * many).astype(np.int64), np.arange(len(units))]
+        number = (operands >= 0).sum(axis=0)
+        row = order[(self.rng.random(len(units)) * number).astype(np.int64), np.arange(len(units))]
         return operands[row, np.arange(len(units))].astype(np.int64), None
 
 

@@ -100,8 +100,8 @@ def prune(
         with _threads(threads or _fitting(how, net)), sdpa_kernel(SDPBackend.MATH):
             if how.shared_ranking:
                 size = sum(weight.numel() for weight in net.weights.values())
-                asked = density if sparsity is None else 1 - sparsity
-                schedule = totals(size, kept, values["rounds"], values["schedule"], asked)
+                requested = density if sparsity is None else 1 - sparsity
+                schedule = totals(size, kept, values["rounds"], values["schedule"], requested)
                 masks = _ranked(how, net, data, schedule, quota, values, own, ties, lots, progress)
                 lots.check(kept, values["ties"])
             else:

@@ -83,12 +83,12 @@ def dead_when_dense(wiring: Wiring) -> dict[str, int]:
         want = wanted[step.start : step.stop]
         if isinstance(step, Layer):
             rows, columns = step.part
-            asked = (want & rows).reshape(step.groups, -1)
+            requested = (want & rows).reshape(step.groups, -1)
             source = live[step.reads].reshape(step.groups, -1) & columns
-            fed = int((asked.sum(1) * source.sum(1)).sum()) * step.kernel_size
+            fed = int((requested.sum(1) * source.sum(1)).sum()) * step.kernel_size
             if step.pattern is not None:
-                kept = step.pattern.unpack().reshape(*asked.shape, step.shape[1], -1)
-                fed = int((kept & asked[:, :, None, None] & source[:, None, :, None]).sum())
+                kept = step.pattern.unpack().reshape(*requested.shape, step.shape[1], -1)
+                fed = int((kept & requested[:, :, None, None] & source[:, None, :, None]).sum())
             missing = step.used - fed
             uses, part = dead.setdefault(step.name, {}), repr((step.axes, rows.tobytes(), columns.tobytes())).encode()
             uses[part] = min(uses.get(part, missing), missing)

@@ -75,11 +75,11 @@ class Folder:
             known = tomllib.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise TrainingError(f"'{path}' cannot be read, so the run cannot be resumed: {error}") from None
-        asked = tomllib.loads(toml(config))
-        for table in asked:
+        requested = tomllib.loads(toml(config))
+        for table in requested:
             there = known.get(table, {})
-            for key in dict.fromkeys([*asked[table], *there]):
-                if asked[table].get(key) != there.get(key):
+            for key in dict.fromkeys([*requested[table], *there]):
+                if requested[table].get(key) != there.get(key):
                     if key in _CONTENT and key in there:
                         what = "a module of another structure" if key == "structure" else f"other data ({key})"
                         raise TrainingError(
@@ -88,7 +88,7 @@ class Folder:
                         )
                     raise TrainingError(
                         f"'{self.path}' holds a run with {table}.{key} = {there.get(key)!r}, not "
-                        f"{asked[table].get(key)!r}: it is resumed as it was started, or started in another folder"
+                        f"{requested[table].get(key)!r}: it is resumed as it was started, or started in another folder"
                     )
 
     def write_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:

@@ -313,22 +313,22 @@ def carry_out(fit: Fit, folder: Folder | None, progress: Progress | None, keep: 
 
 
 @contextmanager
-def _equal_bits(asked: bool, compiled: bool) -> Iterator[None]:
+def _equal_bits(requested: bool, compiled: bool) -> Iterator[None]:
     """torch's deterministic kernels inside, where the recipe promises equal bits; torch warns where it has none."""
     before, memory = torch.get_deterministic_debug_mode(), cast(Any, torch.utils.deterministic)
     filled, workspace = memory.fill_uninitialized_memory, os.environ.get("CUBLAS_WORKSPACE_CONFIG")
     # The debug mode is use_deterministic_algorithms(warn_only=True) without importing the compiler (two seconds).
-    with torch.backends.cudnn.flags(enabled=True, benchmark=not asked, deterministic=asked):
+    with torch.backends.cudnn.flags(enabled=True, benchmark=not requested, deterministic=requested):
         try:
-            if asked:
+            if requested:
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only so
                 memory.fill_uninitialized_memory = False  # it writes into memory that nothing reads
                 torch.set_deterministic_debug_mode("warn")
-            if asked and compiled:
+            if requested and compiled:
                 torch.use_deterministic_algorithms(True, warn_only=True)
             yield
         finally:
-            if asked and compiled:
+            if requested and compiled:
                 torch.use_deterministic_algorithms(False)
             torch.set_deterministic_debug_mode(before)
             memory.fill_uninitialized_memory = filled
