@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import naive
+import topo
 import toys
 from topo.errors import TopoError
 from topo.graph import build_graph
@@ -128,3 +129,7 @@ def test_metrics_are_chosen_by_name_group_and_default() -> None:
     assert {entry.name for entry in chosen(["paths"])} <= {entry.name for entry in chosen("all")}
     with pytest.raises(TopoError, match="no metric or group is called 'spam'"):
         chosen("kept,spam")
+
+
+def test_nodes_in_the_convention_of_npb_have_its_name_too() -> None:
+    assert topo.analyze({"a": np.ones((3, 4))}, metrics="nodes_npb").network == {"nodes": 7}

@@ -31,6 +31,8 @@ GROUPS = ("paths", "spectral", "degrees", "structure", "weighted")
 DEFAULT_GROUPS = ("paths", "spectral", "degrees")
 SCOPES = ("network", "layer")
 RESERVED = ("default", "all", *GROUPS)
+# Other names under which a metric may be asked for: node counts in the convention of NPB.
+ALIASES = {"nodes_npb": "nodes"}
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ def chosen(names: str | Sequence[str], *, weights: bool = True) -> list[Metric]:
     that holds nothing else, `weighted`.
     Raises TopoError for a name that is neither.
     """
-    wanted = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+    given = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+    wanted = [ALIASES.get(name, name) for name in given]
     every = sorted(metrics.values(), key=lambda entry: GROUPS.index(entry.group))
     known = {entry.name for entry in every}
     for name in wanted:

@@ -98,7 +98,7 @@ class InterchangeableUnits:
         return turns
 
     def first(self, number: np.ndarray, turns: np.ndarray) -> np.ndarray:
-        """bool (units + 2,): units of the first many[s] ties of each pool; what is not a unit is none."""
+        """bool (units + 2,): units of the first number[s] ties of each pool; what is not a unit is none."""
         chosen = turns < number[self.pool]
         flags = np.zeros(len(self.tie), bool)
         known = self.tie >= 0
