@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -64,15 +65,16 @@ def generate(
     Raises TopoError for an unknown method, option or quota, and for a budget that cannot be met.
     """
     entry = find_method(method)
-    requested = {
+    words: dict[str, Any] = {
         "density": density,
         "sparsity": sparsity,
         "quota": quota,
         "budgets": budgets,
         "source": source,
-        "layers": layers,
     }
-    given = {name: value for name, value in {**requested, "batches": batches}.items() if value is not None}
+    words |= {"layers": layers, "batches": batches}
+    given = {name: value for name, value in words.items() if value is not None}
+    request = Request(method, given, options, rng, progress, input_shape)
     if wiring is None and not getattr(entry, "rewires", False):
         raise TopoError(f"method '{method}' makes masks for a network: give its wiring, its name or a torch module")
     if hasattr(wiring, "named_modules"):
@@ -80,11 +82,11 @@ def generate(
 
         require_shapes(cast("nn.Module", wiring))
     if is_pruner(entry):
-        return _scored(entry, wiring, given, options, {"rng": rng, "progress": progress, "input_shape": input_shape})
-    _refuse(entry, given, "batches", "it looks at no data")
-    net = _network(entry, wiring, given, input_shape)
+        return _scored(entry, wiring, request)
+    request.refuse("batches", "it looks at no data")
+    net = _network(wiring, request)
     make = _generated if method in generators else _optimized
-    masks = make(entry, net, given, options, {"rng": rng, "progress": progress})
+    masks = make(entry, net, request)
     seed = int(rng) if isinstance(rng, int | np.integer) else None
     record: dict[str, Any] = {"method": method, "seed": seed, "model": net.model, "created_by": f"topo {__version__}"}
     if net.input_shape:
@@ -151,59 +153,72 @@ def _optimizer() -> Registry:
     return methods
 
 
-def _network(entry: Any, wiring: Any, given: Given, input_shape: Sequence[int] | None) -> Wiring:
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a method.
+
+    given: of density, sparsity, quota, budgets, source, layers and batches those that are given. options: the method's
+    own. rng, progress, input_shape: as in `generate`.
+    """
+
+    method: str
+    given: Mapping[str, Any]
+    options: Mapping[str, Any]
+    rng: int | np.random.Generator
+    progress: Callable[[int, int, str], None] | None
+    input_shape: Sequence[int] | None
+
+    def refuse(self, name: str, because: str) -> None:
+        """TopoError if `name` is given."""
+        if name in self.given:
+            raise TopoError(f"method '{self.method}' takes no {name}; {because}")
+
+
+def _network(wiring: Any, request: Request) -> Wiring:
     """The wiring of the network; where masks are only rewired, each layer for itself will do."""
     if wiring is not None:
-        return find_wiring(wiring, input_shape)
-    return apart(_source(entry, None, given))
+        return find_wiring(wiring, request.input_shape)
+    return apart(_source(None, request))
 
 
-Given = Mapping[str, Any]  # density, sparsity, quota, budgets and source: those of them that are given
-
-
-def _generated(entry: Generator, wiring: Wiring, given: Given, options: Given, run: Given) -> MaskSet:
+def _generated(entry: Generator, wiring: Wiring, request: Request) -> MaskSet:
     """What a generator makes, with its options on record; TopoError unless the budget it promises is kept."""
-    record = entry.read(options)
+    record, given = entry.read(request.options), request.given
     if entry.rewires:
-        start: Any = _source(entry, wiring, given)
+        start: Any = _source(wiring, request)
         wanted = {name: start.rows(name).kept() for name in start}
     else:
-        _refuse(entry, given, "source", "it starts from shapes and a budget")
+        request.refuse("source", "it starts from shapes and a budget")
         if entry.fixed:
-            _refuse(entry, given, "quota", "it has its own")
+            request.refuse("quota", "it has its own")
         if entry.exact == "total":
-            _refuse(entry, given, "budgets", "it keeps a total and leaves the layers to chance")
+            request.refuse("budgets", "it keeps a total and leaves the layers to chance")
         start = wanted = _wanted(wiring, given, entry.quota)
-    masks = entry(wiring, start, **run, **record)
+    masks = entry(wiring, start, rng=request.rng, progress=request.progress, **record)
     if not (entry.rewires or entry.fixed or "budgets" in given):
         record["quota"] = given.get("quota", entry.quota)
     total = sum(wanted.values())
     if entry.exact == "no":
-        return masks.with_provenance(options=record, requested=total, keeps=entry.keeps)
+        return masks.with_provenance(options=record, asked=total, keeps=entry.keeps)
     off = [name for name in wanted if entry.exact == "layers" and masks.rows(name).kept() != wanted[name]]
     if off or masks.kept != total:
         raise TopoError(f"method '{entry.name}' kept {masks.kept} parameters instead of {total}; layers off: {off}")
     return masks.with_provenance(options=record)
 
 
-def _refuse(entry: Any, given: Given, name: str, because: str) -> None:
-    if name in given:
-        raise TopoError(f"method '{entry.name}' takes no {name}; {because}")
-
-
-def _source(entry: Generator, wiring: Wiring | None, given: Given) -> MaskSet:
-    if "source" not in given:
-        raise TopoError(f"method '{entry.name}' rewires masks: give it some (source, or --from FILE)")
-    for name in given:
+def _source(wiring: Wiring | None, request: Request) -> MaskSet:
+    if "source" not in request.given:
+        raise TopoError(f"method '{request.method}' rewires masks: give it some (source, or --from FILE)")
+    for name in request.given:
         if name != "source":
-            _refuse(entry, given, name, "it keeps as much as its source does")
-    masks = as_mask_set(given["source"])
+            request.refuse(name, "it keeps as much as its source does")
+    masks = as_mask_set(request.given["source"])
     if wiring is not None:
         wiring.check(masks)
     return masks
 
 
-def _wanted(wiring: Wiring, given: Given, quota: str) -> dict[str, int]:
+def _wanted(wiring: Wiring, given: Mapping[str, Any], quota: str) -> dict[str, int]:
     """Parameters to keep, by layer: the budgets that are given, or what the quota makes of the density."""
     if "budgets" not in given:
         budget = {name: given.get(name) for name in ("density", "sparsity")}
@@ -218,7 +233,7 @@ def _wanted(wiring: Wiring, given: Given, quota: str) -> dict[str, int]:
     return wanted
 
 
-def _wanted_alone(given: Given) -> None:
+def _wanted_alone(given: Mapping[str, Any]) -> None:
     others = [name for name in given if name not in ("budgets", "batches")]
     if others:
         raise TopoError(f"budgets say what each layer keeps; {others[0]} cannot be given too")
@@ -226,40 +241,39 @@ def _wanted_alone(given: Given) -> None:
         raise TopoError(f"budgets are counts by layer name, not {given['budgets']!r}; a rule is named by quota")
 
 
-def _optimized(entry: Any, wiring: Wiring, given: Given, options: Given, run: Given) -> MaskSet:
+def _optimized(entry: Any, wiring: Wiring, request: Request) -> MaskSet:
     """What a method of `topo.optimize` makes of budgets, or of a total and, where named, a rule for the layers.
 
     Its certificate goes into the provenance.
     """
     for name in ("source", "quota"):
-        _refuse(entry, given, name, "it starts from the shapes and a budget")
-    _refuse(entry, given, "layers", "it plans the network as a whole (budgets gives counts by layer)")
-    rule = given.get("budgets")
-    chosen = {**options, "budgets": rule} if rule is not None else dict(options)
+        request.refuse(name, "it starts from the shapes and a budget")
+    request.refuse("layers", "it plans the network as a whole (budgets gives counts by layer)")
+    given, rule = request.given, request.given.get("budgets")
+    chosen = {**request.options, "budgets": rule} if rule is not None else dict(request.options)
     if isinstance(rule, Mapping):
         budget: dict[str, Any] = {"budgets": _wanted(wiring, given, "uniform")}
     else:
         density = {name: given[name] for name in given if name != "budgets"}
         budget = {"total": sum(_wanted(wiring, density, "uniform").values())}
-    found = entry(wiring, **{**chosen, **budget}, **run)
+    found = entry(wiring, **{**chosen, **budget}, rng=request.rng, progress=request.progress)
     said = {"notes": list(found.notes)} if found.notes else {}
     return found.masks.with_provenance(
         options=entry.options | entry.read(chosen), certificate=found.certificate.summary() | said
     )
 
 
-def _scored(entry: Any, model: Any, given: Given, options: Given, run: Given) -> MaskSet:
+def _scored(entry: Any, model: Any, request: Request) -> MaskSet:
     """What a pruner makes of a module, or of a named model with weights from the seed."""
     from topo.pruners import prune
     from topo.train.run import built
 
-    _refuse(entry, given, "source", "it scores weights")
+    request.refuse("source", "it scores weights")
     if isinstance(model, Wiring) or str(model).endswith(".json"):
         raise TopoError(f"method '{entry.name}' scores weights, which a wiring has not: give a model")
-    rng = run["rng"]
+    given, rng, shape = request.given, request.rng, request.input_shape
     seed = int(rng) if isinstance(rng, int | np.integer) else int(as_rng(rng).integers(2**63))
     module, name = built(str(model) if isinstance(model, Path) else model, seed)
-    shape = run["input_shape"]
     wiring = None
     if isinstance(model, str) and name.partition(":")[0].strip() in names():
         shape = named_shape(name) if shape is None else shape
@@ -270,6 +284,7 @@ def _scored(entry: Any, model: Any, given: Given, options: Given, run: Given) ->
         budget = {"quota": dict(given["budgets"])}
     elif "quota" in given:
         budget["quota"] = given["quota"]
-    how = {**run, "input_shape": shape, "wiring": wiring, "layers": given.get("layers")}
-    masks = prune(entry.name, module, batches=given.get("batches"), **how, **budget, **options)
+    how = {"rng": rng, "progress": request.progress, "input_shape": shape, "wiring": wiring}
+    how |= {"layers": given.get("layers"), "batches": given.get("batches")}
+    masks = prune(entry.name, module, **how, **budget, **request.options)
     return masks.with_provenance(model=name, created_by=f"topo {__version__}", density=masks.density)
