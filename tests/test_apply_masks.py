@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, prune
 import topo
 from topo.errors import MaskError, WiringError
 from topo.masks import MaskSet
-from topo.models.stored import Storage, storage
+from topo.models.modules.stored import Storage, storage
 from topo.torch_prune import FromMask
 from topo.train import Drift
 from topo.train.masking import applied_masks

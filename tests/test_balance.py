@@ -342,7 +342,7 @@ def test_options_are_read_and_refused() -> None:
         ({"spam": 1}, "no option 'spam'; it takes mode=balanced, degree_floor"),
         ({"degree_floor": "eggs"}, "of type float"),
         ({"mode": "spam"}, "balanced, paths"),
-        ({"nm": "4:2"}, "no N:M pattern"),
+        ({"nm": "4:2"}, "not an N:M pattern"),
         ({"budgets": "spam"}, "no quota is called"),
         ({"degree_floor": 0.5}, "at least 1"),
         ({"total": 1}, "hold"),
@@ -489,7 +489,7 @@ def test_frontier_of_both_modes() -> None:
     assert len(paths.to_csv().splitlines()) == 4
     with pytest.raises(TopoError, match="runs along"):
         frontier(wiring, total=2709, degree_floor=4)
-    with pytest.raises(TopoError, match="no frontier"):
+    with pytest.raises(TopoError, match="not a frontier"):
         Frontier.from_json("{}")
 
 

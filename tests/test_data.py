@@ -185,7 +185,7 @@ def test_npz(tmp_path):
     with pytest.raises(DataError, match="it has no array x_test"):
         load(tmp_path / "c.npz")
     np.savez(tmp_path / "e.npz", x_train=np.array([object()]), y_train=y, x_test=x, y_test=y)
-    with pytest.raises(DataError, match="no npz of plain arrays"):
+    with pytest.raises(DataError, match="not an npz of plain arrays"):
         load(tmp_path / "e.npz")
 
 

@@ -107,13 +107,16 @@ ELSEWHERE = {
 @contextmanager
 def restored(entries: Registry) -> Iterator[None]:
     """What a test registers is gone after it."""
+    from topo.plots import takes
+
     len(entries)
-    before = dict(entries._entries)
+    before, taken = dict(entries._entries), dict(takes)
     try:
         yield
     finally:
-        entries._entries.clear()
-        entries._entries.update(before)
+        for held, as_it_was in ((entries._entries, before), (takes, taken)):
+            held.clear()
+            held.update(as_it_was)
 
 
 def plugin(signature: str, doc: str = "'''A plugin.'''", body: str = "return None", name: str = "plugin") -> Callable:

@@ -324,7 +324,7 @@ def test_long_names_are_cut_and_phrases_are_not():
     reports = {name: topo.analyze(m, wiring, metrics="paths") for name, m in masks.items()}
     cases = [
         ("nodes_paths", reports, {}, {"equal log P + 2 log N", "not dominated"}),
-        ("spectrum", masks, {}, {"Ramanujan bound, ", "shuffle of "}),
+        ("spectrum", masks, {}, {"Ramanujan bounds", "shuffle of "}),
         ("density_profile", reports, {}, {"effective density"}),
     ]
     for (kind, data, options, phrases), venue in itertools.product(cases, ("icml", "neurips")):

@@ -167,7 +167,7 @@ BOMBS = {
         ARRAY + b"(K\1" + HUGE + HUGE + HUGE + b"\x87" + FLOAT + b"\x89C\0tb.",
         "promises",
     ),
-    "an array of records": (ARRAY + b"(K\1K\1\x85" + RECORD + b"\x89C\4abcdtb.", "no plain number"),
+    "an array of records": (ARRAY + b"(K\1K\1\x85" + RECORD + b"\x89C\4abcdtb.", "not a plain number"),
     "bytes beyond the end": (
         b"\x80\x04\x8e" + struct.pack("<Q", 1 << 40) + b"abc.",
         "promises 1,099,511,627,776 more bytes",
@@ -534,7 +534,7 @@ HEADERS = {
     "a dimension of text": ({"a": entry(shape=("2", 2))}, None, "is described as"),
     "too many dimensions": ({"a": entry(shape=(1,) * 60 + (2, 2))}, None, "is described as"),
     "no entry": ({"a": 3}, None, "has no entry"),
-    "metadata of numbers": ({"__metadata__": {"a": 1}}, None, "no map of texts"),
+    "metadata of numbers": ({"__metadata__": {"a": 1}}, None, "not a map of texts"),
     "nothing": ({}, None, "no masks found"),
 }
 
@@ -659,7 +659,7 @@ def test_a_file_that_may_not_be_read():
 def test_what_is_another_format(tmp_path):
     cases = {
         "m.gz": (b"\x1f\x8b\x08" + bytes(20), "as gzip: it is truncated or corrupt"),
-        "m.h5": (b"\x89HDF\r\n\x1a\n" + bytes(20), "an HDF5 file"),
+        "m.h5": (b"\x89HDF\r\n\x1a\n" + bytes(20), "an HDF5 file|as hdf5: it is truncated or corrupt"),
         "m.txt": (b"Some text of mine", "it starts with b'Some tex'"),
         "m.csv": (zlib.compress(b"a" * 99), "it starts with"),
     }

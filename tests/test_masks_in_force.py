@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 import topo
 from topo.errors import WiringError
 from topo.masks import MaskSet
-from topo.models.holders import copied, holder, holders, own_class
+from topo.models.modules.holders import copied, holder, holders, own_class
 from topo.train.masking import applied_masks
 
 WIDTH = 6

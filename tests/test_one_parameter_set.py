@@ -16,7 +16,7 @@ import topo
 from topo.cli import main
 from topo.errors import MaskWarning, TopoError
 from topo.masks import MaskSet
-from topo.models.holders import made_plain
+from topo.models.modules.holders import made_plain
 from topo.pruners import prune
 
 SHAPE = (1, 8, 8)

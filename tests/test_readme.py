@@ -88,7 +88,9 @@ def test_the_speed_table_repeats_rows_of_the_benchmarks() -> None:
 
 
 def test_numbers_of_formats_and_pruners() -> None:
-    words = dict(zip("ten eleven twelve thirteen fourteen fifteen sixteen seventeen".split(), range(10, 18)))
+    words = dict(
+        zip("ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split(), range(10, 20))
+    )
     table = section("What others have", CAPABILITIES)
     counted = re.search(r"reads the masks .*?\| (\w+) formats", table), re.search(r"pruners at .*?\| (\w+),", table)
     assert [words[found[1]] for found in counted if found] == [len(formats), len(pruners)]

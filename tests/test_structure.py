@@ -58,7 +58,7 @@ def test_diversity_of_unstructured_and_block_masks() -> None:
     "kind, density, text",
     [
         ("spam", None, "'spam' is not a kind of mask"),
-        ("transposable spam", None, "no kind of mask"),
+        ("transposable spam", None, "not a kind of mask"),
         ("4:2", None, "is not an N:M pattern"),
         ("2:4", 0.5, "have density 2/4; none is to be given"),
         ("unstructured", None, "need a density from 0 to 1"),

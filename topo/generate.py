@@ -78,7 +78,7 @@ def generate(
     if wiring is None and not getattr(entry, "rewires", False):
         raise TopoError(f"method '{method}' makes masks for a network: give its wiring, its name or a torch module")
     if hasattr(wiring, "named_modules"):
-        from topo.models.calling import require_shapes
+        from topo.models.modules.calling import require_shapes
 
         require_shapes(cast("nn.Module", wiring))
     if is_pruner(entry):

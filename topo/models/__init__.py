@@ -164,7 +164,7 @@ def prunable(module: nn.Module) -> dict[str, tuple[int, ...]]:
     from torch import nn
     from torch.nn.modules.conv import _ConvNd
 
-    from topo.models.calling import require_shapes
+    from topo.models.modules.calling import require_shapes
 
     require_shapes(module)
     return {

@@ -11,7 +11,8 @@ from topo.plots.given import Row, called, number, told
 SETTINGS = (
     "model", "data", "train_images", "test_images", "init", "epochs", "batch", "optimizer", "lr", "momentum",
     "nesterov", "weight_decay", "schedule", "milestones", "factor", "warmup", "label_smoothing", "ema", "padding",
-    "flip", "amp", "channels_last", "compile", "deterministic", "placement", "rewind", "rewind_epoch", "fraction",
+    "flip", "amp", "channels_last", "compile", "deterministic", "placement", "accumulate", "clip", "val", "best_on",
+    "rewind", "rewind_epoch", "fraction",
 )  # fmt: skip
 # Keys that a label names; how many more differ is said behind them.
 _NAMED = 3

@@ -15,7 +15,7 @@ from topo._support.seeds import as_rng
 from topo.errors import MaskError
 from topo.masks import as_mask_set
 from topo.models import prunable
-from topo.models.holders import Holder, write_weight
+from topo.models.modules.holders import Holder, write_weight
 
 
 def _fan_in(part: nn.Linear | _ConvNd) -> int:

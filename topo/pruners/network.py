@@ -17,8 +17,8 @@ from torch.utils import _pytree as pytree
 
 from topo.errors import TopoError
 from topo.input_spec import input_text, plain_shape, read_inputs
-from topo.models.holders import copied, made_plain
-from topo.models.stored import Storage
+from topo.models.modules.holders import copied, made_plain
+from topo.models.modules.stored import Storage
 from topo.pruners.parameters import Example, masked_parameters
 from topo.trace.inputs import carried_shape
 from topo.wiring import Wiring

@@ -10,8 +10,8 @@ from torch import nn
 
 from topo.errors import TopoError, TraceError
 from topo.models import prunable
-from topo.models.holders import holder, unwrapped
-from topo.models.stored import Storage, natural, storage
+from topo.models.modules.holders import holder, unwrapped
+from topo.models.modules.stored import Storage, natural, storage
 from topo.networks import maskable, matching
 from topo.trace import trace
 from topo.wiring import Wiring

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from topo.errors import TrainingError, WiringError
 from topo.masks import MaskSet, as_mask_set
-from topo.models.holders import unwrapped
+from topo.models.modules.holders import unwrapped
 from topo.train.masking import fitted, tensor_of, verify_masks
 
 if TYPE_CHECKING:

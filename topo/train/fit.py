@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from topo.errors import TrainingError
-from topo.models.calling import Batch
+from topo.models.modules.calling import Batch
 from topo.train.feed import mixed
 from topo.train.folder import SCHEMA
 from topo.train.masking import FusedMasks, Masked

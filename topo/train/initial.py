@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from topo.models.holders import Holder, write_weight
+from topo.models.modules.holders import Holder, write_weight
 
 
 def initialise(model: nn.Module, kind: str, masks: Mapping[str, Tensor], generator: torch.Generator) -> None:

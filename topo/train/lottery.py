@@ -22,9 +22,9 @@ from topo.data import Dataset
 from topo.errors import TrainingError
 from topo.files import write_masks
 from topo.masks import MaskSet
-from topo.models.calling import Batch
-from topo.models.holders import holder, unwrapped
-from topo.models.stored import Storage
+from topo.models.modules.calling import Batch
+from topo.models.modules.holders import holder, unwrapped
+from topo.models.modules.stored import Storage
 from topo.pruners.parameters import Example, masked_parameters
 from topo.pruners.selection import Lots, top
 from topo.train.fit import Progress

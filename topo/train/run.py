@@ -20,8 +20,8 @@ from topo.data import Dataset
 from topo.errors import TopoError, TrainingError
 from topo.files import write_masks
 from topo.masks import MaskSet
-from topo.models.calling import is_lazy, scores_of
-from topo.models.holders import unwrapped
+from topo.models.modules.calling import is_lazy, scores_of
+from topo.models.modules.holders import unwrapped
 from topo.pruners.initial import rescale
 from topo.trace.inputs import carried_name
 from topo.train.feed import mixed

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from topo.data import Dataset, load
 from topo.errors import TrainingError
-from topo.models.calling import Batch
+from topo.models.modules.calling import Batch
 from topo.train.feed import Feed, Plan, fits
 from topo.train.plainly import in_one_line
 from topo.train.ranks import Ranks

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from topo.errors import TrainingError
-from topo.models.calling import Batch, call, loss_of, scores_of, takes
+from topo.models.modules.calling import Batch, call, loss_of, scores_of, takes
 
 _IGNORED = -100  # torch's label for what is not judged
 
