@@ -15,7 +15,7 @@ import math
 import numba as nb
 import numpy as np
 
-KIND, START, STOP, READ, READ_STOP, OPERANDS, GROUPS, TAPS, WIDTH, WORDS = range(10)
+KIND, START, STOP, READ, READ_STOP, OPERANDS, GROUPS, KERNEL_SIZE, WIDTH, WORDS = range(10)
 LAYER, ADD, GATE, SCORE, SOURCE = range(5)
 NEVER = -(1 << 40)  # exponent of zeros: smaller than any other, and differences stay far from overflow
 
@@ -329,7 +329,7 @@ def count_forward(steps, reads, words, first, last, group_of, live, only, mantis
             gather(units, group_of, mantissa, exponent, top, x)
             word, width = steps[k, WORDS] - steps[first, WORDS], steps[k, WIDTH]
             rows = words[word : word + (stop - start) * width].reshape(stop - start, width)
-            pull_step(rows, steps[k, TAPS], steps[k, GROUPS], x, made)
+            pull_step(rows, steps[k, KERNEL_SIZE], steps[k, GROUPS], x, made)
         else:
             made[:] = 0.0
             many = stop - start
@@ -361,7 +361,7 @@ def count_backward(
         if kind == LAYER:
             word, width, z = steps[k, WORDS] - steps[first, WORDS], steps[k, WIDTH], passed[read:read_stop]
             rows = words[word : word + (stop - start) * width].reshape(stop - start, width)
-            push_step(rows, steps[k, TAPS], steps[k, GROUPS], made, z)
+            push_step(rows, steps[k, KERNEL_SIZE], steps[k, GROUPS], made, z)
             top = passed_exponent[k] = normalise(z, top)
             give(reads[read:read_stop], z, top, steps, inputs, group_of, mantissa, exponent)
         elif kind == ADD or kind == GATE:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-KIND, START, STOP, READ, READ_STOP, OPERANDS, GROUPS, TAPS, WIDTH, WORDS = range(10)
+KIND, START, STOP, READ, READ_STOP, OPERANDS, GROUPS, KERNEL_SIZE, WIDTH, WORDS = range(10)
 LAYER, ADD, GATE, SCORE, SOURCE = range(5)
 
 
@@ -63,7 +63,8 @@ def reach_forward(steps, reads, words, first, last, live):
             columns = np.empty(width, np.uint64)
             at = steps[k, WORDS] - steps[first, WORDS]
             for g in range(steps[k, GROUPS]):
-                mark_columns(live, reads[read + g * channels : read + (g + 1) * channels], steps[k, TAPS], columns)
+                behind = reads[read + g * channels : read + (g + 1) * channels]
+                mark_columns(live, behind, steps[k, KERNEL_SIZE], columns)
                 for i in range(start + g * rows, start + (g + 1) * rows):
                     live[i] = False
                     for w in range(width):
@@ -105,7 +106,7 @@ def reach_backward(steps, reads, words, first, last, live, ahead):
                     at += width
                 for j in range(channels):
                     unit = reads[read + g * channels + j]
-                    if unit >= 0 and has_column(columns, j, steps[k, TAPS]):
+                    if unit >= 0 and has_column(columns, j, steps[k, KERNEL_SIZE]):
                         ahead[unit] = True
         elif steps[k, KIND] != SOURCE:
             for i in range(many):
@@ -142,7 +143,8 @@ def effective(steps, reads, words, first, last, live, ahead, out, used):
         seen[:] = False
         used[k] = 0
         for g in range(groups):
-            mark_columns(live, reads[read + g * channels : read + (g + 1) * channels], steps[k, TAPS], columns)
+            behind = reads[read + g * channels : read + (g + 1) * channels]
+            mark_columns(live, behind, steps[k, KERNEL_SIZE], columns)
             met[:] = 0
             for i in range(start + g * rows, start + (g + 1) * rows):
                 for w in range(width):
@@ -152,6 +154,6 @@ def effective(steps, reads, words, first, last, live, ahead, out, used):
                 at += width
             for j in range(channels):
                 unit = reads[read + g * channels + j]
-                if unit >= 0 and has_column(met, j, steps[k, TAPS]) and not seen[unit - low]:
+                if unit >= 0 and has_column(met, j, steps[k, KERNEL_SIZE]) and not seen[unit - low]:
                     seen[unit - low] = True
                     used[k] += 1

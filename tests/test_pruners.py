@@ -150,7 +150,7 @@ def test_bad_input_is_named() -> None:
             prune(given_.pop("method"), model, **given_)
     with pytest.raises(TopoError, match="a budget is needed"):
         prune("magnitude", model)
-    with pytest.raises(TopoError, match="not a linear layer or convolution"):
+    with pytest.raises(TopoError, match="no linear layer or convolution"):
         prune("magnitude", nn.ReLU(), density=0.1)
     with torch.device("meta"), pytest.raises(TopoError, match="meta device"):
         prune("magnitude", Small(), density=0.1)
