@@ -593,3 +593,28 @@ def test_every_command_takes_a_key_and_a_rule(command, tmp_path, capsys):
     assert main([command, path, *more, "-O", "topk=half"]) == 2
     assert main([command, path, *more, "--key", "third"]) == 1
     assert "no key 'third'" in capsys.readouterr().err
+
+
+def _dense_and_mask() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    draws = torch.Generator().manual_seed(0)
+    weights = {f"{k}.weight": torch.randn(4, 6, generator=draws) for k in range(2)}
+    return weights, {name: (torch.rand(4, 6, generator=draws) < 0.4).float() for name in weights}
+
+
+def test_a_tree_of_what_was_pruned_is_not_read_as_what_was_kept(tmp_path):
+    weights, masks = _dense_and_mask()
+    for key in ("pruned", "removed", "is_pruned", "zeroed_weights", "Dropped"):
+        torch.save({"state_dict": weights, key: {n: 1 - m for n, m in masks.items()}}, tmp_path / "a.pt")
+        with pytest.raises(FormatError, match=f"under '{key}' 1 may stand for what was pruned; --key {key}"):
+            topo.read_masks(tmp_path / "a.pt")
+        assert topo.read_masks(tmp_path / "a.pt", key=key).kept == sum(int((1 - m).sum()) for m in masks.values())
+
+
+def test_a_tensor_of_0_and_1_beside_a_weight_is_its_mask_under_any_name(tmp_path):
+    weights, masks = _dense_and_mask()
+    for last in ("gate", "z", "alive", "score_hard"):
+        torch.save({**weights, **{n.replace("weight", last): m for n, m in masks.items()}}, tmp_path / "a.pt")
+        read = topo.read_masks(tmp_path / "a.pt")
+        assert {n: read[n].tolist() for n in read} == {n: m.bool().tolist() for n, m in masks.items()}
+        assert read.provenance["coverage"]["left_out"] == 0
+        assert any(f"'0.{last}' is taken for the mask of '0.weight'" in note for note in read.provenance["notes"])

@@ -7,6 +7,7 @@ weights themselves, and that is told. What is still undecided is refused, with t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -22,6 +23,10 @@ GUESS = "zeros"
 # Readers of trees that say by nothing but their values that they are masks.
 _PLAIN = frozenset({"mask_dict", "npz", "openlth", "ordered_list", "channel_masks"})
 _AVERAGE = r"(^|_)(ema|swa|averaged?|shadow)(_|$)|(^|_)ema"
+# Keys that name what is gone.
+_PRUNED = re.compile(
+    r"(?:is_?)?(?:pruned|removed|dropped|zeroed|deleted|dead|cut|masked_?out)(?:_?(?:weights|params))?", re.I
+)
 _MASKS = r"mask"
 
 
@@ -95,10 +100,22 @@ def choose(source: Source, requested: Reader | None) -> Choice:
     if not found:
         raise FormatError(_nothing(source, lacks))
     chosen = _one(explicit or _with_zeros(guesses, requested), source)
+    if requested is None and source.key is None:
+        _refuse_what_is_pruned(chosen)
     if not chosen.explicit and requested is None:
         _refuse_unread_masks(chosen, tree)
     chosen.source.notes += _passed_over(chosen, found)
     return chosen
+
+
+def _refuse_what_is_pruned(chosen: Choice) -> None:
+    """FormatError for a tree of 0 and 1 whose key says that 1 is what was pruned: read as kept it would be the rest."""
+    said = next((part for part in reversed(chosen.branch.path) if _PRUNED.fullmatch(part)), None)
+    if chosen.reader.name in _PLAIN and said is not None:
+        raise FormatError(
+            f"under '{said}' 1 may stand for what was pruned; --key {chosen.branch.key} reads 1 as kept; otherwise "
+            f"topo.MaskSet({{n: m == 0 for n, m in content['{said}'].items()}}), then topo.write_masks"
+        )
 
 
 def _belongs(choice: Choice, guesses: Sequence[Choice]) -> bool:

@@ -1,7 +1,8 @@
 """Masks as buffers of their own names in a module: `X.mask`, `X.mask_weight`, `X.weight_m`, NNCF's `_binary_mask`, ...
 
-Only those count that have the shape of a weight of their module, so that the masks of attention are left alone; or that
-stand in a tree which holds masks and nothing else.
+Only those count that have the shape of a weight of their module, so that the masks of attention are left alone; or
+that stand in a tree which holds masks and nothing else. Under any other name (`X.gate`) a tensor is the mask of the
+weight of its module if it has that weight's shape and holds both 0 and 1 and nothing else; a note says so.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 
 from topo.containers.tensors import Tensor
-from topo.formats.names import RECURRENT, unwrapped
+from topo.formats.names import RECURRENT, binary_beside, unwrapped
 from topo.formats.source import Found, Source, reader, some
 
 _NNCF = re.compile(r"(.*?)\.pre_ops\.\d+\.(?:op\.)?_?(?:binary_)?mask$")
@@ -47,6 +48,8 @@ def buffers(source: Source) -> dict[str, Tensor]:
             if parameter in found:
                 source.notes.append(f"a second mask of '{parameter}' left out: {some([name])}")
             found.setdefault(parameter, mask)
+    for name, parameter in binary_beside(source.state).items():
+        found.setdefault(parameter, source.state[name])
     return found
 
 
@@ -61,4 +64,7 @@ def recognise(source: Source) -> str | None:
     recognise=recognise,
 )
 def read(source: Source) -> Found:
+    for name, parameter in binary_beside(source.state).items():
+        if _parameter(name) is None:
+            source.notes.append(f"'{name}' is taken for the mask of '{parameter}': it has its shape and holds 0 and 1")
     return buffers(source)

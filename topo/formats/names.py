@@ -58,7 +58,10 @@ def parameters(state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
     length (`weight_g`, `original0`), which is left out.
     """
     found: dict[str, tuple[str, Tensor]] = {}
+    masks = binary_beside(state)
     for name, tensor in state.items():
+        if name in masks:
+            continue
         if name.endswith(".original0") and name.removesuffix("0") + "1" in state:
             continue
         other = name.removesuffix("_orig").removesuffix("_mask")
@@ -68,6 +71,19 @@ def parameters(state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
         if parameter.endswith("_v") and tensor.ndim >= 2 and f"{parameter[:-2]}_g" in state:
             parameter = parameter[:-2]
         found.setdefault(parameter, (name, tensor))
+    return found
+
+
+def binary_beside(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Name -> the parameter that it masks: tensors of 0 and 1, and of both, of the shape of their module's weight."""
+    found = {}
+    for name, tensor in state.items():
+        head, dot, last = name.rpartition(".")
+        weight = state.get(f"{head}{dot}weight")
+        if weight is None or last in ("weight", "bias") or tensor.ndim < 2 or weight.shape != tensor.shape:
+            continue
+        if tensor.is_binary and not tensor.is_ones and not weight.is_binary:
+            found[name] = f"{head}{dot}weight"
     return found
 
 
