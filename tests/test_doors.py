@@ -441,3 +441,11 @@ def obeys(name: str, needs_data: bool, words: dict[str, Any]) -> None:
         assert kept == budgets(words["quota"], NET_SHAPES, density=words["density"]) or inexact
     else:
         assert masks.kept == SIZE // 2 or masks.provenance["asked"] == SIZE // 2
+
+
+@pytest.mark.parametrize("count", [3.7, 3.0, "3", True, None, -1, 49, float("nan")])
+@pytest.mark.parametrize("name", ["uniform", "expander", "balance", "magnitude"])
+def test_a_budget_of_a_layer_is_a_whole_number_up_to_its_size(name: str, count: Any) -> None:
+    with pytest.raises(TopoError, match=r"0\.weight") as caught:
+        topo.generate(name, _net(), input_shape=(8,), budgets={"0.weight": count, "2.weight": 12, "4.weight": 18})
+    assert "\n" not in str(caught.value)

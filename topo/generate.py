@@ -225,12 +225,18 @@ def _wanted(wiring: Wiring, given: Mapping[str, Any], quota: str) -> dict[str, i
         shapes = maskable(wiring, given.get("layers"))
         return quota_budgets(given.get("quota", quota), shapes, **budget)  # type: ignore[arg-type]
     _wanted_alone(given)
-    wanted = {name: int(count) for name, count in given["budgets"].items()}
-    for name, count in wanted.items():
-        size = wiring.layer(name).size
-        if not 0 <= count <= size:
-            raise TopoError(f"the budget of layer '{name}' is {count}; it is a number from 0 to its size, {size}")
-    return wanted
+    return _counts(given["budgets"], {name: wiring.layer(name).size for name in given["budgets"]})
+
+
+def _counts(budgets: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, int]:
+    """Budgets that are whole numbers and fit their layers, as they are given. sizes: of the layers that are known."""
+    for name, count in budgets.items():
+        size = sizes.get(name)
+        whole = isinstance(count, int | np.integer) and not isinstance(count, bool) and count >= 0
+        if not whole or (size is not None and count > size):
+            most = "its size" if size is None else f"its size, {size}"
+            raise TopoError(f"the budget of layer '{name}' is {count!r}; it is a whole number from 0 to {most}")
+    return {name: int(count) for name, count in budgets.items()}
 
 
 def _wanted_alone(given: Mapping[str, Any]) -> None:
@@ -281,7 +287,8 @@ def _scored(entry: Any, model: Any, request: Request) -> MaskSet:
     budget = {key: given[key] for key in ("density", "sparsity") if key in given}
     if "budgets" in given:
         _wanted_alone(given)
-        budget = {"quota": dict(given["budgets"])}
+        sizes = {key: weight.numel() for key, weight in module.named_parameters()}
+        budget = {"quota": _counts(given["budgets"], sizes)}
     elif "quota" in given:
         budget["quota"] = given["quota"]
     how = {"rng": rng, "progress": request.progress, "input_shape": shape, "wiring": wiring}
