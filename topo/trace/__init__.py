@@ -53,7 +53,7 @@ _READS_CONSTANTS = frozenset(
 )
 # Rules that hold for constants as well: they carry zeros.
 _OF_CONSTANTS = frozenset(
-    f"aten.{name}" for name in "mul add sub rsub cat stack where pad constant_pad_nd copy".split()
+    f"aten.{name}" for name in "mul add sub rsub cat stack where pad constant_pad_nd copy zeros_like new_zeros".split()
 )
 _PRODUCTS = frozenset(f"aten.{name}" for name in "matmul mm bmm mv dot einsum linear".split())
 GATES, BIASES = ("soft", "hard"), ("closed", "live")
@@ -326,22 +326,22 @@ class _Tracer:
         name, several = operation(node), isinstance(shape, list)
         if not any(tracked(leaf) for leaf in leaves):
             weights = [leaf for leaf in leaves if isinstance(leaf, Made)]
-            if not (weights and name.removeprefix("aten.") in _READS_CONSTANTS and _is_float(value)):
+            if not (weights and _is_float(value) and self._reads_constants(node, name)):
                 return self._of_constants(node, inputs, weights, shape)
         elif not several and not _is_float(value):
             return filled(shape)
-        if name in RULES:
-            made = RULES[name](self.units, inputs, shape)
-        elif is_layout(node):
-            made = _literally(node, inputs)
-        elif is_pointwise(node):
-            made = pointwise(self.units, inputs, shape)
-        else:
-            raise NoRule("it has no rule")
+        layout = name not in RULES and is_layout(node)
+        made = _literally(node, inputs) if layout else self._by_rule(node, inputs, shape)
         given = [tuple(part.shape) for part in made] if several else tuple(made.shape)
         if given != shape:
             raise NoRule(f"its rule gives ids of shape {given} where the output has {shape}")
         return made
+
+    def _reads_constants(self, node: Node, name: str) -> bool:
+        """Whether an operation on constants and parameters is a layer: it reads data, if without a unit."""
+        if name.removeprefix("aten.") in _READS_CONSTANTS:
+            return True
+        return name in _PRODUCTS and any(root(arg, self.units.roots) is not None for arg in node.all_input_nodes)
 
     def _python(self, node: Node, target: Any, args: Any, kwargs: Any) -> Any:
         """Picking from a list, arithmetic on sizes; a number that depends on data is 2."""
@@ -365,14 +365,25 @@ class _Tracer:
             made = made_from(self.units, node, inputs, shape, _literally)
             if made is not None:
                 return made
-        if isinstance(shape, list):
-            return [self._fixed(node, inputs, side) for side in shape]
-        if is_layout(node):
+        if is_layout(node) and not weights:
             return _literally(node, inputs)
         name = operation(node)
-        if name in _OF_CONSTANTS:
+        if name in _OF_CONSTANTS or (not weights and _is_float(outcome(node))):
+            try:
+                return self._by_rule(node, inputs, shape)
+            except (NoRule, IndexError, RuntimeError, TypeError, ValueError):
+                pass  # no more is known of it then
+        if isinstance(shape, list):
+            return [self._fixed(node, inputs, side) for side in shape]
+        return _literally(node, inputs) if is_layout(node) else self._fixed(node, inputs, shape)
+
+    def _by_rule(self, node: Node, inputs: list[Any], shape: Any) -> Any:
+        name = operation(node)
+        if name in RULES:
             return RULES[name](self.units, inputs, shape)
-        return self._fixed(node, inputs, shape)
+        if is_pointwise(node):
+            return pointwise(self.units, inputs, shape)
+        raise NoRule("it has no rule")
 
     def _fixed(self, node: Node, inputs: list[Any], shape: Any) -> Tensor:
         """A constant of which no more is known; a product with nothing is nothing."""
