@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
-from topo.errors import TraceError, TraceWarning
+from topo.errors import TopoError, TraceError, TraceWarning
 from topo.input_spec import Spec
+from topo.trace.blocks import equal_blocks, traced_once
 from topo.trace.capture import Captured, batch_size, capture, clean, first_names, unwrapped
 from topo.trace.guard import lost, small_maps, unused
 from topo.trace.inputs import Example, carried_name, examples
@@ -116,15 +118,43 @@ def trace(
     for option, value, allowed in (("gates", gates, GATES), ("biases", biases, BIASES)):
         if value not in allowed:
             raise TraceError(f"{option} is {value!r}; it is {' or '.join(map(repr, allowed))}")
-    (args, kwargs), captured, said = _captured(module, input_shape, args, kwargs)
+    one_trace = partial(_traced, module, input_shape, args, kwargs, strict, gates, biases)
+    found = _of_equal_blocks(module, one_trace)
+    wiring, warned = found or one_trace()
+    for text in warned:
+        warnings.warn(text, TraceWarning, stacklevel=2)
+    return wiring
+
+
+def _of_equal_blocks(module: nn.Module, one_trace: Callable[[], tuple[Wiring, list[str]]]) -> Any:
+    """The wiring of a model of many equal blocks, from a few of them; None if it has none, or they turn out unlike."""
+    run = equal_blocks(module)
+    warned: list[list[str]] = []
+
+    def short() -> Wiring:
+        wiring, texts = one_trace()
+        warned.append(texts)
+        return wiring
+
+    try:
+        names = [clean(key) for key, _ in module.named_parameters(remove_duplicate=False)]
+        wiring = traced_once(run, short, list(dict.fromkeys(names))) if run else None
+    except (TopoError, IndexError):  # the whole model may say more
+        return None
+    return None if wiring is None or any(warned) else (wiring, [])
+
+
+def _traced(
+    module: nn.Module, spec: Any, args: Any, kwargs: Any, strict: bool, gates: str, biases: str
+) -> tuple[Wiring, list[str]]:
+    """The wiring, and the warnings about it."""
+    (args, kwargs), captured, said = _captured(module, spec, args, kwargs)
     units = Units(batch_size(args, kwargs), gates, biases)
     for text in filter(None, (said, captured.note)):
         units.note(text)
     tracer = _Tracer(units, strict, first_names(module))
     outputs = tracer.run(captured.graph, [None] * sum(node.op == "placeholder" for node in captured.graph.graph.nodes))
     _tell_conventions(units)
-    for text in tracer.warned:
-        warnings.warn(text, TraceWarning, stacklevel=2)
     chosen = [value for value in captured.outputs(outputs) if tracked(value)]
     if not chosen:
         raise TraceError(
@@ -139,14 +169,13 @@ def trace(
         return tracer.first_names.get(key, key)
 
     losses = lost(wiring, captured.graph, captured.used, captured.kept, first)
-    for text in losses:
-        warnings.warn(text, TraceWarning, stacklevel=2)
+    warned = [*tracer.warned, *losses]
     maps = small_maps(captured.graph, first).values()
     held = [(clean(name), parameter) for name, parameter in module.named_parameters(remove_duplicate=False)]
     aside = unused(wiring, held, captured.graph, captured.kept, first)
-    if not (losses or maps or aside):
-        return wiring
-    return replace(wiring, notes=(*wiring.notes, *losses, *maps), unused=aside)
+    if losses or maps or aside:
+        wiring = replace(wiring, notes=(*wiring.notes, *losses, *maps), unused=aside)
+    return wiring, warned
 
 
 def _captured(module: nn.Module, spec: Any, args: Any, kwargs: Any) -> tuple[Example, Captured, str | None]:
