@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +66,36 @@ def test_pack_meets_every_value_once(shape) -> None:
             if values.dtype == np.uint16:  # infinity, of either sign, is a number
                 values[place] = 0xFF80
                 assert not bits.pack(values, words, False, 0x7F80)
+
+
+FOR_ARM = """
+import re
+import llvmlite.binding as llvm, numba, numpy as np
+from topo.kernels import bits
+llvm.initialize_all_targets()
+llvm.initialize_all_asmprinters()
+machine = llvm.Target.from_triple("aarch64-linux-gnu").create_target_machine(opt=2)
+pack = numba.njit(bits.pack.py_func)  # anew: what comes from a cache cannot be looked at
+pack(np.zeros((1, 70), np.float32), np.zeros((1, 2), np.uint64), False, 0)
+module = llvm.parse_assembly(pack.inspect_llvm(pack.signatures[0]))
+assert "llvm.x86" not in str(module)
+module.triple, module.data_layout = "aarch64-linux-gnu", str(machine.target_data)
+assert re.search(r"fcm\\w+\\s+v\\d", machine.emit_assembly(module))
+"""
+
+
+@pytest.mark.slow
+def test_kernels_name_no_processor() -> None:
+    """Packing, the one kernel in the compiler's own words, becomes vector code for ARM; others name no intrinsic."""
+    plain = {
+        **os.environ,
+        "NUMBA_OPT": "0",
+        "NUMBA_DISABLE_JIT": "0",
+    }  # as it is written, not yet made for this machine
+    done = subprocess.run([sys.executable, "-c", FOR_ARM], capture_output=True, text=True, env=plain)
+    assert done.returncode == 0, done.stderr
+    named = re.findall(r"llvm\.\w+", "".join(path.read_text() for path in Path(bits.__file__).parent.glob("*.py")))
+    assert set(named) == {"llvm.prefetch"}
 
 
 def test_pack_signs_nan_and_the_smallest_numbers() -> None:
