@@ -425,6 +425,7 @@ weights(
     lambda s, x: s.d(F.conv2d(x, s.c.weight - s.c.weight.mean((1, 2, 3), keepdim=True))),
     (2, 3, 4, 4),
     parts={"c": lambda: conv(3, 4), "d": lambda: conv(4, 2)},
+    more="is taken for it",
 )
 weights("quantised, straight through", lambda s, x: s.o(x @ (s.w + (s.w.sign() - s.w).detach())))
 weights("pruned by torch", lambda s, x: s.o(s.p(x)), parts={"p": lambda: pruned()}, densities=(0.6,))

@@ -17,6 +17,7 @@ from topo.trace.weights import Made
 from topo.wiring import CONSTANT, NOTHING
 
 _MOST_FACTORS = 256
+_EXTREMA = frozenset("amax amin max min median nanmedian".split())
 
 
 @aten(*POOLS)
@@ -51,6 +52,9 @@ def reduction(units: Units, inputs: list[Any], shape: Any) -> Any:
     elif known:
         made = filled(sides[0], CONSTANT if known == "scale" else NOTHING)
     else:
+        name = operation(units.node).removeprefix("aten.")
+        if name in _EXTREMA and any(carried(x).shape[d] > 1 for d in dims):
+            units.note(f"'{name}' over units is taken for their sum")
         made = units.reduce(x, dims, keepdim=len(sides[0]) == x.dim())
     made = made.expand(sides[0])
     if operation(units.node) in ("aten.var_mean", "aten.std_mean"):

@@ -195,6 +195,8 @@ def where(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     known = units.known.get(units.node.args[0])
     x, y = (plain(value) for value in inputs[1:])
     if known is None:
+        if tracked(x) and tracked(y):
+            units.note("'where' chooses by what the data hold: each output is taken to depend on both branches")
         return units.add(x.expand(shape), y.expand(shape))
     if tracked(x) != tracked(y) and _is_mask_value(
         units, inputs[2] if tracked(x) else inputs[1], 2 if tracked(x) else 1
