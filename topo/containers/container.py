@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
-from mmap import ACCESS_READ, mmap
+from mmap import ACCESS_READ, MADV_SEQUENTIAL, mmap
 from pathlib import Path
 from typing import Any
 
@@ -331,7 +331,9 @@ def map_file(path: Path) -> mmap:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise FormatError("the file is empty")
-            return mmap(file.fileno(), 0, access=ACCESS_READ)
+            mapped = mmap(file.fileno(), 0, access=ACCESS_READ)
+            mapped.madvise(MADV_SEQUENTIAL)  # tensors are read from their first byte to their last
+            return mapped
     except OSError as error:
         raise FormatError(f"it cannot be read: {error.strerror}") from None
 
