@@ -394,7 +394,7 @@ def test_what_nobody_foresaw_is_one_line_too(files, run, monkeypatch):
     def fail(*args, **more):
         raise RuntimeError("a\nb\x1b[2J")
 
-    monkeypatch.setattr("topo.cli.inputs.read", fail)
+    monkeypatch.setattr("topo.cli.inputs.understood", fail)
     code, out, err = run("analyze", "a.safetensors")
     assert (code, out) == (1, "")
     assert err == "topo: internal error: RuntimeError: a b\\x1b[2J; --debug shows where\n"

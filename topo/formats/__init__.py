@@ -47,6 +47,7 @@ __all__ = [
     "write",
 ]
 
+_FLAT = (".bias", "norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")
 _LONGEST = 1500
 _REFUSAL = 400
 _SAMPLED = 2
@@ -98,14 +99,18 @@ def opened(
     *,
     key: str | None = None,
     rule: Mapping[str, float] | None = None,
+    partial: bool = False,
 ) -> Reading:
-    """A file that was understood as `read` understands it, whose values are not read yet; the same errors."""
+    """A file that was understood as `read` understands it, whose values are not read yet; the same errors.
+
+    partial: shards that are missing or damaged are left out, and named in the coverage.
+    """
     chosen = None if format is None else formats[format]
     path = Path(path)
     with naming(path):
         if not path.exists():
             raise FormatError("there is no such file")
-        return understood(open_container(path), path.name, wiring, chosen, key, rule)
+        return understood(open_container(path, partial), path.name, wiring, chosen, key, rule)
 
 
 @contextmanager
@@ -154,6 +159,15 @@ class Reading:
         return [name for name, tensor in self.tensors.items() if tensor.inferred]
 
     @cached_property
+    def lost(self) -> dict[str, int]:
+        """Parameters in shards that are missing -> how many weights they have, as their like in another block has; 0
+        where none is alike."""
+        like = {_without_numbers(name): tensor.size for name, tensor in self.source.state.items() if tensor.ndim >= 2}
+        flat = {_without_numbers(name) for name, tensor in self.source.state.items() if tensor.ndim < 2}
+        missing = [name for name in self.source.container.missing if _without_numbers(name) not in flat]
+        return {name: like.get(_without_numbers(name), 0) for name in missing if not name.endswith(_FLAT)}
+
+    @cached_property
     def outside(self) -> dict[str, tuple[str, Tensor]]:
         """Parameters of two or more dimensions without a mask -> their names in the file, and their tensors."""
         return uncovered(self.source, self.raw)
@@ -177,7 +191,7 @@ class Reading:
             notes += disagreements(source, self.raw, held, self.names)
         if self.reader.name not in ("mask_buffers", "scores", "gem_miner", "torch_ao"):  # which read such tensors
             notes += unused(source, self.raw)
-        masks, known = MaskSet(rows), coverage(self.outside, rows)
+        masks, known = MaskSet(rows), coverage(self.outside, rows, self.lost)
         provenance = dict(source.provenance)
         if wiring is not None:
             wiring.check(masks)
@@ -185,7 +199,7 @@ class Reading:
             if missing:
                 notes.append(f"{plural(len(missing), 'layer')} of the model without a mask: {some(missing)}")
             if self.reader.name != "topo":  # what this project writes without a mask is dense
-                known = of_model(known, wiring, rows if only is None else self.tensors)
+                known = of_model(known, wiring, self.tensors)
             masks = masks.in_order(wiring.names)
             turned = {name: groups for name, groups in wiring.input_first.items() if name in masks}
             provenance.update({"input_first": turned} if turned else {})
@@ -233,6 +247,10 @@ def understood(
     if rule and choice.reader.name != "scores":
         raise FormatError(f"-O {next(iter(rule))} makes masks of scores; it is read as {choice.reader.name}")
     return reading
+
+
+def _without_numbers(name: str) -> str:
+    return ".".join("*" if part.isdecimal() else part for part in name.split("."))
 
 
 def _read_as(entry: Reader, error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,12 +63,10 @@ def uncovered(source: Source, found: Iterable[str]) -> dict[str, tuple[str, Tens
     return left
 
 
-def coverage(left: Mapping[str, tuple[str, Tensor]], masks: Mapping[str, BitRows]) -> Coverage:
-    """How much has a mask, and how much has none (`uncovered`)."""
-    return Coverage(
-        sum(rows.size for rows in masks.values()),
-        {plain: size_of(name, tensor) for plain, (name, tensor) in left.items()},
-    )
+def coverage(left: Mapping[str, tuple[str, Tensor]], masks: Mapping[str, BitRows], lost: Mapping[str, int]) -> Coverage:
+    """How much has a mask, and how much has none (`uncovered`), or lies in a file that is missing (lost)."""
+    read = sum(rows.size for rows in masks.values())
+    return Coverage(read, {**{plain: size_of(name, tensor) for plain, (name, tensor) in left.items()}, **lost})
 
 
 def size_of(name: str, tensor: Tensor) -> int:
@@ -102,7 +100,7 @@ def _counts(name: str, plain: str, tensor: Tensor) -> bool:
     return tensor.is_float and not is_vector(tensor)
 
 
-def of_model(known: Coverage, wiring: Wiring, masks: Mapping[str, BitRows]) -> Coverage:
+def of_model(known: Coverage, wiring: Wiring, masks: Collection[str]) -> Coverage:
     """With the model's layers that have no mask, whether the file holds weights of them or not."""
     missing = {name: int(np.prod(wiring.shapes[name])) for name in wiring.names if name not in masks}
     tails = {name.removesuffix(".weight") for name in missing}
