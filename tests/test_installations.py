@@ -36,6 +36,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_without_docstrings_and_asserts_everything_is_as_with_them(folder):
     rng = np.random.default_rng(0)
     said = []

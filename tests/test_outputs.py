@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +108,7 @@ def test_where_a_command_writes(command, option, ending, folder, capsys):
     reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
     reader.start()
     assert main(_line(command, option, pipe)) == 0
-    reader.join(20)
+    reader.join()
     assert got == [expected] and stat.S_ISFIFO(pipe.stat().st_mode)
 
     capsys.readouterr()
@@ -158,6 +157,7 @@ for line in bad:
 """
 
 
+@pytest.mark.slow
 def test_what_is_read_only_is_refused_in_a_line(folder):
     """All commands in one process, which is not root's: root may write anywhere."""
     (folder / "shut").mkdir()
@@ -172,9 +172,7 @@ def test_what_is_read_only_is_refused_in_a_line(folder):
     for parent in (folder, *folder.parents):
         if parent.stat().st_uid == os.getuid() and parent != Path("/") and not parent.stat().st_mode & 0o005:
             parent.chmod(parent.stat().st_mode | 0o055)
-    done = subprocess.run(
-        [sys.executable, "-c", _AS_NOBODY, repr((good, lines))], capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([sys.executable, "-c", _AS_NOBODY, repr((good, lines))], capture_output=True, text=True)
     said = [part.strip() for part in done.stderr.split("==\n")][:-1]
     assert done.stdout.count("== 1\n") == len(lines), done.stdout + done.stderr
     for line, text in zip(lines, said, strict=True):
@@ -212,6 +210,7 @@ def test_convert_onto_its_own_input_needs_force(folder, capsys):
     assert main(["convert", "in", "in/masks.safetensors"]) == 0
 
 
+@pytest.mark.slow
 def test_standard_output_is_written_through_by_every_name(folder):
     """Onto a pipe and onto a file, after what was said before; --json of a file that it is redirected to, too."""
     shown = subprocess.run(
@@ -232,6 +231,7 @@ def test_standard_output_is_written_through_by_every_name(folder):
     assert parts[1].startswith(b"{")
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_old_file(folder, capsys):
     """By a limit on the size of files, in a process of its own."""
     rng = np.random.default_rng(0)
@@ -261,19 +261,23 @@ def test_a_full_disk_leaves_the_old_file(folder, capsys):
     assert _left(folder) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_process_that_is_told_to_end_leaves_no_temporary_file(number, folder):
     code = (
-        "import sys, time; from topo._support.atomic import replacing\n"
+        "import sys; from topo._support.atomic import replacing\n"
         "with replacing('x.json') as temporary:\n"
         "    with replacing('y.json') as other:\n"
-        "        temporary.write_text('half'); other.write_text('half'); print('ready', flush=True); time.sleep(60)\n"
+        "        temporary.write_text('half'); other.write_text('half'); print('ready', flush=True); input()\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     assert process.stdout.readline() == b"ready\n"
     assert len(_left(folder)) == 2
     process.send_signal(number)
-    assert process.wait(60) == -number
+    assert process.wait() == -number
+    process.stdin.close()
     process.stdout.close()
     assert _left(folder) == [] and not Path("x.json").exists()
 
@@ -307,8 +311,7 @@ def test_many_threads_write_one_file_whole(folder):
     threads = [threading.Thread(target=write_text, args=("x.txt", text)) for text in texts]
     for thread in threads:
         thread.start()
-    until = time.monotonic() + 60
-    while any(thread.is_alive() for thread in threads) and time.monotonic() < until:
+    while any(thread.is_alive() for thread in threads):
         if Path("x.txt").exists():
             assert Path("x.txt").read_text() in texts
     assert Path("x.txt").read_text() in texts and _left(folder) == []

@@ -430,14 +430,15 @@ def test_a_run_is_resumed_only_as_it_was_started(tmp_path):
         topo.train("mlp:64-10", "digits", epochs=1, out=out, resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
 def test_a_run_folder_has_one_writer_until_it_dies(tmp_path):
     out = tmp_path / "run"
     code = (
-        "import sys, time; from topo.train.folder import Folder\n"
-        "with Folder(sys.argv[1]).alone(): print('ready', flush=True); time.sleep(60)\n"
+        "import sys; from topo.train.folder import Folder\n"
+        "with Folder(sys.argv[1]).alone(): print('ready', flush=True); input()\n"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE)
+    holder = subprocess.Popen([sys.executable, "-c", code, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout.readline() == b"ready\n"
     for start in (lambda: topo.train("mlp:64-10", "digits", epochs=1, out=out), lambda: imp_of(out)):
         with pytest.raises(TrainingError, match="another process is writing the run in"):
@@ -446,6 +447,7 @@ def test_a_run_folder_has_one_writer_until_it_dies(tmp_path):
     (out / ".topo-abc.pt").write_bytes(b"half")
     holder.kill()
     holder.wait()
+    holder.stdin.close()
     holder.stdout.close()
     topo.train("mlp:64-10", "digits", epochs=1, out=out)
     assert not (out / ".topo-abc.pt").exists() and (out / "summary.json").exists()
