@@ -93,7 +93,7 @@ def test_survivors_go_back_to_their_early_values(rewind_epoch, tmp_path):
 
 def test_learning_rate_rewinding_keeps_the_trained_values(tmp_path):
     still = SHORT.changed(lr=1e-12, weight_decay=0.0)
-    found = topo.imp("mlp:64-10", "digits", density=0.3, rewind="learning_rate", recipe=SHORT, out=tmp_path)
+    found = topo.imp("mlp:64-10", "digits", density=0.3, rewind="learning_rate", recipe=still, out=tmp_path)
     first, last = weights(tmp_path / "level_00"), weights(tmp_path / f"level_{len(found.levels) - 1:02d}")
     kept = torch.from_numpy(found.masks["fc1.weight"].copy())
     torch.testing.assert_close(first["fc1.weight"][kept], last["fc1.weight"][kept])

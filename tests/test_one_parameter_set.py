@@ -148,7 +148,7 @@ def test_the_optimizer_masks_the_layers_that_are_named_among_the_others(method):
     assert list(masks) == ["fc1.weight", "fc2.weight"] and masks.kept == 80  # of 120 + 80, fc3's 48 beside them
     whole = topo.generate(method, net, budgets=None, density=0.4)
     assert list(whole) == list(net.names) and whole.kept == round(0.4 * 248)
-    assert "1 layers are not masked" in masks.provenance["certificate"]["notes"][-1]
+    assert "not masked count as dense in the certificate: fc3.weight" in masks.provenance["certificate"]["notes"][-1]
     with pytest.raises(TopoError, match=r"no layer is called 'fc9'"):
         topo.generate(method, net, density=0.4, layers="fc9")
     with pytest.raises(TopoError, match="constraints"):

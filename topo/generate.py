@@ -269,10 +269,8 @@ def _optimized(entry: Any, wiring: Wiring, request: Request) -> MaskSet:
         chosen["dense"] = (*as_names(chosen.get("dense", "")), *beside)
         budget["total"] += sum(wiring.layer(name).size for name in beside)
     found = entry(wiring, **{**chosen, **budget}, rng=request.rng, progress=request.progress)
-    notes = [
-        *found.notes,
-        *([f"{len(beside)} layers are not masked; the certificate counts them in"] if beside else []),
-    ]
+    left = f"layers that are not masked count as dense in the certificate: {', '.join(beside)}"
+    notes = [*found.notes, *([left] if beside else [])]
     said = {"notes": notes} if notes else {}
     masks = MaskSet({name: found.masks[name] for name in found.masks if name not in beside}) if beside else found.masks
     return masks.with_provenance(options=record, certificate=found.certificate.summary() | said)

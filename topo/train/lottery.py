@@ -130,7 +130,7 @@ def imp(
     starts afresh at each level. layers: names or patterns of layers; by default every linear layer and convolution of
     the model's wiring, the parameters that every method masks (a tied weight once). wiring: of the model, traced from
     the data by default. Masks that are on the model stay: they are where a layer starts from. ties: "few" or "random":
-    of weights of equal magnitude at the edge some are drawn by lot; where most of the kept are, "random" has to be said.
+    of weights of equal magnitude at the edge some are drawn by lot; where most of the kept are, only by "random".
 
     out: a folder with `level_00`, `level_01`, ... (run folders) and masks.safetensors; resume goes on with the level,
     and within it the epoch, that was reached. Other arguments as in `train`.
