@@ -266,9 +266,9 @@ def _update(digest: Any, held: Any) -> bool:
         digest.update(f"{plain.dtype} {tuple(plain.shape)}".encode())
         digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
     elif hasattr(held, "__array_interface__"):  # of numpy and of PIL
-        plain = np.asarray(held)
-        digest.update(f"{plain.dtype} {plain.shape}".encode() + plain.tobytes())
-        return not plain.dtype.hasobject
+        array = np.asarray(held)
+        digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+        return not array.dtype.hasobject
     else:
         digest.update(repr(held).encode())
         return held is None or isinstance(held, str | bytes | int | float | bool)
