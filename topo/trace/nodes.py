@@ -179,7 +179,8 @@ def is_features(node: Node, roots: dict[Node, Node | None]) -> bool:
         for user in queue.pop(0).users:
             name = _aten(user)
             if name in ("linear", "matmul", "mm") and user.args[0] in seen:
-                return root(user.args[1], roots) is None
+                weight = user.args[1]
+                return isinstance(weight, Node) and root(weight, roots) is None
             if "conv" in name:
                 return False
             onward = passes(user) or is_pointwise(user) or name in ("cat", "pad", "constant_pad_nd")
