@@ -53,9 +53,8 @@ def check_unpacked_size(file: File) -> None:
 
 def member(file: File, entry: zipfile.ZipInfo, notes: list[str]) -> Any:
     """One array of an npz: a Tensor that is unpacked block by block, or what an object array holds."""
-    data = file.data
     try:
-        with open_member(data, entry) as stream:
+        with open_member(file.archive, entry) as stream:
             shape, fortran, dtype, start = npy_header(stream)
             if dtype.hasobject:
                 if entry.file_size > max(_FREE_OBJECTS, _SHRINKS * entry.compress_size):
@@ -79,7 +78,7 @@ def member(file: File, entry: zipfile.ZipInfo, notes: list[str]) -> Any:
     held = np.dtype("u1") if dtype.kind == "b" else dtype
 
     def blocks(count: int, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-        with open_member(data, entry) as stream:
+        with open_member(file.archive, entry) as stream:
             stream.read(start)
             for first in range(0, shape[0] if shape else 1, count):
                 block = (min(count, shape[0] - first), *shape[1:]) if shape else ()

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from topo.containers.pickle_machine import Admitted, NamesIt, Unfinished, corrupt
+from topo.containers.pickle_machine import Admitted, NamesIt, Unfinished, corrupt, put
 from topo.containers.sparse import compressed, coordinates
 from topo.containers.tensors import Tensor, numpy_dtype
 from topo.errors import FormatError
@@ -92,7 +92,7 @@ def _dimensions(shape: Any) -> tuple[int, ...]:
     if not isinstance(shape, (tuple, list)) or len(shape) > 32:
         raise corrupt("a shape that is none")
     for n in shape:
-        if not isinstance(n, int) or isinstance(n, bool) or n < 0:
+        if type(n) is not int or n < 0:
             raise corrupt(f"a shape with the dimension {n!r}")
     return tuple(shape)
 
@@ -203,7 +203,8 @@ class TorchTensor(Unfinished):
     def finish(self, resolve: Callable[[Any], Any]) -> Tensor:
         if self.storage.data is None:
             raise corrupt("a tensor without its storage")
-        held = numpy_dtype(self.dtype).newbyteorder(self.storage.order)
+        held = numpy_dtype(self.dtype)
+        held = held.newbyteorder(">") if self.storage.order == ">" else held
         reach = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride)) + 1
         if prod(self.shape) and reach * held.itemsize > len(self.storage.data):
             promised, there = reach * held.itemsize, len(self.storage.data)
@@ -212,9 +213,10 @@ class TorchTensor(Unfinished):
             )
         if not prod(self.shape):
             return Tensor.of(np.zeros(self.shape, held), self.dtype)
-        flat = np.frombuffer(self.storage.data, held, reach - self.offset, self.offset * held.itemsize)
         steps = tuple(step * held.itemsize for step in self.stride)
-        return Tensor.of(np.lib.stride_tricks.as_strided(flat, self.shape, steps, writeable=False), self.dtype)
+        return Tensor.of(
+            np.ndarray(self.shape, held, self.storage.data, self.offset * held.itemsize, steps), self.dtype
+        )
 
 
 class SparseTensor(Unfinished):
@@ -329,7 +331,9 @@ def admitted(
 
     def ordered_dict(entries: Any = (), *_: Any) -> dict[Any, Any]:
         allowance.copy(len(entries))
-        return dict(_pairs(entries.items() if isinstance(entries, dict) else entries))
+        made: dict[Any, Any] = {}
+        put(made, [part for pair in _pairs(entries.items() if isinstance(entries, dict) else entries) for part in pair])
+        return made
 
     def encode(text: Any, encoding: Any = "latin1") -> bytes:
         if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):

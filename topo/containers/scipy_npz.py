@@ -66,7 +66,7 @@ def open_scipy(file: File) -> Container:
 def _format(file: File) -> str:
     """The text in 'format.npy': bytes or, by some versions, text."""
     entry = next(entry for entry in file.entries if entry.filename == "format.npy")
-    with open_member(file.data, entry) as stream:
+    with open_member(file.archive, entry) as stream:
         shape, _, dtype, _ = npy_header(stream)
         text = stream.read(64)
     if shape or dtype.kind not in "SU" or len(text) != dtype.itemsize:
