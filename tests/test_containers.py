@@ -533,7 +533,7 @@ def test_a_file_that_changes_under_its_reader(tmp_path, ending, change, monkeypa
 
 
 _CUT_SHORT = """
-import os, sys, threading, time
+import os, sys
 from pathlib import Path
 from topo.containers.mapped import bytes_of
 from topo.errors import FormatError
