@@ -553,7 +553,7 @@ for touch in (lambda data: data[-9:], lambda data: memoryview(data)[60_000], lam
 def test_a_mapped_file_that_is_cut_short_does_not_end_the_process(tmp_path):
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", _CUT_SHORT, str(tmp_path / "m.bin")],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("the file changed while it was read") == 3
@@ -602,7 +602,7 @@ def test_a_million_keys(tmp_path):
     (tmp_path / "m.pkl").write_bytes(pickle.dumps(content, 4))
     torch.save(content, tmp_path / "m.pt")
     for name in ("m.pkl", "m.pt"):
-        with pytest.raises(FormatError, match="a dict of more than 500,000 keys"):
+        with pytest.raises(FormatError, match="a dict of more than 200,000 keys"):
             open_container(tmp_path / name)
     header = json.dumps({f"k{i}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for i in range(1_000_000)})
     (tmp_path / "m.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode())

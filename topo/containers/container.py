@@ -24,6 +24,8 @@ MEGABYTE = 1_000_000
 # Files within files: a zip of gzipped files is two. A file that holds itself would go on for ever.
 _MOST_LEVELS = 4
 _MOST_FILES = 10_000
+# Tensors of one file: reading so many takes some seconds; the largest networks have some tens of thousands.
+MOST_TENSORS = 100_000
 _MOST_DEPTH = 72
 # Of each of the files in a folder, so many are read into memory; larger ones are mapped.
 _IN_MEMORY_OF_MANY = 100_000

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from topo.containers.container import MEGABYTE, Container, File, container
+from topo.containers.container import MEGABYTE, MOST_TENSORS, Container, File, container
 from topo.containers.npy import npy_header
 from topo.containers.pickle_file import read_objects
 from topo.containers.tensors import Tensor
@@ -36,6 +36,8 @@ def lacks_arrays(file: File) -> str | None:
 def open_npz(file: File) -> Container:
     """The arrays of an npz by name; FormatError for a decompression bomb."""
     check_unpacked_size(file)
+    if len(file.entries) > MOST_TENSORS:
+        raise FormatError(f"it holds {len(file.entries):,} arrays; at most {MOST_TENSORS:,} are read")
     notes: list[str] = []
     tensors = {entry.filename.removesuffix(".npy"): member(file, entry, notes) for entry in file.entries}
     return Container("npz", tensors, notes=tuple(notes))

@@ -23,7 +23,8 @@ from topo.errors import FormatError
 # objects.
 _MOST_OPERATIONS = 4_000_000
 _MOST_DEPTH = 64
-_MOST_KEYS = 500_000
+_MOST_KEYS = 200_000
+_MOST_PARTS = 200_000
 # Numbers of so many bits share a hash with 15 others at most; beyond, and in tuples, a file chooses how many do, and a
 # dict of such keys takes the square of their number.
 _WIDEST_KEY = 64
@@ -346,6 +347,8 @@ def resolved(machine: Machine, root: Any, spend: Callable[[int], None]) -> tuple
         if id(value) in done:
             spend(done[id(value)][1])
             return done[id(value)]
+        if len(done) + len(open_) > _MOST_PARTS:
+            raise FormatError(f"it holds more than {_MOST_PARTS:,} dicts, lists and tensors")
         if id(value) in open_ or depth > _MOST_DEPTH:
             raise corrupt("an object within itself" if id(value) in open_ else f"more than {_MOST_DEPTH} levels")
         open_.add(id(value))

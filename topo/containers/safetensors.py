@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from topo._support.atomic import replacing
-from topo.containers.container import MEGABYTE, Container, File, container
+from topo.containers.container import MEGABYTE, MOST_TENSORS, Container, File, container
 from topo.containers.tensors import Tensor, numpy_dtype
 from topo.errors import FormatError
 
@@ -70,6 +70,8 @@ def open_safetensors(file: File) -> Container:
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise FormatError("the header's metadata is not a map of texts")
+    if len(header) > MOST_TENSORS:
+        raise FormatError(f"it holds {len(header):,} tensors; at most {MOST_TENSORS:,} are read")
     base, room = 8 + length, len(data) - 8 - length
     entries = sorted(((name, *_entry(name, entry, room)) for name, entry in header.items()), key=lambda entry: entry[3])
     for before, after in pairwise(entries):
