@@ -550,6 +550,7 @@ for touch in (lambda data: data[-9:], lambda data: memoryview(data)[60_000], lam
 """
 
 
+@pytest.mark.slow
 def test_a_mapped_file_that_is_cut_short_does_not_end_the_process(tmp_path):
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", _CUT_SHORT, str(tmp_path / "m.bin")],
