@@ -156,6 +156,8 @@ def imp(
         after.enter_context(modes_kept(inner))
         example = _example(inner, source.first())
         held, found, told = masked_parameters(inner, wiring=wiring, example=example, layers=layers)
+        if out is not None and here.first:
+            after.enter_context(Folder(out).alone())
         with laid_aside(inner, None, found) as there:
             masks = _start(there, held)
             budgets = _budgets(masks, density, fraction)
