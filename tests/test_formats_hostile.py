@@ -766,3 +766,51 @@ def test_nothing_of_a_hostile_file_is_imported(tmp_path):
         assert "spy" not in sys.modules
     finally:
         sys.path.remove(str(tmp_path))
+
+
+# --- what masks take, and not what they hold
+
+
+def _expanded(shape):
+    return torch.zeros(1).expand(shape)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: _expanded((1 << 24, 1)),
+        lambda: _expanded((1 << 12, 1 << 20)),
+        lambda: _expanded((1, 1 << 27)),
+        lambda: torch.sparse_coo_tensor(torch.zeros(2, 1, dtype=torch.int64), torch.ones(1), (1 << 24, 1)),
+        lambda: torch.sparse_coo_tensor(torch.zeros(2, 1, dtype=torch.int64), torch.ones(1), (1, 1 << 27)),
+    ],
+    ids=["one column", "more than is held", "one row", "sparse column", "sparse row"],
+)
+def test_budgets_count_what_bit_rows_take(tmp_path, make):
+    torch.save({"a.weight": make()}, tmp_path / "m.pt")
+    refused(tmp_path / "m.pt", "memory bomb")
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize("layout", ["coo", "csr", "csc"])
+def test_sparse_matrices_are_never_made_whole(tmp_path, layout):
+    """2 ** 27 float64 numbers: 1 GB as a whole, 16 MB as bits."""
+    places = torch.tensor([[0, 7, 1 << 14 - 1], [3, 0, (1 << 13) - 1]])
+    weight = torch.sparse_coo_tensor(places, torch.ones(3, dtype=torch.float64), (1 << 14, 1 << 13))
+    weight = {"coo": weight, "csr": weight.to_sparse_csr, "csc": weight.to_sparse_csc}[layout]
+    torch.save({"a.weight": weight if layout == "coo" else weight()}, tmp_path / "m.pt")
+    tracemalloc.start()
+    try:
+        masks = formats.read(tmp_path / "m.pt")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert masks.kept == 3
+    assert masks["a.weight"][7, 0]
+    assert peak < 200 * MEGABYTES
+
+
+def test_a_deflated_column_of_an_npz(tmp_path):
+    np.savez_compressed(tmp_path / "m.npz", a=np.zeros((1 << 23, 1), bool))
+    refused(tmp_path / "m.npz", "memory bomb", at_most=48 * MEGABYTES)

@@ -37,12 +37,12 @@ def wiring_of(args: argparse.Namespace) -> Wiring | None:
     return find_wiring(args.model, args.input, inputs=args.inputs)
 
 
-def read(path: str, args: argparse.Namespace, wiring: Wiring | None) -> MaskSet:
-    """The masks of a file by the command's options; UsageError for two rules."""
+def read(path: str, args: argparse.Namespace, wiring: Wiring | None, key: str | None = None) -> MaskSet:
+    """The masks of a file by the command's options, under `key` if that is given; UsageError for two rules."""
     rule: list[tuple[str, float]] = getattr(args, "rule", [])
     if len(rule) > 1:
         raise UsageError("-O is given twice; one rule makes masks of scores")
-    masks = read_masks(path, wiring, format=args.format, key=args.key, **dict(rule))  # type: ignore[arg-type]
+    masks = read_masks(path, wiring, format=args.format, key=args.key if key is None else key, **dict(rule))  # type: ignore[arg-type]
     if args.command not in _TELLS and not quiet(args) and (line := left_out(masks)):
         speak(printable(f"topo: note: '{path}': {line}"))
     return masks
@@ -104,6 +104,9 @@ def _shape(value: Any) -> tuple[int, ...] | None:
 
 def names_of(paths: list[str]) -> list[str]:
     """Short names that tell the files apart: base names, with as many folders in front as it takes."""
+    if len(set(paths)) < len(paths):  # a file that is given twice has one name
+        named = dict(zip(dict.fromkeys(paths), names_of(list(dict.fromkeys(paths)))))
+        return [named[path] for path in paths]
     parts = [Path(os.fsencode(path).decode("utf-8", "replace")).parts for path in paths]
     names = ["/".join(p[-1:]) for p in parts]
     for depth in range(2, max(map(len, parts)) + 1):

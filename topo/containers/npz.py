@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zipfile
 import zlib
@@ -14,6 +15,7 @@ import numpy as np
 from topo.containers.container import MEGABYTE, MOST_TENSORS, Container, File, container
 from topo.containers.npy import npy_header
 from topo.containers.pickle_file import read_objects
+from topo.containers.rebuild import Allowance
 from topo.containers.tensors import Tensor
 from topo.containers.zip import open_member
 from topo.errors import FormatError
@@ -39,8 +41,22 @@ def open_npz(file: File) -> Container:
     if len(file.entries) > MOST_TENSORS:
         raise FormatError(f"it holds {len(file.entries):,} arrays; at most {MOST_TENSORS:,} are read")
     notes: list[str] = []
+    allowance = Allowance(len(file.data))
     tensors = {entry.filename.removesuffix(".npy"): member(file, entry, notes) for entry in file.entries}
-    return Container("npz", tensors, notes=tuple(notes))
+    for tensor in tensors.values():
+        if isinstance(tensor, Tensor):
+            allowance.tensor(tensor.shape)
+    return Container("npz", tensors, _comment(file), tuple(notes))
+
+
+def _comment(file: File) -> dict[str, str]:
+    """The texts by name that this project writes as the archive's comment; none where there is another comment."""
+    try:
+        found = json.loads(file.archive.comment)
+    except (ValueError, RecursionError):
+        return {}
+    texts = isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
+    return found if texts else {}
 
 
 def check_unpacked_size(file: File) -> None:

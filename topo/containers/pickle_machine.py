@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from mmap import mmap
 from typing import Any
 
+from topo.containers.tensors import Tensor, bits_of
 from topo.errors import FormatError
 
 # A state dict takes about 25 operations a tensor; 4 million take some seconds and at most about 300 MB of small
@@ -325,8 +326,8 @@ def resolved(machine: Machine, root: Any, spend: Callable[[int], None]) -> tuple
     """The object of a machine with its arrays finished and without its foreign objects, and a note of those.
 
     Shared parts stay shared, a part of itself is refused.
-    spend: told the elements of the arrays in a part each time that part stands in another place; a mask is packed under
-    every name that it has.
+    spend: told the bits of the arrays in a part, see `bits_of`, each time that part stands in another place; a mask is
+    packed under every name that it has.
     Raises FormatError where leaving an object out could leave masks out: when it holds tensors, stands in a list beside
     tensors, or is all there is.
     """
@@ -341,7 +342,7 @@ def resolved(machine: Machine, root: Any, spend: Callable[[int], None]) -> tuple
         left_out.append((str(where), value.name))
 
     def resolve(value: Any, depth: int = 0) -> tuple[Any, int]:
-        """The finished value and how many elements its arrays have."""
+        """The finished value and how many bits its arrays take."""
         if not isinstance(value, (list, tuple, dict, Unfinished)):
             return value.name if isinstance(value, Admitted) else value, 0  # torch.float32 and the like
         if id(value) in done:
@@ -371,7 +372,7 @@ def resolved(machine: Machine, root: Any, spend: Callable[[int], None]) -> tuple
                     result[key] = part(entry)
         elif isinstance(value, Unfinished):
             result = value.finish(part)
-            elements = getattr(result, "size", elements)
+            elements = bits_of(result.shape) if isinstance(result, Tensor) else elements
         else:
             for place, entry in enumerate(value):
                 if isinstance(entry, Foreign):

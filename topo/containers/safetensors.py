@@ -136,6 +136,8 @@ def save(
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     place = 0
     for name, shape in tensors:
+        if name in header:
+            raise FormatError(f"a safetensors file cannot hold a tensor that is called '{name}'")
         header[name] = {"dtype": "U8", "shape": list(shape), "data_offsets": [place, place + prod(shape)]}
         place += prod(shape)
     text = json.dumps(header, separators=(",", ":")).encode()

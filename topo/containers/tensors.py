@@ -39,6 +39,12 @@ _NAN8 = {
 Rows = Callable[[int], Iterator[np.ndarray]]
 
 
+def bits_of(shape: tuple[int, ...]) -> int:
+    """The bits of a tensor's bit rows: each row is filled up to whole words, 64 bits for a single column."""
+    rows = shape[0] if len(shape) > 1 else 1
+    return 64 * rows * -(-prod(shape[1:] if len(shape) > 1 else shape) // 64)
+
+
 @cache
 def numpy_dtype(name: str) -> np.dtype:
     """The numpy type that holds the bytes of a tensor type, little-endian; booleans are read as bytes, so that 2 is

@@ -22,7 +22,7 @@ from topo.formats.names import RECURRENT, is_embedding, is_weight, plain
 from topo.formats.source import Reader, Source, formats, plural, reader, readers, some
 from topo.formats.weights import weights_of
 from topo.formats.zeros import rounded
-from topo.masks import BitRows, MaskSet
+from topo.masks import MaskSet
 
 if TYPE_CHECKING:
     from topo.containers.container import Container
@@ -91,7 +91,10 @@ def read_container(
 ) -> MaskSet:
     """The masks in what was opened; `read` names the file in front of the errors."""
     source = Source(container, wiring, list(container.notes), requested=chosen is not None, rule=rule or {}, key=key)
-    choice = choose(source, chosen)
+    if source.own is not None and chosen is None and key is None:
+        choice = Choice(formats[source.own], source.at(source.tree[0]))
+    else:
+        choice = choose(source, chosen)
     source = choice.source
     try:
         masks, known = _masks(choice)
@@ -122,8 +125,12 @@ def read_container(
     )
 
 
-def read_weights(path: str | Path, masks: MaskSet, wiring: Wiring | None = None) -> dict[str, np.ndarray]:
+def read_weights(
+    path: str | Path, masks: MaskSet, wiring: Wiring | None = None, key: str | None = None
+) -> dict[str, np.ndarray]:
     """The weights of the masked parameters in a checkpoint: parameter -> float array of its mask's shape.
+
+    key: the place in the file that is meant, where there are several.
 
     Raises FormatError, one line that names the file, if it must not be read or has no weights for a mask.
     """
@@ -131,7 +138,7 @@ def read_weights(path: str | Path, masks: MaskSet, wiring: Wiring | None = None)
     try:
         if not path.exists():
             raise FormatError("there is no such file")
-        return weights_of(Source(open_container(path), wiring), masks, wiring)
+        return weights_of(Source(open_container(path), wiring, key=key), masks, wiring)
     except (FormatError, MaskError) as error:
         raise FormatError(_line(f"'{path}': {error}")) from None
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -141,6 +148,11 @@ def read_weights(path: str | Path, masks: MaskSet, wiring: Wiring | None = None)
 def _masks(choice: Choice) -> tuple[MaskSet, Coverage]:
     """The masks by parameter, output-first, and what of the place they cover."""
     entry, source = choice.reader, choice.source
+    if entry.name == source.own and source.wiring is None:  # as they were written
+        rows = {name: tensor.bits(name) for name, tensor in choice.found().items()}
+        if not rows:
+            raise FormatError("it holds no mask")
+        return MaskSet(rows), Coverage(sum(mask.size for mask in rows.values()), {})
     raw, made = renamed(choice.found(), source.wiring.names if source.wiring is not None else None)
     source.made.update(made)
     names = aligned(raw, source.wiring, [plain(name) for name in source.state])
@@ -153,7 +165,7 @@ def _masks(choice: Choice) -> tuple[MaskSet, Coverage]:
     unsure = [name for name in unsure if name not in source.provenance.get("input_first", {})]
     if unsure and output_first:
         source.notes.append(f"square layers that torch stores input-first, taken as (out, in): {some(unsure)}")
-    rows: dict[str, BitRows] = {name: tensor.bits(name) for name, tensor in found.items()}
+    rows = {name: tensor.bits(name) for name, tensor in found.items()}
     inferred = [name for name, tensor in found.items() if tensor.inferred]
     if len(inferred) == len(found):
         shares = {name: rows[name].kept() / rows[name].size for name in inferred}
