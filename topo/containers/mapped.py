@@ -9,7 +9,7 @@ import signal
 import stat
 import sys
 from functools import cache
-from mmap import ACCESS_READ, MAP_ANONYMOUS, MAP_PRIVATE, PAGESIZE, PROT_READ, mmap
+from mmap import ACCESS_READ, MADV_SEQUENTIAL, MAP_ANONYMOUS, MAP_PRIVATE, PAGESIZE, PROT_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,7 @@ def _read(handle: int, seen: os.stat_result) -> bytes:
 
 def _mapped(path: Path, handle: int, seen: os.stat_result) -> Mapped:
     data = Mapped(handle, seen.st_size, access=ACCESS_READ)
+    data.madvise(MADV_SEQUENTIAL)  # tensors are read from their first byte to their last
     data.path, data.seen, data.cut = path, seen, [False]
     data.place = int(np.frombuffer(data, np.uint8).__array_interface__["data"][0])
     _maps[data.place] = len(data), data.cut
