@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import struct
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -156,14 +155,5 @@ def test_no_reader_of_texts_waits_for_a_pipe(tmp_path):
     for ending, read in ((".json", Wiring.load), (".toml", find_recipe), (".json", read_frontier)):
         pipe = tmp_path / f"{read.__name__}{ending}"
         os.mkfifo(pipe)
-        caught = []
-
-        def tried(read=read, pipe=pipe, caught=caught):
-            with pytest.raises(TopoError, match="no regular file"):
-                read(pipe)
-            caught.append(pipe)
-
-        thread = threading.Thread(target=tried, daemon=True)
-        thread.start()
-        thread.join(20)
-        assert caught, f"{read.__qualname__} waits for a pipe"
+        with pytest.raises(TopoError, match="no regular file"):
+            read(pipe)
