@@ -116,7 +116,21 @@ def trace(
     for option, value, allowed in (("gates", gates, GATES), ("biases", biases, BIASES)):
         if value not in allowed:
             raise TraceError(f"{option} is {value!r}; it is {' or '.join(map(repr, allowed))}")
-    (args, kwargs), captured, said = _captured(module, input_shape, args, kwargs)
+    given, captured, said = captured_as_called(module, input_shape, args, kwargs)
+    return wiring_of(module, given, captured, said, strict, gates, biases)
+
+
+def wiring_of(
+    module: nn.Module,
+    given: Example,
+    captured: Captured,
+    said: str | None = None,
+    strict: bool = False,
+    gates: str = "soft",
+    biases: str = "closed",
+) -> Wiring:
+    """The wiring in a captured graph, see `trace`; given: the example inputs that it was captured with."""
+    args, kwargs = given
     units = Units(batch_size(args, kwargs), gates, biases)
     for text in filter(None, (said, captured.note)):
         units.note(text)
@@ -124,7 +138,7 @@ def trace(
     outputs = tracer.run(captured.graph, [None] * sum(node.op == "placeholder" for node in captured.graph.graph.nodes))
     _tell_conventions(units)
     for text in tracer.warned:
-        warnings.warn(text, TraceWarning, stacklevel=2)
+        warnings.warn(text, TraceWarning, stacklevel=3)
     chosen = [value for value in captured.outputs(outputs) if tracked(value)]
     if not chosen:
         raise TraceError(
@@ -140,7 +154,7 @@ def trace(
 
     losses = lost(wiring, captured.graph, captured.used, captured.kept, first)
     for text in losses:
-        warnings.warn(text, TraceWarning, stacklevel=2)
+        warnings.warn(text, TraceWarning, stacklevel=3)
     maps = small_maps(captured.graph, first).values()
     held = [(clean(name), parameter) for name, parameter in module.named_parameters(remove_duplicate=False)]
     aside = unused(wiring, held, captured.graph, captured.kept, first)
@@ -149,7 +163,7 @@ def trace(
     return replace(wiring, notes=(*wiring.notes, *losses, *maps), unused=aside)
 
 
-def _captured(module: nn.Module, spec: Any, args: Any, kwargs: Any) -> tuple[Example, Captured, str | None]:
+def captured_as_called(module: nn.Module, spec: Any, args: Any, kwargs: Any) -> tuple[Example, Captured, str | None]:
     """The first way to call the model that can be captured, its graph, and what was assumed."""
     failures: list[TraceError] = []
     for given, said in examples(module, spec, args, kwargs):
