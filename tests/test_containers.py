@@ -24,6 +24,7 @@ from topo import formats
 from topo.cli import main
 from topo.containers.container import File, Kind, container, containers, kinds
 from topo.containers.opening import explain, kind_of, open_container
+from topo.containers.safetensors import LARGEST_HEADER
 from topo.containers.tensors import Tensor
 from topo.errors import FormatError, TopoError
 
@@ -548,15 +549,14 @@ def test_a_tree_of_10_000_levels(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_million_keys(tmp_path):
-    content = {f"k{i}": i for i in range(1_000_000)}
+def test_more_keys_than_a_dict_may_have(tmp_path):
+    content = {f"k{i}": i for i in range(600_000)}
     (tmp_path / "m.pkl").write_bytes(pickle.dumps(content, 4))
     torch.save(content, tmp_path / "m.pt")
     for name in ("m.pkl", "m.pt"):
         with pytest.raises(FormatError, match="a dict of more than 500,000 keys"):
             open_container(tmp_path / name)
-    header = json.dumps({f"k{i}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for i in range(1_000_000)})
-    (tmp_path / "m.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode())
+    (tmp_path / "m.safetensors").write_bytes(struct.pack("<Q", LARGEST_HEADER + 1) + bytes(LARGEST_HEADER + 1))
     with pytest.raises(FormatError, match=r"the header of .* bytes is larger"):
         open_container(tmp_path / "m.safetensors")
 

@@ -155,7 +155,7 @@ def masked_twin(net: nn.Module, masks: dict[str, np.ndarray]) -> nn.Module:
         for name, mask in masks.items():
             weight = weights[name]
             laid = mask if mask.shape == tuple(weight.shape) else mask.swapaxes(0, 1)
-            weight.mul_(torch.from_numpy(np.ascontiguousarray(laid)))
+            weight.mul_(torch.from_numpy(np.array(laid, order="C")))
     return twin
 
 

@@ -24,6 +24,7 @@ from topo.masks import MaskSet, as_mask_set
 from topo.metrics import Metric, chosen
 from topo.networks import find_wiring
 from topo.report import Number, Report, Row, Value, few
+from topo.report.groups import is_language_model
 from topo.wiring import Wiring, chain
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def analyze(
     unwired = ""
     if wiring is None:
         try:
+            if is_language_model(masks):  # whose layers may fit one behind the other, but do not stand so
+                raise WiringError("blocks of a language model run side by side; give its folder, or the model")
             wiring = chain(masks)
         except WiringError as error:
             unwired = "needs the network's wiring"

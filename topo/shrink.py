@@ -32,7 +32,7 @@ from topo.shrinking.proof import Reference
 from topo.shrinking.seen import Seen
 from topo.shrinking.slots import Axis
 from topo.shrinking.working_copy import independent, masked, tensors_of, working_copy
-from topo.trace import captured_as_called, trace, wiring_of
+from topo.trace import captured_as_called, trace
 from topo.trace.capture import clean, first_names
 from topo.train.masking import fitted, tensor_of
 from topo.wiring import Wiring
@@ -122,8 +122,8 @@ def shrink(
     module = unwrapped(model)
     masks = _masks(module, masks)
     plain, notes = working_copy(module)
-    example, captured, said = captured_as_called(plain, input_shape, args, kwargs)
-    known = wiring if wiring is not None else wiring_of(plain, example, captured, said)
+    example, captured, _ = captured_as_called(plain, input_shape, args, kwargs)
+    known = wiring if wiring is not None else trace(plain, args=example[0], kwargs=example[1])
     _refuse_conservative(known, conservative)
     held = fitted(plain, masks, known)
     laid = {name: tensor_of(masks[name], storage, "cpu") for name, storage in held.items()}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
-from mmap import ACCESS_READ, mmap
+from mmap import ACCESS_READ, MADV_SEQUENTIAL, mmap
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ class Container:
 
     kind: which kind of file it is ("safetensors", "npz", "torch", "pickle", ...). content: dicts, lists, plain values
     and Tensors, as stored. metadata: a safetensors file's text entries. notes: what was assumed or left out, a line
-    each. files: those beside an index that were read with it.
+    each. files: those beside an index that were read with it. missing: tensors that an index names and whose files are
+    missing or damaged, where that was allowed.
     """
 
     kind: str
@@ -44,17 +45,18 @@ class Container:
     metadata: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 class File:
     """A file or folder that is to be taken apart, or a part of one that was unpacked.
 
     path: where it lies; of a part, where the whole lies with the part's name behind it. data: its bytes, mapped (a
-    folder has none).
+    folder has none). partial: whether shards may be missing.
     """
 
-    def __init__(self, path: Path, unpacked: bytes | mmap | None = None, level: int = 0) -> None:
-        self.path, self._unpacked, self._level = path, unpacked, level
+    def __init__(self, path: Path, unpacked: bytes | mmap | None = None, level: int = 0, partial: bool = False) -> None:
+        self.path, self._unpacked, self._level, self.partial = path, unpacked, level, partial
         self._seen: os.stat_result | None = None
 
     @cached_property
@@ -97,11 +99,11 @@ class File:
 
     def beside(self, path: Path) -> File:
         """Another file, that this one names or holds."""
-        return File(path, None, self._level + 1)
+        return File(path, None, self._level + 1, self.partial)
 
     def part(self, name: str, unpacked: bytes | mmap) -> File:
         """A part of this file, unpacked."""
-        return File(self.path / name, unpacked, self._level + 1)
+        return File(self.path / name, unpacked, self._level + 1, self.partial)
 
     @property
     def is_too_deep(self) -> bool:
@@ -331,7 +333,9 @@ def map_file(path: Path) -> mmap:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise FormatError("the file is empty")
-            return mmap(file.fileno(), 0, access=ACCESS_READ)
+            mapped = mmap(file.fileno(), 0, access=ACCESS_READ)
+            mapped.madvise(MADV_SEQUENTIAL)  # tensors are read from their first byte to their last
+            return mapped
     except OSError as error:
         raise FormatError(f"it cannot be read: {error.strerror}") from None
 

@@ -8,12 +8,12 @@ from topo.containers.container import Container, File, Kind, kinds
 from topo.errors import FormatError
 
 
-def open_container(path: Path) -> Container:
-    """Take a file, or a folder, apart.
+def open_container(path: Path, partial: bool = False) -> Container:
+    """Take a file, or a folder, apart. partial: shards that are missing or damaged are left out, and named.
 
     Raises FormatError with the reason, not naming the file.
     """
-    return take_apart(File(path))
+    return take_apart(File(path, partial=partial))
 
 
 def take_apart(file: File) -> Container:

@@ -10,6 +10,8 @@ from math import prod
 
 import numpy as np
 
+from topo.containers.number_types import odd_numbers, packed
+from topo.containers.pages import release
 from topo.errors import MaskError
 from topo.layout import output_first, output_first_shape
 from topo.masks import BitRows
@@ -26,15 +28,8 @@ _BITS: dict[str, np.dtype] = {
     "float8_e4m3fnuz": np.dtype("u1"),
     "float8_e5m2fnuz": np.dtype("u1"),
 }
-# 8-bit floats: the bits of 1.0, and which of the 256 patterns are NaN. The fnuz types have one NaN and no negative
-# zero.
+# 8-bit floats: the bits of 1.0.
 _ONE8 = {"float8_e4m3fn": 0x38, "float8_e5m2": 0x3C, "float8_e4m3fnuz": 0x40, "float8_e5m2fnuz": 0x40}
-_NAN8 = {
-    "float8_e4m3fn": (0x7F, 0xFF),
-    "float8_e5m2": (0x7D, 0x7E, 0x7F, 0xFD, 0xFE, 0xFF),
-    "float8_e4m3fnuz": (0x80,),
-    "float8_e5m2fnuz": (0x80,),
-}
 
 Rows = Callable[[int], Iterator[np.ndarray]]
 
@@ -170,22 +165,28 @@ class Tensor:
         except MaskError:
             return False
 
-    def bits(self, name: str) -> BitRows:
-        """The mask as bit rows; MaskError for a value that no mask holds, or a weight that is NaN."""
+    def bits(self, name: str, nan: dict[str, int] | None = None) -> BitRows:
+        """The mask as bit rows; MaskError for a value that no mask holds.
+
+        nan: takes how many weights are NaN, where there are any; they are not 0, and count as kept.
+        """
         if not self.is_number:
             raise MaskError(f"mask '{name}' holds values of type {self.dtype}; a mask holds only 0 and 1")
-        pack = BitRows.of_weights if self.inferred else BitRows.of_mask
-        read = self._as_weights if self.inferred else self._as_mask
         if self.ndim < 2 or 0 in self.shape:  # refused there, in its words
-            return pack(np.zeros(self.shape, np.bool_), name)
-        words = np.empty((self.shape[0], -(-prod(self.shape[1:]) // 64)), np.uint64)
+            return BitRows.of_mask(np.zeros(self.shape, np.bool_), name)
+        columns = prod(self.shape[1:])
+        words = np.empty((self.shape[0], -(-columns // 64)), np.uint64)
+        tally = np.zeros(4, np.int64)
         done = 0
         for block in self.blocks():
-            packed = pack(read(block, name), name).words
-            if len(packed) == self.shape[0]:
-                return BitRows(self.shape, packed)
-            words[done : done + len(packed)] = packed
-            done += len(packed)
+            if self.inferred:
+                packed(block.reshape(len(block), columns), self.dtype, words[done : done + len(block)], tally)
+            else:
+                words[done : done + len(block)] = BitRows.of_mask(self._as_mask(block, name), name).words
+            release(block)
+            done += len(block)
+        if nan is not None and (count := odd_numbers(self.dtype, tally).get("nan")):
+            nan[name] = count
         return BitRows(self.shape, words)
 
     def output_first(self, groups: int = 1) -> Tensor:
@@ -219,11 +220,3 @@ class Tensor:
         if not (kept | zero).all():
             raise MaskError(f"mask '{name}' holds {self.dtype} values other than 0 and 1; a mask holds only 0 and 1")
         return kept
-
-    def _as_weights(self, block: np.ndarray, name: str) -> np.ndarray:
-        """A block as `BitRows.of_weights` takes it: bfloat16 as uint16, 8-bit floats as whether they are 0."""
-        if self.dtype not in _NAN8:
-            return block
-        if np.isin(block, _NAN8[self.dtype]).any():
-            raise MaskError(f"'{name}' holds NaN; whether a NaN weight was kept cannot be known")
-        return (block & 0x7F) != 0

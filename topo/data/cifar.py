@@ -46,8 +46,8 @@ def _folder(path: Path, kind: str) -> Path | None:
     return None
 
 
-def _enter(kind: str, about: str, rank: int) -> None:
-    @layout(kind, about, recognise=lambda path: _folder(path, kind) is not None, rank=rank)
+def _enter(kind: str, about: str) -> None:
+    @layout(kind, about, recognise=lambda path: _folder(path, kind) is not None)
     def read(path: Path) -> Dataset:
         return _read(path, kind)
 
@@ -137,7 +137,7 @@ def _classes(folder: Path, kind: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-_enter("cifar10", "a folder with data_batch_1 ... data_batch_5 and test_batch (CIFAR-10, Python version)", 10)
-_enter("cifar10_binary", "a folder with data_batch_1.bin ... and test_batch.bin (CIFAR-10, binary version)", 11)
-_enter("cifar100", "a folder with train, test and meta (CIFAR-100, Python version)", 12)
-_enter("cifar100_binary", "a folder with train.bin and test.bin (CIFAR-100, binary version)", 13)
+_enter("cifar10", "a folder with data_batch_1 ... data_batch_5 and test_batch (CIFAR-10, Python version)")
+_enter("cifar10_binary", "a folder with data_batch_1.bin ... and test_batch.bin (CIFAR-10, binary version)")
+_enter("cifar100", "a folder with train, test and meta (CIFAR-100, Python version)")
+_enter("cifar100_binary", "a folder with train.bin and test.bin (CIFAR-100, binary version)")
