@@ -444,3 +444,29 @@ def test_a_dense_merge_is_answered_no_and_not_refused(tmp_path, run):
     saved(made, tmp_path / "base")
     code, out, _ = run("check", tmp_path / "dense", "--contains", tmp_path / "base")
     assert code == 3 and "keeps" in out
+
+
+# -- comparisons
+
+
+def test_compare_tells_overlap_and_churn_by_projection_and_depth(tmp_path, run):
+    made = model("llama")
+    prune(made)
+    a = saved(made, tmp_path / "a")
+    made = model("llama")
+    prune(made, 0.3, seed=5)
+    b = saved(made, tmp_path / "b")
+    code, out, err = run("compare", tmp_path / "a", tmp_path / "b", "--json", "-")
+    assert code == 0, err
+    groups = json.loads(out)["groups"]
+    assert [entry["by"] for entry in groups] == ["projection"] * 7 + ["block"] * BLOCKS
+    for entry in groups:
+        part = f".{entry['group']}." if entry["by"] == "projection" else f".layers.{entry['group']}."
+        names = [name for name in a if is_decoder(name) and part in name]
+        both = sum(int(((a[n] != 0) & (b[n] != 0)).sum()) for n in names)
+        kept = [sum(int((side[n] != 0).sum()) for n in names) for side in (a, b)]
+        assert (entry["layers"], entry["both"], entry["kept_a"], entry["kept_b"]) == (len(names), both, *kept)
+        assert entry["churn"] == pytest.approx((sum(kept) - 2 * both) / sum(kept))
+        assert entry["overlap"] == pytest.approx(both / (sum(kept) - both))
+    code, out, _ = run("compare", tmp_path / "a", tmp_path / "b")
+    assert code == 0 and "projection" in out and "churn" in out and f"the decoder's {7 * BLOCKS} linear layers" in out
