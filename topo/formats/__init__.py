@@ -170,7 +170,12 @@ class Reading:
     @cached_property
     def outside(self) -> dict[str, tuple[str, Tensor]]:
         """Parameters of two or more dimensions without a mask -> their names in the file, and their tensors."""
-        return uncovered(self.source, self.raw)
+        return {} if self.is_own else uncovered(self.source, self.raw)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a file of this project's, read as it was written."""
+        return self.reader.name == self.source.own and self.wiring is None
 
     def masks(self, only: Collection[str] | None = None, *, dense: bool = False) -> MaskSet:
         """Every mask, as bits; or those of these parameters alone. dense: weights without a single zero are fine."""
@@ -187,10 +192,15 @@ class Reading:
             raise FormatError("it holds no mask of the layers that are asked for")
         kept = {name: mask.kept() for name, mask in rows.items()}
         notes = [*self.remarks(kept, nan, dense), *source.notes]
-        if len(self.inferred) < len(self.tensors):
+        if len(self.inferred) < len(self.tensors) and not self.is_own:
             held = {name: mask for name, mask in rows.items() if name not in self.inferred}
             notes += disagreements(source, self.raw, held, self.names)
-        if self.reader.name not in ("mask_buffers", "scores", "gem_miner", "torch_ao"):  # which read such tensors
+        if not self.is_own and self.reader.name not in (
+            "mask_buffers",
+            "scores",
+            "gem_miner",
+            "torch_ao",
+        ):  # which read such tensors
             notes += unused(source, self.raw)
         masks, known = MaskSet(rows), coverage(self.outside, rows, self.lost)
         provenance = dict(source.provenance)
@@ -240,7 +250,10 @@ def understood(
 ) -> Reading:
     """What was opened, understood: which reader reads which place of it, under which names."""
     source = Source(container, wiring, list(container.notes), requested=chosen is not None, rule=rule or {}, key=key)
-    choice = choose(source, chosen)
+    if source.own is not None and chosen is None and key is None:
+        choice = Choice(formats[source.own], source.at(source.tree[0]))
+    else:
+        choice = choose(source, chosen)
     try:
         reading = _reading(choice, name, rule or {})
     except (FormatError, MaskError) as error:
@@ -259,8 +272,12 @@ def _read_as(entry: Reader, error: Exception) -> str:
     return said if said.startswith("read as ") else f"read as {entry.name}: {said}"
 
 
-def read_weights(path: str | Path, masks: MaskSet, wiring: Wiring | None = None) -> dict[str, np.ndarray]:
+def read_weights(
+    path: str | Path, masks: MaskSet, wiring: Wiring | None = None, key: str | None = None
+) -> dict[str, np.ndarray]:
     """The weights of the masked parameters in a checkpoint: parameter -> float array of its mask's shape.
+
+    key: the place in the file that is meant, where there are several.
 
     Raises FormatError, one line that names the file, if it must not be read or has no weights for a mask.
     """
@@ -268,7 +285,7 @@ def read_weights(path: str | Path, masks: MaskSet, wiring: Wiring | None = None)
     try:
         if not path.exists():
             raise FormatError("there is no such file")
-        return weights_of(Source(open_container(path), wiring), masks, wiring)
+        return weights_of(Source(open_container(path), wiring, key=key), masks, wiring)
     except (FormatError, MaskError) as error:
         raise FormatError(_line(f"'{path}': {error}")) from None
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -278,6 +295,11 @@ def read_weights(path: str | Path, masks: MaskSet, wiring: Wiring | None = None)
 def _reading(choice: Choice, name: str, rule: Mapping[str, float]) -> Reading:
     """The tensors by parameter, output-first."""
     entry, source = choice.reader, choice.source
+    if entry.name == source.own and source.wiring is None:  # as they were written
+        found = choice.found()
+        if not found:
+            raise FormatError("it holds no mask")
+        return Reading(name, entry, source, None, rule, found, found, {own: own for own in found})
     raw, made = renamed(choice.found(), source.wiring.names if source.wiring is not None else None)
     source.made.update(made)
     names = aligned(raw, source.wiring, [plain(name) for name in source.state])
