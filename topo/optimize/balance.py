@@ -28,6 +28,7 @@ def balance(
     mode: str = "balanced",
     degree_floor: float = 8.0,
     active: float = 1.0,
+    inputs: float = 1.0,
     budgets: str | Mapping[str, int] = "water",
     nm: str | None = None,
     block: str | None = None,
@@ -67,7 +68,7 @@ def balance(
             terms={"balance": 1.0} if mode == "balanced" else {"paths": 1.0},
         )  # fmt: skip
         if mode == "paths":
-            return restore(solve_paths(problem, draws, active=active, progress=progress))
+            return restore(solve_paths(problem, draws, active=active, inputs=inputs, progress=progress))
         rule = budgets if isinstance(budgets, str) else "water"
         return restore(solve_balanced(problem, draws, degree_floor=degree_floor, rule=rule, progress=progress))
 

@@ -90,13 +90,17 @@ class Problem:
         """The parameters that are masked, in running order."""
         return prunable(self.wiring)
 
+    @property
+    def count(self) -> int:
+        """Parameters in all."""
+        return sum(self.budgets.values()) if self.budgets is not None else self.total or 0
+
     def told(self, total: int | None = None) -> str:
         """A number of parameters, by default the one asked for, with the density that asks for it, for a message."""
         if self.whole_problem is not None:
             return self.whole_problem.told(total)
         if total is None:
-            total = self.total if self.budgets is None else sum(self.budgets.values())
-        assert total is not None
+            total = self.count
         size = sum(self.layer(name).size for name in self.names)
         density = next(text for n in range(2, 18) if round(float(text := f"{total / size:.{n}g}") * size) == total)
         return f"{total:,} parameters (density {density})"
