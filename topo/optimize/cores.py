@@ -17,12 +17,12 @@ from topo.wiring import Join, Layer
 _EXCHANGES = 6
 # What the share of a FLOPs budget counts for against the share of the parameters, where cores grow.
 _WEIGHTS = (0.0, 0.3, 1.0, 3.0, 10.0, 100.0)
-# Streams start with cores of these parts of their channels: wide streams and thin middles, or the reverse, are optima of
-# their own, .04 to .72 decades apart on ResNet-20. More streams than these have one part in common.
+# Streams start with cores of these parts of their channels: wide streams and thin middles, or the reverse, are optima
+# of their own, .04 to .72 decades apart on ResNet-20. More streams than these have one part in common.
 _PARTS, _STREAMS = (0.0, 0.25, 0.5, 1.0), 4
-# First climbs go by a sixteenth of a pool; those that come within so many nats of the best, so many at most, are gone
-# again in fine steps.
-_COARSE, _FINE, _NEAR, _FINISHERS = 16, 64, 1.5, 8
+# First climbs go by a sixteenth of a pool; those that come within so many nats of the best, so many at most, and fewer
+# in large networks, are gone again in fine steps.
+_COARSE, _FINE, _NEAR, _FINISHERS = 16, 64, 4.0, 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +198,8 @@ def _climbed(
         return None
     tried = [(climb(start, _COARSE, weight, 0)[0], start, weight) for start in starts for weight in weights]
     tried.sort(key=lambda one: -one[0])
-    near = [one for one in tried if one[0] >= tried[0][0] - _NEAR][:_FINISHERS]
+    work = len(active) ** 2 * len(net[0]) * _FINE
+    near = [one for one in tried if one[0] >= tried[0][0] - _NEAR][: int(np.clip(3e7 // work, 2, _FINISHERS))]
     found = max((climb(start, _FINE, weight, _EXCHANGES) for _, start, weight in near), key=lambda one: one[0])
     if (active > _FINE).any():  # the last units of wide pools
         found = max(found, climb(found[1], int(active.max()), 0.0, 1), key=lambda one: one[0])

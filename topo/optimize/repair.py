@@ -65,7 +65,7 @@ def mend(
     trace: list[tuple[str, float]] = []
     held = problem.budgets if problem.budgets is not None else split
     whole = (problem.names, problem.count)
-    each = [] if held is None else [((name,), held[name]) for name in problem.names]
+    each: list[Share] = [] if held is None else [((name,), held[name]) for name in problem.names]
     last = ROUNDS if problem.budgets is not None else _HELD if each else 0  # round in which each layer is held
     for turn in range(ROUNDS):
         graph = build_graph(masks, problem.wiring)
@@ -121,7 +121,8 @@ def _spread(work: Round, each: list[Share], total: int) -> None:
 def _moved(masks: MaskSet, split: Mapping[str, int] | None) -> tuple[str, ...]:
     """A note where layers keep other counts than a split says."""
     kept = {name: masks.rows(name).kept() for name in split or ()}
-    off = [f"'{name}' {count:,} instead of {split[name]:,}" for name, count in kept.items() if count != split[name]]  # type: ignore[index]
+    wanted = dict(split or {})
+    off = [f"'{name}' {count:,} instead of {wanted[name]:,}" for name, count in kept.items() if count != wanted[name]]
     if not off:
         return ()
     told = ", ".join(off[:6]) + (f" and {len(off) - 6} more" if len(off) > 6 else "")
