@@ -94,7 +94,7 @@ def packing(quick: bool) -> list[Row]:
     for sparsity in (0.5, 0.9, 0.98):
         weights = np.random.default_rng(0).standard_normal((rows_, cols), dtype=np.float32)
         weights[np.random.default_rng(1).random((rows_, cols), dtype=np.float32) < sparsity] = 0
-        ours, first = best(lambda w=weights: pack(w, words, False))
+        ours, first = best(lambda w=weights: pack(w, words, False, 0))
         tensor = torch.from_numpy(weights)
         rivals = {
             "one plain read (numpy max)": (lambda w=weights: w.view(np.uint32).max(), ">= 0.5x"),
@@ -333,7 +333,7 @@ import sys, time, numba, numpy as np, topo
 from topo.kernels import balance, bits, components, paths, reach, spectrum
 from topo.networks import find_wiring
 masks, wiring = topo.read_masks(sys.argv[1]), find_wiring("resnet20")
-bits.pack(np.zeros((2, 3), np.uint8), np.zeros((2, 1), np.uint64), False)
+bits.pack(np.zeros((2, 3), np.uint8), np.zeros((2, 1), np.uint64), False, 0)
 def timed():
     start = time.perf_counter()
     topo.analyze(masks, wiring, threads=1)

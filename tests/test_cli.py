@@ -394,7 +394,7 @@ def test_what_nobody_foresaw_is_one_line_too(files, run, monkeypatch):
     def fail(*args, **more):
         raise RuntimeError("a\nb\x1b[2J")
 
-    monkeypatch.setattr("topo.cli.inputs.read", fail)
+    monkeypatch.setattr("topo.cli.inputs.understood", fail)
     code, out, err = run("analyze", "a.safetensors")
     assert (code, out) == (1, "")
     assert err == "topo: internal error: RuntimeError: a b\\x1b[2J; --debug shows where\n"
@@ -410,7 +410,7 @@ def test_ctrl_c_that_a_compiler_swallows_is_an_interrupt(files, run, monkeypatch
             raise RuntimeError("no compiled object yet") from None
 
     def read(function, handler) -> tuple[int, str]:
-        monkeypatch.setattr("topo.cli.inputs.read", function)
+        monkeypatch.setattr("topo.cli.inputs.understood", function)
         before = signal.signal(signal.SIGINT, handler)
         try:
             code, _, err = run("analyze", "a.safetensors")
@@ -485,7 +485,7 @@ def test_warnings_are_lines_on_standard_error(files, run, monkeypatch):
         warnings.warn("a library's", DeprecationWarning, stacklevel=2)
         return read(*args)
 
-    monkeypatch.setattr("topo.cli.inputs.read", warn)
+    monkeypatch.setattr("topo.cli.inputs.understood", warn)
     assert run("analyze", "a.safetensors", "--json", "-")[2] == "topo: warning: an operation without a rule\n"
     assert run("analyze", "a.safetensors", "--json", "-", "--quiet")[2] == ""
 

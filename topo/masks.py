@@ -38,21 +38,19 @@ def _pack(values: np.ndarray, strict: bool = False) -> tuple[np.ndarray, bool]:
     kernels = _kernels()
     words = np.empty((rows, -(-cols // 64)), np.uint64)
     if values.dtype in _PACKED and values.flags.c_contiguous:
-        return words, kernels.pack(values, words, strict)
+        return words, kernels.pack(values, words, strict, 0)
     native = values.dtype.newbyteorder("=")
     if native in (np.bool_, np.int8):
         native, values = np.dtype(np.uint8), values.view(np.uint8)
         values.flags.writeable = False  # as what is read from files, so that the kernel compiles once
     elif native in (np.float16, np.uint16) and not strict:
         infinity = 0x7C00 if native == np.float16 else _BFLOAT16_INFINITY
-        halves = np.ascontiguousarray(values, native).view(np.uint16)
-        kernels.pack(halves, words, False)
-        return words, bool(kernels.largest_magnitude(halves.reshape(-1)) > infinity)
+        return words, kernels.pack(np.ascontiguousarray(values, native).view(np.uint16), words, False, infinity)
     elif native not in _PACKED:
         odd = strict and bool(((values != 0) & (values != 1)).any())
-        kernels.pack(np.ascontiguousarray(values != 0).view(np.uint8), words, False)
+        kernels.pack(np.ascontiguousarray(values != 0).view(np.uint8), words, False, 0)
         return words, odd
-    return words, kernels.pack(np.ascontiguousarray(values, native), words, strict)
+    return words, kernels.pack(np.ascontiguousarray(values, native), words, strict, 0)
 
 
 @cache
@@ -276,6 +274,22 @@ def as_mask_set(masks: Any) -> MaskSet:
     if isinstance(masks, Mapping):
         return MaskSet(masks)
     raise MaskError(f"masks are a MaskSet or a mapping from parameter name to mask, not {type(masks).__name__}")
+
+
+def are_masks(values: Mapping[Any, Any]) -> bool:
+    """Whether each value can only be meant as a mask: of two or more dimensions, and no weights.
+
+    Weights are floats other than 0 and 1. Integers are masks, or a mistake that is named when they are read.
+    """
+    for value in values.values():
+        if isinstance(value, BitRows):
+            continue
+        if isinstance(value, Mapping | list | tuple | str) or not hasattr(value, "dtype"):
+            return isinstance(value, list | tuple) and np.ndim(value) >= 2
+        array = as_numpy(value)
+        if array.ndim < 2 or (array.dtype.kind == "f" and not ((array == 0) | (array == 1)).all()):
+            return False
+    return True
 
 
 def warn_of_empty_layers(masks: MaskSet) -> None:

@@ -18,7 +18,6 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import json
 import math
 import os
 import re
@@ -333,6 +332,8 @@ def _run(function: Callable[[], Any], what: str) -> Any:
     """Call the user's code; what it raises becomes one line."""
     try:
         return function()
+    except TopoError:
+        raise
     except (Exception, SystemExit) as error:  # whatever the user's code raises
         said = (str(error).strip().splitlines() or [""])[0]
         raise TopoError(f"{what} raised {type(error).__name__}: {said}") from error
@@ -342,7 +343,9 @@ def _transformer(folder: Path, model: str) -> nn.Module:
     """The network of a config.json, by its `architectures`, on the meta device; no code of the folder is run."""
     if not (folder / "config.json").is_file():
         raise TopoError(f"'{model}' should name a folder with a config.json; there is none in '{folder}'")
-    _check_config(folder / "config.json", model)
+    from topo.models.config_json import bounded, check_config
+
+    check_config(folder / "config.json", model)
     try:
         import transformers
     except ImportError:
@@ -354,31 +357,15 @@ def _transformer(folder: Path, model: str) -> nn.Module:
     try:
         # Left open, trust_remote_code asks on the terminal whether to run Python files of the folder.
         read = partial(transformers.AutoConfig.from_pretrained, local_files_only=True, trust_remote_code=False)
-        config = _run(lambda: read(folder), f"'{model}'")
+        with bounded(model):
+            config = _run(lambda: read(folder), f"'{model}'")
         named = (getattr(config, "architectures", None) or [""])[0]
         make: Any = partial(transformers.AutoModel.from_config, trust_remote_code=False)
         if named:
             make = getattr(transformers, str(named), None)
             if not (isinstance(make, type) and issubclass(make, transformers.PreTrainedModel)):
                 raise TopoError(f"'{model}' has architecture '{named}', which the installed transformers does not know")
-        with torch.device("meta"):
+        with torch.device("meta"), bounded(model):
             return _run(lambda: make(config), f"'{model}'")
     finally:
         transformers.logging.set_verbosity(level)
-
-
-def _check_config(path: Path, model: str) -> None:
-    """TopoError for a config.json that is none, or that names kernels to fetch and run ("owner/kernel")."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise TopoError(f"'{model}': '{path}' is not JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise TopoError(f"'{model}': '{path}' holds a {type(document).__name__}; a config.json holds an object")
-    parts: list[Any] = [document]
-    while parts:
-        part = parts.pop()
-        parts.extend(part.values() if isinstance(part, dict) else part if isinstance(part, list) else ())
-        for key, value in part.items() if isinstance(part, dict) else ():
-            if "implementation" in key and "/" in json.dumps(value):
-                raise TopoError(f"'{model}' has {key} {json.dumps(value)}, which is code to fetch; remove it")

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from topo._support.atomic import write_text
+from topo._support.text_files import read_text
 from topo.errors import WiringError
 from topo.masks import BitRows, MaskSet
 from topo.wiring.as_json import fields_of, refusing_odd_values, text_of
@@ -343,8 +344,8 @@ class Wiring:
 
     @classmethod
     def load(cls, path: str | Path) -> Wiring:
-        """Read the JSON file that `save` wrote."""
-        return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        """Read the JSON file that `save` wrote; WiringError that names it if it cannot be read."""
+        return cls.from_json(read_text(path, "wiring", WiringError))
 
     def named(self, model: str | None) -> Wiring:
         """The same wiring under another model name."""
