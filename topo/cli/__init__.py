@@ -13,13 +13,13 @@ import traceback
 from collections.abc import Sequence
 
 from topo._version import __version__
-from topo.cli import analyze, check, compare, convert, formats, generate, imp, listing, plot, trace, train
+from topo.cli import analyze, check, compare, convert, formats, generate, imp, listing, plot, shrink, trace, train
 from topo.cli.options import UsageError, common
 from topo.cli.output import interrupts, one_line, results_alone, speak, warnings_on_stderr
 from topo.cli.profile import profiled
 from topo.errors import TopoError
 
-_COMMANDS = (analyze, generate, train, imp, compare, check, convert, plot, trace, formats, listing)
+_COMMANDS = (analyze, generate, train, imp, shrink, compare, check, convert, plot, trace, formats, listing)
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
