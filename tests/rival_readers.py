@@ -77,6 +77,7 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, tuple[str, tuple[in
     """The tensors of a tree by the keys that lead to them: type, shape and bytes."""
     if isinstance(value, Tensor):
         array = np.ascontiguousarray(value.whole())
+        array = array != 0 if value.dtype == "bool" else array  # of damaged ones torch makes 1 only when it copies
         yield name, (value.dtype, tuple(value.shape), array.astype(array.dtype.newbyteorder("=")).tobytes())
     elif isinstance(value, (dict, list, tuple)):
         for key, entry in value.items() if isinstance(value, dict) else enumerate(value):
@@ -86,6 +87,7 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, tuple[str, tuple[in
 
         plain = value.detach().resolve_conj().contiguous()
         held = plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain
+        held = plain.view(torch.uint8) != 0 if plain.dtype == torch.bool else held
         yield name, (str(plain.dtype).removeprefix("torch."), tuple(plain.shape), held.numpy().tobytes())
 
 
