@@ -599,6 +599,14 @@ def test_control_characters_never_reach_a_terminal():
 
 
 @pytest.mark.small
+def test_wrong_usage_is_one_printable_line_whatever_was_typed(run):
+    for value in ("\x1b[31m", "a\nb", "\u202e", "9" * 5000):
+        for line in (["list", value], ["list", "nulls", "--threads", value + "x"], ["trace", "--input", value]):
+            code, _, err = run(*line)
+            last = err.strip().splitlines()[-1]
+            assert code in (1, 2) and last.isprintable() and last.startswith("topo") and len(last) < 2100, line
+
+
 def test_progress_shows_only_after_two_seconds(capsys, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])

@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 from topo._version import __version__
 from topo.cli import analyze, check, compare, convert, formats, generate, imp, listing, plot, shrink, trace, train
@@ -23,9 +24,16 @@ _COMMANDS = (analyze, generate, train, imp, shrink, compare, check, convert, plo
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
+class _Parser(argparse.ArgumentParser):
+    """Wrong usage is said in a line that any terminal can take, whatever was typed."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(one_line(message))
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole grammar of the command line."""
-    made = argparse.ArgumentParser(
+    made = _Parser(
         prog="topo",
         description="Exact graph topology of neural-network pruning masks.",
         epilog="`topo COMMAND -h` shows the options of a command and an example.",
