@@ -17,8 +17,8 @@ from naive import optimize as oracle
 from naive.optimize import CoverCase, LayerCase
 from topo.errors import TopoError
 from topo.graph import build_graph
-from topo.kernels.balance import deal, deal_n_m, fill, place
 from topo.kernels import cores
+from topo.kernels.balance import deal, deal_n_m, fill, place
 from topo.kernels.rank_one import rank_one
 from topo.kernels.scores import ascend
 from topo.masks import MaskSet
@@ -476,7 +476,7 @@ def test_bounds_of_networks() -> None:
 
 
 def test_paths_mode_against_every_mask_of_small_chains() -> None:
-    """57 budgets of chains 3-3-3, 4-4-4 and 3-3-3-3, all nodes alive: each optimum, and the bound holds for any mask."""
+    """57 budgets of chains 3-3-3, 4-4-4, 3-3-3-3, all nodes alive: each optimum, and the bound holds for any mask."""
     optimal, worst, budgets = 0, 1.0, 0
     for width, layers in ((3, 2), (4, 2), (3, 3)):
         best = oracle.best_chains(width, layers)
