@@ -9,7 +9,8 @@ READY := $(VENV)/.ready
 DEMO := notebooks/masks/synflow_resnet20_d0.02.safetensors
 
 # Two processes, each with a cache of kernels of its own (tests/conftest.py); one that is done takes tests of the other.
-PYTEST := $(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal
+# torch and LAPACK run on one thread in each: two of them on two cores would wait for one another.
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal
 # The tests of a room: those called as it, or else those that import it.
 OF_ROOM = $(or $(wildcard tests/test_$(T).py tests/test_$(T)_*.py),$(shell grep -lw "topo.$(T)" tests/test_*.py),$(error no test is called or imports '$(T)'))
 

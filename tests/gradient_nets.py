@@ -18,14 +18,11 @@ TABLE: dict[str, Case] = {}
 # What the tracer does not get right yet; the tests expect these rows to fail.
 _LOST = "the weight is in no layer, which a warning and a note say"
 _ZEROS = "a mask that pruning put on a parameter is a mask, and not part of the wiring"
-_SUMS = "taken for a sum over all"
 MISSED = {
     _LOST: "hand/capsules; weights/product of two, elementwise; weights/kron; weights/diagonal",
     _ZEROS: "weights/pruned by torch",
-    _SUMS: "gates/one unit, padded with zeros",
 }
 MISSED["values that are padded where the attention is 0 count as constants"] = "transformers/LongformerModel"
-MISSED["zeros that a decoder starts from (zeros_like) count as a constant"] = "transformers/DetrForObjectDetection"
 _REASONS = {name.strip(): reason for reason, names in MISSED.items() for name in names.split(";")}
 
 
@@ -428,6 +425,7 @@ weights(
     lambda s, x: s.d(F.conv2d(x, s.c.weight - s.c.weight.mean((1, 2, 3), keepdim=True))),
     (2, 3, 4, 4),
     parts={"c": lambda: conv(3, 4), "d": lambda: conv(4, 2)},
+    more="is taken for it",
 )
 weights("quantised, straight through", lambda s, x: s.o(x @ (s.w + (s.w.sign() - s.w).detach())))
 weights("pruned by torch", lambda s, x: s.o(s.p(x)), parts={"p": lambda: pruned()}, densities=(0.6,))

@@ -83,6 +83,8 @@ class Neutral(TorchFunctionMode):
             return args[0]
         if name == "scaled_dot_product_attention":
             return _attention(self.hard, *args, **kwargs)
+        if self.hard and name == "glu":
+            return torch.mul(*args[0].chunk(2, *args[1:2] or (kwargs.get("dim", -1),)))
         if self.hard and name in _ACTIVATIONS:
             return _identity(*args, **kwargs)
         if name == "multi_head_attention_forward":  # the mode is off inside

@@ -167,7 +167,7 @@ def activation(net: RandomNet) -> None:
         F.leaky_relu,
         F.elu,
         torch.cos,
-        lambda x: torch.exp(-x),
+        lambda x: torch.exp(x / -3),
     )
     way = ways[int(net.rng.integers(len(ways)))]
     net.say(getattr(way, "__name__", "exp"), [at], net.widths[at], lambda v: way(v[at]))
@@ -237,7 +237,7 @@ def turn(net: RandomNet) -> None:
 
 def padded(net: RandomNet) -> None:
     at, value = net.pick(), float(net.rng.choice([0.0, 0.0, 1.0])) if net.zeros else 1.0
-    if 2 <= net.widths[at] <= 6:  # one unit alone, padded, is taken for a map with a border
+    if net.widths[at] <= 6:
         sides = (0, 0, 0, 0, 1, 1) if net.kind == "maps" else (1, 1)
         net.say(f"padded with {value}", [at], net.widths[at] + 2, lambda v: F.pad(v[at], sides, value=value))
 
@@ -262,7 +262,8 @@ def power(net: RandomNet) -> None:
 def channel_gate(net: RandomNet) -> None:
     i, j = net.pick(), net.pick()
     part = net.part(_layer(net, net.widths[j], 1))
-    net.say("gate of all", [i, j], net.widths[i], lambda v: v[i] * torch.sigmoid(net.parts[part](v[j])))
+    # A sigmoid of more than 37 is 1, and flat.
+    net.say("gate of all", [i, j], net.widths[i], lambda v: v[i] * torch.sigmoid(net.parts[part](v[j]) / 32))
 
 
 def glu(net: RandomNet) -> None:
@@ -415,12 +416,10 @@ _ANY = (
     layer, layer, layer, activation, activation, add, product, modulation, highway, quotient, gated, lerp, addcmul,
     choice, join, part_of, shuffle, turn, padded, scaled, shifted, power, channel_gate, glu,
 )  # fmt: skip
-_VECTORS = (again, fixed, soft, outer, experts)
-# Not drawn so far: the 2,000 networks of the suite were looked through without them.
-_MISSED = (back, masked_weight, running, grouped_product)
+_VECTORS = (again, fixed, soft, outer, experts, back, masked_weight, running, grouped_product)
 _LINES = _VECTORS
 _TOKENS = (*_VECTORS, attention, attention, linear_attention, pooled, one_token, moved, recurrence)
-_MAPS = (excite, smoothed, depthwise)
+_MAPS = (excite, smoothed, depthwise, running)
 
 
 class Many(nn.Module):

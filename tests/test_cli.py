@@ -396,7 +396,7 @@ def test_what_nobody_foresaw_is_one_line_too(files, run, monkeypatch):
     def fail(*args, **more):
         raise RuntimeError("a\nb\x1b[2J")
 
-    monkeypatch.setattr("topo.cli.inputs.read", fail)
+    monkeypatch.setattr("topo.cli.inputs.understood", fail)
     code, out, err = run("analyze", "a.safetensors")
     assert (code, out) == (1, "")
     assert err == "topo: internal error: RuntimeError: a b\\x1b[2J; --debug shows where\n"
@@ -412,7 +412,7 @@ def test_ctrl_c_that_a_compiler_swallows_is_an_interrupt(files, run, monkeypatch
             raise RuntimeError("no compiled object yet") from None
 
     def read(function, handler) -> tuple[int, str]:
-        monkeypatch.setattr("topo.cli.inputs.read", function)
+        monkeypatch.setattr("topo.cli.inputs.understood", function)
         before = signal.signal(signal.SIGINT, handler)
         try:
             code, _, err = run("analyze", "a.safetensors")
@@ -487,7 +487,7 @@ def test_warnings_are_lines_on_standard_error(files, run, monkeypatch):
         warnings.warn("a library's", DeprecationWarning, stacklevel=2)
         return read(*args)
 
-    monkeypatch.setattr("topo.cli.inputs.read", warn)
+    monkeypatch.setattr("topo.cli.inputs.understood", warn)
     assert run("analyze", "a.safetensors", "--json", "-")[2] == "topo: warning: an operation without a rule\n"
     assert run("analyze", "a.safetensors", "--json", "-", "--quiet")[2] == ""
 
@@ -601,6 +601,14 @@ def test_control_characters_never_reach_a_terminal():
 
 
 @pytest.mark.small
+def test_wrong_usage_is_one_printable_line_whatever_was_typed(run):
+    for value in ("\x1b[31m", "a\nb", "\u202e", "9" * 5000):
+        for line in (["list", value], ["list", "nulls", "--threads", value + "x"], ["trace", "--input", value]):
+            code, _, err = run(*line)
+            last = err.strip().splitlines()[-1]
+            assert code in (1, 2) and last.isprintable() and last.startswith("topo") and len(last) < 2100, line
+
+
 def test_progress_shows_only_after_two_seconds(capsys, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])

@@ -85,7 +85,7 @@ DOORS = {
     ),
     "data": Door(
         "topo.data", "data", "layout", {"recognise": lambda path: False},
-        {"rank": ("first", True), "options": (["size"], (3,)), "recognise": (3, lambda: True)}, "path",
+        {"general": ("last", 1), "options": (["size"], (3,)), "recognise": (3, lambda: True)}, "path",
         documented=False, args=("what it is",), named=True,
     ),
     "plots": Door("topo.plots", "plots", "plot", {"of": "masks"}, {"of": ("mask", "files", None), "metrics": (3,)},
@@ -338,11 +338,11 @@ def test_a_layout_gives_a_data_set(tmp_path: Path) -> None:
     from topo.data import data, layout, load
 
     with restored(data):
-        layout("odd", "nothing", recognise=lambda path: "yes", rank=-1)(plugin("path"))
+        layout("odd", "nothing", recognise=lambda path: "yes")(plugin("path"))
         with pytest.raises(TopoError, match="data set 'odd', recognise, gives 'yes'"):
             load(tmp_path)
     with restored(data):
-        layout("odd", "nothing", recognise=lambda path: True, rank=-1)(plugin("path", body="return 3"))
+        layout("odd", "nothing", recognise=lambda path: True)(plugin("path", body="return 3"))
         with pytest.raises(TopoError, match="data set 'odd' gives int"):
             load(tmp_path)
 

@@ -160,6 +160,20 @@ def test_figures_of_many_masks_keep_room_for_what_they_show(kind):
         assert count == 13 or (shown[-1].startswith("and ") and shown[-1].endswith(" more") and len(shown) > 3)
 
 
+def test_forty_methods_leave_room_for_their_accuracies():
+    rows = [
+        {"method": f"synflow_seed_variant_{m}", "family": "all", "density": d, "m": m * d,
+         "mean_log_density": math.log(d) - m, "accuracy": 0.9 - 0.01 * m}
+        for m in range(40) for d in (0.5, 0.1, 0.01)
+    ]  # fmt: skip
+    figure = _drawn("metric_accuracy", rows, {"metric": "m"}, "icml")
+    assert _faults(figure) == []
+    (found,) = figure.legends
+    assert found.get_window_extent().height < 0.3 * figure.bbox.height
+    assert found.get_texts()[-1].get_text().endswith(" more")
+    assert figure.axes[0].get_window_extent().height > 0.2 * figure.bbox.height
+
+
 def test_empty_axes_say_that_nothing_is_defined():
     empty = topo.MaskSet({"a": np.zeros((6, 5), bool), "b": np.zeros((4, 6), bool)})
     report = topo.analyze(empty, metrics="all")

@@ -502,14 +502,15 @@ def test_zeros_of_every_float_type(tmp_path, dtype, kind):
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "zip"])
-def test_a_nan_weight_is_refused(tmp_path, kind):
+def test_nan_weights_count_as_kept_and_are_told(tmp_path, kind):
     for dtype in DTYPES:
         weight = torch.ones(4, 4).to(dtype)
-        weight[1, 2] = float("nan")
+        weight[0, 0], weight[1, 2] = 0, float("nan")
         path = tmp_path / "w.bin"
         safetensors(path, {"a.weight": weight}) if kind == "safetensors" else save(path, {"a.weight": weight})
-        with pytest.raises(MaskError, match=r"w\.bin.*zeros.*'a.weight' holds NaN"):
-            formats.read(path)
+        masks = formats.read(path)
+        assert masks.kept == 15 and masks["a.weight"][1, 2]
+        assert "1 weight is NaN, and counts as kept, in 1 layer: 'a.weight'" in masks.provenance["notes"]
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CS. tensor support")

@@ -12,7 +12,7 @@ from torch import nn
 import topo
 from topo.cli import main
 from topo.data import load
-from topo.errors import TrainingError
+from topo.errors import TopoError, TrainingError
 from topo.masks import MaskSet
 from topo.pruners.selection import Lots
 from topo.train.folder import Folder
@@ -164,3 +164,35 @@ def test_what_cannot_be_searched(tmp_path, capsys):
     assert topo.read_masks(tmp_path / "tickets" / "masks.safetensors").provenance["method"] == "imp"
     assert main([*line, "-o", str(tmp_path / "tickets")]) == 1
     assert "holds a run already" in capsys.readouterr().err
+
+
+def test_weights_that_say_nothing_are_not_ranked_unless_that_is_asked(tmp_path, capsys):
+    def zeros():
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        nn.init.zeros_(model[1].weight).requires_grad_(False)
+        return model
+
+    with pytest.raises(TopoError, match=r"320 of the 320 kept .* scores of 0: .* -O ties=random takes them all"):
+        topo.imp(zeros(), "digits", density=0.5, fraction=0.5, recipe=SHORT, out=tmp_path)
+    found = topo.imp(
+        zeros(), "digits", density=0.5, fraction=0.5, recipe=SHORT, out=tmp_path, resume=True, ties="random"
+    )
+    assert found.masks.kept == 320 and "320 of the 320" in found.masks.provenance["notes"][-1]
+    with pytest.raises(TrainingError, match="ties is 'all'; it should be one of few, random"):
+        topo.imp(zeros(), "digits", density=0.5, ties="all")
+    command = [
+        "imp",
+        "--model",
+        "mlp:64-10",
+        "--data",
+        "digits",
+        "--density",
+        "0.5",
+        "--fraction",
+        "0.5",
+        "--epochs",
+        "1",
+    ]
+    assert main([*command, "-O", "ties=random", "-O", "val=0.1", "-o", str(tmp_path / "a")]) == 0
+    assert "held out for validation" in capsys.readouterr().err
+    assert main([*command, "-O", "ties=all", "-o", str(tmp_path / "b")]) == 1

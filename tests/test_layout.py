@@ -28,7 +28,18 @@ def floors() -> dict[str, int]:
 
 FLOOR = floors()
 MAY_IMPORT = {
-    "torch": {"trace", "models", "pruners", "train", "torch_prune", "networks", "formats", "masks"},
+    "torch": {
+        "trace",
+        "models",
+        "pruners",
+        "train",
+        "shrinking",
+        "shrink",
+        "torch_prune",
+        "networks",
+        "formats",
+        "masks",
+    },
     "matplotlib": {"plots"},
     "networkx": {"interop", "plots"},
 }

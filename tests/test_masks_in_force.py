@@ -232,6 +232,35 @@ def in_force(model, laid):
             assert not value[~mask].any() and not np.isnan(value).any(), place.name
 
 
+def test_the_state_of_an_optimizer_goes_from_a_plain_model_to_a_masked_one_and_back():
+    def net():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 5))
+
+    def step(model, optimizer):
+        optimizer.zero_grad()
+        (model(torch.linspace(-1, 1, 36).reshape(2, 2, 3, 3)) ** 2).sum().backward()
+        optimizer.step()
+
+    masks = {"0.weight": np.arange(72).reshape(4, 2, 3, 3) % 3 > 0, "3.weight": np.arange(20).reshape(5, 4) % 2 > 0}
+    plain, masked = net(), topo.apply_masks(net(), masks)
+    names = [name for name, _ in masked.named_parameters()]
+    assert names[:2] == ["0.parametrizations.weight.original", "0.bias"] and len(names) == 6
+    assert [name for name, _ in masked.named_parameters("net", recurse=False)] == []
+    assert set(names) == dict(nn.Module.named_parameters(masked)).keys()
+    assert [id(p) for p in copy.deepcopy(masked).parameters()] != [id(p) for p in masked.parameters()]
+    first = torch.optim.AdamW(plain.parameters())
+    step(plain, first)
+    second = torch.optim.AdamW(masked.parameters())
+    second.load_state_dict(first.state_dict())
+    step(masked, second)
+    assert topo.verify_masks(masked, masks) == ()
+    first.load_state_dict(second.state_dict())
+    step(plain, first)
+    assert [p.shape for p in topo.strip_masks(masked).parameters()] == [p.shape for p in plain.parameters()]
+    assert "named_parameters" not in vars(masked)
+
+
 @pytest.mark.parametrize("seed", range(16))
 def test_random_trees_under_random_masks(seed):
     draw, rng = random.Random(seed), np.random.default_rng(seed)
@@ -256,6 +285,7 @@ def test_random_trees_under_random_masks(seed):
         topo.apply_masks(model, masks)
     else:
         topo.apply_masks(model, masks)
+        assert [id(p) for p in model.parameters()] == order
         if not computed and not prune.is_pruned(model):  # strip is the way back, up to the zeros
             stripped = topo.strip_masks(model)
             assert [id(p) for p in stripped.parameters()] == order and list(stripped.state_dict()) == keys

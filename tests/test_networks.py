@@ -185,6 +185,63 @@ def test_transformers_folder(tmp_path):
     assert wiring.parameters == tuple(name for name, p in module.named_parameters() if p.dim() > 1)
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"hidden_size": 10**9}, "hidden_size 1,000,000,000; up to"),
+        ({"vocab_size": 10**12}, "vocab_size 1,000,000,000,000; up to"),
+        ({"num_hidden_layers": 10**6}, "num_hidden_layers 1,000,000; up to 10,000 are built"),
+        ({"num_hidden_layers": -(10**30)}, "num_hidden_layers a number beyond all sizes"),
+        ({"num_labels": 10**9}, "num_labels"),
+        ({"max_position_embeddings": 10**10}, "max_position_embeddings"),
+        ({"text_config": {"depths": [2, 10**7]}}, "depths 10,000,000"),
+        ({"hidden_size": 10**7, "intermediate_size": 10**7}, r"more than 1e\+13 parameters"),
+        ({"num_hidden_layers": 10**4, "hidden_size": 64}, "more than 100 modules"),
+        ({"hidden_size": "5"}, "."),
+        ({"hidden_size": 1e9}, "."),
+        ({"architectures": 5}, "architectures 5; it should be a list of one name"),
+        ({"architectures": "LlamaForCausalLM"}, "should be a list of one name"),
+        ({"architectures": ["LlamaModel", "LlamaForCausalLM"]}, "should be a list of one name"),
+        ({"architectures": {"a": "LlamaModel"}}, "should be a list of one name"),
+        ({"model_type": 5}, "."),
+        ({"attn_implementation": {"text": "a/b"}}, "which is code to fetch"),
+    ],
+)
+def test_a_config_of_an_absurd_size_is_refused_in_a_line(tmp_path, changes, says, monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    document = json.loads(transformers.LlamaConfig(**small).to_json_string())
+    if "modules" in says:
+        monkeypatch.setattr("topo.models.config_json._MOST_MODULES", 100)
+    (tmp_path / "config.json").write_text(json.dumps({**document, "architectures": ["LlamaForCausalLM"], **changes}))
+    with pytest.raises(topo.TopoError, match=says) as caught:
+        build(f"hf:{tmp_path}")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600 + len(str(tmp_path))
+
+
+def test_a_transformers_folder_is_built_without_the_net_and_leaves_the_library_as_it_was(tmp_path, monkeypatch):
+    transformers, hub = pytest.importorskip("transformers"), pytest.importorskip("huggingface_hub")
+    from torch.nn.modules import module as registering
+
+    seen = []
+    config = transformers.LlamaConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4)
+    config.architectures = ["LlamaModel"]
+    config.save_pretrained(tmp_path)
+    start = transformers.LlamaModel.__init__
+
+    def noted(self, *args, **kwargs):
+        seen.append((hub.is_offline_mode(), os.environ["HF_HUB_OFFLINE"]))
+        start(self, *args, **kwargs)
+
+    monkeypatch.setattr(transformers.LlamaModel, "__init__", noted)
+    before = hub.is_offline_mode(), os.environ.get("HF_HUB_OFFLINE")
+    hooks = dict(registering._global_module_registration_hooks), dict(registering._global_parameter_registration_hooks)
+    build(f"hf:{tmp_path}")
+    assert seen == [(True, "1")]
+    assert (hub.is_offline_mode(), os.environ.get("HF_HUB_OFFLINE")) == before
+    assert hooks == (registering._global_module_registration_hooks, registering._global_parameter_registration_hooks)
+
+
 def test_transformers_folder_of_an_unknown_kind(tmp_path):
     pytest.importorskip("transformers")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["NoSuchModel"]}))

@@ -137,8 +137,22 @@ def test_layers_by_pattern_and_what_is_none():
     ):
         with pytest.raises(TopoError, match=r"no layer is called 'tail.\*'; there are: .*head.weight"):
             call()
-    with pytest.raises(TopoError, match=r"'balance' takes no layers"):
-        topo.generate("balance", model, density=0.5, layers="a.*", input_shape=SHAPE)
+    with pytest.raises(TopoError, match=r"'dpai' takes no layers"):
+        topo.generate("dpai", model, density=0.5, layers="a.*", input_shape=SHAPE)
+
+
+@pytest.mark.parametrize("method", ["balance", "npb"])
+def test_the_optimizer_masks_the_layers_that_are_named_among_the_others(method):
+    net = topo.trace(topo.models.build("mlp:12-10-8-6"), (12,))
+    masks = topo.generate(method, net, density=0.4, layers=["fc[12].weight"])
+    assert list(masks) == ["fc1.weight", "fc2.weight"] and masks.kept == 80  # of 120 + 80, fc3's 48 beside them
+    whole = topo.generate(method, net, budgets=None, density=0.4)
+    assert list(whole) == list(net.names) and whole.kept == round(0.4 * 248)
+    assert "not masked count as dense in the certificate: fc3.weight" in masks.provenance["certificate"]["notes"][-1]
+    with pytest.raises(TopoError, match=r"no layer is called 'fc9'"):
+        topo.generate(method, net, density=0.4, layers="fc9")
+    with pytest.raises(TopoError, match="constraints"):
+        topo.generate("balance", net, density=0.4, layers="fc1.weight", mode="paths")
 
 
 def test_a_model_whose_layers_are_not_all_known_is_not_masked_in_part():

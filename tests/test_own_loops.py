@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import tomllib
 from itertools import pairwise
 
 import numpy as np
@@ -82,6 +83,33 @@ def test_shuffled_loaders_are_reproduced_and_resumed(tmp_path):
     with pytest.raises(TrainingError, match=r"other data \(content\)"):
         topo.train(Stopping(*mlp(64, 10)), {"train": other, "test": DataLoader(digit_tensors(), 200)}, recipe=RECIPE,
                    rng=3, out=tmp_path, resume=True)  # fmt: skip
+
+
+def test_data_sets_of_ones_own_are_told_by_some_examples(tmp_path):
+    class Own(torch.utils.data.Dataset):
+        def __init__(self, sign=1.0, count=64, noise=None):
+            self.sign, self.count, self.noise = sign, count, noise
+
+        def __len__(self):
+            return self.count
+
+        def __getitem__(self, index):
+            x = torch.linspace(-1, 1, 64) * self.sign + torch.rand(()) + np.random.rand()  # noqa: NPY002
+            return (x if self.noise is None else x + next(self.noise)).float(), index % 10
+
+    def content(data):
+        out = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+        run = topo.train(mlp(64, 10), DataLoader(data, 32), recipe=RECIPE, epochs=1, out=out)
+        return out, tomllib.loads((out / "config.toml").read_text())["run"]["content"], run.notes
+
+    out, first, notes = content(Own())
+    assert first.startswith("examples:") and "by 8 examples of each part" in notes[0]
+    assert content(Own())[1] == first
+    assert first not in (content(Own(sign=2.0))[1], content(Own(count=96))[1])
+    _, unknown, notes = content(Own(noise=iter(range(10**6))))
+    assert unknown == "unknown" and "would go unnoticed" in notes[0]
+    with pytest.raises(TrainingError, match=r"other data \(content\)"):
+        topo.train(mlp(64, 10), DataLoader(Own(sign=2.0), 32), recipe=RECIPE, epochs=1, out=out, resume=True)
 
 
 class Dicts(nn.Module):
@@ -283,6 +311,22 @@ def tiny_classifier():
     return transformers.BertForSequenceClassification(config)
 
 
+def test_weights_that_transformers_ties_are_tied_under_their_masks():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    size = {"vocab_size": 40, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 8, "eos_token_id": 1}
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(bos_token_id=1, **size))
+    names = ("transformer.wte.weight", "transformer.h.0.attn.c_proj.weight")  # a square layer, stored input-first
+    masks = {name: np.random.default_rng(0).random(tuple(model.get_parameter(name).shape)) < 0.5 for name in names}
+    order = [id(parameter) for parameter in topo.apply_masks(model, masks).parameters()]
+    for again in (model.tie_weights, model.init_weights):
+        again()
+        assert topo.verify_masks(model, masks) == () and [id(p) for p in model.parameters()] == order
+        assert torch.equal(model.lm_head.weight, model.transformer.wte.weight)
+        assert not model.lm_head.weight[~torch.from_numpy(masks[names[0]])].any()
+    assert "tie_weights" not in vars(topo.strip_masks(model)) and model.lm_head.weight is model.transformer.wte.weight
+
+
 class Rows(torch.utils.data.Dataset):
     def __init__(self, count=32):
         generator = torch.Generator().manual_seed(0)
@@ -351,7 +395,7 @@ def test_accelerate(tmp_path):
     assert topo.read_masks(tmp_path / "model.safetensors") == masks
 
 
-def test_lightning():
+def test_lightning(tmp_path):
     lightning = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
 
     class Module(lightning.LightningModule):
@@ -360,6 +404,7 @@ def test_lightning():
             self.net = mlp(64, 32, 10)
 
         def training_step(self, batch, _):
+            assert topo.verify_masks(self.net, masks) == ()
             return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
 
         def configure_optimizers(self):
@@ -367,10 +412,18 @@ def test_lightning():
 
     module, masks = Module(), masks_of(mlp(64, 32, 10))
     callback = MaskCallback(masks)
+    assert isinstance(callback, lightning.Callback)
+    before = module.net[1].weight.detach().clone()
     trainer = lightning.Trainer(max_epochs=2, callbacks=[callback], accelerator="cpu", logger=False,
-                                enable_progress_bar=False, accumulate_grad_batches=2)  # fmt: skip
+                                enable_progress_bar=False, accumulate_grad_batches=2,
+                                default_root_dir=tmp_path)  # fmt: skip
     trainer.fit(module, DataLoader(digit_tensors(), 64))
-    assert topo.verify_masks(module.net, masks) == ()
+    assert topo.verify_masks(module.net, masks) == () and not torch.equal(module.net[1].weight, before)
+    (saved,) = tmp_path.rglob("*.ckpt")
+    held = torch.load(saved, weights_only=False)["state_dict"]
+    plain = mlp(64, 32, 10)
+    plain.load_state_dict({name.removeprefix("net."): value for name, value in held.items()})
+    assert topo.verify_masks(plain, masks) == ()
 
 
 def test_composer():

@@ -430,6 +430,34 @@ def test_a_run_is_resumed_only_as_it_was_started(tmp_path):
         topo.train("mlp:64-10", "digits", epochs=1, out=out, resume=True)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
+def test_a_run_folder_has_one_writer_until_it_dies(tmp_path):
+    out = tmp_path / "run"
+    code = (
+        "import sys; from topo.train.folder import Folder\n"
+        "with Folder(sys.argv[1]).alone(): print('ready', flush=True); input()\n"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"ready\n"
+    for start in (lambda: topo.train("mlp:64-10", "digits", epochs=1, out=out), lambda: imp_of(out)):
+        with pytest.raises(TrainingError, match="another process is writing the run in"):
+            start()
+    assert list(out.iterdir()) == []
+    (out / ".topo-abc.pt").write_bytes(b"half")
+    holder.kill()
+    holder.wait()
+    holder.stdin.close()
+    holder.stdout.close()
+    topo.train("mlp:64-10", "digits", epochs=1, out=out)
+    assert not (out / ".topo-abc.pt").exists() and (out / "summary.json").exists()
+    topo.train("mlp:64-10", "digits", epochs=1, out=out, resume=True)  # the lock was given back
+
+
+def imp_of(out):
+    return topo.imp("mlp:64-10", "digits", density=0.8, epochs=1, out=out)
+
+
 # -- what goes wrong
 
 

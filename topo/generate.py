@@ -254,19 +254,38 @@ def _optimized(entry: Any, wiring: Wiring, request: Request) -> MaskSet:
     """
     for name in ("source", "quota"):
         request.refuse(name, "it starts from the shapes and a budget")
-    request.refuse("layers", "it plans the network as a whole (budgets gives counts by layer)")
     given, rule = request.given, request.given.get("budgets")
     chosen = {**request.options, "budgets": rule} if rule is not None else dict(request.options)
+    beside = _beside(entry, wiring, request)
     if isinstance(rule, Mapping):
         budget: dict[str, Any] = {"budgets": _wanted(wiring, given, "uniform")}
     else:
         density = {name: given[name] for name in given if name != "budgets"}
         budget = {"total": sum(_wanted(wiring, density, "uniform").values())}
+    record = entry.options | entry.read(chosen)
+    if beside:
+        from topo.optimize.problem import as_names
+
+        chosen["dense"] = (*as_names(chosen.get("dense", "")), *beside)
+        budget["total"] += sum(wiring.layer(name).size for name in beside)
     found = entry(wiring, **{**chosen, **budget}, rng=request.rng, progress=request.progress)
-    said = {"notes": list(found.notes)} if found.notes else {}
-    return found.masks.with_provenance(
-        options=entry.options | entry.read(chosen), certificate=found.certificate.summary() | said
-    )
+    left = f"layers that are not masked count as dense in the certificate: {', '.join(beside)}"
+    notes = [*found.notes, *([left] if beside else [])]
+    said = {"notes": notes} if notes else {}
+    masks = MaskSet({name: found.masks[name] for name in found.masks if name not in beside}) if beside else found.masks
+    return masks.with_provenance(options=record, certificate=found.certificate.summary() | said)
+
+
+def _beside(entry: Any, wiring: Wiring, request: Request) -> tuple[str, ...]:
+    """The layers that are not among those named, which the optimizer sees as dense ones."""
+    if "layers" not in request.given:
+        return ()
+    if "dense" not in entry.options:
+        request.refuse("layers", "it plans the network as a whole (budgets gives counts by layer)")
+    named, every = maskable(wiring, request.given["layers"]), maskable(wiring)
+    if odd := [name for name in named if name not in every]:
+        raise TopoError(f"method '{entry.name}' takes no embedding as '{odd[0]}', which has no paths through units")
+    return tuple(name for name in every if name not in named)
 
 
 def _scored(entry: Any, model: Any, request: Request) -> MaskSet:

@@ -311,6 +311,22 @@ def as_mask_set(masks: Any) -> MaskSet:
     raise MaskError(f"masks are a MaskSet or a mapping from parameter name to mask, not {type(masks).__name__}")
 
 
+def are_masks(values: Mapping[Any, Any]) -> bool:
+    """Whether each value can only be meant as a mask: of two or more dimensions, and no weights.
+
+    Weights are floats other than 0 and 1. Integers are masks, or a mistake that is named when they are read.
+    """
+    for value in values.values():
+        if isinstance(value, BitRows):
+            continue
+        if isinstance(value, Mapping | list | tuple | str) or not hasattr(value, "dtype"):
+            return isinstance(value, list | tuple) and np.ndim(value) >= 2
+        array = as_numpy(value)
+        if array.ndim < 2 or (array.dtype.kind == "f" and not ((array == 0) | (array == 1)).all()):
+            return False
+    return True
+
+
 def warn_of_empty_layers(masks: MaskSet) -> None:
     """A MaskWarning that names the layers whose masks keep nothing, if there are any: nothing passes through them."""
     empty = [name for name in masks if not masks.rows(name).kept()]

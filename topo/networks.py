@@ -4,6 +4,7 @@
     file.py:factory, package.module:factory                         gives a torch module, or (module, example inputs)
     file.py:factory:width=16,depth=2                                the same, called with arguments
     hf:FOLDER                                                       a folder with a transformers config.json
+    shrunk:FILE, shrunk:FILE,model=file.py:factory                  a smaller model that topo shrink wrote
     wiring.json                                                     a wiring saved by Wiring.save (no module behind it)
 
 Wirings of built-in networks are kept in a cache folder after their first trace, so that torch need not be loaded
@@ -18,7 +19,6 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import json
 import math
 import os
 import re
@@ -79,12 +79,14 @@ def build(model: str, seed: int | None = None) -> nn.Module:
         return build_named(model)
     if head == "hf" and colon:
         return _transformer(Path(tail).expanduser(), model)
+    if head == "shrunk" and colon:
+        return _shrunk(tail)
     own = _OWN.fullmatch(model)
     if own is None:
         known = ", ".join(names())
         raise TopoError(
             f"no model is called '{model}'; built in are: {known}. Your own are written file.py:factory, "
-            "package.module:factory (with arguments: file.py:factory:width=16) or hf:FOLDER"
+            "package.module:factory (with arguments: file.py:factory:width=16), hf:FOLDER or shrunk:FILE"
         )
     return _own(own["head"], own["factory"], own["arguments"], model)
 
@@ -333,16 +335,39 @@ def _run(function: Callable[[], Any], what: str) -> Any:
     """Call the user's code; what it raises becomes one line."""
     try:
         return function()
+    except TopoError:
+        raise
     except (Exception, SystemExit) as error:  # whatever the user's code raises
         said = (str(error).strip().splitlines() or [""])[0]
         raise TopoError(f"{what} raised {type(error).__name__}: {said}") from error
+
+
+def _shrunk(text: str) -> nn.Module:
+    """The model of a file of topo shrink: the one that it was cut from, cut as its map says, with the file's tensors.
+
+    A file must not choose code to run: one that is not built in the user names, `shrunk:FILE,model=file.py:factory`.
+    """
+    from topo.shrinking import stored
+
+    path, _, named = text.partition(",model=")
+    model, document, state = stored.read(path)
+    if not named and model.partition(":")[0] not in names():
+        raise TopoError(
+            f"'{path}' was cut from '{model}', which is not built in; to run it write shrunk:{path},model={model}"
+        )
+    module = build(named or model)
+    stored.apply_map(module, document)
+    stored.given(module, state, path)
+    return module
 
 
 def _transformer(folder: Path, model: str) -> nn.Module:
     """The network of a config.json, by its `architectures`, on the meta device; no code of the folder is run."""
     if not (folder / "config.json").is_file():
         raise TopoError(f"'{model}' should name a folder with a config.json; there is none in '{folder}'")
-    _check_config(folder / "config.json", model)
+    from topo.models.config_json import bounded, check_config
+
+    check_config(folder / "config.json", model)
     try:
         import transformers
     except ImportError:
@@ -354,31 +379,15 @@ def _transformer(folder: Path, model: str) -> nn.Module:
     try:
         # Left open, trust_remote_code asks on the terminal whether to run Python files of the folder.
         read = partial(transformers.AutoConfig.from_pretrained, local_files_only=True, trust_remote_code=False)
-        config = _run(lambda: read(folder), f"'{model}'")
+        with bounded(model):
+            config = _run(lambda: read(folder), f"'{model}'")
         named = (getattr(config, "architectures", None) or [""])[0]
         make: Any = partial(transformers.AutoModel.from_config, trust_remote_code=False)
         if named:
             make = getattr(transformers, str(named), None)
             if not (isinstance(make, type) and issubclass(make, transformers.PreTrainedModel)):
                 raise TopoError(f"'{model}' has architecture '{named}', which the installed transformers does not know")
-        with torch.device("meta"):
+        with torch.device("meta"), bounded(model):
             return _run(lambda: make(config), f"'{model}'")
     finally:
         transformers.logging.set_verbosity(level)
-
-
-def _check_config(path: Path, model: str) -> None:
-    """TopoError for a config.json that is none, or that names kernels to fetch and run ("owner/kernel")."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise TopoError(f"'{model}': '{path}' is not JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise TopoError(f"'{model}': '{path}' holds a {type(document).__name__}; a config.json holds an object")
-    parts: list[Any] = [document]
-    while parts:
-        part = parts.pop()
-        parts.extend(part.values() if isinstance(part, dict) else part if isinstance(part, list) else ())
-        for key, value in part.items() if isinstance(part, dict) else ():
-            if "implementation" in key and "/" in json.dumps(value):
-                raise TopoError(f"'{model}' has {key} {json.dumps(value)}, which is code to fetch; remove it")

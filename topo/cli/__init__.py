@@ -12,25 +12,33 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 # Before numpy loads. Layers lie side by side on our own threads: with those of OpenBLAS on top, and other work beside
 # it, the spectra of ResNet-18 took 15 times as long.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from topo._version import __version__
-from topo.cli import analyze, check, compare, convert, formats, generate, imp, listing, plot, trace, train, warm
+from topo.cli import analyze, check, compare, convert, formats, generate, imp, listing, plot, shrink, trace, train, warm
 from topo.cli.options import UsageError, common
 from topo.cli.output import compiling_told, interrupts, one_line, results_alone, speak, warnings_on_stderr
 from topo.cli.profile import profiled
 from topo.errors import TopoError
 
-_COMMANDS = (analyze, generate, train, imp, compare, check, convert, plot, trace, formats, listing, warm)
+_COMMANDS = (analyze, generate, train, imp, shrink, compare, check, convert, plot, trace, formats, listing, warm)
 INTERRUPTED, BROKEN_PIPE = 130, 141
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong usage is said in a line that any terminal can take, whatever was typed."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(one_line(message))
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole grammar of the command line."""
-    made = argparse.ArgumentParser(
+    made = _Parser(
         prog="topo",
         description="Exact graph topology of neural-network pruning masks.",
         epilog="`topo COMMAND -h` shows the options of a command and an example.",

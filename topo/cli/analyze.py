@@ -6,10 +6,13 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from topo.cli import inputs
+from topo.cli import inputs, language
 from topo.cli.options import UsageError, check_outputs, command, network_options, plot_file, rule_options
 from topo.cli.output import Progress, deliver, quiet, wrote
 from topo.cli.tables import Page, Table
+from topo.errors import FormatError, TopoError
+from topo.language import Survey
+from topo.masks import MaskSet
 from topo.report import Report, left_out_line, note_lines, reports_to_csv, reports_to_json
 from topo.report.numerals import shown
 
@@ -36,6 +39,18 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         metavar="LIST",
         help="default, all, or names and groups with commas between (topo list metrics)",
     )
+    made.add_argument(
+        "--layers",
+        metavar="GLOB",
+        help="look only at layers whose name matches, one by one, as in '*.0.*' (without the network's wiring)",
+    )
+    made.add_argument(
+        "--group",
+        metavar="PATTERN",
+        help="the layers' numbers by group too: what the pattern matches in a name, as in 'layers.*' (by block) or "
+        "'*_proj' (by projection); language models are grouped by block and projection anyway",
+    )
+    made.add_argument("--partial", action="store_true", help="a file that is read in part (a shard is missing) is fine")
     made.add_argument(
         "--weights",
         metavar="FILE",
@@ -69,13 +84,16 @@ def run(args: argparse.Namespace) -> int:
     if args.holm and not args.nulls:
         raise UsageError("--holm adjusts the p of null models: give --nulls too, as in --nulls same_layers:100")
     wiring = inputs.wiring_of(args)
-    reports = []
+    if args.layers and wiring is not None:
+        raise UsageError("--layers looks at layers one by one, without the network of --model; give one of them")
+    reports, surveys, broken = [], [], []
     for number, (path, name) in enumerate(zip(args.files, inputs.names_of(args.files)), 1):
         prefix = f"{name} ({number} of {len(args.files)}), " if len(args.files) > 1 else ""
         with Progress(not quiet(args), prefix) as progress:
-            reports.append(
-                report_of(path, name, args, wiring, progress, args.metrics, args.view, args.weights, args.nulls)
-            )
+            report, found, error = report_of(path, name, args, wiring, progress)
+        reports.append(report.with_groups(args.group) if args.group is not None else report)
+        surveys.append(found)
+        broken += [error] if error else []
     if args.holm:
         reports = [report.with_holm() for report in reports]
     if args.plot:
@@ -87,46 +105,63 @@ def run(args: argparse.Namespace) -> int:
     if "-" not in (args.json, args.csv):
         page = Page()
         brief = bool({"default", "all"} & {name.strip() for name in args.metrics.split(",")})
-        show(reports[0], page, brief) if len(reports) == 1 else show_several(reports, page, brief)
+        if len(reports) > 1:
+            show_several(reports, page, brief)
+        elif surveys[0] is not None:
+            language.show(reports[0], surveys[0], page, lambda report, page: _body(report, page, brief, not brief))
+        else:
+            show(reports[0], page, brief)
+    if broken and not args.partial:
+        raise TopoError(f"{broken[0]}; the rest was reported: --partial says that it is meant")
     return 0
 
 
 def report_of(
-    path: str,
-    name: str,
-    args: argparse.Namespace,
-    wiring: Any,
-    progress: Any,
-    metrics: str,
-    view: str | None = None,
-    weights: str | None = None,
-    nulls: str | None = None,
-) -> Report:
-    """Read one file, find its network, analyse it."""
+    path: str, name: str, args: argparse.Namespace, wiring: Any, progress: Progress
+) -> tuple[Report, Survey | None, FormatError | None]:
+    """Read one file, find its network, analyse it: the report, what was counted of a language model, and why a part of
+    the file could not be read."""
     from topo.analyze import analyze
     from topo.files import read_weights
 
-    masks = inputs.read(path, args, wiring)
+    error = None
+    try:
+        reading = inputs.understood(path, args, wiring)
+    except FormatError as refused:
+        error = refused
+        reading = language.retried(path, args, wiring, refused)
+    if language.is_one(reading):
+        return *language.analysed(path, name, args, reading, wiring, progress), error
+    with inputs.naming(path):
+        masks = reading.masks()
     found, notes = inputs.network(masks, wiring, args)
+    if args.layers is not None:
+        chosen = language.selected(list(masks), args.layers)
+        masks = MaskSet({layer: masks.rows(layer) for layer in chosen}, provenance=masks.provenance)
+        found, notes = None, []
     report = analyze(
         masks,
         found,
-        metrics=metrics,
-        view=view,
-        weights=read_weights(weights, masks, found) if weights else None,
+        metrics=args.metrics,
+        view=args.view,
+        weights=read_weights(args.weights, masks, found) if args.weights else None,
         threads=getattr(args, "threads", None),
         mask_name=name,
         progress=progress,
-        nulls=nulls,
+        nulls=args.nulls,
         rng=getattr(args, "seed", 0),
     )
-    return report.with_notes(notes)
+    return report.with_notes(notes), None, error
 
 
 # What a terminal shows where several groups were computed: a layer in 120 columns. JSON and CSV hold everything.
 _OF_NETWORK = frozenset(
     "spectral_gap spectral_ratio ramanujan_gap is_ramanujan imdb narc weighted_spectral_gap full_spectrum "
     "log10_path_norm log10_path_kernel_trace log10_synflow_flow".split()
+)
+_OF_LANGUAGE = frozenset(
+    "heads dead_heads kv_groups dead_kv_groups experts dead_experts residual_channels dead_residual_channels "
+    "mean_density min_density".split()
 )
 _OF_LAYERS = frozenset("kept density effective_params effective_in effective_out sigma2 ramanujan_gap imdb".split())
 
@@ -137,18 +172,26 @@ def show(report: Report, page: Page, brief: bool = False) -> None:
         page.heading(line)
     first = left_out_line(report.coverage)
     page.notes([first] if first else [])
+    _body(report, page, brief)
+
+
+def _body(report: Report, page: Page, brief: bool, layers: bool = True) -> None:
+    """The tables and the notes. layers: a row for each layer too."""
+    first = left_out_line(report.coverage)
     for header, lines in report.tables():
         if header[0] == "network":
             page.table(Table(header, _folded(lines, brief), left=frozenset({2, 3})))
         elif header[0] == "null":
             if against := _against(lines, brief):
                 page.table(Table(header, against, left=frozenset({2})))
-        else:
+        elif layers:
             marks = {i: "collapsed" for i, line in enumerate(lines) if line[0] in report.collapsed}
             columns = [c for c, name in enumerate(header) if name != "sparsity" or "density" not in header]
             if brief:
                 columns = [c for c in columns if c < 2 or header[c] in _OF_LAYERS]
             page.table(Table(header, lines, keys=2, marks=marks).only(columns))
+    if report.group is not None:
+        page.table(language.group_table(report, brief))
     notes = note_lines(note for note in report.notes if not _of_null(note, report)) + report.null_lines()
     if brief:
         told = _OF_NETWORK | _OF_LAYERS | _paths()
@@ -183,7 +226,7 @@ def _paths() -> frozenset[str]:
 
 def _folded(lines: Sequence[Sequence[str]], brief: bool) -> list[list[str]]:
     """Rows of the network: a mean over layers says over how many, instead of in a row of its own."""
-    told = _OF_NETWORK | _paths()
+    told = _OF_NETWORK | _OF_LANGUAGE | _paths()
     counts = {name.removesuffix("_layers"): value for name, value, *_ in lines if name.endswith("_layers")}
     means = {name for name, *_ in lines} & counts.keys()
     folded = []

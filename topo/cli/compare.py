@@ -11,7 +11,7 @@ from typing import Any
 
 from topo._version import __version__
 from topo.cli import inputs
-from topo.cli.options import check_outputs, command, network_options, rule_options
+from topo.cli.options import UsageError, check_outputs, command, network_options, rule_options
 from topo.cli.output import Progress, deliver, quiet
 from topo.cli.tables import Page, Table
 from topo.compare import Comparison, compare
@@ -35,12 +35,13 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         commands, parents, run, "compare",
         "what two masks of one network share, layer by layer; of several: densities, nodes, paths, overlaps",
         "topo compare before.pt after.pt --model resnet20\n"
+        "  topo compare run.pt run.pt --key model --key ema\n"
         "  topo compare synflow.safetensors snip.safetensors balance.safetensors --model resnet20",
     )  # fmt: skip
     made.add_argument("a", metavar="A", help="a mask file or folder")
     made.add_argument("b", metavar="B", help="another")
     made.add_argument("more", metavar="C", nargs="*", default=[], help="and others")
-    network_options(made)
+    network_options(made, keys=True)
     rule_options(made)
     made.add_argument(
         "--json", metavar="OUT", help="write the numbers as JSON; - for standard output, and nothing else there"
@@ -53,8 +54,11 @@ def run(args: argparse.Namespace) -> int:
     paths = [args.a, args.b, *args.more]
     check_outputs(paths, {"--json": args.json})
     wiring = inputs.wiring_of(args)
+    keys = _keys(args.key, len(paths))
     names = inputs.names_of(paths)
-    held = [inputs.read(path, args, wiring) for path in paths]
+    if len(set(keys)) > 1:
+        names = [name if key is None else f"{name} {key}" for name, key in zip(names, keys)]
+    held = [inputs.read(path, args, wiring, key) for path, key in zip(paths, keys)]
     held = [held[0], *(paired(held[0], masks) for masks in held[1:])]
     found = [[compare(a, b) for b in held] for a in held] if args.more else [[compare(*held)]]
     reports = []
@@ -69,6 +73,15 @@ def run(args: argparse.Namespace) -> int:
     else:
         _two(args, names, reports, found[0][0])
     return 0
+
+
+def _keys(given: list[str] | None, count: int) -> list[str | None]:
+    """The key of each file: one for all, or one for each; UsageError for another number."""
+    if given is None or len(given) == 1:
+        return [None if given is None else given[0]] * count
+    if len(given) != count:
+        raise UsageError(f"--key is given {len(given)} times for {count} files; give it once, or once for each")
+    return list(given)
 
 
 def _two(args: argparse.Namespace, names: Sequence[str], reports: list[Report], found: Comparison) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from topo.cli import inputs
-from topo.cli.options import PLOT_ENDINGS, UsageError
+from topo.cli.options import PLOT_ENDINGS, UsageError, check_outputs
 from topo.cli.output import Progress, deliver, quiet, say, wrote
 
 _DATA = (".json", ".csv")
@@ -25,6 +25,10 @@ def run(args: argparse.Namespace, options: dict[str, Any]) -> int:
     ending = Path(args.out).suffix.lower() if args.out else ".json"
     if ending not in (*_DATA, *PLOT_ENDINGS):
         raise UsageError(f"a frontier is written as {', '.join((*_DATA, *PLOT_ENDINGS))}, not as '{args.out}'")
+    if args.out and ending in PLOT_ENDINGS:
+        check_outputs(
+            [], {"-o": args.out, **{f"the {data} beside it": Path(args.out).with_suffix(data) for data in _DATA}}
+        )
     wiring = inputs.wiring_of(args)
     assert wiring is not None
     total = sum(budgets("uniform", maskable(wiring), density=args.density, sparsity=args.sparsity).values())

@@ -7,7 +7,7 @@ from typing import Any
 
 from topo.cli.options import command, fraction, layers_option
 from topo.cli.output import printable, quiet, say, wrote
-from topo.cli.train import Bar, first_process, prepared, training_options, verdict
+from topo.cli.train import Bar, first_process, prepared, speak_notes, training_options, verdict
 
 
 def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
@@ -32,15 +32,19 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    ties = [value for key, value in args.changes if key == "ties"]
+    args.changes = [(key, value) for key, value in args.changes if key != "ties"]
     data, shared = prepared(args)
     from topo.train import imp
 
     with Bar(not quiet(args)) as progress:
         found = imp(
             args.model, data, density=args.density, fraction=args.fraction, rewind=args.rewind,
-            rewind_epoch=args.rewind_epoch, layers=args.layers, progress=progress, **shared,
+            rewind_epoch=args.rewind_epoch, layers=args.layers, progress=progress,
+            ties=ties[0] if ties else "few", **shared,
         )  # fmt: skip
     if first_process():
+        speak_notes(found.levels[0], data, args)
         for level, record in enumerate(found.levels):
             assert record.masks is not None
             say(printable(f"level {level}, density {record.masks.density:.4g}: {verdict(record)}") + "\n")

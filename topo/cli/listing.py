@@ -7,6 +7,7 @@ import textwrap
 from itertools import zip_longest
 from typing import Any
 
+from topo._support.doors import summary
 from topo.cli.options import command
 from topo.cli.tables import Page, Table
 
@@ -109,10 +110,7 @@ def _nulls() -> Table:
 def _quotas() -> Table:
     from topo.quotas import quotas
 
-    lines = [
-        [name, (rule.__doc__ or "").strip().partition("\n")[0] + entry_package(quotas, name)]
-        for name, rule in quotas.items()
-    ]
+    lines = [[name, summary(rule) + entry_package(quotas, name)] for name, rule in quotas.items()]
     return Table(["quota", "how the parameters are divided among the layers"], lines, left=frozenset({1}))
 
 
@@ -146,10 +144,7 @@ def _data() -> Table:
 def _plots() -> Table:
     from topo.plots import plots
 
-    lines = [
-        [name, (draw.__doc__ or "").strip().partition("\n")[0] + entry_package(plots, name)]
-        for name, draw in plots.items()
-    ]
+    lines = [[name, summary(draw) + entry_package(plots, name)] for name, draw in plots.items()]
     return Table(["plot", "shows"], lines, left=frozenset({1}))
 
 

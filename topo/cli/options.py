@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
+from topo._support.atomic import writable
 from topo.errors import TopoError
 
 PLOT_ENDINGS = (".pdf", ".svg", ".png")
@@ -53,8 +56,8 @@ def command(
     return made
 
 
-def network_options(made: argparse.ArgumentParser) -> None:
-    """--model, --input and --format: how mask files are read."""
+def network_options(made: argparse.ArgumentParser, keys: bool = False) -> None:
+    """--model, --input, --format and --key: how mask files are read. keys: --key may be given for each of several."""
     made.add_argument(
         "--model",
         metavar="M",
@@ -71,9 +74,11 @@ def network_options(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--format", metavar="NAME", help="format of the mask files, if it is not to be found out (topo list formats)"
     )
+    action: Any = "append" if keys else None
     made.add_argument(
-        "--key", metavar="PATH",
-        help="the place in the file that is meant, where it holds several: masks, ema, pruner/masks",
+        "--key", metavar="PATH", action=action,
+        help="the place in the file that is meant, where it holds several: masks, ema, pruner/masks"
+        + ("; again for the next file, in their order" if keys else ""),
     )  # fmt: skip
 
 
@@ -145,21 +150,29 @@ def at_least(least: int) -> Any:
 
 
 def check_outputs(inputs: list[str], outputs: dict[str, str | Path | None]) -> None:
-    """Before any work: each output has a folder and is not an input; no two are the same. '-' is standard output."""
-    read = {Path(path).resolve(): path for path in inputs}
-    written: dict[Path | str, str] = {}
+    """Before any work: each output can be written and is not an input; no two are the same. '-' is standard output."""
+    read = {_place(path) for path in inputs}
+    written: dict[object, str] = {}
     for option, out in outputs.items():
         if out is None:
             continue
-        path = str(out) if str(out) == "-" else Path(out).resolve()
-        if path in written:
-            raise UsageError(f"{written[path]} and {option} both write to '{out}'")
-        written[path] = option
-        if path == "-" or isinstance(path, str):
-            continue
-        if path in read:
+        if str(out) != "-":
+            writable(out)
+        place = "-" if str(out) == "-" else _place(out)
+        if place in written:
+            raise UsageError(f"{written[place]} and {option} both write to '{out}'")
+        if place in read:
             raise UsageError(f"{option} would overwrite the mask file '{out}'")
-        if path.is_dir():
-            raise TopoError(f"cannot write '{out}': it is a folder")
-        if not path.parent.is_dir():
-            raise TopoError(f"cannot write '{out}': there is no folder '{Path(out).parent}'")
+        if place is not None:
+            written[place] = option
+
+
+def _place(path: str | Path) -> object:
+    """What two names of one file have in common, links of either kind followed; None for devices and pipes."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return os.path.realpath(path)
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        return None
+    return found.st_dev, found.st_ino

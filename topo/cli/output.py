@@ -185,11 +185,15 @@ class Progress:
             sys.stderr.flush()
 
     def __call__(self, done: int, total: int, label: str) -> None:
+        self.line(f"{done} of {total}: {label}")
+
+    def line(self, text: str) -> None:
+        """A line in one's own words."""
         now = time.monotonic()
         if not self._shown or now < self._next:
             return
         width = shutil.get_terminal_size((100, 24)).columns if self._terminal else 200
-        line = one_line(f"{self._prefix}{done} of {total}: {label}", width - 1)  # a wrapped line is not overwritten
+        line = one_line(f"{self._prefix}{text}", width - 1)  # a wrapped line is not overwritten
         if self._terminal:
             say(f"\r\x1b[K{line}", sys.stderr)
             sys.stderr.flush()

@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     with Bar(not quiet(args)) as progress:
         done = train(args.model, data, masks=masks, progress=progress, **shared)
     if first_process():
+        speak_notes(done, data, args)
         say(printable(verdict(done)) + "\n")
         wrote(args.out, args)
     return 0
@@ -100,6 +101,13 @@ def prepared(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
 def first_process() -> bool:
     """Whether it is this process that speaks, of those that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def speak_notes(record: Any, data: Any, args: argparse.Namespace) -> None:
+    """What is to be known of the data that was not said when they were read: which part was held out."""
+    for note in record.notes if not quiet(args) else ():
+        if note not in data.notes:
+            speak(f"topo: {printable(note)}")
 
 
 def verdict(record: Any) -> str:

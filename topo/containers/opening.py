@@ -8,23 +8,27 @@ from topo.containers.container import Container, File, Kind, kinds
 from topo.errors import FormatError
 
 
-def open_container(path: Path) -> Container:
-    """Take a file, or a folder, apart.
+def open_container(path: Path, partial: bool = False) -> Container:
+    """Take a file, or a folder, apart. partial: shards that are missing or damaged are left out, and named.
 
     Raises FormatError with the reason, not naming the file.
     """
-    return take_apart(File(path))
+    return take_apart(File(path, partial=partial))
 
 
 def take_apart(file: File) -> Container:
     """As `open_container`, for a part of a file too."""
-    kind = kind_of(file)
-    if kind is None:
-        raise FormatError(_unknown(file))
     try:
-        return kind.opened(file)
-    except FormatError as error:
-        raise FormatError(f"as {kind.name}: {error}") from error.__cause__
+        kind = kind_of(file)
+        if kind is None:
+            raise FormatError(_unknown(file))
+        try:
+            return kind.opened(file)
+        except FormatError as error:
+            raise FormatError(f"as {kind.name}: {error}") from error.__cause__
+    finally:  # what was found, and what is said of it, holds only if the file is still that file
+        if file.map is not None:
+            file.map.check()
 
 
 def kind_of(file: File) -> Kind | None:

@@ -49,13 +49,15 @@ def together(parts: list[Part], whose: str) -> Container:
         content, kind, notes = opened.content, opened.kind, list(opened.notes)
         aside = [name for name in aside if name not in opened.files]
         metadata: Mapping[str, str] = opened.metadata
+        files, missing = opened.files, opened.missing
     else:
         _complete(chosen, whose)
         content, kind, notes = _joined(chosen, whose)
         metadata = {}
+        files, missing = tuple(part.name for part in chosen), ()
     if aside:
         notes.append(f"of {whose}, {_some(part.name for part in chosen)} read and {_some(aside)} left aside")
-    return Container(kind, content, metadata, tuple(notes))
+    return Container(kind, content, metadata, tuple(notes), files, missing)
 
 
 def _chosen(parts: list[Part]) -> list[Part]:

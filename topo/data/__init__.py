@@ -192,15 +192,16 @@ def _moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
 class Layout:
     """A way in which data sets lie on disk.
 
-    about: a line for people. recognise(path) -> bool. read(path, **options) -> Dataset. rank: looked at in this order.
-    options: the names that `read` takes beside the path. A built-in data set has no `recognise`.
+    about: a line for people. recognise(path) -> bool. read(path, **options) -> Dataset. general: asked only where no
+    other layout recognises the path. options: the names that `read` takes beside the path. A built-in data set has no
+    `recognise`.
     """
 
     name: str
     about: str
     read: Callable[..., Dataset]
     recognise: Callable[[Path], bool] | None = None
-    rank: int = 0
+    general: bool = False
     options: tuple[str, ...] = ()
 
 
@@ -212,7 +213,7 @@ def layout(
     about: str,
     *,
     recognise: Callable[[Path], bool] | None = None,
-    rank: int = 0,
+    general: bool = False,
     options: tuple[str, ...] = (),
 ) -> Callable[[Any], Any]:
     """Decorator: enter the function that reads a layout; arguments as in `Layout`.
@@ -224,15 +225,15 @@ def layout(
     def enter(read: Callable[..., Dataset]) -> Callable[..., Dataset]:
         plugin = f"data set '{name}'"
         check_text(plugin, about=about)
-        if isinstance(rank, bool) or not isinstance(rank, int):
-            raise DataError(f"{plugin} has rank={rank!r}; it is a whole number")
+        if not isinstance(general, bool):
+            raise DataError(f"{plugin} has general={general!r}; it is True or False")
         if not isinstance(options, tuple) or not all(isinstance(option, str) for option in options):
             raise DataError(f"{plugin} has options={options!r}; they are names in a tuple")
         takes = ("path, *, " if recognise is not None else "*, ") + ", ".join(options)
         check_function(plugin, read, takes, documented=False)
         if recognise is not None:
             check_function(f"{plugin}, recognise", recognise, "path", documented=False)
-        data.add(name)(Layout(name, about, read, recognise, rank, options))
+        data.add(name)(Layout(name, about, read, recognise, general, options))
         return read
 
     return enter
@@ -277,27 +278,41 @@ def _read(source: str | Path, size: int | None, cache: str | Path | None) -> Dat
             f"there is no data set '{source}': no file or folder of that name, and built in is {', '.join(built_in)}"
         )
     given = {key: value for key, value in (("size", size), ("cache", cache)) if value is not None}
-    for entry in sorted(data.values(), key=lambda entry: entry.rank):
-        if entry.recognise is None:
-            continue
-        plugin = f"data set '{entry.name}'"
-        recognised = called(f"{plugin}, recognise,", f" at '{path}'", entry.recognise, path)
-        if not isinstance(recognised, bool | np.bool_):
-            raise DataError(f"{plugin}, recognise, gives {recognised!r:.40} for '{path}'; it gives True or False")
-        if recognised:
-            if odd := [key for key in given if key not in entry.options]:
-                raise DataError(f"'{path}' is of layout {entry.name}, which takes no {' and no '.join(odd)}")
-            try:
-                found = entry.read(path, **given)
-            except DataError as error:
-                raise DataError(f"'{path}': {error}") from None
-            except OSError as error:
-                raise DataError(f"'{path}': it cannot be read: {error}") from None
-            if not isinstance(found, Dataset):
-                raise DataError(f"{plugin} gives {type(found).__name__} for '{path}'; it gives a topo.data.Dataset")
-            return found
+    recognised = [entry for entry in data.values() if not entry.general and _recognises(entry, path)]
+    recognised = recognised or [entry for entry in data.values() if entry.general and _recognises(entry, path)]
+    if len(recognised) > 1:
+        names = " and ".join(entry.name for entry in recognised)
+        raise DataError(f"'{path}' is in {len(recognised)} layouts, {names}: keep the files of one of them there")
+    if recognised:
+        return _read_as(recognised[0], path, given)
     known = "; ".join(f"{entry.name}: {entry.about}" for entry in data.values() if entry.recognise)
     raise DataError(f"'{path}' is in no known layout; there are {known}")
+
+
+def _recognises(entry: Layout, path: Path) -> bool:
+    if entry.recognise is None:
+        return False
+    plugin = f"data set '{entry.name}'"
+    recognised = called(f"{plugin}, recognise,", f" at '{path}'", entry.recognise, path)
+    if not isinstance(recognised, bool | np.bool_):
+        raise DataError(f"{plugin}, recognise, gives {recognised!r:.40} for '{path}'; it gives True or False")
+    return bool(recognised)
+
+
+def _read_as(entry: Layout, path: Path, options: dict[str, Any]) -> Dataset:
+    if odd := [key for key in options if key not in entry.options]:
+        raise DataError(f"'{path}' is of layout {entry.name}, which takes no {' and no '.join(odd)}")
+    try:
+        found = entry.read(path, **options)
+    except DataError as error:
+        raise DataError(f"'{path}': {error}") from None
+    except OSError as error:
+        raise DataError(f"'{path}': it cannot be read: {error}") from None
+    if not isinstance(found, Dataset):
+        raise DataError(
+            f"data set '{entry.name}' gives {type(found).__name__} for '{path}'; it gives a topo.data.Dataset"
+        )
+    return found
 
 
 def every_fifth(labels: np.ndarray) -> np.ndarray:

@@ -21,7 +21,6 @@ _VAL = ("x_val", "y_val")
     "npz",
     "a .npz file with x_train, y_train, x_test, y_test (x_val, y_val): images (n, h, w), (n, h, w, c) or (n, c, h, w)",
     recognise=lambda path: path.suffix == ".npz" and path.is_file(),
-    rank=0,
 )
 def read(path: Path) -> Dataset:
     """Mirrored images count as the same class where there are three channels (photographs), not where there is one."""

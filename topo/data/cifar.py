@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from topo.containers.container import map_file
+from topo.containers.mapped import bytes_of
 from topo.containers.pickle_file import read_pickle
 from topo.containers.tensors import Tensor
 from topo.data import Dataset, layout
@@ -46,8 +46,8 @@ def _folder(path: Path, kind: str) -> Path | None:
     return None
 
 
-def _enter(kind: str, about: str, rank: int) -> None:
-    @layout(kind, about, recognise=lambda path: _folder(path, kind) is not None, rank=rank)
+def _enter(kind: str, about: str) -> None:
+    @layout(kind, about, recognise=lambda path: _folder(path, kind) is not None)
     def read(path: Path) -> Dataset:
         return _read(path, kind)
 
@@ -105,7 +105,7 @@ def _pickled(path: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _unpickled(path: Path) -> dict[Any, Any]:
     try:
-        record, _ = read_pickle(map_file(path))
+        record, _ = read_pickle(bytes_of(path))
     except (FormatError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(f"'{path.name}' is not a pickle of arrays: {error}") from None
     if not isinstance(record, dict):
@@ -137,7 +137,7 @@ def _classes(folder: Path, kind: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-_enter("cifar10", "a folder with data_batch_1 ... data_batch_5 and test_batch (CIFAR-10, Python version)", 10)
-_enter("cifar10_binary", "a folder with data_batch_1.bin ... and test_batch.bin (CIFAR-10, binary version)", 11)
-_enter("cifar100", "a folder with train, test and meta (CIFAR-100, Python version)", 12)
-_enter("cifar100_binary", "a folder with train.bin and test.bin (CIFAR-100, binary version)", 13)
+_enter("cifar10", "a folder with data_batch_1 ... data_batch_5 and test_batch (CIFAR-10, Python version)")
+_enter("cifar10_binary", "a folder with data_batch_1.bin ... and test_batch.bin (CIFAR-10, binary version)")
+_enter("cifar100", "a folder with train, test and meta (CIFAR-100, Python version)")
+_enter("cifar100_binary", "a folder with train.bin and test.bin (CIFAR-100, binary version)")

@@ -91,7 +91,6 @@ def _part(path: Path, names: Sequence[str]) -> Path | None:
     "tiny_imagenet",
     "a folder with wnids.txt, train/<id>/images and val/val_annotations.txt (Tiny-ImageNet-200)",
     recognise=lambda path: (path / "wnids.txt").is_file() and (path / "train").is_dir(),
-    rank=20,
     options=("size", "cache"),
 )
 def read_tiny(path: Path, size: int | None = None, cache: str | Path | None = None) -> Dataset:
@@ -116,7 +115,7 @@ def read_tiny(path: Path, size: int | None = None, cache: str | Path | None = No
     "folder",
     "a folder with train/<class>/ and test/<class>/ (val/<class>/) of pictures, or <class>/ alone (every fifth tests)",
     recognise=lambda path: path.is_dir() and bool(_folders(path)),
-    rank=90,
+    general=True,
     options=("size", "cache"),
 )
 def read_folder(path: Path, size: int | None = None, cache: str | Path | None = None) -> Dataset:

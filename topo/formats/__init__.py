@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,21 +18,36 @@ from topo.containers.tensors import Tensor
 from topo.errors import FormatError, MaskError, TopoError, WiringError
 from topo.formats import live
 from topo.formats.choosing import WAY_OUT, Choice, choose
-from topo.formats.coverage import Coverage, coverage, disagreements, of_model, told, unused
+from topo.formats.coverage import coverage, disagreements, of_model, told, uncovered, unused
 from topo.formats.experts import renamed
 from topo.formats.fitting import aligned, oriented, without_scales
 from topo.formats.names import RECURRENT, is_embedding, is_weight, plain
 from topo.formats.source import Reader, Source, formats, plural, reader, readers, some
 from topo.formats.weights import weights_of
 from topo.formats.zeros import rounded
-from topo.masks import BitRows, MaskSet
+from topo.masks import MaskSet
 
 if TYPE_CHECKING:
     from topo.containers.container import Container
     from topo.wiring import Wiring
 
-__all__ = ["formats", "live", "read", "read_container", "read_weights", "reader", "readers", "refusal", "write"]
+__all__ = [
+    "Reading",
+    "formats",
+    "live",
+    "naming",
+    "opened",
+    "read",
+    "read_container",
+    "read_weights",
+    "reader",
+    "readers",
+    "refusal",
+    "understood",
+    "write",
+]
 
+_FLAT = (".bias", "norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")
 _LONGEST = 1500
 _REFUSAL = 400
 _SAMPLED = 2
@@ -69,12 +87,37 @@ def read(
     No file runs code. Raises FormatError for a file that is not, or must not be, read; MaskError for values that no
     mask holds; WiringError for masks that do not fit the wiring. Each message is one line that names the file.
     """
+    reading = opened(path, wiring, format, key=key, rule=rule)
+    with naming(path):
+        return reading.masks()
+
+
+def opened(
+    path: str | Path,
+    wiring: Wiring | None = None,
+    format: str | None = None,
+    *,
+    key: str | None = None,
+    rule: Mapping[str, float] | None = None,
+    partial: bool = False,
+) -> Reading:
+    """A file that was understood as `read` understands it, whose values are not read yet; the same errors.
+
+    partial: shards that are missing or damaged are left out, and named in the coverage.
+    """
     chosen = None if format is None else formats[format]
     path = Path(path)
-    try:
+    with naming(path):
         if not path.exists():
             raise FormatError("there is no such file")
-        return read_container(open_container(path), path.name, wiring, chosen, key, rule)
+        return understood(open_container(path, partial), path.name, wiring, chosen, key, rule)
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Within it, errors of reading name the file in front."""
+    try:
+        yield
     except (FormatError, MaskError, WiringError) as error:
         raise type(error)(refusal(path, error)) from None
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -90,40 +133,150 @@ def read_container(
     rule: Mapping[str, float] | None = None,
 ) -> MaskSet:
     """The masks in what was opened; `read` names the file in front of the errors."""
+    return understood(container, name, wiring, chosen, key, rule).masks()
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A file that was understood, and whose values were not read yet.
+
+    name: the file's. tensors: parameter -> what shows its mask, output-first. raw: the same as the reader gave it.
+    names: those of the reader -> parameters.
+    """
+
+    name: str
+    reader: Reader
+    source: Source
+    wiring: Wiring | None
+    rule: Mapping[str, float]
+    tensors: Mapping[str, Tensor]
+    raw: Mapping[str, Tensor]
+    names: Mapping[str, str]
+
+    @cached_property
+    def inferred(self) -> list[str]:
+        """Parameters whose masks are the zeros of their weights."""
+        return [name for name, tensor in self.tensors.items() if tensor.inferred]
+
+    @cached_property
+    def lost(self) -> dict[str, int]:
+        """Parameters in shards that are missing -> how many weights they have, as their like in another block has; 0
+        where none is alike."""
+        like = {_without_numbers(name): tensor.size for name, tensor in self.source.state.items() if tensor.ndim >= 2}
+        flat = {_without_numbers(name) for name, tensor in self.source.state.items() if tensor.ndim < 2}
+        missing = [name for name in self.source.container.missing if _without_numbers(name) not in flat]
+        return {name: like.get(_without_numbers(name), 0) for name in missing if not name.endswith(_FLAT)}
+
+    @cached_property
+    def outside(self) -> dict[str, tuple[str, Tensor]]:
+        """Parameters of two or more dimensions without a mask -> their names in the file, and their tensors."""
+        return {} if self.is_own else uncovered(self.source, self.raw)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a file of this project's, read as it was written."""
+        return self.reader.name == self.source.own and self.wiring is None
+
+    def masks(self, only: Collection[str] | None = None) -> MaskSet:
+        """Every mask, as bits; or those of these parameters alone."""
+        try:
+            return self._masks(only)
+        except (FormatError, MaskError) as error:
+            raise type(error)(_read_as(self.reader, error)) from None
+
+    def _masks(self, only: Collection[str] | None) -> MaskSet:
+        source, wiring = self.source, self.wiring
+        nan: dict[str, int] = {}
+        rows = {name: tensor.bits(name, nan) for name, tensor in self.tensors.items() if only is None or name in only}
+        if not rows:
+            raise FormatError("it holds no mask of the layers that are asked for")
+        notes = [*self.remarks({name: mask.kept() for name, mask in rows.items()}, nan), *source.notes]
+        if len(self.inferred) < len(self.tensors) and not self.is_own:
+            held = {name: mask for name, mask in rows.items() if name not in self.inferred}
+            notes += disagreements(source, self.raw, held, self.names)
+        if not self.is_own and self.reader.name not in (
+            "mask_buffers",
+            "scores",
+            "gem_miner",
+            "torch_ao",
+        ):  # which read such tensors
+            notes += unused(source, self.raw)
+        masks, known = MaskSet(rows), coverage(self.outside, rows, self.lost)
+        provenance = dict(source.provenance)
+        if wiring is not None:
+            wiring.check(masks)
+            missing = [name for name in wiring.names if name not in self.tensors]
+            if missing:
+                notes.append(f"{plural(len(missing), 'layer')} of the model without a mask: {some(missing)}")
+            if self.reader.name != "topo":  # what this project writes without a mask is dense
+                known = of_model(known, wiring, self.tensors)
+            masks = masks.in_order(wiring.names)
+            turned = {name: groups for name, groups in wiring.input_first.items() if name in masks}
+            provenance.update({"input_first": turned} if turned else {})
+        about = {key: _line(value) if isinstance(value, str) else value for key, value in provenance.items()}
+        before = about.pop("coverage", None)  # of the file that these masks were converted from
+        covered = known.as_dict()
+        if isinstance(before, Mapping) and before.get("names") and not known.left_out:
+            covered = {**covered, "left_out": before.get("left_out", 0), "names": list(before["names"])}
+        notes = [*map(_line, told(known)), *map(_line, notes)]
+        return masks.with_provenance(
+            **{**about, "format": self.reader.name, "file": self.name, "notes": notes, "coverage": covered}
+        )
+
+    def remarks(self, kept: Mapping[str, int], nan: Mapping[str, int]) -> list[str]:
+        """Notes on masks that were inferred from zeros, and on weights that are NaN.
+
+        kept: parameter -> kept weights of it. Raises FormatError where not one weight is zero.
+        """
+        inferred = [name for name in self.inferred if name in kept]
+        if not inferred or len(self.inferred) < len(self.tensors):
+            return not_numbers(nan)
+        shares = {name: kept[name] / self.tensors[name].size for name in inferred}
+        full = sum(share == 1 for share in shares.values())
+        if full == len(self.tensors) and not self.source.requested:
+            raise FormatError(_dense(self.source, inferred))
+        first = f"masks inferred from zeros; {full} of {plural(len(inferred), 'layer')} hold no zero"
+        return [first, *not_numbers(nan), *_roundings(self.tensors, shares)]
+
+
+def understood(
+    container: Container,
+    name: str,
+    wiring: Wiring | None = None,
+    chosen: Reader | None = None,
+    key: str | None = None,
+    rule: Mapping[str, float] | None = None,
+) -> Reading:
+    """What was opened, understood: which reader reads which place of it, under which names."""
     source = Source(container, wiring, list(container.notes), requested=chosen is not None, rule=rule or {}, key=key)
-    choice = choose(source, chosen)
-    source = choice.source
+    if source.own is not None and chosen is None and key is None:
+        choice = Choice(formats[source.own], source.at(source.tree[0]))
+    else:
+        choice = choose(source, chosen)
     try:
-        masks, known = _masks(choice)
+        reading = _reading(choice, name, rule or {})
     except (FormatError, MaskError) as error:
-        said = str(error)
-        prefix = "" if said.startswith("read as ") else f"read as {choice.reader.name}: "
-        raise type(error)(f"{prefix}{said}") from None
+        raise type(error)(_read_as(choice.reader, error)) from None
     if rule and choice.reader.name != "scores":
         raise FormatError(f"-O {next(iter(rule))} makes masks of scores; it is read as {choice.reader.name}")
-    if wiring is not None:
-        wiring.check(masks)
-        missing = [name for name in wiring.names if name not in masks]
-        if missing:
-            source.notes.append(f"{plural(len(missing), 'layer')} of the model without a mask: {some(missing)}")
-        if choice.reader.name != "topo":  # what this project writes without a mask is dense
-            known = of_model(known, wiring, {name: masks.rows(name) for name in masks})
-        masks = masks.in_order(wiring.names)
-        turned = {name: groups for name, groups in wiring.input_first.items() if name in masks}
-        source.provenance.update({"input_first": turned} if turned else {})
-    notes = [*map(_line, told(known)), *map(_line, source.notes)]
-    about = {key: _line(value) if isinstance(value, str) else value for key, value in source.provenance.items()}
-    before = about.pop("coverage", None)  # of the file that these masks were converted from
-    covered = known.as_dict()
-    if isinstance(before, Mapping) and before.get("names") and not known.left_out:
-        covered = {**covered, "left_out": before.get("left_out", 0), "names": list(before["names"])}
-    return masks.with_provenance(
-        **{**about, "format": choice.reader.name, "file": name, "notes": notes, "coverage": covered}
-    )
+    return reading
 
 
-def read_weights(path: str | Path, masks: MaskSet, wiring: Wiring | None = None) -> dict[str, np.ndarray]:
+def _without_numbers(name: str) -> str:
+    return ".".join("*" if part.isdecimal() else part for part in name.split("."))
+
+
+def _read_as(entry: Reader, error: Exception) -> str:
+    said = str(error)
+    return said if said.startswith("read as ") else f"read as {entry.name}: {said}"
+
+
+def read_weights(
+    path: str | Path, masks: MaskSet, wiring: Wiring | None = None, key: str | None = None
+) -> dict[str, np.ndarray]:
     """The weights of the masked parameters in a checkpoint: parameter -> float array of its mask's shape.
+
+    key: the place in the file that is meant, where there are several.
 
     Raises FormatError, one line that names the file, if it must not be read or has no weights for a mask.
     """
@@ -131,16 +284,21 @@ def read_weights(path: str | Path, masks: MaskSet, wiring: Wiring | None = None)
     try:
         if not path.exists():
             raise FormatError("there is no such file")
-        return weights_of(Source(open_container(path), wiring), masks, wiring)
+        return weights_of(Source(open_container(path), wiring, key=key), masks, wiring)
     except (FormatError, MaskError) as error:
         raise FormatError(_line(f"'{path}': {error}")) from None
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise FormatError(_line(f"'{path}': it cannot be read: {error}")) from None
 
 
-def _masks(choice: Choice) -> tuple[MaskSet, Coverage]:
-    """The masks by parameter, output-first, and what of the place they cover."""
+def _reading(choice: Choice, name: str, rule: Mapping[str, float]) -> Reading:
+    """The tensors by parameter, output-first."""
     entry, source = choice.reader, choice.source
+    if entry.name == source.own and source.wiring is None:  # as they were written
+        found = choice.found()
+        if not found:
+            raise FormatError("it holds no mask")
+        return Reading(name, entry, source, None, rule, found, found, {own: own for own in found})
     raw, made = renamed(choice.found(), source.wiring.names if source.wiring is not None else None)
     source.made.update(made)
     names = aligned(raw, source.wiring, [plain(name) for name in source.state])
@@ -153,20 +311,16 @@ def _masks(choice: Choice) -> tuple[MaskSet, Coverage]:
     unsure = [name for name in unsure if name not in source.provenance.get("input_first", {})]
     if unsure and output_first:
         source.notes.append(f"square layers that torch stores input-first, taken as (out, in): {some(unsure)}")
-    rows: dict[str, BitRows] = {name: tensor.bits(name) for name, tensor in found.items()}
-    inferred = [name for name, tensor in found.items() if tensor.inferred]
-    if len(inferred) == len(found):
-        shares = {name: rows[name].kept() / rows[name].size for name in inferred}
-        full = sum(share == 1 for share in shares.values())
-        if full == len(inferred) and not source.requested:
-            raise FormatError(_dense(source, inferred))
-        source.notes.insert(0, f"masks inferred from zeros; {full} of {plural(len(inferred), 'layer')} hold no zero")
-        source.notes += _roundings(found, shares)
-    else:
-        source.notes += disagreements(source, raw, {name: rows[name] for name in rows if name not in inferred}, names)
-    if entry.name not in ("mask_buffers", "scores", "gem_miner", "torch_ao"):  # which read such tensors
-        source.notes += unused(source, raw)
-    return MaskSet(rows), coverage(source, raw, rows)
+    return Reading(name, entry, source, source.wiring, rule, found, raw, names)
+
+
+def not_numbers(nan: Mapping[str, int]) -> list[str]:
+    """The note on weights that are NaN."""
+    if not nan:
+        return []
+    total = sum(nan.values())
+    return [f"{plural(total, 'weight')} {'is' if total == 1 else 'are'} NaN, and {'counts' if total == 1 else 'count'} "
+            f"as kept, in {plural(len(nan), 'layer')}: {some(nan)}"]  # fmt: skip
 
 
 def _of_the_model(raw: dict[str, Tensor], names: Mapping[str, str], source: Source) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,14 +36,15 @@ class Coverage:
         return {"read": self.read, "left_out": sum(self.left_out.values()), "names": list(self.left_out)}
 
 
-def coverage(source: Source, found: Iterable[str], masks: Mapping[str, BitRows]) -> Coverage:
-    """The parameters of two or more dimensions without a mask, of the place that was read and of weights beside it.
+def uncovered(source: Source, found: Iterable[str]) -> dict[str, tuple[str, Tensor]]:
+    """Parameters of two or more dimensions without a mask, of the place that was read and of weights beside it -> their
+    names in the file, and their tensors.
 
     found: names as the reader gave them, before they became the model's.
     """
     used = {unwrapped(old) for name in found for old in source.made.get(name, [name])}
     bare = {name.removesuffix(".weight") for name in used}
-    left: dict[str, int] = {}
+    left: dict[str, tuple[str, Tensor]] = {}
     beside = [other for other in source.others if _same_network(other, used | bare)]
     every = [(place, *pair) for place in (source.place, *beside) for pair in place.parameters.items()]
     for place, parameter, (name, tensor) in every:
@@ -58,9 +59,20 @@ def coverage(source: Source, found: Iterable[str], masks: Mapping[str, BitRows])
             or not _counts(name, plain, tensor)
         ):
             continue
-        packed = 8 if tensor.dtype == "int32" else 2 if tensor.dtype in ("uint8", "int8") else 1
-        left[plain] = tensor.size * (packed if PACKED.search(name) else 1)
-    return Coverage(sum(rows.size for rows in masks.values()), left)
+        left[plain] = name, tensor
+    return left
+
+
+def coverage(left: Mapping[str, tuple[str, Tensor]], masks: Mapping[str, BitRows], lost: Mapping[str, int]) -> Coverage:
+    """How much has a mask, and how much has none (`uncovered`), or lies in a file that is missing (lost)."""
+    read = sum(rows.size for rows in masks.values())
+    return Coverage(read, {**{plain: size_of(name, tensor) for plain, (name, tensor) in left.items()}, **lost})
+
+
+def size_of(name: str, tensor: Tensor) -> int:
+    """Parameters that a tensor of this name stands for: packed integers hold several each."""
+    packed = 8 if tensor.dtype == "int32" else 2 if tensor.dtype in ("uint8", "int8") else 1
+    return tensor.size * (packed if PACKED.search(name) else 1)
 
 
 def _same_network(place: Branch, used: set[str]) -> bool:
@@ -88,7 +100,7 @@ def _counts(name: str, plain: str, tensor: Tensor) -> bool:
     return tensor.is_float and not is_vector(tensor)
 
 
-def of_model(known: Coverage, wiring: Wiring, masks: Mapping[str, BitRows]) -> Coverage:
+def of_model(known: Coverage, wiring: Wiring, masks: Collection[str]) -> Coverage:
     """With the model's layers that have no mask, whether the file holds weights of them or not."""
     missing = {name: int(np.prod(wiring.shapes[name])) for name in wiring.names if name not in masks}
     tails = {name.removesuffix(".weight") for name in missing}
@@ -144,6 +156,8 @@ def disagreements(
             if tensor is None or tensor.ndim < 2 or tensor is raw.get(own.get(name, name)):  # the mask itself
                 continue
             if tensor.shape != mask.shape:
+                if source.wiring is None and tensor.ndim != len(mask.shape) and tensor.size != mask.size:
+                    raise MaskError(f"mask '{name}' has shape {mask.shape} but its weight has {tensor.shape}")
                 if source.wiring is None and tensor.ndim == len(mask.shape):
                     yield f"mask '{name}' has shape {mask.shape} but the weight beside it has {tensor.shape}"
                 continue

@@ -42,7 +42,7 @@ def _unpacked(packed: Tensor, name: str, shape: tuple[int, ...]) -> Tensor:
     return replace(packed.view(shape, lambda bits: np.unpackbits(bits, count=size).reshape(shape)), dtype="bool")
 
 
-def _output_first(kernel: Tensor) -> Tensor:
+def output_first(kernel: Tensor) -> Tensor:
     """(..., in, out) -> (out, in, ...)."""
     last = kernel.ndim - 1
     return kernel.transposed((last, last - 1, *range(last - 1)))
@@ -67,7 +67,7 @@ def read(source: Source) -> Found:
         if mask.ndim == 1 and name in weights:
             mask = _unpacked(mask, name, weights[name].shape)
         torch_name = name.removesuffix("kernel") + "weight"
-        found[torch_name if torch_name in known else name] = _output_first(mask) if mask.ndim >= 2 else mask
+        found[torch_name if torch_name in known else name] = output_first(mask) if mask.ndim >= 2 else mask
     if any(mask.ndim == 3 for mask in found.values()):
         source.notes.append("kernels of three dimensions are taken as one-dimensional convolutions")
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from topo.containers.tensors import Tensor
 from topo.errors import FormatError
+from topo.formats.flax import output_first
 from topo.formats.mask_dict import only_masks
 from topo.formats.source import Found, Source, plural, reader, some
 
@@ -46,8 +47,7 @@ def _output_first(name: str, kernel: Tensor) -> Tensor:
             (inputs * multiplier, 1, height, width),
             lambda array: array.transpose(2, 3, 0, 1).reshape(inputs * multiplier, 1, height, width),
         )
-    last = kernel.ndim - 1
-    return kernel.transposed((last, last - 1, *range(last - 1)))
+    return output_first(kernel)
 
 
 @reader(

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from topo._support.doors import called, check_flags, check_function, check_text, check_word
+from topo._support.doors import called, check_flags, check_function, check_text, check_word, summary
 from topo._support.registry import Registry
 from topo._support.seeds import as_rng, own_rng
 from topo.errors import TopoError
@@ -56,7 +56,7 @@ class Generator:
     @property
     def description(self) -> str:
         """First line of the docstring."""
-        return (self.function.__doc__ or "").strip().splitlines()[0]
+        return summary(self.function)
 
     @property
     def needs(self) -> str:

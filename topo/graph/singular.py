@@ -44,7 +44,7 @@ import numpy as np
 
 from topo.graph.bipartite import Bipartite
 
-# Aimed at, relative to sigma_1; the guarantee is 1e-8. HOPED: by the squares of residuals, before the proof.
+# Aimed at, relative to sigma_1; `top_two` promises 1e-8. HOPED: by the squares of residuals, before the proof.
 TOLERANCE, HOPED = 5e-9, 1e-11
 SMALL, LARGEST_PROVED, LARGEST_GRAM = 96, 2048, 8192
 # Beyond so many steps all eigenvalues are taken, up to a side at which that takes seconds.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from topo._support.distinct import distinct
 from topo.errors import TopoError
 from topo.masks import BitRows, column_counts, kernel_counts
 
@@ -127,7 +128,7 @@ def unit(rows: BitRows, reads: np.ndarray, groups: int = 1) -> Edges:
     """
     if groups > 1:
         return Edges(*_merged(reads, np.minimum(_counts(rows), 1), groups), groups=groups)
-    units = np.unique(reads)
+    units = distinct(reads)
     if rows.shape[1] == rows.columns == len(units):
         return Edges(reads, rows.words)
     joined = _counts(rows) != 0 if rows.columns > rows.shape[1] else rows.unpack()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from topo._support.doors import called, check_flags, check_function, check_text, check_word
+from topo._support.doors import called, check_flags, check_function, check_text, check_word, summary
 from topo._support.registry import Registry
 from topo.errors import TopoError
 from topo.graph import Block, LayeredGraph, shared
@@ -58,7 +58,7 @@ class Metric:
     @property
     def doc(self) -> str:
         """First line of the docstring."""
-        return (self.function.__doc__ or "").strip().splitlines()[0]
+        return summary(self.function)
 
     def __call__(self, graph: LayeredGraph, *block: Block) -> Value:
         """The number of a graph, or of one layer; TopoError, naming the metric, if it gives something else."""

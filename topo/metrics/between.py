@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from topo._support.doors import summary
 from topo.graph import Block, LayeredGraph
 from topo.graph.bipartite import Bipartite, of_block
 from topo.graph.memo import shared
@@ -114,7 +115,7 @@ def _enter(function: Callable[[Pair], float]) -> None:
         )
 
     mean.__name__ = function.__name__
-    mean.__doc__ = f"Mean over pairs of layers, one reading the other: {(function.__doc__ or '').splitlines()[0]}"
+    mean.__doc__ = f"Mean over pairs of layers, one reading the other: {summary(function)}"
     metric(group="spectral", scope="network", unit="ratio", source=_VITA, wired=True, view="layer")(mean)
 
 

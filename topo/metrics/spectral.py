@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from topo._support import threads
+from topo._support.doors import summary
 from topo.errors import TopoError
 from topo.graph import Block, LayeredGraph
 from topo.graph.bipartite import Bipartite, of_block
@@ -123,7 +124,7 @@ def layerwise(unit: str, source: str = "definition", *, weighted: bool = False) 
     """
 
     def enter(function: Callable) -> Callable:
-        name, doc = function.__name__.removeprefix("layer_"), (function.__doc__ or "").splitlines()[0]
+        name, doc = function.__name__.removeprefix("layer_"), summary(function)
 
         def values(graph: LayeredGraph) -> list[Value]:
             return [Value.of(function(graph, block)) for block in graph.masked_blocks]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from topo._support.doors import called, check_function, check_text
+from topo._support.doors import called, check_function, check_text, summary
 from topo._support.registry import Registry
 from topo.errors import TopoError
 from topo.models.options import STEMS, Choice, Count, Option, Sizes
@@ -46,7 +46,7 @@ class Model:
     @property
     def description(self) -> str:
         """One line: what the network is, and where it comes from."""
-        title = (self.make.__doc__ or self.name).strip().splitlines()[0].rstrip(".")
+        title = (summary(self.make) or self.name).rstrip(".")
         return f"{title} ({self.source})"
 
     @property

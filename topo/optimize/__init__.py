@@ -1,8 +1,8 @@
-"""The balance problem: data-free masks with many paths, or even ones, and how far they are from a proved bound.
+"""The balance problem: data-free masks with many paths, or even ones, and how far they are from an upper bound.
 
 A method is a function under `@method(...)` in a file of this folder: the wiring, a total or budgets, random numbers and
-its options in, a `Balanced` out, whose `masks` keep exactly the budget and whose `certificate` says how far from the
-best they are. `topo.generate("balance", wiring, sparsity=0.98)` comes here.
+its options in, a `Balanced` out, whose `masks` keep exactly the budget and whose `certificate` says how far they are
+from that bound, and whether it is proved. `topo.generate("balance", wiring, sparsity=0.98)` comes here.
 """
 
 from __future__ import annotations

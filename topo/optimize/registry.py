@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from topo._support.doors import called, check_function, check_text
+from topo._support.doors import called, check_function, check_text, summary
 from topo._support.registry import Registry
 from topo.errors import TopoError
 from topo.masks import MaskSet
@@ -40,7 +40,7 @@ class Method:
     @property
     def description(self) -> str:
         """First line of the docstring."""
-        return (self.function.__doc__ or "").strip().splitlines()[0]
+        return summary(self.function)
 
     @cached_property
     def _parameters(self) -> dict[str, inspect.Parameter]:

@@ -328,7 +328,10 @@ def _shortened(
 
 
 def figure_legend(fig: Figure | SubFigure, ax: Axes) -> None:
-    """Above all panels of a figure, if there are several things to tell apart; they are those of one panel."""
+    """Above all panels of a figure, if there are several things to tell apart; they are those of one panel.
+
+    Of a sixth of the height, or four rows: the titles of the panels and what is said below need the rest.
+    """
     handles, labels = ax.get_legend_handles_labels()
     if len(labels) > 1:
         size = points(mpl.rcParams["legend.fontsize"])
@@ -338,7 +341,7 @@ def figure_legend(fig: Figure | SubFigure, ax: Axes) -> None:
             lines = [fitted(label, room - _HANDLE * size, size) for label in some]
             return lines, columns_of(lines, room)
 
-        shown, labels, columns = _bounded(labels, (), 72 * fig.bbox.height / fig.dpi, size, arranged)
+        shown, labels, columns = _bounded(labels, (), 36 * fig.bbox.height / fig.dpi, size, arranged)
         fig.legend(_with_rest(handles, shown), labels, loc="outside upper left", ncols=columns, **_LEGEND)
 
 

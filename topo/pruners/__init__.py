@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from topo._support.doors import check_flags, check_function, check_text, check_word
+from topo._support.doors import check_flags, check_function, check_text, check_word, summary
 from topo._support.registry import Registry
 from topo.errors import TopoError
 
@@ -60,7 +60,7 @@ class Pruner:
     @property
     def description(self) -> str:
         """First line of the docstring."""
-        return (self.score.__doc__ or self.name).strip().splitlines()[0].rstrip(".")
+        return (summary(self.score) or self.name).rstrip(".")
 
     @property
     def needs(self) -> str:

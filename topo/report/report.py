@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from topo._version import __version__
 from topo.errors import TopoError
 from topo.report import text
+from topo.report.groups import grouped, labels
 from topo.report.holm import holm
 from topo.report.numerals import decimal, finite, shown
 
@@ -28,6 +29,7 @@ SCHEMA = "topo/1"
 COLUMNS = ("mask", "metric", "layer", "view", "value", "unit", "note")
 NULL_COLUMNS = ("null", "samples", "metric", "observed", "mean", "std", "z", "p")
 _AS_TEXT = frozenset({"effective_paths"})
+_OF_GROUPS = frozenset({"group", "block", "projection", "layers"})
 # A number whose rank among the samples of a null model is at least so likely, both tails, is taken for one of them.
 _NOISE = 0.05
 
@@ -102,7 +104,9 @@ class Report:
     analysis first, then those of the rows. nulls: dicts {"null", "samples", "metric", "layer", "observed", "mean",
     "std", "z", "p"}, and "p_holm" after `with_holm`, null models in the order of how much they keep, each with its
     numbers in the order of the rows; see `topo.nulls.score`. coverage: {"read", "left_out", "names"}, parameters with a
-    mask and without, as the file was read; None where the masks come from no file.
+    mask and without, as the file was read; None where the masks come from no file. scopes: of a language model, dicts
+    {"scope", "layers", "params", "kept", "density"} of its pruned layers, its decoder's linear layers and everything;
+    scope: the one that the network's numbers are of. group: the pattern by which `groups` are made, see `grouped`.
 
     >>> rows = [Row("a.pt", "density", None, "channel", 0.5), Row("a.pt", "density", "fc.weight", "channel", 0.5)]
     >>> report = Report("a.pt", "topo", None, "channel", {"fc.weight": (2, 3)}, rows)
@@ -119,6 +123,9 @@ class Report:
     notes: Sequence[Mapping[str, str | None]] = field(default=())
     nulls: Sequence[Mapping[str, Any]] = field(default=())
     coverage: Mapping[str, Any] | None = None
+    scopes: Sequence[Mapping[str, Any]] = field(default=())
+    scope: str | None = None
+    group: str | None = None
 
     def __post_init__(self) -> None:
         shapes = {str(name): tuple(int(n) for n in shape) for name, shape in self.shapes.items()}
@@ -129,6 +136,7 @@ class Report:
         notes = tuple({"metric": m, "layer": n, "note": said} for m, n, said in dict.fromkeys([*given, *of_rows]))
         object.__setattr__(self, "notes", notes)
         object.__setattr__(self, "nulls", tuple(self.nulls))
+        object.__setattr__(self, "scopes", tuple(self.scopes))
 
     def __repr__(self) -> str:
         return f"Report({self.headings[0]}: {len(self.rows)} numbers of {len(self.shapes)} layers)"
@@ -148,6 +156,34 @@ class Report:
             if row.layer is not None:
                 found[row.layer][row.metric] = row.value
         return list(found.values())
+
+    def grouped(self, pattern: str | None = None) -> list[dict[str, Any]]:
+        """The layers' numbers in groups: {"group", "layers": how many, "params", metric: number, ...} of each.
+
+        pattern: parts of a name, `*` for any one part or piece of it; what it matches is the group (`layers.*` by
+        block, `*_proj` by projection), and with brackets a regular expression whose brackets are. By default names of a
+        language model are grouped by block and projection ("0.q_proj", with "block" and "projection" beside), and other
+        names make no groups. Counts are summed, shares weighted by parameters, other numbers averaged.
+
+        >>> rows = [Row("a", "kept", f"layers.{n}.q_proj.weight", "channel", n, "parameters") for n in (0, 1)]
+        >>> shapes = {row.layer: (2, 2) for row in rows}
+        >>> Report("a", None, None, "channel", shapes, rows).grouped("*_proj")
+        [{'group': 'q_proj', 'layers': 2, 'params': 8, 'kept': 1}]
+
+        Raises TopoError for a pattern that matches no layer.
+        """
+        units = {row.metric: row.unit for row in self.rows if row.layer is not None}
+        return grouped(self.layers, units, pattern if pattern is not None else self.group)
+
+    @cached_property
+    def groups(self) -> list[dict[str, Any]]:
+        """`grouped` by the report's own pattern; empty where it has none and the names tell no groups."""
+        return self.grouped()
+
+    def with_groups(self, pattern: str | None) -> Report:
+        """The same report with its groups made by this pattern; TopoError if it matches no layer."""
+        labels(list(self.shapes), pattern)
+        return replace(self, group=pattern)
 
     @cached_property
     def collapsed(self) -> tuple[str, ...]:
@@ -374,6 +410,15 @@ def _report_to_json(report: Report) -> str:
     for name, entries in (("layers", layers), ("nulls", nulls), ("notes", report.notes)):
         parts.append(f'"{name}": [' + ",".join("\n   " + _json(entry) for entry in entries) + "]")
     parts.append(f'"coverage": {_json(report.coverage and dict(report.coverage))}')
+    if report.scopes:
+        parts.append(f'"scope": {_json(report.scope)}')
+        parts.append('"scopes": [' + ",".join("\n   " + _json(dict(entry)) for entry in report.scopes) + "]")
+    if report.groups:
+        entries = [
+            {key: value if key in _OF_GROUPS else _json_number(key, value) for key, value in entry.items()}
+            for entry in report.groups
+        ]
+        parts.append('"groups": [' + ",".join("\n   " + _json(entry) for entry in entries) + "]")
     return "{" + ",\n  ".join(parts) + "}"
 
 
@@ -388,15 +433,32 @@ def _json_number(metric: str, value: Number) -> Number | str | None:
 
 
 def reports_to_csv(reports: Iterable[Report]) -> str:
-    """Tidy CSV text of several reports under one header."""
+    """Tidy CSV text of several reports under one header.
+
+    Where a report has groups there is one column more, `group`: of the rows of its layers, and of the groups' own,
+    which have no layer.
+    """
+    reports = list(reports)
+    in_groups = any(report.groups for report in reports)
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow([*COLUMNS, "group"] if in_groups else COLUMNS)
     for report in reports:
+        group_of = labels(list(report.shapes), report.group) if in_groups else {}
         for row in report.rows:
-            value = "" if not finite(row.value) else decimal(row.value) if isinstance(row.value, int) else row.value
-            writer.writerow([row.mask, row.metric, row.layer or "", row.view, value, row.unit, row.note or ""])
+            line = [row.mask, row.metric, row.layer or "", row.view, _csv_number(row.value), row.unit, row.note or ""]
+            writer.writerow([*line, group_of.get(row.layer or "", {}).get("group", "")] if in_groups else line)
+        about = {row.metric: (row.view, row.unit) for row in report.rows if row.layer is not None}
+        for entry in report.groups:
+            for metric, value in entry.items():
+                if metric in about:
+                    view, unit = about[metric]
+                    writer.writerow([report.mask, metric, "", view, _csv_number(value), unit, "", entry["group"]])
     return lines.getvalue()
+
+
+def _csv_number(value: Number) -> Number | str:
+    return "" if not finite(value) else decimal(value) if isinstance(value, int) else value
 
 
 def _record(row: Row) -> tuple[Any, ...]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
-from topo.errors import TraceError, TraceWarning
+from topo.errors import TopoError, TraceError, TraceWarning
 from topo.input_spec import Spec
+from topo.trace.blocks import equal_blocks, traced_once
 from topo.trace.capture import Captured, batch_size, capture, clean, first_names, unwrapped
 from topo.trace.guard import lost, small_maps, unused
 from topo.trace.inputs import Example, carried_name, examples
@@ -53,7 +55,7 @@ _READS_CONSTANTS = frozenset(
 )
 # Rules that hold for constants as well: they carry zeros.
 _OF_CONSTANTS = frozenset(
-    f"aten.{name}" for name in "mul add sub rsub cat stack where pad constant_pad_nd copy".split()
+    f"aten.{name}" for name in "mul add sub rsub cat stack where pad constant_pad_nd copy zeros_like new_zeros".split()
 )
 _PRODUCTS = frozenset(f"aten.{name}" for name in "matmul mm bmm mv dot einsum linear".split())
 GATES, BIASES = ("soft", "hard"), ("closed", "live")
@@ -116,15 +118,43 @@ def trace(
     for option, value, allowed in (("gates", gates, GATES), ("biases", biases, BIASES)):
         if value not in allowed:
             raise TraceError(f"{option} is {value!r}; it is {' or '.join(map(repr, allowed))}")
-    (args, kwargs), captured, said = _captured(module, input_shape, args, kwargs)
+    one_trace = partial(_traced, module, input_shape, args, kwargs, strict, gates, biases)
+    found = _of_equal_blocks(module, one_trace)
+    wiring, warned = found or one_trace()
+    for text in warned:
+        warnings.warn(text, TraceWarning, stacklevel=2)
+    return wiring
+
+
+def _of_equal_blocks(module: nn.Module, one_trace: Callable[[], tuple[Wiring, list[str]]]) -> Any:
+    """The wiring of a model of many equal blocks, from a few of them; None if it has none, or they turn out unlike."""
+    run = equal_blocks(module)
+    warned: list[list[str]] = []
+
+    def short() -> Wiring:
+        wiring, texts = one_trace()
+        warned.append(texts)
+        return wiring
+
+    try:
+        names = [clean(key) for key, _ in module.named_parameters(remove_duplicate=False)]
+        wiring = traced_once(run, short, list(dict.fromkeys(names))) if run else None
+    except (TopoError, IndexError):  # the whole model may say more
+        return None
+    return None if wiring is None or any(warned) else (wiring, [])
+
+
+def _traced(
+    module: nn.Module, spec: Any, args: Any, kwargs: Any, strict: bool, gates: str, biases: str
+) -> tuple[Wiring, list[str]]:
+    """The wiring, and the warnings about it."""
+    (args, kwargs), captured, said = captured_as_called(module, spec, args, kwargs)
     units = Units(batch_size(args, kwargs), gates, biases)
     for text in filter(None, (said, captured.note)):
         units.note(text)
     tracer = _Tracer(units, strict, first_names(module))
     outputs = tracer.run(captured.graph, [None] * sum(node.op == "placeholder" for node in captured.graph.graph.nodes))
     _tell_conventions(units)
-    for text in tracer.warned:
-        warnings.warn(text, TraceWarning, stacklevel=2)
     chosen = [value for value in captured.outputs(outputs) if tracked(value)]
     if not chosen:
         raise TraceError(
@@ -139,17 +169,16 @@ def trace(
         return tracer.first_names.get(key, key)
 
     losses = lost(wiring, captured.graph, captured.used, captured.kept, first)
-    for text in losses:
-        warnings.warn(text, TraceWarning, stacklevel=2)
+    warned = [*tracer.warned, *losses]
     maps = small_maps(captured.graph, first).values()
     held = [(clean(name), parameter) for name, parameter in module.named_parameters(remove_duplicate=False)]
     aside = unused(wiring, held, captured.graph, captured.kept, first)
-    if not (losses or maps or aside):
-        return wiring
-    return replace(wiring, notes=(*wiring.notes, *losses, *maps), unused=aside)
+    if losses or maps or aside:
+        wiring = replace(wiring, notes=(*wiring.notes, *losses, *maps), unused=aside)
+    return wiring, warned
 
 
-def _captured(module: nn.Module, spec: Any, args: Any, kwargs: Any) -> tuple[Example, Captured, str | None]:
+def captured_as_called(module: nn.Module, spec: Any, args: Any, kwargs: Any) -> tuple[Example, Captured, str | None]:
     """The first way to call the model that can be captured, its graph, and what was assumed."""
     failures: list[TraceError] = []
     for given, said in examples(module, spec, args, kwargs):
@@ -326,22 +355,22 @@ class _Tracer:
         name, several = operation(node), isinstance(shape, list)
         if not any(tracked(leaf) for leaf in leaves):
             weights = [leaf for leaf in leaves if isinstance(leaf, Made)]
-            if not (weights and name.removeprefix("aten.") in _READS_CONSTANTS and _is_float(value)):
+            if not (weights and _is_float(value) and self._reads_constants(node, name)):
                 return self._of_constants(node, inputs, weights, shape)
         elif not several and not _is_float(value):
             return filled(shape)
-        if name in RULES:
-            made = RULES[name](self.units, inputs, shape)
-        elif is_layout(node):
-            made = _literally(node, inputs)
-        elif is_pointwise(node):
-            made = pointwise(self.units, inputs, shape)
-        else:
-            raise NoRule("it has no rule")
+        layout = name not in RULES and is_layout(node)
+        made = _literally(node, inputs) if layout else self._by_rule(node, inputs, shape)
         given = [tuple(part.shape) for part in made] if several else tuple(made.shape)
         if given != shape:
             raise NoRule(f"its rule gives ids of shape {given} where the output has {shape}")
         return made
+
+    def _reads_constants(self, node: Node, name: str) -> bool:
+        """Whether an operation on constants and parameters is a layer: it reads data, if without a unit."""
+        if name.removeprefix("aten.") in _READS_CONSTANTS:
+            return True
+        return name in _PRODUCTS and any(root(arg, self.units.roots) is not None for arg in node.all_input_nodes)
 
     def _python(self, node: Node, target: Any, args: Any, kwargs: Any) -> Any:
         """Picking from a list, arithmetic on sizes; a number that depends on data is 2."""
@@ -365,14 +394,25 @@ class _Tracer:
             made = made_from(self.units, node, inputs, shape, _literally)
             if made is not None:
                 return made
-        if isinstance(shape, list):
-            return [self._fixed(node, inputs, side) for side in shape]
-        if is_layout(node):
+        if is_layout(node) and not weights:
             return _literally(node, inputs)
         name = operation(node)
-        if name in _OF_CONSTANTS:
+        if name in _OF_CONSTANTS or (not weights and _is_float(outcome(node))):
+            try:
+                return self._by_rule(node, inputs, shape)
+            except (NoRule, IndexError, RuntimeError, TypeError, ValueError):
+                pass  # no more is known of it then
+        if isinstance(shape, list):
+            return [self._fixed(node, inputs, side) for side in shape]
+        return _literally(node, inputs) if is_layout(node) else self._fixed(node, inputs, shape)
+
+    def _by_rule(self, node: Node, inputs: list[Any], shape: Any) -> Any:
+        name = operation(node)
+        if name in RULES:
             return RULES[name](self.units, inputs, shape)
-        return self._fixed(node, inputs, shape)
+        if is_pointwise(node):
+            return pointwise(self.units, inputs, shape)
+        raise NoRule("it has no rule")
 
     def _fixed(self, node: Node, inputs: list[Any], shape: Any) -> Tensor:
         """A constant of which no more is known; a product with nothing is nothing."""

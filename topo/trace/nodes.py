@@ -53,6 +53,7 @@ POOLS = frozenset(
     replication_pad2d
     replication_pad3d""".split()
 )
+_MOST_LOOKED_AT = 64
 # Element by element, but not tagged so by torch.
 _POINTWISE = frozenset("multiply subtract divide where".split())
 
@@ -133,28 +134,60 @@ def root(node: Node, seen: dict[Node, Node | None] | None = None) -> Node | None
     return seen[node]
 
 
-def is_statistic(node: Node, seen: dict[Node, Node | None]) -> bool:
-    """Whether a reduction only rescales or shifts what was reduced: RMSNorm's mean square, a softmax's sum by hand.
+def statistic(node: Node, seen: dict[Node, Node | None]) -> str | None:
+    """What a reduction is that only rescales or shifts what was reduced: RMSNorm's mean square, softmax's sum.
 
-    Then every use of it ends in an element-wise operation with the reduced tensor itself; it is not a path.
+    "shift": every use of it ends in being taken off the reduced tensor (x - mean); "scale": some divide it. Such a
+    statistic is not a path. None if it is one: if anything else reads it, or if it is added or multiplied
+    (x + mean, a gate by the mean).
     """
     reduced = node.all_input_nodes[0]
     home, size = root(reduced, seen), _numel(reduced)
-    queue, done = list(node.users), 0
+    queue, ends = [(user, node, False) for user in node.users], set()
     while queue:
-        user = queue.pop()
+        user, of, inverse = queue.pop()
         if user.op == "output" or not _transparent(user) or root(user, seen) is not home:
-            return False
+            return None
+        name = _aten(user)
+        below = name in ("div", "divide", "true_divide") and len(user.args) > 1 and user.args[1] is of
+        inverse ^= below or name in ("rsqrt", "reciprocal") or (name == "pow" and _negative(user.args[-1]))
         if len(user.all_input_nodes) > 1 and is_pointwise(user) and _numel(user) >= size:
-            done += 1
+            if name in ("sub", "subtract", "rsub"):
+                ends.add("shift")
+            elif inverse:
+                ends.add("scale")
+            else:
+                return None
         else:
-            queue.extend(user.users)
-    return done > 0
+            queue.extend((onward, user, inverse) for onward in user.users)
+    return "scale" if "scale" in ends else "shift" if ends else None
+
+
+def _negative(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value < 0
 
 
 def _numel(node: Node) -> int:
     given = outcome(node)
     return extent(given.shape) if isinstance(given, Tensor) else 0
+
+
+def is_features(node: Node, roots: dict[Node, Node | None]) -> bool:
+    """Whether a matrix is the first to read what becomes of `node`, so that its last axis holds features."""
+    queue, seen = [node], {node}
+    while queue:
+        for user in queue.pop(0).users:
+            name = _aten(user)
+            if name in ("linear", "matmul", "mm") and user.args[0] in seen:
+                weight = user.args[1]
+                return isinstance(weight, Node) and root(weight, roots) is None
+            if "conv" in name:
+                return False
+            onward = passes(user) or is_pointwise(user) or name in ("cat", "pad", "constant_pad_nd")
+            if onward and user not in seen and len(seen) < _MOST_LOOKED_AT:
+                seen.add(user)
+                queue.append(user)
+    return False
 
 
 def outcome(node: Node) -> Any:

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from topo.trace.nodes import POOLS, REDUCTIONS, is_statistic, operation, outcome
+from topo.trace.nodes import POOLS, REDUCTIONS, is_features, operation, outcome, statistic
 from topo.trace.rules import aten, contract, plain, pointwise
 from topo.trace.units import NoRule, Units, Weight, carried, filled, squash, tracked
 from topo.trace.weights import Made
 from topo.wiring import CONSTANT, NOTHING
 
 _MOST_FACTORS = 256
+_EXTREMA = frozenset("amax amin max min median nanmedian".split())
 
 
 @aten(*POOLS)
@@ -26,8 +27,9 @@ def pool(units: Units, inputs: list[Any], shape: Any) -> Any:
     x, name = inputs[0], operation(units.node)
     space = next(n for n in (1, 2, 3) if f"{n}d" in name)
     dims = list(range(x.dim() - space, x.dim()))
-    if any(side > 1 for side in carried(x).shape[-space:]) and is_statistic(units.node, units.roots):
-        made = filled(sides[0])
+    known = statistic(units.node, units.roots) if any(side > 1 for side in carried(x).shape[-space:]) else None
+    if known:
+        made = filled(sides[0], CONSTANT if known == "scale" else NOTHING)
     else:
         made = units.reduce(x, dims, keepdim=True).expand(sides[0])
     return [made, *(filled(other) for other in sides[1:])] if isinstance(shape, list) else made
@@ -44,11 +46,15 @@ def reduction(units: Units, inputs: list[Any], shape: Any) -> Any:
     sides = shape if isinstance(shape, list) else [shape]
     dims = _reduced_dims(units, inputs, x.dim())
     weighted = _weighted_sum(units, dims, sides[0]) if operation(units.node) in ("aten.sum", "aten.mean") else None
+    known = statistic(units.node, units.roots) if any(carried(x).shape[d] > 1 for d in dims) else None
     if weighted is not None:
         made = weighted
-    elif any(carried(x).shape[d] > 1 for d in dims) and is_statistic(units.node, units.roots):
-        made = filled(sides[0])
+    elif known:
+        made = filled(sides[0], CONSTANT if known == "scale" else NOTHING)
     else:
+        name = operation(units.node).removeprefix("aten.")
+        if name in _EXTREMA and any(carried(x).shape[d] > 1 for d in dims):
+            units.note(f"'{name}' over units is taken for their sum")
         made = units.reduce(x, dims, keepdim=len(sides[0]) == x.dim())
     made = made.expand(sides[0])
     if operation(units.node) in ("aten.var_mean", "aten.std_mean"):
@@ -124,9 +130,16 @@ def _reduced_dims(units: Units, inputs: list[Any], dims: int) -> list[int]:
     return [d % dims for d in (dim if isinstance(dim, (list, tuple)) else [dim])] if dims else []
 
 
-def _channel_like(ids: Tensor, dim: int) -> bool:
-    """Whether entries along `dim` are channels: their units differ, or there is one and it is axis 1 of a map."""
-    return carried(ids).shape[dim] > 1 or (ids.shape[dim] == 1 and dim == 1 and ids.dim() >= 4)
+def _channel_like(units: Units, ids: Tensor, dim: int) -> bool:
+    """Whether entries along `dim` are channels or features, and not places.
+
+    Their units differ; or it is axis 1 of a map of one channel; or the last axis where there are no places, or where a
+    matrix reads it next.
+    """
+    small = carried(ids)
+    if small.shape[dim] > 1 or (ids.shape[dim] == 1 and dim == 1 and ids.dim() >= 4):
+        return True
+    return dim == ids.dim() - 1 and small.numel() == 1 and (ids.dim() < 3 or is_features(units.node, units.roots))
 
 
 @aten("cat", "concat", "concatenate")
@@ -136,7 +149,7 @@ def cat(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     parts = [plain(part) for part in inputs[0]]
     parts = [part for part in parts if part.dim() == len(shape)]
     live = [part for part in parts if tracked(part)]
-    if live and not any(_channel_like(part, dim) for part in live):
+    if live and not any(_channel_like(units, part, dim) for part in live):
         slabs = [part.narrow(dim, 0, 1) for part in live]
         if all(torch.equal(slab, slabs[0]) for slab in slabs[1:]) and len(live) == len(parts):
             return slabs[0].expand(shape)
@@ -170,9 +183,9 @@ def pad(units: Units, inputs: list[Any], shape: Any) -> Tensor:
         at = 2 * (x.dim() - 1 - dim)
         if at >= len(sides) or not any(sides[at : at + 2]):
             continue
-        if _channel_like(x, dim) and literal:
+        if _channel_like(units, x, dim) and literal:
             x = torch.nn.functional.pad(x, [*[0] * at, *sides[at : at + 2]], value=kind)
-        elif _channel_like(x, dim):
+        elif _channel_like(units, x, dim):
             x = units.reduce(x, [dim], keepdim=True).expand([*x.shape[:dim], shape[dim], *x.shape[dim + 1 :]])
         else:
             x = x.narrow(dim, 0, 1).expand([*x.shape[:dim], shape[dim], *x.shape[dim + 1 :]])

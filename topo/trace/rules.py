@@ -27,9 +27,11 @@ from topo.trace.nodes import (
     SATURATING,
     activated,
     extent,
+    is_features,
     leaves,
     operation,
     parameters_behind,
+    root,
 )
 from topo.trace.units import (
     BESIDE,
@@ -182,6 +184,8 @@ def _over_places(units: Units, fixed: Tensor, other: Tensor, shape: Sequence[int
         return fixed
     small = carried(other.expand(shape))
     dims = [d for d in range(fixed.dim()) if small.shape[d - fixed.dim()] == 1 and fixed.shape[d] > 1]
+    if small.numel() == 1 and (len(shape) < 3 or is_features(units.node, units.roots)):
+        dims = [d for d in dims if d != fixed.dim() - 1]
     return units.reduce(fixed, dims, keepdim=True).expand(fixed.shape) if dims else fixed
 
 
@@ -191,6 +195,8 @@ def where(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     known = units.known.get(units.node.args[0])
     x, y = (plain(value) for value in inputs[1:])
     if known is None:
+        if tracked(x) and tracked(y):
+            units.note("'where' chooses by what the data hold: each output is taken to depend on both branches")
         return units.add(x.expand(shape), y.expand(shape))
     if tracked(x) != tracked(y) and _is_mask_value(
         units, inputs[2] if tracked(x) else inputs[1], 2 if tracked(x) else 1
@@ -264,7 +270,10 @@ def _of_table(units: Units, fixed: Tensor, other: Tensor, at: int, shape: Sequen
 
     The sine of position 0 is zero, but no other.
     """
-    value = units.known.get(units.node.args[at])
+    arg = units.node.args[at]
+    value = units.known.get(arg)
+    if value is None and isinstance(arg, Node) and root(arg, units.roots) is None:  # of buffers without values
+        return _over_places(units, fixed, other, shape)
     if tracked(fixed) or value is None or not bool((value == 0).any()):
         return fixed
     kept = value[value != 0]
@@ -315,7 +324,7 @@ def contract(
     of_x, of_y, of_out = axes
     if isinstance(x, Made) and isinstance(y, Made):
         raise NoRule("a product of two parameters")
-    if isinstance(x, Made) or not (tracked(x) or isinstance(y, Made)):
+    if isinstance(x, Made) or (tracked(y) and not tracked(x)):
         return contract(units, y, x, (of_y, of_x, of_out), shape)
     if isinstance(y, Sum):
         ids = filled(shape, NOTHING)

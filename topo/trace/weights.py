@@ -103,7 +103,7 @@ def made_from(units: Units, node: Node, inputs: list[Any], shape: Any, literally
     if name in ("index", "index_select"):
         return _indexed(units, node, name, inputs)
     if name in ("add", "sub", "rsub", "subtract"):
-        return _added(node, inputs[:2], shape)
+        return _added(units, node, inputs[:2], shape)
     if name in ("matmul", "mm") and len(shape) == 2:
         return Chain(*inputs[:2])
     if name in ("tril", "triu"):
@@ -240,7 +240,7 @@ def _expanded(value: Any, shape: Sequence[int]) -> Any:
     return _each(value, lambda term: None if isinstance(term, Chain) else mapped(term, lambda c: c.expand(shape)))
 
 
-def _added(node: Node, sides: list[Any], shape: Sequence[int]) -> Any:
+def _added(units: Units, node: Node, sides: list[Any], shape: Sequence[int]) -> Any:
     """W + V. What is computed from a weight itself (its mean, taken off) is no other term."""
     terms: list[Any] = []
     for side, other, arg in zip(sides, sides[::-1], node.args):
@@ -253,6 +253,7 @@ def _added(node: Node, sides: list[Any], shape: Sequence[int]) -> Any:
             if isinstance(arg, Node) and (behind := parameters_behind(arg)):
                 own = {term.name for term in terms_of(other) if isinstance(term, Weight)}
                 if behind <= own:
+                    units.note(f"the weight that is made of '{min(own)}' and what is computed from it is taken for it")
                     continue
                 return None
             if bool((compact(side)[0] != NOTHING).any()):

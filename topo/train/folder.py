@@ -16,18 +16,26 @@ import json
 import os
 import platform
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from topo._support.atomic import replacing, write_text
+from topo._support.atomic import PREFIX, replacing, write_text
+from topo._support.text_files import read_text
 from topo._version import __version__
-from topo.errors import TrainingError
+from topo.errors import TopoError, TrainingError
 from topo.train.toml_text import toml
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
 
 SCHEMA = "topo-run/2"
 _CONTENT = {"images", "labels", "content", "structure"}  # keys of config.toml that hold hashes
@@ -57,11 +65,41 @@ class Folder:
         try:
             self.path = Path(path)
             self.path.mkdir(parents=True, exist_ok=True)
-        except (OSError, TypeError) as error:
-            raise TrainingError(f"cannot make the run folder '{path}': {getattr(error, 'strerror', error)}") from None
+        except FileExistsError:
+            raise TrainingError(f"cannot make the run folder '{path}': it is a file") from None
+        except (OSError, TypeError, ValueError) as error:
+            said = getattr(error, "strerror", None) or error
+            raise TrainingError(f"cannot make the run folder '{path}': {said}") from None
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within it this process alone writes here; TrainingError if another one does.
+
+        The lock is on the folder itself and goes with the process, however that ends. What a killed process left
+        half-written is removed. Filesystems without locks go without.
+        """
+        if fcntl is None:
+            yield
+            return
+        opened = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TrainingError(
+                    f"another process is writing the run in '{self.path}'; wait for it, or choose another folder"
+                ) from None
+            except OSError:  # some network filesystems
+                pass
+            else:
+                for left in self.path.glob(f"{PREFIX}*"):
+                    left.unlink(missing_ok=True)
+            yield
+        finally:
+            os.close(opened)
 
     @property
     def started(self) -> bool:
@@ -72,8 +110,8 @@ class Folder:
         """TrainingError that names the first thing in which this folder's run was started otherwise."""
         path = self / "config.toml"
         try:
-            known = tomllib.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
+            known = tomllib.loads(read_text(path, "configuration"))
+        except (TopoError, ValueError) as error:
             raise TrainingError(f"'{path}' cannot be read, so the run cannot be resumed: {error}") from None
         requested = tomllib.loads(toml(config))
         for table in requested:
@@ -108,13 +146,17 @@ class Folder:
 
     def write_checkpoint(self, state: Mapping[str, Any], name: str = "checkpoint.pt") -> None:
         """Tensors, numbers and texts, whole or not at all."""
-        with replacing(self / name) as temporary:
-            torch.save(dict(state), temporary)
+        # Into a file, not to its name: torch writes the name into the file, and a full disk would be a RuntimeError.
+        with replacing(self / name) as temporary, open(temporary, "wb") as file:
+            torch.save(dict(state), file)
 
     def write_weights(self, state: Mapping[str, torch.Tensor], name: str) -> None:
         """A state dict as safetensors, whole or not at all."""
         with replacing(self / name) as temporary:
-            save_file(dict(state), temporary, {"format": "pt", "created_by": f"topo {__version__}"})
+            try:
+                save_file(dict(state), temporary, {"format": "pt", "created_by": f"topo {__version__}"})
+            except SafetensorError as error:  # a full disk
+                raise TrainingError(f"cannot write '{self / name}': {error}") from None
 
     def read_checkpoint(self, name: str = "checkpoint.pt") -> dict[str, Any]:
         """TrainingError if it is not there or broken."""

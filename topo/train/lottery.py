@@ -25,6 +25,7 @@ from topo.masks import MaskSet
 from topo.models.modules.calling import Batch
 from topo.models.modules.holders import holder, unwrapped
 from topo.models.modules.stored import Storage
+from topo.pruners import TIES
 from topo.pruners.parameters import Example, masked_parameters
 from topo.pruners.selection import Lots, top
 from topo.train.fit import Progress
@@ -118,6 +119,7 @@ def imp(
     progress: Progress | None = None,
     loss: Loss | None = None,
     output: str | int | None = None,
+    ties: str = "few",
 ) -> Tickets:
     """Iterative magnitude pruning down to a density, exactly round(density * size) weights.
 
@@ -127,7 +129,8 @@ def imp(
     "learning_rate": they keep their trained values and only the schedule is replayed from `rewind_epoch`. The optimizer
     starts afresh at each level. layers: names or patterns of layers; by default every linear layer and convolution of
     the model's wiring, the parameters that every method masks (a tied weight once). wiring: of the model, traced from
-    the data by default. Masks that are on the model stay: they are where a layer starts from.
+    the data by default. Masks that are on the model stay: they are where a layer starts from. ties: "few" or "random":
+    of weights of equal magnitude at the edge some are drawn by lot; where most of the kept are, only by "random".
 
     out: a folder with `level_00`, `level_01`, ... (run folders) and masks.safetensors; resume goes on with the level,
     and within it the epoch, that was reached. Other arguments as in `train`.
@@ -136,7 +139,8 @@ def imp(
     >>> [level.masks.kept for level in tickets.levels]
     [640, 512, 410]
 
-    TrainingError for a density outside 0 .. 1, a fraction outside 0 .. 1 or a rewind epoch outside the recipe's.
+    TrainingError for a density outside 0 .. 1, a fraction outside 0 .. 1 or a rewind epoch outside the recipe's;
+    TopoError where most of the kept weights would be drawn by lot (weights that are all 0).
     """
     chosen = find_recipe(recipe)
     chosen = chosen if epochs is None else chosen.for_epochs(epochs)
@@ -146,6 +150,8 @@ def imp(
         raise TrainingError(f"fraction {fraction} of the weights cannot be pruned each level; it is above 0, below 1")
     if rewind not in _REWINDS:
         raise TrainingError(f"rewind is '{rewind}'; it should be one of {', '.join(_REWINDS)}")
+    if ties not in TIES:
+        raise TrainingError(f"ties is {ties!r}; it should be one of {', '.join(TIES)}")
     if not isinstance(rewind_epoch, int) or not 0 <= rewind_epoch < chosen.epochs:
         raise TrainingError(f"rewind_epoch is {rewind_epoch}; the recipe has epochs 0 to {chosen.epochs - 1} to go to")
     seed = seed_of(rng)
@@ -156,16 +162,19 @@ def imp(
         after.enter_context(modes_kept(inner))
         example = _example(inner, source.first())
         held, found, told = masked_parameters(inner, wiring=wiring, example=example, layers=layers)
+        if out is not None and here.first:
+            after.enter_context(Folder(out).alone())
         with laid_aside(inner, None, found) as there:
             masks = _start(there, held)
             budgets = _budgets(masks, density, fraction)
-            ties, lots = as_rng(seed).spawn(1)[0], Lots()
+            draws, lots = as_rng(seed).spawn(1)[0], Lots()
             rewound: State = {}
             records: list[Record] = []
             for level, keep in enumerate((masks.kept, *budgets)):
                 if level:
                     lots.clear()
-                    masks = smallest_pruned(_weights(inner, held), masks, keep, ties, lots)
+                    masks = smallest_pruned(_weights(inner, held), masks, keep, draws, lots)
+                    lots.check(keep, ties)
                     if rewind == "weights":
                         inner.load_state_dict(rewound)
                 every = masks if there is None else together(there, masks)

@@ -3,8 +3,7 @@
 Two ways, by measurement (one thread, step time against the dense net: mlp:784-300-100-10 / ResNet-20 / ResNet-18):
 a parametrization, which masks in every forward pass (+22 % / +8 % / +18 %), and one fused multiplication of all weights
 after every optimizer step (+6 % / +1 % / +9 %). `apply_masks` uses the first: it needs no say over the optimizer and
-goes wherever the module goes (what is written into a masked weight is handed on at some 10 us more a layer and pass,
-which these figures do not hold). `topo.train` owns its loop and uses the second; on a GPU that is one kernel a step
+goes wherever the module goes. `topo.train` owns its loop and uses the second; on a GPU that is one kernel a step
 instead of two a layer (benchmarks/train_gpu.py measures both).
 """
 
@@ -13,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from types import MethodType
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -164,7 +164,53 @@ def apply_masks(model: nn.Module, masks: MaskSet | Mapping[str, Any], wiring: Wi
     for name, (places, mask) in plan.items():
         for place in places:
             _put(place, mask, held[name], place is places[0])
+    for name, method in _OWN_METHODS.items():
+        if hasattr(inner, name):
+            vars(inner)[name] = MethodType(method, inner)  # a deep copy binds it to the copy
     return model
+
+
+def _named_in_order(
+    model: nn.Module, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+) -> Iterator[tuple[str, nn.Parameter]]:
+    """`named_parameters` of a masked model: a masked weight stands where it stood before it was masked.
+
+    So `model.parameters()` has the order of the plain model, and the state of an optimizer, which counts them, goes
+    from one to the other. torch lists a module's own parameters first and a parametrized weight after them.
+    """
+    given: set[Any] = set()
+    for path, module in model.named_modules(prefix=prefix) if recurse else [(prefix, model)]:
+        listed = dict(module._parameters)
+        masked = dict(_on(module)) if recurse else {}
+        if masked:
+            order = next(iter(masked.values())).order
+            beneath = {name: _beneath(module, name) for name in masked}
+            own = module._parameters | {name: entry for name, entry in beneath.items() if entry is not None}
+            listed = {name: own[name] for name in [*order, *own] if name in own}
+        for name, parameter in listed.items():
+            full = f"parametrizations.{name}.original" if name in masked else name
+            full = f"{path}.{full}" if path else full
+            seen = parameter if remove_duplicate else full
+            if parameter is not None and seen not in given:
+                given.add(seen)
+                yield full, parameter
+
+
+def _tie_beneath(model: nn.Module, *given: Any, **options: Any) -> Any:
+    """`tie_weights` of a model of transformers, which looks for plain parameters: masks are off while it does."""
+    with laid_aside(model, None):
+        return cast(Any, type(model)).tie_weights(model, *given, **options)
+
+
+# What a masked model does in its own way.
+_OWN_METHODS: dict[str, Callable[..., Any]] = {"named_parameters": _named_in_order, "tie_weights": _tie_beneath}
+
+
+def _beneath(module: nn.Module, attribute: str) -> nn.Parameter | None:
+    """The one parameter that a masked weight is computed from; None where there is a buffer, or several."""
+    entry: Any = module.parametrizations[attribute]  # type: ignore[index]
+    parameter: nn.Parameter | None = entry._parameters.get("original")
+    return parameter
 
 
 Plan = dict[str, tuple[tuple[Holder, ...], Tensor]]
@@ -370,6 +416,8 @@ def strip_masks(model: nn.Module) -> nn.Module:
         )
     for place in places:
         _strip(place)
+    for name in _OWN_METHODS:
+        vars(inner).pop(name, None)
     for module in inner.modules():
         for hook in list(module._forward_pre_hooks.values()):
             if isinstance(hook, prune.BasePruningMethod):

@@ -103,14 +103,14 @@ def train(
             given = here.same_masks(given)
             fit = prepared(network, source, given, chosen, here, seed, wiring, task=task)
             folder = Folder(out) if out is not None and here.first else None
-            config = described(name, fit, given)
-            begin(fit, folder, config, given, resume, None if out is None else Path(out))
-            carry_out(fit, folder, progress)
-            finish(fit, folder)
             where = None if out is None else Path(out)
-            run = Run(**recorded(fit, given), folder=where, model=unwrapped(network))
-            if folder is not None:
-                folder.write_json("summary.json", run.summary())
+            with nullcontext() if folder is None else folder.alone():
+                begin(fit, folder, described(name, fit, given), given, resume, where)
+                carry_out(fit, folder, progress)
+                finish(fit, folder)
+                run = Run(**recorded(fit, given), folder=where, model=unwrapped(network))
+                if folder is not None:
+                    folder.write_json("summary.json", run.summary())
             here.wait()
     return run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -128,8 +129,11 @@ class Loaders:
         digest = _digest(loaders)
         self.identity: dict[str, Any] = {f"{part}_batches": count for part, count in self.counts.items()}
         self.identity["content"] = digest or "unknown"
-        unknown = "what the DataLoader holds is not known beforehand: resumption onto other data would go unnoticed"
-        self.notes: tuple[str, ...] = () if digest else (unknown,)
+        self.notes: tuple[str, ...] = ()
+        if digest is None:
+            self.notes = ("what the data hold is not known beforehand: resumption onto other data would go unnoticed",)
+        elif digest.startswith(_EXAMPLES):
+            self.notes = (f"the data are told by {_LOOKS} examples of each part: others that differ elsewhere are not",)
         if recipe.padding or recipe.val:
             what = "padding" if recipe.padding else "val"
             self.notes += (f"the recipe's {what} is for data sets of images: a DataLoader does that by itself",)
@@ -207,26 +211,65 @@ def _length(part: str, loader: Any) -> int:
 
 
 def _digest(loaders: Mapping[str, Any]) -> str | None:
-    """SHA-256 of lists of batches and of TensorDatasets; None if a part is neither."""
-    digest = hashlib.sha256()
+    """SHA-256 of lists of batches and of TensorDatasets; of other data sets `_EXAMPLES` and that of some examples.
+
+    None where neither is known: a stream, objects that have no content of their own, or examples that come out
+    otherwise when they are read again under the same seeds.
+    """
+    digest, sampled = hashlib.sha256(), False
     for part, loader in loaders.items():
-        held = getattr(getattr(loader, "dataset", None), "tensors", loader if isinstance(loader, list) else None)
-        if held is None:
-            return None
         digest.update(part.encode())
-        _update(digest, held)
-    return digest.hexdigest()
+        held = getattr(loader, "dataset", loader)
+        held = getattr(held, "tensors", held)
+        if isinstance(held, list | tuple):
+            if not _update(digest, held):
+                return None
+            continue
+        first, second = hashlib.sha256(), hashlib.sha256()
+        if not (_look(first, held) and _look(second, held)) or first.digest() != second.digest():
+            return None
+        digest.update(first.digest())
+        sampled = True
+    return _EXAMPLES * sampled + digest.hexdigest()
 
 
-def _update(digest: Any, held: Any) -> None:
+_EXAMPLES, _LOOKS = "examples:", 8
+
+
+def _look(digest: Any, held: Any) -> bool:
+    """Some examples of a data set from end to end, and how many there are, under seeds of torch, numpy and Python."""
+    numbers, words = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            random.seed(0)
+            np.random.seed(0)  # noqa: NPY002 (data sets draw from it)
+            count = len(held)
+            places = np.unique(np.linspace(0, count - 1, min(_LOOKS, count)).astype(int))
+            return _update(digest, [count, *(held[int(place)] for place in places)])
+    except Exception:  # whatever a user's data set raises where it is read out of order
+        return False
+    finally:
+        random.setstate(numbers)
+        np.random.set_state(words)  # noqa: NPY002
+
+
+def _update(digest: Any, held: Any) -> bool:
+    """Whether the content is known: of tensors, arrays, pictures, numbers and text, alone or in lists and dicts."""
     if isinstance(held, Mapping):
         held = [part for item in held.items() for part in item]
     if isinstance(held, tuple | list):
-        for part in held:
-            _update(digest, part)
-    elif isinstance(held, Tensor):
+        digest.update(f"{len(held)} ".encode())
+        return all([_update(digest, part) for part in held])
+    if isinstance(held, Tensor):
         plain = held.detach().cpu().contiguous()
         digest.update(f"{plain.dtype} {tuple(plain.shape)}".encode())
         digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+    elif hasattr(held, "__array_interface__"):  # of numpy and of PIL
+        array = np.asarray(held)
+        digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+        return not array.dtype.hasobject
     else:
-        digest.update(repr(held).encode() if not isinstance(held, np.ndarray) else held.tobytes())
+        digest.update(repr(held).encode())
+        return held is None or isinstance(held, str | bytes | int | float | bool)
+    return True

@@ -107,5 +107,5 @@ def _input_first(module: nn.Module) -> bool | None:
         return True
     if isinstance(module, nn.Linear | nn.Bilinear | _ConvNd | nn.MultiheadAttention | nn.RNNBase | nn.RNNCellBase):
         return False
-    kind = type(module)
-    return True if kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.") else None
+    kinds = type(module).__mro__  # a parametrized module's own class comes before its layer's
+    return True if any(k.__name__ == "Conv1D" and k.__module__.startswith("transformers.") for k in kinds) else None

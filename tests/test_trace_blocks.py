@@ -1,0 +1,97 @@
+"""Equal blocks are traced once: the wiring is that of the whole model, and what is not equal is traced whole."""
+
+from __future__ import annotations
+
+import warnings
+from unittest import mock
+
+import pytest
+import torch
+from torch import nn
+
+import topo
+from topo.trace import blocks
+
+transformers = pytest.importorskip("transformers")
+
+SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "vocab_size": 20, "use_cache": False}
+N = 8
+NOTE = "are equal: a few are traced"
+
+
+def config(kind: str, **more: object) -> object:
+    return getattr(transformers, f"{kind}Config")(**SIZES, num_hidden_layers=N, **more)
+
+
+def llama() -> nn.Module:
+    return transformers.LlamaForCausalLM(config("Llama", num_key_value_heads=1))
+
+
+def both(model: nn.Module) -> tuple[topo.Wiring, topo.Wiring]:
+    """As it is traced, and traced whole."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = topo.trace(model)
+        with mock.patch.object(blocks, "_FEWEST", 10**6):
+            return found, topo.trace(model)
+
+
+def without_note(wiring: topo.Wiring) -> list[str]:
+    return sorted(note for note in wiring.notes if NOTE not in note)
+
+
+EQUAL = {
+    "llama": llama,
+    "bert": lambda: transformers.BertModel(config("Bert")),
+    "mixtral": lambda: transformers.MixtralForCausalLM(
+        config("Mixtral", num_key_value_heads=1, num_local_experts=2, num_experts_per_tok=1)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_repeated_blocks_are_those_of_the_whole_model(name):
+    found, whole = both(EQUAL[name]())
+    assert any(NOTE in note for note in found.notes) and not any(NOTE in note for note in whole.notes)
+    assert blocks._equal(found, whole)
+    assert found.parameters == whole.parameters and found.n_units == whole.n_units
+    assert without_note(found) == without_note(whole)
+
+
+class Skips(nn.Module):
+    """The state behind an early block, counted from the front or from the end, joins the last one."""
+
+    def __init__(self, at: int, n: int = N) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(6, 6) for _ in range(n))
+        self.out, self.at = nn.Linear(6, 3), at
+        self.config = transformers.PretrainedConfig(num_hidden_layers=n)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        states = []
+        for layer in self.layers:
+            x = x + torch.relu(layer(x))
+            states.append(x)
+        return self.out(x * states[self.at])
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 3, 6, -2, -3, -4])
+def test_states_of_any_block_may_be_read(at):
+    model = Skips(at)
+    found = topo.trace(model, (6,))
+    with mock.patch.object(blocks, "_FEWEST", 10**6):
+        whole = topo.trace(model, (6,))
+    assert blocks._equal(found, whole)
+    assert len(model.layers) == N
+
+
+def test_unequal_blocks_are_traced_whole():
+    model = llama()
+    model.model.layers[4].mlp.act_fn = nn.Sigmoid()
+    assert blocks.equal_blocks(model) is None
+    model = llama()
+    model.model.layers[0].mlp.act_fn = nn.Sigmoid()
+    run = blocks.equal_blocks(model)
+    assert run is not None and run.first == 1
+    found, whole = both(model)
+    assert any(f"blocks 1 to {N - 1}" in note for note in found.notes) and blocks._equal(found, whole)
