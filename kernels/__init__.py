@@ -40,7 +40,7 @@ if not os.environ.get("NUMBA_CACHE_DIR"):
     _users = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME") or os.sep) / ".cache")
     if (_made := _private_cache([Path(__file__).parent / "__pycache__", _users / "numba"])) is not None:
         os.environ["NUMBA_CACHE_DIR"] = _made
-        numba.config.CACHE_DIR = _made
+        numba.config.__dict__["CACHE_DIR"] = _made
 
 
 # numba numbers the files of a kernel's types of arguments by an index that it reads, and writes before the file. Two
@@ -76,5 +76,5 @@ def _locked(method: Callable[..., Any], operation: int) -> Callable[..., Any]:
     return alone
 
 
-IndexDataCacheFile.save = _locked(IndexDataCacheFile.save, fcntl.LOCK_EX)
-IndexDataCacheFile.load = _locked(IndexDataCacheFile.load, fcntl.LOCK_SH)
+for _name, _operation in (("save", fcntl.LOCK_EX), ("load", fcntl.LOCK_SH)):
+    setattr(IndexDataCacheFile, _name, _locked(getattr(IndexDataCacheFile, _name), _operation))

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from topo.cli.options import command
@@ -58,18 +59,18 @@ def _work() -> Iterator[tuple[str, Callable[[], object]]]:
         for writeable in (False, True):  # as arrays are; as files are
             values = np.ones(_LONG, dtype)
             values.flags.writeable = writeable
-            yield f"{np.dtype(dtype)} weights", lambda values=values: BitRows.of_weights(values, "weights")
-    yield "metrics", lambda: topo.analyze(masks, wiring, metrics="all", weights=weights)
-    yield "metrics of layers", lambda: topo.analyze(masks, metrics="all", view="channel")
+            yield f"{np.dtype(dtype)} weights", partial(BitRows.of_weights, values, "weights")
+    yield "metrics", partial(topo.analyze, masks, wiring, metrics="all", weights=weights)
+    yield "metrics of layers", partial(topo.analyze, masks, metrics="all", view="channel")
     wide = topo.MaskSet({"a": rng.random((300, 9000)) < _DENSITY, "b": rng.random((5, 300)) < 0.5})
-    yield "metrics of wide layers", lambda: topo.analyze(wide, topo.chain(wide))
+    yield "metrics of wide layers", partial(topo.analyze, wide, topo.chain(wide))
     for kind in nulls:
-        yield f"null {kind}", lambda kind=kind: topo.analyze(masks, wiring, metrics="paths", nulls={kind: 1})
+        yield f"null {kind}", partial(topo.analyze, masks, wiring, metrics="paths", nulls={kind: 1})
     for method in methods():
-        yield method, lambda method=method: topo.generate(method, wiring, density=0.1)
-        yield method, lambda method=method: topo.generate(method, wiring, source=masks)
-    yield "balance, paths", lambda: topo.generate("balance", wiring, density=0.1, mode="paths")
-    yield "balance, N:M", lambda: topo.generate("balance", wiring, density=0.2, nm="2:4")
+        yield method, partial(topo.generate, method, wiring, density=_DENSITY)
+        yield method, partial(topo.generate, method, wiring, source=masks)
+    yield "balance, paths", partial(topo.generate, "balance", wiring, density=_DENSITY, mode="paths")
+    yield "balance, N:M", partial(topo.generate, "balance", wiring, density=2 * _DENSITY, nm="2:4")
 
 
 def _compiled() -> int:
