@@ -480,7 +480,7 @@ def test_warnings_are_lines_on_standard_error(files, run, monkeypatch):
 
     from topo.errors import TraceWarning
 
-    read = topo.cli.inputs.read
+    read = topo.cli.inputs.understood
 
     def warn(*args):
         warnings.warn("an operation\nwithout a rule", TraceWarning, stacklevel=2)

@@ -10,15 +10,19 @@ from dataclasses import replace
 from typing import Any
 
 from topo._version import __version__
-from topo.cli import inputs
+from topo.cli import inputs, language
 from topo.cli.options import UsageError, check_outputs, command, network_options, rule_options
 from topo.cli.output import Progress, deliver, quiet
 from topo.cli.tables import Page, Table
 from topo.compare import Comparison, compare
+from topo.formats import naming
 from topo.formats.fitting import paired
+from topo.language import DECODER, output_first, part_of, read_config
+from topo.language.parts import decoder_layers
 from topo.masks import MaskSet
 from topo.report import Report, few, left_out_line, note_lines
 from topo.report.numerals import decimal, finite, shown
+from topo.wiring import Wiring
 
 _NETWORK = (
     "kept",
@@ -58,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     names = inputs.names_of(paths)
     if len(set(keys)) > 1:
         names = [name if key is None else f"{name} {key}" for name, key in zip(names, keys)]
-    held = [inputs.read(path, args, wiring, key) for path, key in zip(paths, keys)]
+    held = [_read(path, args, wiring, key) for path, key in zip(paths, keys)]
     held = [held[0], *(paired(held[0], masks) for masks in held[1:])]
     found = [[compare(a, b) for b in held] for a in held] if args.more else [[compare(*held)]]
     reports = []
@@ -73,6 +77,22 @@ def run(args: argparse.Namespace) -> int:
     else:
         _two(args, names, reports, found[0][0])
     return 0
+
+
+def _read(path: str, args: argparse.Namespace, wiring: Wiring | None, key: str | None) -> MaskSet:
+    """The masks of a file; of a language model those of its decoder's linear layers, output-first, dense ones too."""
+    reading = inputs.understood(path, args, wiring, key=key)
+    decoder = decoder_layers(reading.tensors) if language.is_one(reading) else []
+    with naming(path):
+        if not decoder:
+            return reading.masks()
+        masks = output_first(reading, read_config(path)).masks(set(decoder), dense=True)
+    lost = {name: size for name, size in reading.lost.items() if part_of(name) == DECODER}
+    coverage = {"read": masks.size, "left_out": sum(lost.values()), "names": list(lost)}
+    scope = f"scope: the decoder's {len(decoder)} linear layers"
+    before = inputs.left_out(masks)
+    said = [note for note in inputs.rest(masks) if note != before and not language.ANSWERED.search(note)]
+    return masks.with_provenance(coverage=coverage, notes=[scope, *said])
 
 
 def _keys(given: list[str] | None, count: int) -> list[str | None]:
@@ -97,7 +117,12 @@ def _two(args: argparse.Namespace, names: Sequence[str], reports: list[Report], 
         page.notes(_partly(reports))
         if wired_both:
             page.table(_network_table(reports))
-        page.table(_layer_table(found.total, found.layers))
+        for by in dict.fromkeys(entry["by"] for entry in found.groups):
+            page.table(_group_table(by, found.groups))
+        if not found.groups:
+            page.table(_layer_table(found.total, found.layers))
+        else:
+            page.table(_layer_table(found.total, ()))
         page.notes([line for line in note_lines(found.notes) if line not in _partly(reports, alone=True)])
 
 
@@ -200,6 +225,20 @@ def _network_table(reports: list[Report]) -> Table:
     ]
     sides = _sides(len(reports))
     return Table(["network", *sides, "unit", "view"], lines, left=frozenset({len(sides) + 1, len(sides) + 2}))
+
+
+def _group_table(by: str, groups: Sequence[Mapping[str, Any]]) -> Table:
+    """Groups of one kind, a line each; neighbouring blocks with equal numbers are one line."""
+    members = [entry for entry in groups if entry["by"] == by]
+    columns = [key for key in members[0] if key not in ("by", "group")]
+    lines: list[list[str]] = []
+    for entry in members:
+        cells = [shown(entry[key]) for key in columns]
+        if by == "block" and lines and lines[-1][1:] == cells:
+            lines[-1][0] = f"{lines[-1][0].partition('-')[0]}-{entry['group']}"
+        else:
+            lines.append([entry["group"], *cells])
+    return Table([by, *columns], lines)
 
 
 def _layer_table(total: Mapping[str, Any], layers: tuple[Mapping[str, Any], ...]) -> Table:

@@ -21,7 +21,7 @@ from topo.formats.choosing import WAY_OUT, Choice, choose
 from topo.formats.coverage import coverage, disagreements, of_model, told, uncovered, unused
 from topo.formats.experts import renamed
 from topo.formats.fitting import aligned, oriented, without_scales
-from topo.formats.names import RECURRENT, is_embedding, is_weight, plain
+from topo.formats.names import PACKED, RECURRENT, is_embedding, is_weight, plain
 from topo.formats.source import Reader, Source, formats, plural, reader, readers, some
 from topo.formats.weights import weights_of
 from topo.formats.zeros import rounded
@@ -177,20 +177,21 @@ class Reading:
         """Whether it is a file of this project's, read as it was written."""
         return self.reader.name == self.source.own and self.wiring is None
 
-    def masks(self, only: Collection[str] | None = None) -> MaskSet:
-        """Every mask, as bits; or those of these parameters alone."""
+    def masks(self, only: Collection[str] | None = None, *, dense: bool = False) -> MaskSet:
+        """Every mask, as bits; or those of these parameters alone. dense: weights without a single zero are fine."""
         try:
-            return self._masks(only)
+            return self._masks(only, dense)
         except (FormatError, MaskError) as error:
             raise type(error)(_read_as(self.reader, error)) from None
 
-    def _masks(self, only: Collection[str] | None) -> MaskSet:
+    def _masks(self, only: Collection[str] | None, dense: bool) -> MaskSet:
         source, wiring = self.source, self.wiring
         nan: dict[str, int] = {}
         rows = {name: tensor.bits(name, nan) for name, tensor in self.tensors.items() if only is None or name in only}
         if not rows:
             raise FormatError("it holds no mask of the layers that are asked for")
-        notes = [*self.remarks({name: mask.kept() for name, mask in rows.items()}, nan), *source.notes]
+        kept = {name: mask.kept() for name, mask in rows.items()}
+        notes = [*self.remarks(kept, nan, dense), *source.notes]
         if len(self.inferred) < len(self.tensors) and not self.is_own:
             held = {name: mask for name, mask in rows.items() if name not in self.inferred}
             notes += disagreements(source, self.raw, held, self.names)
@@ -223,17 +224,17 @@ class Reading:
             **{**about, "format": self.reader.name, "file": self.name, "notes": notes, "coverage": covered}
         )
 
-    def remarks(self, kept: Mapping[str, int], nan: Mapping[str, int]) -> list[str]:
+    def remarks(self, kept: Mapping[str, int], nan: Mapping[str, int], dense: bool = False) -> list[str]:
         """Notes on masks that were inferred from zeros, and on weights that are NaN.
 
-        kept: parameter -> kept weights of it. Raises FormatError where not one weight is zero.
+        kept: parameter -> kept weights of it. dense: it is fine if not one weight is zero, which is a FormatError else.
         """
         inferred = [name for name in self.inferred if name in kept]
         if not inferred or len(self.inferred) < len(self.tensors):
             return not_numbers(nan)
         shares = {name: kept[name] / self.tensors[name].size for name in inferred}
         full = sum(share == 1 for share in shares.values())
-        if full == len(self.tensors) and not self.source.requested:
+        if full == len(self.tensors) and not self.source.requested and not dense:
             raise FormatError(_dense(self.source, inferred))
         first = f"masks inferred from zeros; {full} of {plural(len(inferred), 'layer')} hold no zero"
         return [first, *not_numbers(nan), *_roundings(self.tensors, shares)]
@@ -342,6 +343,12 @@ def _dense(source: Source, names: list[str]) -> str:
     wide = source.place.wide
     if wide and all(tensor.is_signs for tensor in wide):
         return f"its tensors hold only -1 and 1; a mask holds 0 and 1; {WAY_OUT}"
+    packed = [name for name in source.state if PACKED.search(name)]
+    if packed:
+        return (
+            f"{plural(len(packed), 'weight')} {'are' if len(packed) > 1 else 'is'} packed integers (GPTQ, AWQ, int4), "
+            f"which only their library unpacks: dequantise them; the other {plural(len(names), 'layer')} hold no zero"
+        )
     return (
         f"no weight of its {plural(len(names), 'layer')} is zero: dense, or its masks are elsewhere; "
         f"--format zeros reads it as dense; {WAY_OUT}"
