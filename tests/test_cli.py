@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -697,7 +697,7 @@ def test_that_kernels_are_being_compiled_is_said_once(capsys, monkeypatch):
         with output.compiling_told(argparse.Namespace(quiet=quiet)):
             for _ in range(10):
                 event.start_event("numba:compile", {})
-                time.sleep(0.1)
+                threading.Event().wait(0.1)
                 event.end_event("numba:compile", {})
         return capsys.readouterr().err
 
