@@ -688,20 +688,28 @@ def test_warm_runs_work_of_every_kind_and_passes_over_what_does_not_fit(run, mon
     assert int(re.match(r"(\d+) kernels are ready", out)[1]) > 10
 
 
-def test_that_kernels_are_being_compiled_is_said_once(capsys, monkeypatch):
+def test_that_kernels_are_being_compiled_is_said_once(capsys):
+    """What the watcher meets at each look is played to it; at the end of the play the command is over."""
     from numba.core import event
 
     from topo.cli import output
 
-    def said(quiet=False):
-        with output.compiling_told(argparse.Namespace(quiet=quiet)):
-            for _ in range(10):
+    class Play:
+        def __init__(self, *looks):
+            self.looks = iter(looks)
+
+        def wait(self, seconds):
+            met = next(self.looks, "over")
+            if met == "kernel":
                 event.start_event("numba:compile", {})
-                threading.Event().wait(0.1)
                 event.end_event("numba:compile", {})
+            return met == "over"
+
+    def said(*looks):
+        output._watch_compiler(Play(*looks))
         return capsys.readouterr().err
 
-    assert said() == ""  # two seconds are not over
-    monkeypatch.setattr(output, "_PATIENCE", 0.0)
-    assert said().count("compiling kernels, once") == 1
-    assert said(quiet=True) == ""
+    assert said() == said("nothing") == said("kernel", "nothing", "nothing") == ""  # before two seconds are over
+    assert said("nothing", "nothing", "kernel", "kernel", "kernel").count("compiling kernels, once") == 1
+    with output.compiling_told(argparse.Namespace(quiet=True)):
+        assert not any(thread.name.endswith("(_watch_compiler)") for thread in threading.enumerate())
