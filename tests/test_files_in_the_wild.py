@@ -618,3 +618,75 @@ def test_a_tensor_of_0_and_1_beside_a_weight_is_its_mask_under_any_name(tmp_path
         assert {n: read[n].tolist() for n in read} == {n: m.bool().tolist() for n, m in masks.items()}
         assert read.provenance["coverage"]["left_out"] == 0
         assert any(f"'0.{last}' is taken for the mask of '0.weight'" in note for note in read.provenance["notes"])
+
+
+# --- state dicts, keys
+
+
+def two_places(tmp_path):
+    """One network at two times, under two keys of one file: "model" and "ema"."""
+    times = {}
+    for seed, key in enumerate(("model", "ema")):
+        rng = np.random.default_rng(seed)
+        arrays = {name: (rng.random(shape) < 0.5) * (1 + rng.random(shape)) for name, shape in CHAIN.items()}
+        times[key] = {name: torch.from_numpy(array.astype(np.float32)) for name, array in arrays.items()}
+    torch.save(times, tmp_path / "run.pt")
+    return tmp_path / "run.pt", times
+
+
+CHAIN = {"0.weight": (4, 6), "2.weight": (2, 4)}
+
+
+def test_a_state_dict_is_analysed_as_its_model_is():
+    net = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    prune = pytest.importorskip("torch.nn.utils.prune")
+    for layer in (net[0], net[2]):
+        prune.random_unstructured(layer, "weight", 0.5)
+    whole = topo.analyze(net, input_shape=(6,))
+    for state in (net.state_dict(), {f"module.{name}": value for name, value in net.state_dict().items()}):
+        for report in (topo.analyze(state), topo.analyze(state, net, input_shape=(6,))):
+            assert report.network == whole.network
+            assert report.format == "torch_prune"
+    for layer in (net[0], net[2]):
+        prune.remove(layer, "weight")
+    zeros = topo.analyze(net.state_dict())
+    assert zeros.network == whole.network
+    assert any("inferred from zeros" in note["note"] for note in zeros.notes)
+    assert topo.analyze({"state": net.state_dict()}).network == whole.network
+    with pytest.raises(TopoError, match="no weight of its 1 layer is zero"):
+        topo.analyze({"fc.weight": torch.ones(2, 2) / 2})
+
+
+def test_a_mapping_of_masks_is_taken_as_it_is():
+    masks = {"module.a_mask": np.array([[1, 0], [1, 1]]), "b": np.array([[1.0, 1.0]])}
+    assert [layer["layer"] for layer in topo.analyze(masks).layers] == list(masks)
+    with pytest.raises(topo.errors.MaskError, match="holds 2"):
+        topo.analyze({"a": np.array([[2, 1]])})
+
+
+def test_weights_of_a_key(tmp_path):
+    path, times = two_places(tmp_path)
+    for key, state in times.items():
+        masks = topo.read_masks(path, key=key)
+        found = topo.read_weights(path, masks, key=key)
+        assert all((found[name] == state[name].numpy()).all() for name in CHAIN)
+        assert all(array.flags.owndata for array in found.values())
+    with pytest.raises(TopoError, match="no key 'swa'"):
+        topo.read_weights(path, masks, key="swa")
+
+
+def test_two_keys_of_one_file_are_compared(tmp_path, capsys):
+    path, times = two_places(tmp_path)
+    for key in times:
+        topo.write_masks(topo.read_masks(path, key=key), tmp_path / f"{key}.npz")
+    assert main(["compare", str(path), str(path), "--key", "model", "--key", "ema", "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert main(["compare", str(tmp_path / "model.npz"), str(tmp_path / "ema.npz"), "--json", "-"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert found["layers"] == alone["layers"]
+    assert found["total"] == alone["total"]
+    assert (found["a"], found["b"]) == ("run.pt model", "run.pt ema")
+    assert main(["compare", str(path), str(path), "--key", "model"]) == 0
+    assert "A = run.pt, B = run.pt" in capsys.readouterr().out
+    assert main(["compare", *[str(path)] * 3, "--key", "model", "--key", "ema"]) == 2
+    assert "--key is given 2 times for 3 files" in capsys.readouterr().err

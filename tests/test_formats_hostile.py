@@ -481,7 +481,62 @@ def test_a_directory_larger_than_the_file(tmp_path):
     end = data.rfind(b"PK\5\6")
     data[end + 12 : end + 16] = struct.pack("<I", 0xFFFFFFF0)
     (tmp_path / "m.npz").write_bytes(data)
-    refused(tmp_path / "m.npz", "its directory promises 4,294,967,280 bytes")
+    refused(tmp_path / "m.npz", "truncated or corrupt .*directory")
+
+
+def test_a_directory_is_bounded_by_what_zipfile_reads_of_it(tmp_path, monkeypatch):
+    path = npz(tmp_path / "m.npz", {f"{i}.npy": npy(np.ones((2, 2))) for i in range(40)})
+    monkeypatch.setattr("topo.containers.zip._LARGEST_DIRECTORY", 1000)
+    refused(path, r"its directory promises [\d,]+ bytes, and 1,000 are read")
+    data = path.read_bytes()  # a short directory in the old record, the whole one in that of zip64, which counts
+    end = data.rfind(b"PK\5\6")
+    size, place = struct.unpack("<II", data[end + 12 : end + 20])
+    wide = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, 40, 40, size, place)
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, end, 1)
+    old = data[end : end + 12] + struct.pack("<IIH", 46, place, 0)
+    path.write_bytes(data[:end] + wide + locator + old)
+    refused(path, r"its directory promises [\d,]+ bytes, and 1,000 are read")
+
+
+@pytest.mark.parametrize("ending", ["npz", "zip"])
+def test_an_archive_is_opened_once_however_many_entries_it_has(tmp_path, ending, monkeypatch):
+    opened = []
+    monkeypatch.setattr("zipfile.ZipFile.__init__", _counting(zipfile.ZipFile.__init__, opened))
+    path = npz(tmp_path / f"m.{ending}", {f"w{i}.npy": npy(np.eye(2)) for i in range(300)})
+    opened.clear()
+    assert len(formats.read(path)) == 300
+    assert len(opened) <= 2
+
+
+def _counting(function, calls):
+    def counted(*args, **kwargs):
+        calls.append(function)
+        return function(*args, **kwargs)
+
+    return counted
+
+
+@pytest.mark.parametrize("keys", ["wide", "tuples", "memo"])
+def test_numbers_that_share_a_hash_are_refused(tmp_path, keys):
+    """Of a dict of n such keys Python compares n * n / 2."""
+    many = range(1, 20_000)
+    if keys == "memo":
+        data = b"(" + b"N" + b"".join(b"p%d\n" % (i * sys.hash_info.modulus) for i in many) + b"t."
+    else:
+        made = [i * sys.hash_info.modulus if keys == "wide" else _same_hash(i) for i in many]
+        data = b"\x80\2}(" + b"".join(pickle.dumps(key, 2)[2:-1] + b"N" for key in made) + b"u."
+    (tmp_path / "m.pkl").write_bytes(data)
+    said = {
+        "wide": "a number of more than 64 bits",
+        "tuples": "tuples among them",
+        "memo": "in the memo of more than 64",
+    }
+    refused(tmp_path / "m.pkl", said[keys])
+
+
+def _same_hash(number):
+    """A tuple of -1 and -2, which share a hash."""
+    return tuple(-1 - (number >> bit & 1) for bit in range(16))
 
 
 def test_a_corrupt_npz(tmp_path):
@@ -711,3 +766,51 @@ def test_nothing_of_a_hostile_file_is_imported(tmp_path):
         assert "spy" not in sys.modules
     finally:
         sys.path.remove(str(tmp_path))
+
+
+# --- what masks take, and not what they hold
+
+
+def _expanded(shape):
+    return torch.zeros(1).expand(shape)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: _expanded((1 << 24, 1)),
+        lambda: _expanded((1 << 12, 1 << 20)),
+        lambda: _expanded((1, 1 << 27)),
+        lambda: torch.sparse_coo_tensor(torch.zeros(2, 1, dtype=torch.int64), torch.ones(1), (1 << 24, 1)),
+        lambda: torch.sparse_coo_tensor(torch.zeros(2, 1, dtype=torch.int64), torch.ones(1), (1, 1 << 27)),
+    ],
+    ids=["one column", "more than is held", "one row", "sparse column", "sparse row"],
+)
+def test_budgets_count_what_bit_rows_take(tmp_path, make):
+    torch.save({"a.weight": make()}, tmp_path / "m.pt")
+    refused(tmp_path / "m.pt", "memory bomb")
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize("layout", ["coo", "csr", "csc"])
+def test_sparse_matrices_are_never_made_whole(tmp_path, layout):
+    """2 ** 27 float64 numbers: 1 GB as a whole, 16 MB as bits."""
+    places = torch.tensor([[0, 7, 1 << 14 - 1], [3, 0, (1 << 13) - 1]])
+    weight = torch.sparse_coo_tensor(places, torch.ones(3, dtype=torch.float64), (1 << 14, 1 << 13))
+    weight = {"coo": weight, "csr": weight.to_sparse_csr, "csc": weight.to_sparse_csc}[layout]
+    torch.save({"a.weight": weight if layout == "coo" else weight()}, tmp_path / "m.pt")
+    tracemalloc.start()
+    try:
+        masks = formats.read(tmp_path / "m.pt")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert masks.kept == 3
+    assert masks["a.weight"][7, 0]
+    assert peak < 200 * MEGABYTES
+
+
+def test_a_deflated_column_of_an_npz(tmp_path):
+    np.savez_compressed(tmp_path / "m.npz", a=np.zeros((1 << 23, 1), bool))
+    refused(tmp_path / "m.npz", "memory bomb", at_most=48 * MEGABYTES)

@@ -306,3 +306,167 @@ def test_a_config_that_does_not_fit_is_said_and_layers_are_told_all_the_same(tmp
     (tmp_path / "config.json").write_text("{")
     code, out, err = run("analyze", tmp_path, "--metrics", "kept")
     assert code == 1 and err.count("\n") == 1 and "config.json" in err
+
+
+def test_a_quantised_folder_and_an_adapter_alone_are_one_line(tmp_path, run):
+    from safetensors.torch import save_file
+
+    packed = {f"model.layers.{n}.self_attn.{p}_proj.qweight": torch.ones(4, 32, dtype=torch.int32)
+              for n in range(2) for p in "qkvo"}  # fmt: skip
+    save_file(packed | {"model.embed_tokens.weight": torch.ones(96, 32)}, tmp_path / "model.safetensors")
+    for command in (("analyze", tmp_path), ("check", tmp_path, "--n-m", "2:4")):
+        code, _, err = run(*command)
+        assert code == 1 and err.count("\n") == 1 and "8 weights are packed integers" in err
+    (tmp_path / "lora").mkdir()
+    adapter(tmp_path / "lora", {"model.layers.0.self_attn.q_proj": (torch.ones(8, 2), torch.ones(2, 8))})
+    for command in (("analyze", tmp_path / "lora"), ("check", tmp_path / "lora", "--max-density", ".5")):
+        code, _, err = run(*command)
+        assert code == 1 and err.count("\n") == 1 and "adapter" in err
+
+
+# -- checks
+
+
+def adapter(path: Path, factors: dict[str, tuple[torch.Tensor, torch.Tensor]], **config) -> None:
+    """A LoRA adapter as PEFT saves it: module -> (B, A)."""
+    from safetensors.torch import save_file
+
+    path.mkdir(exist_ok=True)
+    state = {}
+    for module, (outer, inner) in factors.items():
+        state[f"base_model.model.{module}.lora_A.weight"] = inner.contiguous()
+        state[f"base_model.model.{module}.lora_B.weight"] = outer.contiguous()
+    save_file(state, path / "adapter_model.safetensors")
+    (path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4, **config}))
+
+
+def two_four(made) -> None:
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if parameter.dim() >= 2 and is_decoder(name):
+                parameter.view(len(parameter), -1, 4)[:, :, 2:] = 0
+
+
+def test_check_looks_at_the_decoder_and_says_so(tmp_path, run):
+    made = model("llama")
+    two_four(made)
+    saved(made, tmp_path / "a")
+    for question in (("--n-m", "2:4"), ("--max-density", "0.5"), ("--contains", tmp_path / "a")):
+        code, out, err = run("check", tmp_path / "a", *question)
+        assert code == 0 and out.startswith("yes: ") and f"the decoder's {7 * BLOCKS} linear layers" in out, (out, err)
+    code, out, err = run("check", tmp_path / "a", "--max-density", "0.5", "--layers", "*")
+    assert code == 3 and "scope" not in out
+    with torch.no_grad():
+        made.model.layers[1].mlp.down_proj.weight[3, 5:8] = 1.0
+    saved(made, tmp_path / "b")
+    code, out, _ = run("check", tmp_path / "b", "--n-m", "2:4")
+    assert code == 3 and "'model.layers.1.mlp.down_proj.weight' keeps 4 of 4 in row 3, inputs 4-7" in out
+    code, out, _ = run("check", tmp_path / "b", "--contains", tmp_path / "a")
+    assert code == 3 and "keeps 2 parameters that B prunes, the first at (3, 6)" in out
+
+
+def test_masks_in_any_container_stand_on_either_side(tmp_path, run):
+    made = model("gpt2")
+    prune(made)
+    tensors = saved(made, tmp_path / "folder")
+    kept = {n: (t.T if is_decoder(n) else t) != 0 for n, t in tensors.items() if is_decoder(n)}
+    topo.write_masks(topo.MaskSet(kept), tmp_path / "own.safetensors")
+    np.savez(tmp_path / "plain.npz", **{n.removeprefix("transformer."): m.numpy() for n, m in kept.items()})
+    for other in ("own.safetensors", "plain.npz"):
+        for pair in ((tmp_path / "folder", tmp_path / other), (tmp_path / other, tmp_path / "folder")):
+            code, out, err = run("check", pair[0], "--contains", pair[1])
+            assert code == 0, (other, out, err)
+    made.to(torch.float32)
+    prune(made, 0.9, seed=3)
+    saved(made, tmp_path / "more")
+    assert run("check", tmp_path / "more", "--contains", tmp_path / "folder")[0] == 0
+    assert run("check", tmp_path / "folder", "--contains", tmp_path / "more")[0] == 3
+
+
+def test_what_b_prunes_beside_the_decoder_is_looked_at_too(tmp_path, run):
+    made = model("llama")
+    prune(made)
+    saved(made, tmp_path / "a")
+    with torch.no_grad():
+        made.lm_head.weight[::2] = 0
+    saved(made, tmp_path / "b")
+    code, out, _ = run("check", tmp_path / "a", "--contains", tmp_path / "b")
+    assert code == 3 and "'lm_head.weight'" in out and "and 1 more that B prunes" in out
+
+
+def test_a_merge_is_foreseen_exactly(tmp_path, run):
+    made = model("llama")
+    prune(made)
+    saved(made, tmp_path / "base")
+    rng = torch.Generator().manual_seed(0)
+    factors = {}
+    for block in range(BLOCKS):
+        q = made.model.layers[block].self_attn.q_proj.weight.shape
+        outer, inner = torch.randn(q[0], 2, generator=rng), torch.randn(2, q[1], generator=rng)
+        if block:
+            outer[::2], inner[1, ::3] = 0, 0
+        factors[f"model.layers.{block}.self_attn.q_proj"] = outer, inner
+    factors["model.layers.0.mlp.up_proj"] = torch.zeros(48, 2), torch.randn(2, 32, generator=rng)  # untrained
+    adapter(tmp_path / "lora", factors)
+    base = {n: p.detach().clone() for n, p in made.named_parameters()}
+    filled = 0
+    with torch.no_grad():
+        for module, (outer, inner) in factors.items():
+            weight = dict(made.named_parameters())[f"{module}.weight"]
+            after = weight.float() + 2.0 * (outer @ inner)
+            filled += int(((weight == 0) & (after != 0)).sum())
+            weight.copy_(after)
+    code, out, _ = run("check", tmp_path / "base", "--adapter", tmp_path / "lora", "--contains", tmp_path / "base")
+    zeros = sum(int((tensor == 0).sum()) for name, tensor in base.items() if is_decoder(name) and tensor.dim() == 2)
+    assert code == 3 and f"{filled:,} of {zeros:,} zeros are filled" in out
+    assert f"1 of {7 * BLOCKS} layers go dense: model.layers.0.self_attn.q_proj.weight" in out
+    assert f"1 of {7 * BLOCKS} layers lose a part of their zeros: model.layers.1.self_attn.q_proj.weight" in out
+    saved(made, tmp_path / "merged")
+    assert run("check", tmp_path / "merged", "--contains", tmp_path / "base")[0] == 3
+    code, out, _ = run("check", tmp_path / "base", "--adapter", tmp_path / "lora")
+    assert code == 3 and out.startswith("no: adapter: ")
+    adapter(tmp_path / "silent", {"model.layers.0.mlp.up_proj": factors["model.layers.0.mlp.up_proj"]})
+    code, out, _ = run("check", tmp_path / "base", "--adapter", tmp_path / "silent", "--contains", tmp_path / "base")
+    assert code == 0 and "0 of" in out
+    for change, said in (({"use_dora": True}, "DoRA"), ({"peft_type": "IA3"}, "IA3")):
+        adapter(tmp_path / "odd", factors, **change)
+        code, _, err = run("check", tmp_path / "base", "--adapter", tmp_path / "odd")
+        assert code == 1 and err.count("\n") == 1 and said in err
+    adapter(tmp_path / "odd", {"model.layers.7.mlp.up_proj": factors["model.layers.0.mlp.up_proj"]})
+    code, _, err = run("check", tmp_path / "base", "--adapter", tmp_path / "odd")
+    assert code == 1 and err.count("\n") == 1 and "model.layers.7" in err
+
+
+def test_a_dense_merge_is_answered_no_and_not_refused(tmp_path, run):
+    made = model("llama")
+    saved(made, tmp_path / "dense")
+    prune(made)
+    saved(made, tmp_path / "base")
+    code, out, _ = run("check", tmp_path / "dense", "--contains", tmp_path / "base")
+    assert code == 3 and "keeps" in out
+
+
+# -- comparisons
+
+
+def test_compare_tells_overlap_and_churn_by_projection_and_depth(tmp_path, run):
+    made = model("llama")
+    prune(made)
+    a = saved(made, tmp_path / "a")
+    made = model("llama")
+    prune(made, 0.3, seed=5)
+    b = saved(made, tmp_path / "b")
+    code, out, err = run("compare", tmp_path / "a", tmp_path / "b", "--json", "-")
+    assert code == 0, err
+    groups = json.loads(out)["groups"]
+    assert [entry["by"] for entry in groups] == ["projection"] * 7 + ["block"] * BLOCKS
+    for entry in groups:
+        part = f".{entry['group']}." if entry["by"] == "projection" else f".layers.{entry['group']}."
+        names = [name for name in a if is_decoder(name) and part in name]
+        both = sum(int(((a[n] != 0) & (b[n] != 0)).sum()) for n in names)
+        kept = [sum(int((side[n] != 0).sum()) for n in names) for side in (a, b)]
+        assert (entry["layers"], entry["both"], entry["kept_a"], entry["kept_b"]) == (len(names), both, *kept)
+        assert entry["churn"] == pytest.approx((sum(kept) - 2 * both) / sum(kept))
+        assert entry["overlap"] == pytest.approx(both / (sum(kept) - both))
+    code, out, _ = run("compare", tmp_path / "a", tmp_path / "b")
+    assert code == 0 and "projection" in out and "churn" in out and f"the decoder's {7 * BLOCKS} linear layers" in out

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from topo.interop import from_networkx, to_networkx, to_scipy
     from topo.masks import MaskSet
     from topo.report import Report
+    from topo.shrink import Shrunk, shrink
     from topo.trace import rule, trace
     from topo.train import MaskCallback, apply_masks, imp, strip_masks, train, verify_masks
     from topo.wiring import Wiring, chain
@@ -28,6 +29,7 @@ _HOME = {
     "MaskCallback": "topo.train",
     "MaskSet": "topo.masks",
     "Report": "topo.report",
+    "Shrunk": "topo.shrink",
     "TopoError": "topo.errors",
     "Wiring": "topo.wiring",
     "analyze": "topo.analyze",
@@ -40,6 +42,7 @@ _HOME = {
     "read_masks": "topo.files",
     "read_weights": "topo.files",
     "rule": "topo.trace",
+    "shrink": "topo.shrink",
     "strip_masks": "topo.train",
     "to_networkx": "topo.interop",
     "to_scipy": "topo.interop",
@@ -57,6 +60,7 @@ __all__ = [
     "MaskCallback",
     "MaskSet",
     "Report",
+    "Shrunk",
     "TopoError",
     "Wiring",
     "__version__",
@@ -70,6 +74,7 @@ __all__ = [
     "read_masks",
     "read_weights",
     "rule",
+    "shrink",
     "strip_masks",
     "to_networkx",
     "to_scipy",

@@ -20,7 +20,7 @@ from topo.errors import TopoError, TraceError, WiringError
 from topo.files import read_masks
 from topo.graph import LayeredGraph, build_graph
 from topo.input_spec import Spec
-from topo.masks import MaskSet, as_mask_set
+from topo.masks import MaskSet, are_masks, as_mask_set
 from topo.metrics import Metric, chosen
 from topo.networks import find_wiring
 from topo.report import Number, Report, Row, Value, few
@@ -52,9 +52,9 @@ def analyze(
 ) -> Report:
     """Compute metrics of a mask set.
 
-    masks: a MaskSet, a mapping from parameter name to a mask, or a torch module: its masks are found as
-    `topo.read_masks(module)` finds them, and its wiring is traced if none is given (on `input_shape`, without the
-    batch, unless the module has its own). wiring: from `topo.trace`, or whatever
+    masks: a MaskSet, a mapping from parameter name to a mask, a state dict (any other mapping), or a torch module: the
+    masks of these two are found as `topo.read_masks` finds them, and the wiring of a module is traced if none is given
+    (on `input_shape`, without the batch, unless the module has its own). wiring: from `topo.trace`, or whatever
     `topo.networks.find_wiring` takes, such as "resnet20"; without it, masks that form a plain stack are chained (a note
     says so) and others get the metrics of single layers only, network metrics being NaN with the reason, and each
     convolution is in one group. metrics: "default", "all", groups or names.
@@ -78,6 +78,9 @@ def analyze(
     """
     if hasattr(masks, "state_dict"):
         masks, wiring, untraced = _of_module(masks, wiring, input_shape)
+    elif isinstance(masks, Mapping) and not are_masks(masks):
+        wiring = None if wiring is None else find_wiring(wiring, input_shape)
+        masks, untraced = read_masks(masks, wiring), []
     else:
         masks, untraced = as_mask_set(masks), []
     if weights is not None and not isinstance(weights, Mapping):

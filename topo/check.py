@@ -23,9 +23,9 @@ FAILURES = ("layer-collapse", "no-paths")
 class Finding:
     """One place where a check fails.
 
-    check: contains, n-m, max-density, layer-collapse or no-paths. layer: None for the whole. message: the line for a
-    reader. index: of the first parameter (contains), or of the first one of the first group (n-m), in torch's layout.
-    count: parameters (contains) or groups (n-m) that fail in this layer.
+    check: contains, n-m, max-density, adapter, layer-collapse or no-paths. layer: None for the whole. message: the line
+    for a reader. index: of the first parameter (contains), or of the first one of the first group (n-m), in torch's
+    layout. count: parameters (contains, adapter) or groups (n-m) that fail in this layer.
     """
 
     check: str

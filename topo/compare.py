@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from topo._version import __version__
 from topo.errors import MaskError
 from topo.formats.fitting import paired
 from topo.masks import MaskSet
+from topo.report.groups import by_block_and_projection, is_language_model
 
 SCHEMA = "topo-compare/1"
 
@@ -23,14 +24,17 @@ class Comparison:
     """Numbers of two mask sets A and B.
 
     total and each of layers: a dict {"size", "kept_a", "kept_b", "both", "only_a", "only_b", "overlap", "hamming",
-    "hamming_share"}; a layer has "layer" and "shape" before them. overlap = both / (both + only_a + only_b), the
-    intersection over the union, NaN where both are empty; hamming = only_a + only_b, and its share of size.
-    layers: those that both hold, in A's order. notes: {"metric", "layer", "note"}.
+    "hamming_share", "churn"}; a layer has "layer" and "shape" before them. overlap = both / (both + only_a + only_b),
+    the intersection over the union, NaN where both are empty; hamming = only_a + only_b, and its share of size;
+    churn = hamming / (kept_a + kept_b), the share of kept weights that the other does not keep.
+    layers: those that both hold, in A's order. notes: {"metric", "layer", "note"}. groups: of a language model the same
+    numbers summed, with {"by": "projection" or "block", "group", "layers"} before them.
     """
 
     total: Mapping[str, Any]
     layers: tuple[Mapping[str, Any], ...]
     notes: tuple[Mapping[str, str | None], ...]
+    groups: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self, **more: Any) -> str:
         """JSON text {"schema": "topo-compare/1", "version", ..., "total", "layers", "notes"}; undefined is null."""
@@ -40,6 +44,7 @@ class Comparison:
             **more,
             "total": _finite(self.total),
             "layers": [_finite(entry) for entry in self.layers],
+            **({"groups": [_finite(entry) for entry in self.groups]} if self.groups else {}),
             "notes": list(self.notes),
         }
         return json.dumps(document, allow_nan=False, indent=1) + "\n"
@@ -76,16 +81,31 @@ def compare(a: MaskSet, b: MaskSet) -> Comparison:
             raise MaskError(f"'{name}' has shape {ours.shape} in A but {theirs.shape} in B{hint}")
         both = int(np.bitwise_count(ours.words & theirs.words).sum(dtype=np.int64))
         layers.append({"layer": name, "shape": ours.shape, **_numbers(ours.size, ours.kept(), theirs.kept(), both)})
-    total: dict[str, Any] = _numbers(
-        *(sum(entry[key] for entry in layers) for key in ("size", "kept_a", "kept_b", "both"))
-    )
+    total = _summed(layers)
     empty = "both masks are empty, so their overlap is 0 / 0"
     notes += [
         {"metric": "overlap", "layer": entry.get("layer"), "note": empty}
         for entry in (total, *layers)
         if math.isnan(entry["overlap"])
     ]
-    return Comparison(total, tuple(layers), tuple(notes))
+    return Comparison(total, tuple(layers), tuple(notes), tuple(_grouped(layers)))
+
+
+def _summed(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return _numbers(*(sum(entry[key] for entry in layers) for key in ("size", "kept_a", "kept_b", "both")))
+
+
+def _grouped(layers: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The numbers of a language model by projection, and by block."""
+    names = [entry["layer"] for entry in layers]
+    known = by_block_and_projection(names) if is_language_model(names) else {}
+    for place, by in ((1, "projection"), (0, "block")):
+        groups: dict[str, list[Mapping[str, Any]]] = {}
+        for entry in layers:
+            if entry["layer"] in known:
+                groups.setdefault(known[entry["layer"]][place], []).append(entry)
+        for group, members in groups.items():
+            yield {"by": by, "group": group, "layers": len(members), **_summed(members)}
 
 
 def _numbers(size: int, kept_a: int, kept_b: int, both: int) -> dict[str, int | float]:
@@ -100,6 +120,7 @@ def _numbers(size: int, kept_a: int, kept_b: int, both: int) -> dict[str, int | 
         "overlap": both / union if union else math.nan,
         "hamming": hamming,
         "hamming_share": hamming / size,
+        "churn": hamming / (kept_a + kept_b) if kept_a + kept_b else math.nan,
     }
 
 

@@ -43,3 +43,7 @@ class DataError(TopoError):
 
 class TrainingError(TopoError):
     """A training run that cannot start, go on or be resumed."""
+
+
+class ShrinkError(TopoError):
+    """A model that cannot be made smaller: nothing of it is alive, or parts of it cannot be followed."""

@@ -73,8 +73,12 @@ def _rule(topk: float | None, threshold: float | None) -> dict[str, float]:
     return given
 
 
-def read_weights(path: str | Path, masks: MaskSet, model: Any = None) -> dict[str, np.ndarray]:
+def read_weights(
+    path: str | Path, masks: MaskSet, model: Any = None, *, key: str | None = None
+) -> dict[str, np.ndarray]:
     """The weights of the masked parameters in a checkpoint, for `analyze(..., weights=...)`: parameter -> float array.
+
+    model: what they belong to, as for `read_masks`. key: the place that is meant where a file holds several ("ema").
 
     >>> np.savez("pruned.npz", **{"fc.weight": np.array([[0.5, 0, -2]])})
     >>> topo.read_weights("pruned.npz", topo.read_masks("pruned.npz"))
@@ -87,7 +91,7 @@ def read_weights(path: str | Path, masks: MaskSet, model: Any = None) -> dict[st
         from topo.networks import find_wiring
 
         wiring = find_wiring(model)
-    return formats.read_weights(path, masks, wiring)
+    return formats.read_weights(path, masks, wiring, key)
 
 
 def write_masks(masks: MaskSet, path: str | Path) -> None:

@@ -4,6 +4,7 @@
     file.py:factory, package.module:factory                         gives a torch module, or (module, example inputs)
     file.py:factory:width=16,depth=2                                the same, called with arguments
     hf:FOLDER                                                       a folder with a transformers config.json
+    shrunk:FILE, shrunk:FILE,model=file.py:factory                  a smaller model that topo shrink wrote
     wiring.json                                                     a wiring saved by Wiring.save (no module behind it)
 
 Wirings of built-in networks are kept in a cache folder after their first trace, so that torch need not be loaded
@@ -78,12 +79,14 @@ def build(model: str, seed: int | None = None) -> nn.Module:
         return build_named(model)
     if head == "hf" and colon:
         return _transformer(Path(tail).expanduser(), model)
+    if head == "shrunk" and colon:
+        return _shrunk(tail)
     own = _OWN.fullmatch(model)
     if own is None:
         known = ", ".join(names())
         raise TopoError(
             f"no model is called '{model}'; built in are: {known}. Your own are written file.py:factory, "
-            "package.module:factory (with arguments: file.py:factory:width=16) or hf:FOLDER"
+            "package.module:factory (with arguments: file.py:factory:width=16), hf:FOLDER or shrunk:FILE"
         )
     return _own(own["head"], own["factory"], own["arguments"], model)
 
@@ -337,6 +340,25 @@ def _run(function: Callable[[], Any], what: str) -> Any:
     except (Exception, SystemExit) as error:  # whatever the user's code raises
         said = (str(error).strip().splitlines() or [""])[0]
         raise TopoError(f"{what} raised {type(error).__name__}: {said}") from error
+
+
+def _shrunk(text: str) -> nn.Module:
+    """The model of a file of topo shrink: the one that it was cut from, cut as its map says, with the file's tensors.
+
+    A file must not choose code to run: one that is not built in the user names, `shrunk:FILE,model=file.py:factory`.
+    """
+    from topo.shrinking import stored
+
+    path, _, named = text.partition(",model=")
+    model, document, state = stored.read(path)
+    if not named and model.partition(":")[0] not in names():
+        raise TopoError(
+            f"'{path}' was cut from '{model}', which is not built in; to run it write shrunk:{path},model={model}"
+        )
+    module = build(named or model)
+    stored.apply_map(module, document)
+    stored.given(module, state, path)
+    return module
 
 
 def _transformer(folder: Path, model: str) -> nn.Module:

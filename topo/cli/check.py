@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from topo.check import FAILURES, check, chosen, matches
-from topo.cli import inputs
+from topo.check import FAILURES, Finding, check, chosen, matches
+from topo.cli import inputs, language
 from topo.cli.options import UsageError, command, fraction, network_options, rule_options
 from topo.cli.output import Progress, printable, quiet, say
 from topo.errors import TopoError
+from topo.formats import naming
+from topo.formats.coverage import size_of
 from topo.formats.fitting import paired
+from topo.language import DECODER, Filled, merged, output_first, part_of, read_adapter, read_config
+from topo.language.parts import decoder_layers
 from topo.masks import MaskSet
 from topo.n_m import parse_n_m
-from topo.report import note_lines
+from topo.report import few, note_lines
 from topo.report.numerals import finite
+from topo.wiring import Wiring
 
 NO = 3
 _HOLDS = {"layer-collapse": "no layer has collapsed", "no-paths": "paths are left"}
@@ -33,25 +40,45 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     made.add_argument(
         "--fail-on", type=_failures, default=[], metavar="LIST", help=f"say no on any of: {','.join(FAILURES)}"
     )
-    made.add_argument("--layers", metavar="PATTERN", help="look only at layers whose name matches, as in 'layer1.*'")
+    made.add_argument(
+        "--adapter",
+        metavar="LORA",
+        help="answer for A as it is after a merge of this LoRA adapter (folder or file), and say which layers go dense",
+    )
+    made.add_argument(
+        "--layers",
+        metavar="PATTERN",
+        help="look only at layers whose name matches, as in 'layer1.*' (default: all; of a language model the linear "
+        "layers of its decoder)",
+    )
     made.add_argument("--partial", action="store_true", help="say yes also where a file was read in part")
     network_options(made)
     rule_options(made)
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.contains is None and args.n_m is None and args.max_density is None and not args.fail_on:
-        raise UsageError("nothing to check: give --contains, --n-m, --max-density or --fail-on")
+    nothing = args.contains is None and args.n_m is None and args.max_density is None and not args.fail_on
+    if nothing and args.adapter is None:
+        raise UsageError("nothing to check: give --contains, --n-m, --max-density, --adapter or --fail-on")
     wiring = inputs.wiring_of(args)
-    masks = inputs.read(args.file, args, wiring)
-    contains = inputs.read(args.contains, args, wiring) if args.contains else None
-    if contains is not None:
-        contains = paired(masks, contains)
+    asked = _read(args.file, args, wiring)
+    masks = asked.masks
+    contains = other = None
+    if args.contains:
+        other = _read(args.contains, args, wiring)
+        contains = paired(masks, other.masks)
         _refuse_incomparable(masks, contains, args)
-    names = chosen(masks, args.layers)
-    report, notes, assumed = _report(masks, wiring, args) if args.fail_on else (None, [], False)
+    scoped, aside = asked.in_scope(contains)
+    names = chosen(scoped, args.layers)
+    before, forecast = scoped, list[Filled]()
+    if args.adapter is not None:
+        scoped, forecast = merged(scoped, read_adapter(args.adapter))
+    if contains is not None and other is not None and asked.is_language_model and args.layers is None:
+        looked_at = [name for name in contains if name in scoped or part_of(name) == DECODER]
+        contains = _only(contains, looked_at).with_provenance(coverage=other.coverage(contains, looked_at))
+    report, notes, assumed = _report(scoped, wiring, args) if args.fail_on else (None, [], False)
     found = check(
-        masks,
+        scoped,
         contains=contains,
         n_m=args.n_m,
         max_density=args.max_density,
@@ -60,13 +87,18 @@ def run(args: argparse.Namespace) -> int:
         report=report,
         assumed=assumed,
     )
+    if nothing:
+        found += [
+            Finding("adapter", entry.layer, _fills(entry), None, entry.filled) for entry in forecast if entry.filled
+        ]
     first = {finding.check: finding for finding in reversed(found)}
     requested = {"contains": args.contains, "n-m": args.n_m, "max-density": args.max_density}
     checks = [f"{name} {value}" for name, value in requested.items() if value is not None]
     checks += [_HOLDS[failure] for failure in args.fail_on]
+    checks += [f"a merge of {args.adapter} fills no zero"] if nothing else []
     partly = {
         path: line
-        for path, held in ((args.file, masks), (args.contains, contains))
+        for path, held in ((args.file, before), (args.contains, contains))
         if held is not None and (line := inputs.left_out(held))
     }
     for path, line in partly.items():
@@ -75,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
         path, line = next(iter(partly.items()))
         raise TopoError(f"no yes over a part of '{path}': {line}; --layers PATTERN or --partial says that it is meant")
     if not found:
-        sizes = [(masks.rows(name).kept(), masks.rows(name).size) for name in names]
+        sizes = [(scoped.rows(name).kept(), scoped.rows(name).size) for name in names]
         kept = f"{sum(n for n, _ in sizes):,} of {sum(size for _, size in sizes):,} parameters kept"
         layers = "1 layer" if len(names) == 1 else f"{len(names)} layers"
         say(printable(f"yes: {', '.join(checks)} ({layers}, {kept})") + "\n")
@@ -83,11 +115,78 @@ def run(args: argparse.Namespace) -> int:
         more = sum(other.check == name for other in found) - 1
         tail = f" (and in {more} more {'layer' if more == 1 else 'layers'})" if more else ""
         say(printable(f"no: {name}: {finding.message}{tail}") + "\n")
-    for note in notes:
+    for note in [*aside, *_forecast(forecast, before, args), *notes]:
         if note in partly.values():
             continue
         say(printable(f"note: {note}") + "\n")
     return NO if found else 0
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A file that is checked: its masks, and whether they are a language model's."""
+
+    masks: MaskSet
+    is_language_model: bool
+    left_out: Mapping[str, int]
+    by_layers: bool
+
+    def in_scope(self, contains: MaskSet | None) -> tuple[MaskSet, list[str]]:
+        """The masks that are looked at, and a line that says so: of a language model the linear layers of its decoder,
+        and what B prunes beside them, unless layers are named."""
+        if not self.is_language_model or self.by_layers:
+            return self.masks, []
+        pruned = [n for n in contains or () if n in self.masks and contains.rows(n).kept() < contains.rows(n).size]  # type: ignore[union-attr]
+        decoder = decoder_layers(self.masks)
+        names = [name for name in self.masks if name in decoder or name in pruned]
+        scope = f"scope: the decoder's {len(decoder)} linear layers"
+        if len(names) > len(decoder):
+            scope += f" and {len(names) - len(decoder)} more that B prunes"
+        scope += "; embeddings and head are left aside, --layers '*' looks at all"
+        return _only(self.masks, names).with_provenance(coverage=self.coverage(self.masks, names)), [scope]
+
+    def coverage(self, masks: MaskSet, names: Sequence[str]) -> dict[str, Any]:
+        """How much of the decoder was read: these layers, and what of it was left out."""
+        missing = {name: size for name, size in self.left_out.items() if part_of(name) == DECODER}
+        size = sum(masks.rows(name).size for name in names)
+        return {"read": size, "left_out": sum(missing.values()), "names": list(missing)}
+
+
+def _read(path: str, args: argparse.Namespace, wiring: Wiring | None) -> _Asked:
+    """The masks of a file; of a language model output-first, also where not one weight is zero: that answers no."""
+    reading = inputs.understood(path, args, wiring, args.partial)
+    whole = language.is_one(reading) and bool(decoder_layers(reading.tensors))
+    with naming(path):
+        if whole:
+            reading = output_first(reading, read_config(path))
+        masks = reading.masks(dense=whole)
+    left = {name: size_of(stored, tensor) for name, (stored, tensor) in reading.outside.items()}
+    return _Asked(masks, whole, {**left, **reading.lost}, args.layers is not None)
+
+
+def _only(masks: MaskSet, names: Sequence[str]) -> MaskSet:
+    return MaskSet({name: masks.rows(name) for name in names}, provenance=masks.provenance)
+
+
+def _fills(entry: Filled) -> str:
+    dense = ", and is dense then" if entry.filled == entry.pruned else ""
+    return f"'{entry.layer}' loses {entry.filled:,} of its {entry.pruned:,} zeros in the merge{dense}"
+
+
+def _forecast(forecast: Sequence[Filled], masks: MaskSet, args: argparse.Namespace) -> list[str]:
+    """What a merge of the adapter does, in two lines."""
+    if args.adapter is None:
+        return []
+    dense = [entry.layer for entry in forecast if entry.filled == entry.pruned]
+    partly = [entry.layer for entry in forecast if 0 < entry.filled < entry.pruned]
+    filled = sum(entry.filled for entry in forecast)
+    zeros = sum(masks.rows(name).size - masks.rows(name).kept() for name in masks)
+    lines = [f"after a merge of {args.adapter}: {filled:,} of {zeros:,} zeros are filled"]
+    if dense:
+        lines.append(f"{len(dense)} of {len(masks)} layers go dense: {few(dense)}")
+    if partly:
+        lines.append(f"{len(partly)} of {len(masks)} layers lose a part of their zeros: {few(partly)}")
+    return lines
 
 
 def _refuse_incomparable(masks: MaskSet, contains: MaskSet, args: argparse.Namespace) -> None:

@@ -10,15 +10,19 @@ from dataclasses import replace
 from typing import Any
 
 from topo._version import __version__
-from topo.cli import inputs
-from topo.cli.options import check_outputs, command, network_options, rule_options
+from topo.cli import inputs, language
+from topo.cli.options import UsageError, check_outputs, command, network_options, rule_options
 from topo.cli.output import Progress, deliver, quiet
 from topo.cli.tables import Page, Table
 from topo.compare import Comparison, compare
+from topo.formats import naming
 from topo.formats.fitting import paired
+from topo.language import DECODER, output_first, part_of, read_config
+from topo.language.parts import decoder_layers
 from topo.masks import MaskSet
 from topo.report import Report, few, left_out_line, note_lines
 from topo.report.numerals import decimal, finite, shown
+from topo.wiring import Wiring
 
 _NETWORK = (
     "kept",
@@ -35,12 +39,13 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         commands, parents, run, "compare",
         "what two masks of one network share, layer by layer; of several: densities, nodes, paths, overlaps",
         "topo compare before.pt after.pt --model resnet20\n"
+        "  topo compare run.pt run.pt --key model --key ema\n"
         "  topo compare synflow.safetensors snip.safetensors balance.safetensors --model resnet20",
     )  # fmt: skip
     made.add_argument("a", metavar="A", help="a mask file or folder")
     made.add_argument("b", metavar="B", help="another")
     made.add_argument("more", metavar="C", nargs="*", default=[], help="and others")
-    network_options(made)
+    network_options(made, keys=True)
     rule_options(made)
     made.add_argument(
         "--json", metavar="OUT", help="write the numbers as JSON; - for standard output, and nothing else there"
@@ -53,8 +58,11 @@ def run(args: argparse.Namespace) -> int:
     paths = [args.a, args.b, *args.more]
     check_outputs(paths, {"--json": args.json})
     wiring = inputs.wiring_of(args)
+    keys = _keys(args.key, len(paths))
     names = inputs.names_of(paths)
-    held = [inputs.read(path, args, wiring) for path in paths]
+    if len(set(keys)) > 1:
+        names = [name if key is None else f"{name} {key}" for name, key in zip(names, keys)]
+    held = [_read(path, args, wiring, key) for path, key in zip(paths, keys)]
     held = [held[0], *(paired(held[0], masks) for masks in held[1:])]
     found = [[compare(a, b) for b in held] for a in held] if args.more else [[compare(*held)]]
     reports = []
@@ -71,6 +79,31 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _read(path: str, args: argparse.Namespace, wiring: Wiring | None, key: str | None) -> MaskSet:
+    """The masks of a file; of a language model those of its decoder's linear layers, output-first, dense ones too."""
+    reading = inputs.understood(path, args, wiring, key=key)
+    decoder = decoder_layers(reading.tensors) if language.is_one(reading) else []
+    with naming(path):
+        if not decoder:
+            return reading.masks()
+        masks = output_first(reading, read_config(path)).masks(set(decoder), dense=True)
+    lost = {name: size for name, size in reading.lost.items() if part_of(name) == DECODER}
+    coverage = {"read": masks.size, "left_out": sum(lost.values()), "names": list(lost)}
+    scope = f"scope: the decoder's {len(decoder)} linear layers"
+    before = inputs.left_out(masks)
+    said = [note for note in inputs.rest(masks) if note != before and not language.ANSWERED.search(note)]
+    return masks.with_provenance(coverage=coverage, notes=[scope, *said])
+
+
+def _keys(given: list[str] | None, count: int) -> list[str | None]:
+    """The key of each file: one for all, or one for each; UsageError for another number."""
+    if given is None or len(given) == 1:
+        return [None if given is None else given[0]] * count
+    if len(given) != count:
+        raise UsageError(f"--key is given {len(given)} times for {count} files; give it once, or once for each")
+    return list(given)
+
+
 def _two(args: argparse.Namespace, names: Sequence[str], reports: list[Report], found: Comparison) -> None:
     remarks = [{"metric": None, "layer": None, "note": line} for line in _remarks(reports)]
     found = replace(found, notes=(*remarks, *found.notes))
@@ -84,7 +117,12 @@ def _two(args: argparse.Namespace, names: Sequence[str], reports: list[Report], 
         page.notes(_partly(reports))
         if wired_both:
             page.table(_network_table(reports))
-        page.table(_layer_table(found.total, found.layers))
+        for by in dict.fromkeys(entry["by"] for entry in found.groups):
+            page.table(_group_table(by, found.groups))
+        if not found.groups:
+            page.table(_layer_table(found.total, found.layers))
+        else:
+            page.table(_layer_table(found.total, ()))
         page.notes([line for line in note_lines(found.notes) if line not in _partly(reports, alone=True)])
 
 
@@ -187,6 +225,20 @@ def _network_table(reports: list[Report]) -> Table:
     ]
     sides = _sides(len(reports))
     return Table(["network", *sides, "unit", "view"], lines, left=frozenset({len(sides) + 1, len(sides) + 2}))
+
+
+def _group_table(by: str, groups: Sequence[Mapping[str, Any]]) -> Table:
+    """Groups of one kind, a line each; neighbouring blocks with equal numbers are one line."""
+    members = [entry for entry in groups if entry["by"] == by]
+    columns = [key for key in members[0] if key not in ("by", "group")]
+    lines: list[list[str]] = []
+    for entry in members:
+        cells = [shown(entry[key]) for key in columns]
+        if by == "block" and lines and lines[-1][1:] == cells:
+            lines[-1][0] = f"{lines[-1][0].partition('-')[0]}-{entry['group']}"
+        else:
+            lines.append([entry["group"], *cells])
+    return Table([by, *columns], lines)
 
 
 def _layer_table(total: Mapping[str, Any], layers: tuple[Mapping[str, Any], ...]) -> Table:

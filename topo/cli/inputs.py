@@ -37,20 +37,22 @@ def wiring_of(args: argparse.Namespace) -> Wiring | None:
     return find_wiring(args.model, args.input, inputs=args.inputs)
 
 
-def understood(path: str, args: argparse.Namespace, wiring: Wiring | None, partial: bool = False) -> Reading:
+def understood(
+    path: str, args: argparse.Namespace, wiring: Wiring | None, partial: bool = False, key: str | None = None
+) -> Reading:
     """A file that was understood by the command's options, and not read yet; UsageError for two rules.
 
-    partial: shards may be missing.
+    partial: shards may be missing. key: in place of --key.
     """
     rule: list[tuple[str, float]] = getattr(args, "rule", [])
     if len(rule) > 1:
         raise UsageError("-O is given twice; one rule makes masks of scores")
-    return opened(path, wiring, args.format, key=args.key, rule=dict(rule), partial=partial)
+    return opened(path, wiring, args.format, key=args.key if key is None else key, rule=dict(rule), partial=partial)
 
 
-def read(path: str, args: argparse.Namespace, wiring: Wiring | None) -> MaskSet:
-    """The masks of a file by the command's options; UsageError for two rules."""
-    reading = understood(path, args, wiring, getattr(args, "partial", False))
+def read(path: str, args: argparse.Namespace, wiring: Wiring | None, key: str | None = None) -> MaskSet:
+    """The masks of a file by the command's options, under `key` if that is given; UsageError for two rules."""
+    reading = understood(path, args, wiring, getattr(args, "partial", False), key)
     with naming(path):
         masks = reading.masks()
     if args.command not in _TELLS and not quiet(args) and (line := left_out(masks)):
@@ -114,6 +116,9 @@ def _shape(value: Any) -> tuple[int, ...] | None:
 
 def names_of(paths: list[str]) -> list[str]:
     """Short names that tell the files apart: base names, with as many folders in front as it takes."""
+    if len(set(paths)) < len(paths):  # a file that is given twice has one name
+        named = dict(zip(dict.fromkeys(paths), names_of(list(dict.fromkeys(paths)))))
+        return [named[path] for path in paths]
     parts = [Path(os.fsencode(path).decode("utf-8", "replace")).parts for path in paths]
     names = ["/".join(p[-1:]) for p in parts]
     for depth in range(2, max(map(len, parts)) + 1):

@@ -26,7 +26,7 @@ from topo.wiring import Wiring
 
 # Beyond this many parameters the default is what one pass tells: spectra and paths are to be asked for.
 LARGE = 200_000_000
-_ANSWERED = re.compile(r"embeddings? left out: ")
+ANSWERED = re.compile(r"embeddings? left out: ")
 
 
 def is_one(reading: Reading) -> bool:
@@ -60,7 +60,7 @@ def analysed(
         default = args.metrics.strip() == "default"
         metrics = numbers.DEFAULT if default else args.metrics
         made = numbers.report(found.only(kept) if args.layers else found, name, metrics, reading.reader.name)
-        said = [note for note in reading.source.notes if not _ANSWERED.search(note)]
+        said = [note for note in reading.source.notes if not ANSWERED.search(note)]
         if default:
             said.append(
                 f"paths and spectra are not in the default beyond {LARGE // 1_000_000} million parameters: "
@@ -103,7 +103,7 @@ def selected(names: list[str], pattern: str | None) -> list[str]:
 def answered(masks: MaskSet, found: Survey) -> MaskSet:
     """The masks of the decoder, whose notes no longer say of embeddings and the head what the survey tells better."""
     before = left_out_line(masks.provenance.get("coverage"))
-    said = [note for note in masks.provenance.get("notes", ()) if note != before and not _ANSWERED.search(str(note))]
+    said = [note for note in masks.provenance.get("notes", ()) if note != before and not ANSWERED.search(str(note))]
     line = left_out_line(found.coverage)
     return masks.with_provenance(coverage=found.coverage, notes=[*([line] if line else []), *said])
 

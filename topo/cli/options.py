@@ -56,8 +56,8 @@ def command(
     return made
 
 
-def network_options(made: argparse.ArgumentParser) -> None:
-    """--model, --input and --format: how mask files are read."""
+def network_options(made: argparse.ArgumentParser, keys: bool = False) -> None:
+    """--model, --input, --format and --key: how mask files are read. keys: --key may be given for each of several."""
     made.add_argument(
         "--model",
         metavar="M",
@@ -74,9 +74,11 @@ def network_options(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--format", metavar="NAME", help="format of the mask files, if it is not to be found out (topo list formats)"
     )
+    action: Any = "append" if keys else None
     made.add_argument(
-        "--key", metavar="PATH",
-        help="the place in the file that is meant, where it holds several: masks, ema, pruner/masks",
+        "--key", metavar="PATH", action=action,
+        help="the place in the file that is meant, where it holds several: masks, ema, pruner/masks"
+        + ("; again for the next file, in their order" if keys else ""),
     )  # fmt: skip
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
-from mmap import ACCESS_READ, MADV_SEQUENTIAL, mmap
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,20 @@ import numpy as np
 
 from topo._support.order import in_order, names_before
 from topo._support.registry import Registry
+from topo.containers.mapped import IN_MEMORY, Mapped, bytes_of
 from topo.containers.tensors import Tensor
-from topo.containers.zip import entries_of
+from topo.containers.zip import archive_of
 from topo.errors import FormatError, TopoError
 
 MEGABYTE = 1_000_000
 # Files within files: a zip of gzipped files is two. A file that holds itself would go on for ever.
 _MOST_LEVELS = 4
 _MOST_FILES = 10_000
+# Tensors of one file: reading so many takes some seconds; the largest networks have some tens of thousands.
+MOST_TENSORS = 100_000
 _MOST_DEPTH = 72
+# Of each of the files in a folder, so many are read into memory; larger ones are mapped.
+_IN_MEMORY_OF_MANY = 100_000
 
 containers = Registry("kind of file", "topo.containers")
 
@@ -51,13 +54,12 @@ class Container:
 class File:
     """A file or folder that is to be taken apart, or a part of one that was unpacked.
 
-    path: where it lies; of a part, where the whole lies with the part's name behind it. data: its bytes, mapped (a
-    folder has none). partial: whether shards may be missing.
+    path: where it lies; of a part, where the whole lies with the part's name behind it. data: its bytes, in memory or
+    mapped (a folder has none). partial: whether shards may be missing.
     """
 
     def __init__(self, path: Path, unpacked: bytes | mmap | None = None, level: int = 0, partial: bool = False) -> None:
         self.path, self._unpacked, self._level, self.partial = path, unpacked, level, partial
-        self._seen: os.stat_result | None = None
 
     @cached_property
     def is_folder(self) -> bool:
@@ -67,8 +69,7 @@ class File:
     def data(self) -> bytes | mmap:
         if self._unpacked is not None:
             return self._unpacked
-        self._seen = _status(self.path)
-        return map_file(self.path)
+        return bytes_of(self.path, IN_MEMORY if self._level == 0 else _IN_MEMORY_OF_MANY)
 
     @cached_property
     def start(self) -> bytes:
@@ -89,9 +90,14 @@ class File:
         return found
 
     @cached_property
+    def archive(self) -> zipfile.ZipFile:
+        """The bytes as a zip archive; FormatError if its directory is not kept by them."""
+        return archive_of(self.data)
+
+    @cached_property
     def entries(self) -> list[zipfile.ZipInfo]:
-        """What a zip archive holds; FormatError if its directory is not kept by its bytes."""
-        return entries_of(self.data)
+        """What a zip archive holds."""
+        return self.archive.infolist()
 
     @property
     def is_zip(self) -> bool:
@@ -109,23 +115,11 @@ class File:
     def is_too_deep(self) -> bool:
         return self._level > _MOST_LEVELS
 
-    def unchanged(self) -> None:
-        """FormatError if the bytes under the map are no longer those that were taken apart.
-
-        A file that is replaced stays as it was under the map. One that is written over or cut short does not, and
-        reading behind its new end would end the process.
-        """
-        if self._seen is None:
-            return
-        try:
-            now = os.stat(self.path)
-        except OSError:
-            return  # removed: the map keeps what it was
-        before = self._seen
-        if (now.st_dev, now.st_ino) == (before.st_dev, before.st_ino) and (
-            (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns)
-        ):
-            raise FormatError("the file changed while it was read; read it again when nothing writes to it")
+    @property
+    def map(self) -> Mapped | None:
+        """Its bytes where they are mapped and may change, None of a folder and of bytes in memory."""
+        data = self.__dict__.get("data")
+        return data if isinstance(data, Mapped) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,9 +171,13 @@ class Kind:
         """The file taken apart, its arrays as Tensors that notice when the file changes."""
         made = self._asked(self.open, file)
         made = made if isinstance(made, Container) else Container(self.name, made)
-        content = _Checked(self, file.unchanged).value(made.content)
-        file.unchanged()
-        return replace(made, content=content)
+        if file.map is None and self._is_built_in:
+            return made
+        return replace(made, content=_Checked(self, file.map).value(made.content))
+
+    @property
+    def _is_built_in(self) -> bool:
+        return self.open.__module__.startswith("topo.containers.")
 
     def _asked(self, function: Callable[[File], Any], file: File) -> Any:
         try:
@@ -189,7 +187,7 @@ class Kind:
         except MemoryError:
             raise FormatError("it takes more memory than there is") from None
         except Exception as error:  # of damaged files, and of a plugin's own mistakes
-            if self.open.__module__.startswith("topo.containers."):
+            if self._is_built_in:
                 raise FormatError(f"it is corrupt ({type(error).__name__}: {error})") from error
             raise FormatError(f"the container '{self.name}' failed: {type(error).__name__}: {error}") from error
 
@@ -197,8 +195,8 @@ class Kind:
 class _Checked:
     """What a container gave, as dicts, lists, plain values and Tensors; shared parts stay shared."""
 
-    def __init__(self, kind: Kind, unchanged: Callable[[], None]) -> None:
-        self.kind, self.unchanged = kind, unchanged
+    def __init__(self, kind: Kind, held: Mapped | None) -> None:
+        self.kind, self.held = kind, held
         self.done: dict[int, tuple[Any, Any]] = {}  # with the value itself: its number stays taken
 
     def value(self, value: Any, depth: int = 0) -> Any:
@@ -229,17 +227,21 @@ class _Checked:
         return self._watched(Tensor.of(array)) if array.dtype.kind in "biufc" else self._refused(value)
 
     def _watched(self, tensor: Tensor) -> Tensor:
-        rows, unchanged = tensor.rows, self.unchanged
+        rows, held = tensor.rows, self.held
+        if held is None:
+            return tensor
 
         def watched(count: int) -> Iterator[np.ndarray]:
-            unchanged()
-            for block in rows(count):
-                yield block
-                unchanged()
+            held.check()
+            try:
+                for block in rows(count):
+                    yield block
+                    held.check()
+            except FormatError:  # of what lies there now
+                held.check()
+                raise
 
-        # In place, as a copy of each tensor cost half as much as opening a file of many.
-        object.__setattr__(tensor, "rows", watched)
-        return tensor
+        return Tensor(tensor.shape, tensor.dtype, watched, tensor.inferred)
 
     def _refused(self, value: Any) -> Any:
         raise FormatError(
@@ -322,35 +324,3 @@ def kinds() -> list[Kind]:
 def _ordered(entries: tuple[Kind, ...]) -> list[Kind]:
     by_name = {kind.name: kind for kind in entries}
     return [by_name[name] for name in in_order(containers.kind, {kind.name: kind.before for kind in entries})]
-
-
-def map_file(path: Path) -> mmap:
-    """The bytes of a regular, non-empty file; FormatError with the reason for anything else."""
-    mode = _status(path).st_mode
-    if not stat.S_ISREG(mode):
-        raise FormatError(f"it is {_SPECIAL.get(stat.S_IFMT(mode), 'no regular file')}, not a file of masks")
-    try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise FormatError("the file is empty")
-            mapped = mmap(file.fileno(), 0, access=ACCESS_READ)
-            mapped.madvise(MADV_SEQUENTIAL)  # tensors are read from their first byte to their last
-            return mapped
-    except OSError as error:
-        raise FormatError(f"it cannot be read: {error.strerror}") from None
-
-
-def _status(path: Path) -> os.stat_result:
-    try:
-        return os.stat(path)
-    except OSError as error:
-        raise FormatError(f"it cannot be read: {error.strerror}") from None
-
-
-_SPECIAL = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFCHR: "a character device",
-    stat.S_IFBLK: "a block device",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-}

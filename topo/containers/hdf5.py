@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -42,7 +41,7 @@ def open_hdf5(file: File) -> Container:
         if entry.is_virtual or entry.external or entry.shape is None or entry.dtype.kind not in "biuf":
             left.append(name)
             return
-        allowance.spend(prod(entry.shape))
+        allowance.tensor(tuple(entry.shape))
         content[name] = Tensor(tuple(entry.shape), _dtype(entry), lambda count: _rows(name, entry, count))
 
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zipfile
 import zlib
@@ -11,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from topo.containers.container import MEGABYTE, Container, File, container
+from topo.containers.container import MEGABYTE, MOST_TENSORS, Container, File, container
 from topo.containers.npy import npy_header
 from topo.containers.pickle_file import read_objects
+from topo.containers.rebuild import Allowance
 from topo.containers.tensors import Tensor
 from topo.containers.zip import open_member
 from topo.errors import FormatError
@@ -36,9 +38,25 @@ def lacks_arrays(file: File) -> str | None:
 def open_npz(file: File) -> Container:
     """The arrays of an npz by name; FormatError for a decompression bomb."""
     check_unpacked_size(file)
+    if len(file.entries) > MOST_TENSORS:
+        raise FormatError(f"it holds {len(file.entries):,} arrays; at most {MOST_TENSORS:,} are read")
     notes: list[str] = []
+    allowance = Allowance(len(file.data))
     tensors = {entry.filename.removesuffix(".npy"): member(file, entry, notes) for entry in file.entries}
-    return Container("npz", tensors, notes=tuple(notes))
+    for tensor in tensors.values():
+        if isinstance(tensor, Tensor):
+            allowance.tensor(tensor.shape)
+    return Container("npz", tensors, _comment(file), tuple(notes))
+
+
+def _comment(file: File) -> dict[str, str]:
+    """The texts by name that this project writes as the archive's comment; none where there is another comment."""
+    try:
+        found = json.loads(file.archive.comment)
+    except (ValueError, RecursionError):
+        return {}
+    texts = isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
+    return found if texts else {}
 
 
 def check_unpacked_size(file: File) -> None:
@@ -53,9 +71,8 @@ def check_unpacked_size(file: File) -> None:
 
 def member(file: File, entry: zipfile.ZipInfo, notes: list[str]) -> Any:
     """One array of an npz: a Tensor that is unpacked block by block, or what an object array holds."""
-    data = file.data
     try:
-        with open_member(data, entry) as stream:
+        with open_member(file.archive, entry) as stream:
             shape, fortran, dtype, start = npy_header(stream)
             if dtype.hasobject:
                 if entry.file_size > max(_FREE_OBJECTS, _SHRINKS * entry.compress_size):
@@ -79,7 +96,7 @@ def member(file: File, entry: zipfile.ZipInfo, notes: list[str]) -> Any:
     held = np.dtype("u1") if dtype.kind == "b" else dtype
 
     def blocks(count: int, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-        with open_member(data, entry) as stream:
+        with open_member(file.archive, entry) as stream:
             stream.read(start)
             for first in range(0, shape[0] if shape else 1, count):
                 block = (min(count, shape[0] - first), *shape[1:]) if shape else ()

@@ -169,7 +169,7 @@ def _tensor(made: _Initialiser, allowance: Allowance) -> Tensor:
     if made.dtype not in _DTYPES:  # text and packed types: no mask can be read from them
         return Tensor(shape, f"onnx{made.dtype}", _unread)
     dtype = _DTYPES[made.dtype]
-    allowance.spend(prod(shape))
+    allowance.tensor(shape)
     held = numpy_dtype(dtype)
     if made.raw is not None:
         if len(made.raw) != prod(shape) * held.itemsize:

@@ -18,13 +18,17 @@ def open_container(path: Path, partial: bool = False) -> Container:
 
 def take_apart(file: File) -> Container:
     """As `open_container`, for a part of a file too."""
-    kind = kind_of(file)
-    if kind is None:
-        raise FormatError(_unknown(file))
     try:
-        return kind.opened(file)
-    except FormatError as error:
-        raise FormatError(f"as {kind.name}: {error}") from error.__cause__
+        kind = kind_of(file)
+        if kind is None:
+            raise FormatError(_unknown(file))
+        try:
+            return kind.opened(file)
+        except FormatError as error:
+            raise FormatError(f"as {kind.name}: {error}") from error.__cause__
+    finally:  # what was found, and what is said of it, holds only if the file is still that file
+        if file.map is not None:
+            file.map.check()
 
 
 def kind_of(file: File) -> Kind | None:

@@ -17,13 +17,19 @@ from collections.abc import Callable, Mapping
 from mmap import mmap
 from typing import Any
 
+from topo.containers.tensors import Tensor, bits_of
 from topo.errors import FormatError
 
 # A state dict takes about 25 operations a tensor; 4 million take some seconds and at most about 300 MB of small
 # objects.
 _MOST_OPERATIONS = 4_000_000
 _MOST_DEPTH = 64
-_MOST_KEYS = 500_000
+_MOST_KEYS = 200_000
+_MOST_PARTS = 200_000
+# Numbers of so many bits share a hash with 15 others at most; beyond, and in tuples, a file chooses how many do, and a
+# dict of such keys takes the square of their number.
+_WIDEST_KEY = 64
+_MOST_TUPLES = 2_000
 # From here on bytes are a view of the file, not a copy.
 _LARGE = 1 << 12
 
@@ -147,14 +153,18 @@ class Machine:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         try:
+            view, stop, operations = self.view, self.stop, _OPERATIONS
             for _ in range(_MOST_OPERATIONS):
-                code = self.take(1)[0]
+                if self.position >= stop:
+                    self.take(1)  # says so
+                code = view[self.position]
+                self.position += 1
                 if code == 0x2E:  # STOP
                     root = self.pop()
                     if self.modules:
                         raise self.refusal()
                     return root
-                operation = _OPERATIONS.get(code)
+                operation = operations.get(code)
                 if operation is None:
                     raise corrupt(f"operation 0x{code:02x} at byte {self.position - 1} is none that arrays need")
                 operation(self)
@@ -194,8 +204,16 @@ class Machine:
         self.position = end + 1
         return found
 
-    def number(self, layout: str) -> Any:
-        return struct.unpack("<" + layout, self.take(struct.calcsize("<" + layout)))[0]
+    def byte(self) -> int:
+        """The next byte."""
+        if self.position >= self.stop:
+            self.take(1)  # says so
+        self.position += 1
+        return self.view[self.position - 1]
+
+    def number(self, layout: struct.Struct) -> Any:
+        """The next bytes as one number."""
+        return layout.unpack(self.take(layout.size))[0]
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -284,24 +302,32 @@ def put(target: dict[Any, Any], items: list[Any]) -> None:
 
     The hash of a tuple within a tuple within a tuple ... would overrun the stack.
     """
-    if len(target) > _MOST_KEYS:
+    if len(target) + len(items) // 2 > _MOST_KEYS:
         raise FormatError(f"it holds a dict of more than {_MOST_KEYS:,} keys, which no state dict is")
     for key, value in zip(items[::2], items[1::2]):
-        if not (
-            key is None
-            or isinstance(key, (str, int, float, bytes, Foreign, Unfinished))
-            or (isinstance(key, tuple) and all(part is None or isinstance(part, (str, int, float)) for part in key))
-        ):
-            raise corrupt(f"a dict key of type {type(key).__name__}")
+        if type(key) is not str:
+            _check_key(key, len(target))
         target[key] = value
+
+
+def _check_key(key: Any, there: int) -> None:
+    parts = key if isinstance(key, tuple) else (key,)
+    if not all(part is None or isinstance(part, (str, int, float)) for part in parts) and not isinstance(
+        key, (bytes, Foreign, Unfinished)
+    ):
+        raise corrupt(f"a dict key of type {type(key).__name__}")
+    if any(isinstance(part, int) and part.bit_length() > _WIDEST_KEY for part in parts):
+        raise corrupt(f"a dict key that is a number of more than {_WIDEST_KEY} bits")
+    if isinstance(key, tuple) and there > _MOST_TUPLES:
+        raise corrupt(f"a dict of more than {_MOST_TUPLES:,} keys, tuples among them")
 
 
 def resolved(machine: Machine, root: Any, spend: Callable[[int], None]) -> tuple[Any, list[str]]:
     """The object of a machine with its arrays finished and without its foreign objects, and a note of those.
 
     Shared parts stay shared, a part of itself is refused.
-    spend: told the elements of the arrays in a part each time that part stands in another place; a mask is packed under
-    every name that it has.
+    spend: told the bits of the arrays in a part, see `bits_of`, each time that part stands in another place; a mask is
+    packed under every name that it has.
     Raises FormatError where leaving an object out could leave masks out: when it holds tensors, stands in a list beside
     tensors, or is all there is.
     """
@@ -316,12 +342,14 @@ def resolved(machine: Machine, root: Any, spend: Callable[[int], None]) -> tuple
         left_out.append((str(where), value.name))
 
     def resolve(value: Any, depth: int = 0) -> tuple[Any, int]:
-        """The finished value and how many elements its arrays have."""
+        """The finished value and how many bits its arrays take."""
         if not isinstance(value, (list, tuple, dict, Unfinished)):
             return value.name if isinstance(value, Admitted) else value, 0  # torch.float32 and the like
         if id(value) in done:
             spend(done[id(value)][1])
             return done[id(value)]
+        if len(done) + len(open_) > _MOST_PARTS:
+            raise FormatError(f"it holds more than {_MOST_PARTS:,} dicts, lists and tensors")
         if id(value) in open_ or depth > _MOST_DEPTH:
             raise corrupt("an object within itself" if id(value) in open_ else f"more than {_MOST_DEPTH} levels")
         open_.add(id(value))
@@ -344,7 +372,7 @@ def resolved(machine: Machine, root: Any, spend: Callable[[int], None]) -> tuple
                     result[key] = part(entry)
         elif isinstance(value, Unfinished):
             result = value.finish(part)
-            elements = getattr(result, "size", elements)
+            elements = bits_of(result.shape) if isinstance(result, Tensor) else elements
         else:
             for place, entry in enumerate(value):
                 if isinstance(entry, Foreign):
@@ -414,16 +442,22 @@ def _proto(machine: Machine) -> None:
 def _get(machine: Machine, index: int) -> None:
     if index not in machine.memo:
         raise corrupt(f"entry {index} is used before it is there")
-    machine.push(machine.memo[index])
+    machine.stack.append(machine.memo[index])
 
 
 def _put(machine: Machine, index: int) -> None:
+    if index.bit_length() > _WIDEST_KEY:
+        raise corrupt(f"a place in the memo of more than {_WIDEST_KEY} bits")
     machine.memo[index] = machine.top()
 
 
 def _tuple(count: int) -> Callable[[Machine], None]:
     def operation(machine: Machine) -> None:
-        machine.push(tuple(machine.pop() for _ in range(count))[::-1])
+        values = tuple(machine.stack[-count:])
+        if len(values) < count or _MARK in values:
+            raise corrupt("a mark where a value was expected")
+        del machine.stack[-count:]
+        machine.stack.append(values)
 
     return operation
 
@@ -518,61 +552,62 @@ def _drop(machine: Machine) -> None:
     machine.stack.pop()
 
 
+_I4, _U2, _U4, _U8, _F8 = map(struct.Struct, ("<i", "<H", "<I", "<Q", ">d"))
 # The operations of protocols 0 to 5, less those for extensions, duplicates and out-of-band buffers.
 _BY_LETTER: dict[bytes, Callable[[Machine], None]] = {
     b"\x80": _proto,
     b"\x95": _frame,
-    b"(": lambda m: m.push(_MARK),
+    b"(": lambda m: m.stack.append(_MARK),
     b"0": _drop,
     b"1": _drop_to_mark,
-    b"N": lambda m: m.push(None),
-    b"\x88": lambda m: m.push(True),
-    b"\x89": lambda m: m.push(False),
+    b"N": lambda m: m.stack.append(None),
+    b"\x88": lambda m: m.stack.append(True),
+    b"\x89": lambda m: m.stack.append(False),
     b"I": _int_line,
-    b"L": lambda m: m.push(int(m.line().rstrip(b"L") or b"0")),
-    b"F": lambda m: m.push(float(m.line())),
-    b"J": lambda m: m.push(m.number("i")),
-    b"K": lambda m: m.push(m.number("B")),
-    b"M": lambda m: m.push(m.number("H")),
-    b"\x8a": lambda m: m.push(_whole_number(m.take(m.number("B")))),
-    b"\x8b": lambda m: m.push(_whole_number(m.take(m.number("i")))),
-    b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
-    b"S": lambda m: m.push(_quoted(m.line())),
+    b"L": lambda m: m.stack.append(int(m.line().rstrip(b"L") or b"0")),
+    b"F": lambda m: m.stack.append(float(m.line())),
+    b"J": lambda m: m.stack.append(m.number(_I4)),
+    b"K": lambda m: m.stack.append(m.byte()),
+    b"M": lambda m: m.stack.append(m.number(_U2)),
+    b"\x8a": lambda m: m.stack.append(_whole_number(m.take(m.byte()))),
+    b"\x8b": lambda m: m.stack.append(_whole_number(m.take(m.number(_I4)))),
+    b"G": lambda m: m.stack.append(m.number(_F8)),
+    b"S": lambda m: m.stack.append(_quoted(m.line())),
     # Text of Python 2 is bytes or text: latin-1 keeps both, and arrays take their bytes back from it.
-    b"T": lambda m: m.push(str(m.take(m.number("i")), "latin-1")),
-    b"U": lambda m: m.push(str(m.take(m.number("B")), "latin-1")),
-    b"B": lambda m: m.push(_data(m.take(m.number("I")))),
-    b"C": lambda m: m.push(_data(m.take(m.number("B")))),
-    b"\x8e": lambda m: m.push(_data(m.take(m.number("Q")))),
-    b"\x96": lambda m: m.push(_data(m.take(m.number("Q")))),
-    b"V": lambda m: m.push(m.line().decode("raw-unicode-escape")),
-    b"X": lambda m: m.push(_text(m.take(m.number("I")))),
-    b"\x8c": lambda m: m.push(_text(m.take(m.number("B")))),
-    b"\x8d": lambda m: m.push(_text(m.take(m.number("Q")))),
-    b")": lambda m: m.push(()),
+    b"T": lambda m: m.stack.append(str(m.take(m.number(_I4)), "latin-1")),
+    b"U": lambda m: m.stack.append(str(m.take(m.byte()), "latin-1")),
+    b"B": lambda m: m.stack.append(_data(m.take(m.number(_U4)))),
+    b"C": lambda m: m.stack.append(_data(m.take(m.byte()))),
+    b"\x8e": lambda m: m.stack.append(_data(m.take(m.number(_U8)))),
+    b"\x96": lambda m: m.stack.append(_data(m.take(m.number(_U8)))),
+    b"V": lambda m: m.stack.append(m.line().decode("raw-unicode-escape")),
+    b"X": lambda m: m.stack.append(_text(m.take(m.number(_U4)))),
+    b"\x8c": lambda m: m.stack.append(_text(m.take(m.byte()))),
+    b"\x8d": lambda m: m.stack.append(_text(m.take(m.number(_U8)))),
+    b")": lambda m: m.stack.append(()),
     b"\x85": _tuple(1),
     b"\x86": _tuple(2),
     b"\x87": _tuple(3),
-    b"t": lambda m: m.push(tuple(m.above_mark())),
-    b"]": lambda m: m.push([]),
-    b"l": lambda m: m.push(m.above_mark()),
+    b"t": lambda m: m.stack.append(tuple(m.above_mark())),
+    b"]": lambda m: m.stack.append([]),
+    b"l": lambda m: m.stack.append(m.above_mark()),
     b"a": _one,
     b"e": _extend,
-    b"}": lambda m: m.push({}),
+    b"}": lambda m: m.stack.append({}),
     # Sets are the list of their members, which are not hashed.
-    b"\x8f": lambda m: m.push([]),
+    b"\x8f": lambda m: m.stack.append([]),
     b"\x90": _extend,
-    b"\x91": lambda m: m.push(m.above_mark()),
+    b"\x91": lambda m: m.stack.append(m.above_mark()),
     b"d": _dict,
     b"s": _pair,
     b"u": _update,
     b"p": lambda m: _put(m, int(m.line())),
-    b"q": lambda m: _put(m, m.number("B")),
-    b"r": lambda m: _put(m, m.number("I")),
+    b"q": lambda m: _put(m, m.byte()),
+    b"r": lambda m: _put(m, m.number(_U4)),
     b"\x94": lambda m: _put(m, len(m.memo)),
     b"g": lambda m: _get(m, int(m.line())),
-    b"h": lambda m: _get(m, m.number("B")),
-    b"j": lambda m: _get(m, m.number("I")),
+    b"h": lambda m: _get(m, m.byte()),
+    b"j": lambda m: _get(m, m.number(_U4)),
     b"c": _global_line,
     b"\x93": _stack_global,
     b"R": _reduce,

@@ -15,14 +15,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from topo.containers.pickle_machine import Admitted, NamesIt, Unfinished, corrupt
+from topo.containers.pickle_machine import Admitted, NamesIt, Unfinished, corrupt, put
 from topo.containers.sparse import compressed, coordinates
-from topo.containers.tensors import Tensor, numpy_dtype
+from topo.containers.tensors import Tensor, bits_of, numpy_dtype
 from topo.errors import FormatError
 
 # A file may describe more parameters than it has bytes (broadcast, sparse and compressed masks), but not without bound:
-# this # many, or eight to a byte, so that the bits of its masks take 32 MB or no more than the file itself.
-_FREE_ELEMENTS = 1 << 28
+# bit rows of so many bits, or of a word to a byte, so that its masks take 32 MB or eight times the file. A row is
+# looked at as a whole.
+_FREE_BITS = 1 << 28
+_FREE_ROW = 1 << 24
 
 STORAGES = {
     "FloatStorage": "float32",
@@ -70,13 +72,23 @@ class Allowance:
     """How much a file of so many bytes may describe."""
 
     def __init__(self, size: int) -> None:
-        self.elements = max(_FREE_ELEMENTS, 8 * size)
+        self.bits = max(_FREE_BITS, 64 * size)
+        self.row = max(_FREE_ROW, size)
         self.copied = size
 
-    def spend(self, elements: int) -> None:
-        """FormatError when the tensors so far have more elements than the file may describe."""
-        self.elements -= elements
-        if self.elements < 0:
+    def tensor(self, shape: tuple[int, ...]) -> None:
+        """FormatError when the tensors so far, this one too, are more than the file may describe."""
+        if len(shape) > 1 and 0 not in shape and prod(shape[1:]) > self.row:
+            raise FormatError(
+                f"a tensor of shape {shape} promises rows of more numbers than a file of this size can hold: refused "
+                "as a memory bomb"
+            )
+        self.spend(bits_of(shape))
+
+    def spend(self, bits: int) -> None:
+        """FormatError when the bit rows of the tensors so far are more than the file may describe."""
+        self.bits -= bits
+        if self.bits < 0:
             raise FormatError(
                 "its tensors promise more parameters than a file of this size can hold: refused as a memory bomb"
             )
@@ -92,7 +104,7 @@ def _dimensions(shape: Any) -> tuple[int, ...]:
     if not isinstance(shape, (tuple, list)) or len(shape) > 32:
         raise corrupt("a shape that is none")
     for n in shape:
-        if not isinstance(n, int) or isinstance(n, bool) or n < 0:
+        if type(n) is not int or n < 0:
             raise corrupt(f"a shape with the dimension {n!r}")
     return tuple(shape)
 
@@ -152,7 +164,7 @@ class NumpyArray(Unfinished):
         promised = prod(shape) * dtype.value.itemsize
         if len(data) != promised or not dtype.value.itemsize:
             raise corrupt(f"an array of shape {shape} promises {promised:,} bytes and holds {len(data):,}")
-        self.allowance.spend(prod(shape))
+        self.allowance.tensor(shape)
         self.array = np.frombuffer(data, dtype.value).reshape(shape, order=order)  # type: ignore[call-overload]
 
     def finish(self, resolve: Callable[[Any], Any]) -> Any:
@@ -195,7 +207,7 @@ class TorchTensor(Unfinished):
         self.dtype = dtype or storage.dtype
         if len(self.shape) != len(self.stride):
             raise corrupt(f"a tensor of shape {self.shape} with strides {self.stride}")
-        allowance.spend(prod(self.shape))
+        allowance.tensor(self.shape)
 
     def build(self, state: Any) -> None:
         """Attributes that a user hung on the tensor: dropped."""
@@ -203,7 +215,8 @@ class TorchTensor(Unfinished):
     def finish(self, resolve: Callable[[Any], Any]) -> Tensor:
         if self.storage.data is None:
             raise corrupt("a tensor without its storage")
-        held = numpy_dtype(self.dtype).newbyteorder(self.storage.order)
+        held = numpy_dtype(self.dtype)
+        held = held.newbyteorder(">") if self.storage.order == ">" else held
         reach = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride)) + 1
         if prod(self.shape) and reach * held.itemsize > len(self.storage.data):
             promised, there = reach * held.itemsize, len(self.storage.data)
@@ -212,9 +225,10 @@ class TorchTensor(Unfinished):
             )
         if not prod(self.shape):
             return Tensor.of(np.zeros(self.shape, held), self.dtype)
-        flat = np.frombuffer(self.storage.data, held, reach - self.offset, self.offset * held.itemsize)
         steps = tuple(step * held.itemsize for step in self.stride)
-        return Tensor.of(np.lib.stride_tricks.as_strided(flat, self.shape, steps, writeable=False), self.dtype)
+        return Tensor.of(
+            np.ndarray(self.shape, held, self.storage.data, self.offset * held.itemsize, steps), self.dtype
+        )
 
 
 class SparseTensor(Unfinished):
@@ -225,7 +239,7 @@ class SparseTensor(Unfinished):
             raise corrupt("a sparse tensor without its parts")
         self.layout, self.data = layout, data
         self.shape = _dimensions(data[3] if layout in _COMPRESSED and len(data) > 3 else data[2])
-        allowance.spend(prod(self.shape))
+        allowance.tensor(self.shape)
 
     def finish(self, resolve: Callable[[Any], Any]) -> Tensor:
         parts = [resolve(part) for part in self.data[: 2 if self.layout == "torch.sparse_coo" else 3]]
@@ -329,7 +343,9 @@ def admitted(
 
     def ordered_dict(entries: Any = (), *_: Any) -> dict[Any, Any]:
         allowance.copy(len(entries))
-        return dict(_pairs(entries.items() if isinstance(entries, dict) else entries))
+        made: dict[Any, Any] = {}
+        put(made, [part for pair in _pairs(entries.items() if isinstance(entries, dict) else entries) for part in pair])
+        return made
 
     def encode(text: Any, encoding: Any = "latin1") -> bytes:
         if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,8 @@ def _recognise(file: File) -> str | None:
     if lacks := lacks_arrays(file):
         return lacks
     names = {entry.filename for entry in file.entries}
+    if file.archive.comment:  # masks that are called so, written by this project
+        return "its archive has a comment, which scipy writes none of"
     known = {"format.npy", "shape.npy", "data.npy", "_is_array.npy"}
     places = {"indices.npy", "indptr.npy", "row.npy", "col.npy", "coords.npy", "offsets.npy"}
     return None if {"format.npy", "shape.npy", "data.npy"} <= names <= known | places else (
@@ -40,7 +41,7 @@ def open_scipy(file: File) -> Container:
     shape = tuple(int(n) for n in parts["shape"].whole().reshape(-1))
     if min(shape) < 1:
         raise FormatError(f"it holds a matrix of shape {shape}")
-    Allowance(len(file.data)).spend(prod(shape))
+    Allowance(len(file.data)).tensor(shape)
     kind, values = _format(file), parts["data"]
     if not values.is_number:
         raise FormatError(f"its values are of type {values.dtype}")
@@ -66,7 +67,7 @@ def open_scipy(file: File) -> Container:
 def _format(file: File) -> str:
     """The text in 'format.npy': bytes or, by some versions, text."""
     entry = next(entry for entry in file.entries if entry.filename == "format.npy")
-    with open_member(file.data, entry) as stream:
+    with open_member(file.archive, entry) as stream:
         shape, _, dtype, _ = npy_header(stream)
         text = stream.read(64)
     if shape or dtype.kind not in "SU" or len(text) != dtype.itemsize:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from topo.containers.container import Container, File, container
+from topo.containers.container import MOST_TENSORS, Container, File, container
 from topo.containers.opening import take_apart
 from topo.containers.safetensors import LARGEST_HEADER, without_repeats
 from topo.errors import FormatError
@@ -28,12 +28,16 @@ def open_index(file: File) -> Container:
     places = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(places, dict) or not places or not all(isinstance(shard, str) for shard in places.values()):
         raise FormatError("it has no 'weight_map' from tensor names to shard files")
+    if len(places) > MOST_TENSORS:
+        raise FormatError(f"it names {len(places):,} tensors; at most {MOST_TENSORS:,} are read")
     content: dict[str, Any] = {}
     kind, notes, missing = "safetensors", list[str](), list[str]()
-    for shard in dict.fromkeys(places.values()):
+    shards: dict[str, list[str]] = {}
+    for name, shard in places.items():
+        shards.setdefault(shard, []).append(name)
+    for shard, names in shards.items():
         if shard != Path(shard).name or shard in ("", ".", "..") or shard.endswith(".json"):
             raise FormatError(f"it names the shard '{shard}', which is not a file beside it")
-        names = [name for name, place in places.items() if place == shard]
         try:
             kind = _take(file, shard, names, content, notes)
         except FormatError as error:
@@ -43,7 +47,7 @@ def open_index(file: File) -> Container:
             notes.append(f"{error}: {len(missing)} tensors left out")
     if not content:
         raise FormatError("not one of its shards can be read")
-    files = tuple(dict.fromkeys(places.values()))
+    files = tuple(shards)
     return Container(kind, content, notes=tuple(dict.fromkeys(notes)), files=files, missing=tuple(missing))
 
 

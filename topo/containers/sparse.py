@@ -21,10 +21,30 @@ def coordinates(indices: np.ndarray, values: np.ndarray, shape: tuple[int, ...],
     if indices.shape != (len(shape), len(values)) or ((indices < 0) | (indices >= limits)).any():
         raise MaskError(f"a sparse tensor of shape {shape} holds coordinates outside of it")
 
-    def rows(count: int) -> Iterator[np.ndarray]:
+    if len(shape) < 2:
         dense = np.zeros(shape, values.dtype)
         np.add.at(dense, tuple(indices), values)
-        yield from Tensor.of(dense).rows(count)
+        return Tensor.of(dense, dtype)
+    return _scattered(tuple(indices), values, shape, dtype)
+
+
+def _scattered(places: tuple[np.ndarray, ...], values: np.ndarray, shape: tuple[int, ...], dtype: str) -> Tensor:
+    """A tensor from the places (row, column, ...) of its values, made some rows at a time, never as a whole.
+
+    values: numbers (n,), or pieces of rows (n, width), and then columns of pieces.
+    """
+    order = np.argsort(places[0], kind="stable")
+    first, rest, ordered = places[0][order], [axis[order] for axis in places[1:]], values[order]
+    width = values.shape[1:]
+    inner = (shape[1] // width[0], *width) if width else shape[1:]
+
+    def rows(count: int) -> Iterator[np.ndarray]:
+        for start in range(0, shape[0], count):
+            stop = min(start + count, shape[0])
+            here = slice(*np.searchsorted(first, (start, stop)))
+            dense = np.zeros((stop - start, *inner), values.dtype)
+            np.add.at(dense, (first[here] - start, *(axis[here] for axis in rest)), ordered[here])
+            yield dense.reshape(stop - start, *shape[1:])
 
     return Tensor(shape, dtype, rows)
 
@@ -55,12 +75,10 @@ def compressed(
     along = np.repeat(np.arange(len(counts)), counts)
     places = (along, others) if by_rows else (others, along)
 
-    def rows(count: int) -> Iterator[np.ndarray]:
-        dense = np.zeros((*grid, height, width), values.dtype)
-        np.add.at(dense, places, values.reshape(-1, height, width))
-        yield from Tensor.of(dense.transpose(0, 2, 1, 3).reshape(shape)).rows(count)
-
-    return Tensor(shape, dtype, rows)
+    if values.ndim == 1:
+        return _scattered(places, values, shape, dtype)
+    lines = (places[0][:, None] * height + np.arange(height)).reshape(-1)
+    return _scattered((lines, np.repeat(places[1], height)), values.reshape(-1, width), shape, dtype)
 
 
 def diagonals(offsets: np.ndarray, values: np.ndarray, shape: tuple[int, ...], dtype: str) -> Tensor:
@@ -74,11 +92,12 @@ def diagonals(offsets: np.ndarray, values: np.ndarray, shape: tuple[int, ...], d
         raise FormatError(f"a sparse tensor of shape {shape} with diagonals that repeat or run outside of it")
 
     def rows(count: int) -> Iterator[np.ndarray]:
-        dense = np.zeros(shape, values.dtype)
-        columns = np.arange(min(values.shape[1], shape[1]))
-        for offset, line in zip(offsets.tolist(), values):
-            places = columns[(columns - offset >= 0) & (columns - offset < shape[0])]
-            dense[places - offset, places] = line[places]
-        yield from Tensor.of(dense).rows(count)
+        for start in range(0, shape[0], count):
+            stop = min(start + count, shape[0])
+            dense = np.zeros((stop - start, shape[1]), values.dtype)
+            for offset, line in zip(offsets.tolist(), values):
+                columns = np.arange(max(start + offset, 0), min(stop + offset, values.shape[1], shape[1]))
+                dense[columns - offset - start, columns] = line[columns]
+            yield dense
 
     return Tensor(shape, dtype, rows)

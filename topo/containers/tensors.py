@@ -4,8 +4,8 @@ twice."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from math import prod
 
 import numpy as np
@@ -34,18 +34,26 @@ _ONE8 = {"float8_e4m3fn": 0x38, "float8_e5m2": 0x3C, "float8_e4m3fnuz": 0x40, "f
 Rows = Callable[[int], Iterator[np.ndarray]]
 
 
+def bits_of(shape: tuple[int, ...]) -> int:
+    """The bits of a tensor's bit rows: each row is filled up to whole words, 64 bits for a single column."""
+    rows = shape[0] if len(shape) > 1 else 1
+    return 64 * rows * -(-prod(shape[1:] if len(shape) > 1 else shape) // 64)
+
+
+@cache
 def numpy_dtype(name: str) -> np.dtype:
     """The numpy type that holds the bytes of a tensor type, little-endian; booleans are read as bytes, so that 2 is
     seen."""
     return _BITS[name] if name in _BITS else np.dtype("u1" if name == "bool" else name).newbyteorder("<")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Tensor:
     """An array of a file, not yet read.
 
-    shape: (rows, ...). dtype: its type by name ("float32", "bool", "bfloat16", ...). rows(n): the array as consecutive
-    blocks of at most n rows; bfloat16 and 8-bit floats come as the unsigned integers that hold their bits.
+    shape: (rows, ...), of `ndim` sizes. dtype: its type by name ("float32", "bool", "bfloat16", ...). rows(n): the
+    array as consecutive blocks of at most n rows; bfloat16 and 8-bit floats come as the unsigned integers that hold
+    their bits.
     inferred: the values are weights, and the mask is where they are not 0.
     """
 
@@ -53,6 +61,11 @@ class Tensor:
     dtype: str
     rows: Rows
     inferred: bool = False
+    ndim: int = field(init=False)
+
+    def __init__(self, shape: tuple[int, ...], dtype: str, rows: Rows, inferred: bool = False) -> None:
+        # At once: one by one, past the frozen fields, took a tenth of reading a file of small tensors.
+        self.__dict__.update(shape=shape, dtype=dtype, rows=rows, inferred=inferred, ndim=len(shape))
 
     @classmethod
     def of(cls, array: np.ndarray, dtype: str | None = None) -> Tensor:
@@ -71,10 +84,6 @@ class Tensor:
     def full(cls, shape: tuple[int, ...]) -> Tensor:
         """The mask of a dense layer."""
         return cls.of(np.broadcast_to(np.True_, shape))
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
 
     @property
     def size(self) -> int:
@@ -98,8 +107,10 @@ class Tensor:
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Blocks of whole rows, of about BLOCK elements."""
-        columns = max(1, prod(self.shape[1:]))
-        for block in self.rows(max(1, BLOCK // columns)):
+        count = self.shape[0] if self.shape else 1
+        if self.size > BLOCK:
+            count = max(1, BLOCK // max(1, prod(self.shape[1:])))
+        for block in self.rows(max(1, count)):
             # An unaligned view (pickles, old safetensors headers) would compile the kernels a second time.
             yield block if block.flags.aligned else block.copy()
 
@@ -117,7 +128,7 @@ class Tensor:
 
     def weights(self) -> Tensor:
         """The same array read as weights: kept is what is not 0."""
-        return replace(self, inferred=True)
+        return Tensor(self.shape, self.dtype, self.rows, True)
 
     @cached_property
     def is_binary(self) -> bool:
@@ -125,7 +136,8 @@ class Tensor:
         if not self.is_number or not self.size:
             return False
         try:
-            return all(bool(((values == 0) | (values == 1)).all()) for values in map(self._as_mask, self.blocks()))
+            first = next(self.rows(1)).reshape(-1)[:64]  # weights mostly show here what they are
+            return _holds_bits(self._as_mask(first)) and all(_holds_bits(self._as_mask(b)) for b in self.blocks())
         except MaskError:
             return False
 
@@ -220,3 +232,7 @@ class Tensor:
         if not (kept | zero).all():
             raise MaskError(f"mask '{name}' holds {self.dtype} values other than 0 and 1; a mask holds only 0 and 1")
         return kept
+
+
+def _holds_bits(values: np.ndarray) -> bool:
+    return bool(((values == 0) | (values == 1)).all())

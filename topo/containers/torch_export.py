@@ -38,7 +38,7 @@ def open_export(file: File) -> Container:
     """Parameters and buffers by name, and constants."""
     entries = {entry.filename: entry for entry in file.entries}
     if old := pickle_in(file, _OLD):
-        with open_member(file.data, entries[old]) as stream:
+        with open_member(file.archive, entries[old]) as stream:
             return take_apart(file.part(_OLD, unpacked(stream, entries[old].compress_size)))
     allowance = Allowance(len(file.data))
     content: dict[str, Any] = {}
@@ -61,7 +61,7 @@ def _config(file: File, name: str) -> dict[str, Any]:
     entry = next(entry for entry in file.entries if entry.filename == name)
     if entry.file_size > _LARGEST_CONFIG:
         raise FormatError(f"its '{name}' of {entry.file_size:,} bytes is larger than the {_LARGEST_CONFIG:,} read")
-    with open_member(file.data, entry) as stream:
+    with open_member(file.archive, entry) as stream:
         try:
             document = json.loads(stream.read(_LARGEST_CONFIG), object_pairs_hook=without_repeats)
         except (ValueError, RecursionError) as error:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 import zipfile
 from mmap import mmap
-from typing import BinaryIO
+from typing import IO
 
 from topo.errors import FormatError
 
@@ -14,14 +14,18 @@ from topo.errors import FormatError
 _LARGEST_DIRECTORY = 64_000_000
 
 
-def entries_of(data: bytes | mmap) -> list[zipfile.ZipInfo]:
-    """The entries of a zip file; FormatError if its directory is not kept by its bytes."""
-    _check_directory(data)
+def archive_of(data: bytes | mmap) -> zipfile.ZipFile:
+    """A zip file, its directory read; FormatError if that is not kept by its bytes.
+
+    To be opened once and kept: each opening reads the whole directory.
+    """
+    stream = _Bytes(data)
     try:
-        with zipfile.ZipFile(_Mapped(data)) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, struct.error, NotImplementedError, UnicodeDecodeError, OSError) as error:
+        archive = zipfile.ZipFile(stream)  # type: ignore[arg-type]
+    except (zipfile.BadZipFile, struct.error, NotImplementedError, ValueError, OSError) as error:
         raise FormatError(f"it is truncated or corrupt ({error})") from None
+    stream.most = len(data)
+    entries = archive.infolist()
     if len({entry.filename for entry in entries}) != len(entries):
         raise FormatError("a name stands twice in its directory")
     if any(entry.flag_bits & 0x61 for entry in entries):
@@ -29,28 +33,17 @@ def entries_of(data: bytes | mmap) -> list[zipfile.ZipInfo]:
     packed = sum(entry.compress_size for entry in entries)
     if packed > len(data):
         raise FormatError(f"its entries promise {packed:,} bytes and the file has {len(data):,}: they overlap")
-    return entries
+    return archive
 
 
-def _check_directory(data: bytes | mmap) -> None:
-    """FormatError for a directory larger than is read; zipfile reads it whole."""
-    end = data.rfind(b"PK\5\6", max(0, len(data) - 65_557))
-    if end < 0 or end + 22 > len(data):
-        raise FormatError("it is truncated: it has no directory at its end")
-    (size,) = struct.unpack("<I", data[end + 12 : end + 16])
-    if size == 0xFFFFFFFF and (wide := data.rfind(b"PK\6\6", max(0, end - 4096), end)) >= 0:
-        (size,) = struct.unpack("<Q", data[wide + 40 : wide + 48].ljust(8, b"\xff"))
-    if size > min(len(data), _LARGEST_DIRECTORY):
-        raise FormatError(
-            f"its directory promises {size:,} bytes; the file has {len(data):,}, and {_LARGEST_DIRECTORY:,} are read"
-        )
+class _Bytes:
+    """Bytes as zipfile wants them: readable and seekable, without a copy of the whole or moving a map's own position.
 
-
-class _Mapped:
-    """A mapped file as zipfile wants it: readable and seekable, without moving the map's own position."""
+    most: how much is read at once; of a directory, whichever of its records zipfile believes about its size.
+    """
 
     def __init__(self, data: bytes | mmap) -> None:
-        self.data, self.place = data, 0
+        self.data, self.place, self.most = data, 0, _LARGEST_DIRECTORY
 
     def seekable(self) -> bool:
         return True
@@ -63,6 +56,8 @@ class _Mapped:
         return self.place
 
     def read(self, count: int = -1) -> bytes:
+        if count is not None and count > self.most:
+            raise FormatError(f"its directory promises {count:,} bytes, and {self.most:,} are read")
         stop = len(self.data) if count is None or count < 0 else self.place + count
         found = self.data[self.place : stop]
         self.place += len(found)
@@ -82,10 +77,10 @@ def stored_span(data: bytes | mmap, entry: zipfile.ZipInfo) -> tuple[int, int]:
     return start, start + entry.file_size
 
 
-def open_member(data: bytes | mmap, entry: zipfile.ZipInfo) -> BinaryIO:
+def open_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> IO[bytes]:
     """One entry as a stream that unpacks while it is read."""
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise FormatError(
             f"its entry '{entry.filename}' is compressed in a way that is not read; zip it anew with deflate"
         )
-    return zipfile.ZipFile(_Mapped(data)).open(entry)  # type: ignore[return-value, arg-type]
+    return archive.open(entry)

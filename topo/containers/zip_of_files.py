@@ -52,7 +52,7 @@ def _common_folder(names: list[str]) -> str:
 
 def _bytes(file: File, entry: zipfile.ZipInfo) -> bytes | mmap:
     try:
-        with open_member(file.data, entry) as stream:
+        with open_member(file.archive, entry) as stream:
             return unpacked(stream, entry.compress_size)
     except FormatError as error:
         raise FormatError(f"its entry '{entry.filename}': {error}") from None

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from topo.containers.container import map_file
+from topo.containers.mapped import bytes_of
 from topo.containers.pickle_file import read_pickle
 from topo.containers.tensors import Tensor
 from topo.data import Dataset, layout
@@ -105,7 +105,7 @@ def _pickled(path: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _unpickled(path: Path) -> dict[Any, Any]:
     try:
-        record, _ = read_pickle(map_file(path))
+        record, _ = read_pickle(bytes_of(path))
     except (FormatError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(f"'{path.name}' is not a pickle of arrays: {error}") from None
     if not isinstance(record, dict):

@@ -21,7 +21,7 @@ from topo.formats.choosing import WAY_OUT, Choice, choose
 from topo.formats.coverage import coverage, disagreements, of_model, told, uncovered, unused
 from topo.formats.experts import renamed
 from topo.formats.fitting import aligned, oriented, without_scales
-from topo.formats.names import RECURRENT, is_embedding, is_weight, plain
+from topo.formats.names import PACKED, RECURRENT, is_embedding, is_weight, plain
 from topo.formats.source import Reader, Source, formats, plural, reader, readers, some
 from topo.formats.weights import weights_of
 from topo.formats.zeros import rounded
@@ -170,26 +170,37 @@ class Reading:
     @cached_property
     def outside(self) -> dict[str, tuple[str, Tensor]]:
         """Parameters of two or more dimensions without a mask -> their names in the file, and their tensors."""
-        return uncovered(self.source, self.raw)
+        return {} if self.is_own else uncovered(self.source, self.raw)
 
-    def masks(self, only: Collection[str] | None = None) -> MaskSet:
-        """Every mask, as bits; or those of these parameters alone."""
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a file of this project's, read as it was written."""
+        return self.reader.name == self.source.own and self.wiring is None
+
+    def masks(self, only: Collection[str] | None = None, *, dense: bool = False) -> MaskSet:
+        """Every mask, as bits; or those of these parameters alone. dense: weights without a single zero are fine."""
         try:
-            return self._masks(only)
+            return self._masks(only, dense)
         except (FormatError, MaskError) as error:
             raise type(error)(_read_as(self.reader, error)) from None
 
-    def _masks(self, only: Collection[str] | None) -> MaskSet:
+    def _masks(self, only: Collection[str] | None, dense: bool) -> MaskSet:
         source, wiring = self.source, self.wiring
         nan: dict[str, int] = {}
         rows = {name: tensor.bits(name, nan) for name, tensor in self.tensors.items() if only is None or name in only}
         if not rows:
             raise FormatError("it holds no mask of the layers that are asked for")
-        notes = [*self.remarks({name: mask.kept() for name, mask in rows.items()}, nan), *source.notes]
-        if len(self.inferred) < len(self.tensors):
+        kept = {name: mask.kept() for name, mask in rows.items()}
+        notes = [*self.remarks(kept, nan, dense), *source.notes]
+        if len(self.inferred) < len(self.tensors) and not self.is_own:
             held = {name: mask for name, mask in rows.items() if name not in self.inferred}
             notes += disagreements(source, self.raw, held, self.names)
-        if self.reader.name not in ("mask_buffers", "scores", "gem_miner", "torch_ao"):  # which read such tensors
+        if not self.is_own and self.reader.name not in (
+            "mask_buffers",
+            "scores",
+            "gem_miner",
+            "torch_ao",
+        ):  # which read such tensors
             notes += unused(source, self.raw)
         masks, known = MaskSet(rows), coverage(self.outside, rows, self.lost)
         provenance = dict(source.provenance)
@@ -213,17 +224,17 @@ class Reading:
             **{**about, "format": self.reader.name, "file": self.name, "notes": notes, "coverage": covered}
         )
 
-    def remarks(self, kept: Mapping[str, int], nan: Mapping[str, int]) -> list[str]:
+    def remarks(self, kept: Mapping[str, int], nan: Mapping[str, int], dense: bool = False) -> list[str]:
         """Notes on masks that were inferred from zeros, and on weights that are NaN.
 
-        kept: parameter -> kept weights of it. Raises FormatError where not one weight is zero.
+        kept: parameter -> kept weights of it. dense: it is fine if not one weight is zero, which is a FormatError else.
         """
         inferred = [name for name in self.inferred if name in kept]
         if not inferred or len(self.inferred) < len(self.tensors):
             return not_numbers(nan)
         shares = {name: kept[name] / self.tensors[name].size for name in inferred}
         full = sum(share == 1 for share in shares.values())
-        if full == len(self.tensors) and not self.source.requested:
+        if full == len(self.tensors) and not self.source.requested and not dense:
             raise FormatError(_dense(self.source, inferred))
         first = f"masks inferred from zeros; {full} of {plural(len(inferred), 'layer')} hold no zero"
         return [first, *not_numbers(nan), *_roundings(self.tensors, shares)]
@@ -239,7 +250,10 @@ def understood(
 ) -> Reading:
     """What was opened, understood: which reader reads which place of it, under which names."""
     source = Source(container, wiring, list(container.notes), requested=chosen is not None, rule=rule or {}, key=key)
-    choice = choose(source, chosen)
+    if source.own is not None and chosen is None and key is None:
+        choice = Choice(formats[source.own], source.at(source.tree[0]))
+    else:
+        choice = choose(source, chosen)
     try:
         reading = _reading(choice, name, rule or {})
     except (FormatError, MaskError) as error:
@@ -258,8 +272,12 @@ def _read_as(entry: Reader, error: Exception) -> str:
     return said if said.startswith("read as ") else f"read as {entry.name}: {said}"
 
 
-def read_weights(path: str | Path, masks: MaskSet, wiring: Wiring | None = None) -> dict[str, np.ndarray]:
+def read_weights(
+    path: str | Path, masks: MaskSet, wiring: Wiring | None = None, key: str | None = None
+) -> dict[str, np.ndarray]:
     """The weights of the masked parameters in a checkpoint: parameter -> float array of its mask's shape.
+
+    key: the place in the file that is meant, where there are several.
 
     Raises FormatError, one line that names the file, if it must not be read or has no weights for a mask.
     """
@@ -267,7 +285,7 @@ def read_weights(path: str | Path, masks: MaskSet, wiring: Wiring | None = None)
     try:
         if not path.exists():
             raise FormatError("there is no such file")
-        return weights_of(Source(open_container(path), wiring), masks, wiring)
+        return weights_of(Source(open_container(path), wiring, key=key), masks, wiring)
     except (FormatError, MaskError) as error:
         raise FormatError(_line(f"'{path}': {error}")) from None
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -277,6 +295,11 @@ def read_weights(path: str | Path, masks: MaskSet, wiring: Wiring | None = None)
 def _reading(choice: Choice, name: str, rule: Mapping[str, float]) -> Reading:
     """The tensors by parameter, output-first."""
     entry, source = choice.reader, choice.source
+    if entry.name == source.own and source.wiring is None:  # as they were written
+        found = choice.found()
+        if not found:
+            raise FormatError("it holds no mask")
+        return Reading(name, entry, source, None, rule, found, found, {own: own for own in found})
     raw, made = renamed(choice.found(), source.wiring.names if source.wiring is not None else None)
     source.made.update(made)
     names = aligned(raw, source.wiring, [plain(name) for name in source.state])
@@ -320,6 +343,12 @@ def _dense(source: Source, names: list[str]) -> str:
     wide = source.place.wide
     if wide and all(tensor.is_signs for tensor in wide):
         return f"its tensors hold only -1 and 1; a mask holds 0 and 1; {WAY_OUT}"
+    packed = [name for name in source.state if PACKED.search(name)]
+    if packed:
+        return (
+            f"{plural(len(packed), 'weight')} {'are' if len(packed) > 1 else 'is'} packed integers (GPTQ, AWQ, int4), "
+            f"which only their library unpacks: dequantise them; the other {plural(len(names), 'layer')} hold no zero"
+        )
     return (
         f"no weight of its {plural(len(names), 'layer')} is zero: dense, or its masks are elsewhere; "
         f"--format zeros reads it as dense; {WAY_OUT}"

@@ -156,6 +156,8 @@ def disagreements(
             if tensor is None or tensor.ndim < 2 or tensor is raw.get(own.get(name, name)):  # the mask itself
                 continue
             if tensor.shape != mask.shape:
+                if source.wiring is None and tensor.ndim != len(mask.shape) and tensor.size != mask.size:
+                    raise MaskError(f"mask '{name}' has shape {mask.shape} but its weight has {tensor.shape}")
                 if source.wiring is None and tensor.ndim == len(mask.shape):
                     yield f"mask '{name}' has shape {mask.shape} but the weight beside it has {tensor.shape}"
                 continue

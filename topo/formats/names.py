@@ -23,7 +23,6 @@ FUSED = re.compile(r"(?:^|\.)experts\.(?:gate_up_proj|gate_proj|up_proj|down_pro
 PACKED = re.compile(r"(?:^|\.)(?:qweight|weight_packed|packed_weight|B|quant_weight)$")
 # Adapters beside a base: low-rank factors, which are not weights of the network.
 LORA = re.compile(r"(?:^|[._])lora_(?:A|B|embedding|magnitude|down|up)")
-_EMBEDDINGS = ("embed", "wte", "wpe")
 
 
 @lru_cache(1 << 16)
@@ -62,6 +61,9 @@ def parameters(state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
     for name, tensor in state.items():
         if name in masks:
             continue
+        if name.endswith((".weight", ".bias")) and "parametrizations." not in name:
+            found.setdefault(name, (name, tensor))
+            continue
         if name.endswith(".original0") and name.removesuffix("0") + "1" in state:
             continue
         other = name.removesuffix("_orig").removesuffix("_mask")
@@ -78,9 +80,11 @@ def binary_beside(state: Mapping[str, Tensor]) -> dict[str, str]:
     """Name -> the parameter that it masks: tensors of 0 and 1, and of both, of the shape of their module's weight."""
     found = {}
     for name, tensor in state.items():
+        if tensor.ndim < 2 or name.endswith(".weight"):
+            continue
         head, dot, last = name.rpartition(".")
         weight = state.get(f"{head}{dot}weight")
-        if weight is None or last in ("weight", "bias") or tensor.ndim < 2 or weight.shape != tensor.shape:
+        if weight is None or last in ("weight", "bias") or weight.shape != tensor.shape:
             continue
         if tensor.is_binary and not tensor.is_ones and not weight.is_binary:
             found[name] = f"{head}{dot}weight"
@@ -95,7 +99,8 @@ def is_weight(name: str) -> bool:
 
 def is_embedding(name: str) -> bool:
     """Whether it is named like an embedding."""
-    return any(part in name.lower() for part in _EMBEDDINGS)
+    lowered = name.lower()
+    return "embed" in lowered or "wte" in lowered or "wpe" in lowered
 
 
 def is_vector(tensor: Tensor) -> bool:

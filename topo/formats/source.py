@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 formats = Registry("format", "topo.formats")
 
+# What the project's own files say that they are -> their reader.
+OWN = {"topo-masks/1": "topo", "topo-masks-npz/1": "npz"}
 _EMPTY = Branch((), {}, {})
 _MOST_PLACES = 500
 
@@ -55,11 +57,19 @@ class Source:
     @cached_property
     def tree(self) -> list[Branch]:
         """Every place of the file with tensors, or those under the key that the user named."""
+        if self.own is not None and self.key is None:
+            return [Branch((), self.container.content, dict(self.container.content))]
         found = branches(self.container.content)
         found = found if self.key is None else at_key(found, self.key)
         if len(found) > _MOST_PLACES:
             raise FormatError(f"it holds tensors in {len(found):,} places; --key says which are meant")
         return found
+
+    @property
+    def own(self) -> str | None:
+        """The reader of a file that this project wrote: its names are those of the masks, whatever else they could
+        mean. None for any other file."""
+        return OWN.get(self.container.metadata.get("topo_schema", ""))
 
     def at(self, branch: Branch) -> Source:
         """The same file seen from another place, with notes of its own."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from topo.formats.source import Found, Source, formats, reader
 from topo.masks import MaskSet
 
 SCHEMA = "topo-masks/1"
+_DEEPEST = 16
 # Provenance entries with a text of their own in the file; the others are kept together as JSON.
 _OWN = ("model", "input_shape", "method", "options", "seed", "input_first")
 
@@ -70,6 +74,60 @@ def _json(value: Any) -> str:
         raise FormatError(f"the provenance of the masks cannot be written as JSON: {error}") from None
 
 
+def _loaded(metadata: Mapping[str, str], name: str, empty: str) -> Any:
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{name} holds {constant}, which is no JSON")
+
+    return json.loads(metadata.get(name) or empty, parse_constant=refuse)
+
+
+def _checked(name: str, value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is a {type(value).__name__}, not a {kind.__name__}")
+    return value
+
+
+def _texts(name: str, value: Any) -> list[str]:
+    found: list[str] = _checked(name, value, list)
+    if not all(isinstance(text, str) for text in found):
+        raise ValueError(f"{name} holds what is no text")
+    return found
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    """A whole number, or its digits, within 32 bits."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,10}", value):
+        value = int(value)
+    if type(value) is not int or not least <= value < 1 << 32:
+        raise ValueError(f"{name} holds {str(value)[:40]!r}; it holds whole numbers from {least}")
+    return value
+
+
+def _check_coverage(value: Any) -> None:
+    if value is None:
+        return
+    _checked("coverage", value, dict)
+    for count in ("read", "left_out"):
+        if type(value.get(count, 0)) is not int or not 0 <= value.get(count, 0) < 1 << 62:
+            raise ValueError(f"coverage has no number '{count}'")
+    _texts("coverage names", value.get("names", []))
+
+
+def _printable(value: Any, name: str, depth: int = 0) -> Any:
+    """A value of JSON whose texts are printable lines, of bounded depth and with numbers that JSON can hold again."""
+    if depth > _DEEPEST:
+        raise ValueError(f"{name} lies more than {_DEEPEST} levels deep")
+    if isinstance(value, str):
+        return "".join(letter if letter.isprintable() else " " for letter in value)
+    if isinstance(value, list):
+        return [_printable(entry, name, depth + 1) for entry in value]
+    if isinstance(value, dict):
+        return {_printable(key, name): _printable(entry, name, depth + 1) for key, entry in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):  # 1e999
+        raise ValueError(f"{name} holds {value}, which is no JSON")
+    return value
+
+
 def _as_read(origin: Any) -> bool:
     """Whether masks come from a file of a format that lays them out as parameters, read without its model."""
     name = origin.get("format") if isinstance(origin, dict) else None
@@ -88,25 +146,26 @@ def _as_read(origin: Any) -> bool:
 def read(source: Source) -> Found:
     metadata = source.container.metadata
     try:
-        known: dict[str, Any] = json.loads(metadata.get("provenance", "{}"))
-        order = json.loads(metadata.get("order", "[]"))
-        options = json.loads(metadata.get("options") or "{}")
+        known = _checked("provenance", _loaded(metadata, "provenance", "{}"), dict)
+        known = {name: value for name, value in known.items() if name not in _OWN}
+        order = _texts("order", _loaded(metadata, "order", "[]"))
+        options = _checked("options", _loaded(metadata, "options", "{}"), dict)
         if metadata.get("input_shape"):
-            known["input_shape"] = [int(n) for n in metadata["input_shape"].split("x")]
+            known["input_shape"] = [_whole("input_shape", n, 0) for n in metadata["input_shape"].split("x")]
         if metadata.get("seed"):
             seed = metadata["seed"]
-            known["seed"] = int(seed) if seed.lstrip("-").isdecimal() else seed
+            known["seed"] = int(seed) if re.fullmatch(r"-?[0-9]{1,40}", seed) else seed
         for key in ("model", "method", "created_by"):
             if metadata.get(key):
                 known[key] = metadata[key]
         if options:
             known["options"] = options
-        source.notes.extend(str(note) for note in known.pop("notes", ()))
-        source.provenance.update(known)
+        source.notes.extend(_texts("notes", known.pop("notes", [])))
+        _check_coverage(known.get("coverage"))
+        source.provenance.update({name: _printable(value, name) for name, value in known.items()})
         first = [name for name in order if name in source.state]
-        turned = {str(name): int(groups) for name, groups in json.loads(metadata.get("input_first") or "{}").items()}
-        if min(turned.values(), default=1) < 1:
-            raise ValueError("a layer in less than one group")
+        requested = _checked("input_first", _loaded(metadata, "input_first", "{}"), dict)
+        turned = {name: _whole("input_first", groups, 1) for name, groups in requested.items()}
         if turned:
             source.provenance["input_first"] = turned
         source.as_parameters = not turned and _as_read(known.get("source"))

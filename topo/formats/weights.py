@@ -52,7 +52,7 @@ def _nearest(source: Source, masks: MaskSet, wiring: Wiring | None) -> tuple[dic
 
 
 def _floats(name: str, tensor: Tensor) -> np.ndarray:
-    values = np.ascontiguousarray(tensor.whole())
+    values = np.array(tensor.whole(), order="C")  # of its own: the file may change, or be cut short, later
     if tensor.dtype == "bfloat16":  # the upper half of a float32
         return (values.astype(np.uint32) << 16).view(np.float32)
     if values.dtype.kind != "f":

@@ -200,10 +200,22 @@ def _laid_out(name: str, tensor: Tensor, config: Config | None, reading: Reading
     """A tensor output-first, and experts in one tensor one below the other."""
     if tensor.ndim == 3 and FUSED.search(name):
         return tensor.stacked()
-    place = place_of(name)
-    if config is not None and config.input_first and reading.wiring is None and place is not None and tensor.ndim == 2:
-        return tensor.output_first()
-    return tensor
+    return tensor.output_first() if _is_input_first(name, tensor, config, reading) else tensor
+
+
+def _is_input_first(name: str, tensor: Tensor, config: Config | None, reading: Reading) -> bool:
+    """Whether a file stores this weight (in, out), as its config.json tells and no wiring has told before."""
+    stored_so = config is not None and config.input_first and reading.wiring is None and reading.inferred
+    return bool(stored_so) and place_of(name) is not None and tensor.ndim == 2
+
+
+def output_first(reading: Reading, config: Config | None) -> Reading:
+    """The same file with the layers that its config.json tells to be stored (in, out) turned."""
+    turned = {
+        name: tensor.output_first() if _is_input_first(name, tensor, config, reading) else tensor
+        for name, tensor in reading.tensors.items()
+    }
+    return replace(reading, tensors=turned)
 
 
 def _bytes(tensor: Tensor) -> int:

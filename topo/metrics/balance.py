@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from topo._support.distinct import distinct
 from topo.graph import Block, WiredGraph, paths, shared
 from topo.metrics import metric
 from topo.metrics.nodes import node_layers
@@ -45,7 +46,7 @@ def _widths(graph: WiredGraph) -> dict[int, float]:
         step = graph.steps[index]
         assert isinstance(step, Block)
         reads, through = step.edges.reads, read.mantissa * walk.pushed[index].mantissa
-        if len(np.unique(reads)) < len(reads):
+        if len(distinct(reads)) < len(reads):
             _, places = np.unique(reads, return_inverse=True)
             through = np.bincount(places, through)
         found[index] = _width(through)

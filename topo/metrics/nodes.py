@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from topo._support.distinct import distinct
 from topo.graph import Block, WiredGraph, columns_to_inputs, paths, shared, used_bits, views
 from topo.masks import BitRows
 from topo.metrics import metric
@@ -55,7 +56,7 @@ def _distinct(units: np.ndarray) -> np.ndarray:
     """The units of an array, each once, in rising order, without "no unit"."""
     if units.size and units[0] >= 0 and (units[1:] > units[:-1]).all():
         return units
-    return np.unique(units[units >= 0])
+    return distinct(units[units >= 0])
 
 
 @shared

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from topo._support.text_files import read_text
 from topo.errors import TopoError
 
 # Above what is published: 1e6 to 1e13 parameters, vocabularies of a million, positions of ten million, 200 layers.
@@ -25,10 +26,8 @@ _NO_SIZE = re.compile(r"(^|_)(ids?|tokens?|seed|theta|base|params|parameters|max
 def check_config(path: Path, model: str) -> None:
     """TopoError for a config.json that is none, names code to fetch ("owner/kernel"), or asks for absurd sizes."""
     try:
-        if (size := path.stat().st_size) > _LONGEST_FILE:
-            raise TopoError(f"'{model}': '{path}' has {size:,} bytes; a config.json has up to {_LONGEST_FILE:,}")
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        document = json.loads(read_text(path, "configuration", largest=_LONGEST_FILE))
+    except (ValueError, RecursionError) as error:
         raise TopoError(f"'{model}': '{path}' is not JSON: {error}") from None
     if not isinstance(document, dict):
         raise TopoError(f"'{model}': '{path}' holds a {type(document).__name__}; a config.json holds an object")

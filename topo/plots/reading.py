@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from topo._support.text_files import read_text
 from topo.errors import TopoError
 from topo.plots.settings import SETTINGS
 from topo.report import SCHEMA, Report, Row
@@ -214,12 +215,7 @@ def read_frontier(path: str | Path) -> Any:
 
 
 def _text(path: str | Path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise TopoError(f"cannot read '{path}': {error.strerror}") from None
-    except ValueError:
-        raise TopoError(f"'{path}' is not text") from None
+    return read_text(path, "numbers to plot")
 
 
 def _json(path: str | Path) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def _traced(
     module: nn.Module, spec: Any, args: Any, kwargs: Any, strict: bool, gates: str, biases: str
 ) -> tuple[Wiring, list[str]]:
     """The wiring, and the warnings about it."""
-    (args, kwargs), captured, said = _captured(module, spec, args, kwargs)
+    (args, kwargs), captured, said = captured_as_called(module, spec, args, kwargs)
     units = Units(batch_size(args, kwargs), gates, biases)
     for text in filter(None, (said, captured.note)):
         units.note(text)
@@ -178,7 +178,7 @@ def _traced(
     return wiring, warned
 
 
-def _captured(module: nn.Module, spec: Any, args: Any, kwargs: Any) -> tuple[Example, Captured, str | None]:
+def captured_as_called(module: nn.Module, spec: Any, args: Any, kwargs: Any) -> tuple[Example, Captured, str | None]:
     """The first way to call the model that can be captured, its graph, and what was assumed."""
     failures: list[TraceError] = []
     for given, said in examples(module, spec, args, kwargs):

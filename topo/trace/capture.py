@@ -166,7 +166,7 @@ def _from_program(program: Any, module: nn.Module) -> Captured:
         if node.name in signature.inputs_to_parameters:
             node.meta["parameter"] = clean(signature.inputs_to_parameters[node.name])
         elif node.name in constants:
-            name = constants[node.name]
+            name = node.meta["buffer"] = constants[node.name]
             node.meta["constant"] = program.state_dict.get(name, program.constants.get(name))
             node.meta["pruning"] = _prunes(name, program.state_dict)
         else:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from topo._support.text_files import read_text
 from topo.errors import TopoError, TraceError
 from topo.input_spec import Input, Spec, input_text, plain_shape, read_inputs
 from topo.trace.capture import unwrapped
@@ -125,7 +126,7 @@ def inputs_in(path: str | Path) -> Example:
 
 
 def _json(path: Path) -> Any:
-    held = json.loads(path.read_text(encoding="utf-8"))
+    held = json.loads(read_text(path, "inputs in JSON"))
     if isinstance(held, dict) and held:
         return held
     if isinstance(held, list) and held:

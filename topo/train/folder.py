@@ -27,8 +27,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from topo._support.atomic import PREFIX, replacing, write_text
+from topo._support.text_files import read_text
 from topo._version import __version__
-from topo.errors import TrainingError
+from topo.errors import TopoError, TrainingError
 from topo.train.toml_text import toml
 
 try:
@@ -109,8 +110,8 @@ class Folder:
         """TrainingError that names the first thing in which this folder's run was started otherwise."""
         path = self / "config.toml"
         try:
-            known = tomllib.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
+            known = tomllib.loads(read_text(path, "configuration"))
+        except (TopoError, ValueError) as error:
             raise TrainingError(f"'{path}' cannot be read, so the run cannot be resumed: {error}") from None
         requested = tomllib.loads(toml(config))
         for table in requested:

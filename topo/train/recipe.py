@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from topo._support.registry import Registry
+from topo._support.text_files import read_text
 from topo.errors import TrainingError
 
 _CHOICES = {
@@ -171,12 +172,7 @@ def find_recipe(recipe: str | Path | Mapping[str, Any] | Recipe) -> Recipe:
     if not str(recipe).endswith(".toml"):
         return recipes[str(recipe)]
     path = Path(recipe).expanduser()
-    try:
-        return _parse(path.read_text("utf-8"), path.stem)
-    except OSError as error:
-        raise TrainingError(f"cannot read the recipe '{recipe}': {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise TrainingError(f"cannot read the recipe '{recipe}': it is not text") from None
+    return _parse(read_text(path, "recipe", TrainingError), path.stem)
 
 
 def _parse(text: str, name: str) -> Recipe:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from topo._support.distinct import distinct
 from topo.wiring.steps import Layer, Step
 
 KINDS = ("layer", "add", "gate", "score", "source")
@@ -44,7 +45,7 @@ class Groups:
         groups = self.of_unit[units]
         if not groups.size:
             return
-        for group in [int(groups[0])] if (groups == groups[0]).all() else np.unique(groups).tolist():
+        for group in [int(groups[0])] if (groups == groups[0]).all() else distinct(groups).tolist():
             if group < 0:
                 continue
             where: Any = np.flatnonzero(groups == group)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from topo._support.distinct import distinct
 from topo.wiring.steps import Join, Layer
 from topo.wiring.wiring import Wiring
 
@@ -31,7 +32,7 @@ def tied_units(wiring: Wiring, *, repeated: bool = True) -> np.ndarray:
             if step.kind == "score":
                 ties.append((step.operands[0], step.operands[1]))
             else:
-                ties += [(units, made) for units in step.operands if repeated or len(np.unique(units)) == len(units)]
+                ties += [(units, made) for units in step.operands if repeated or len(distinct(units)) == len(units)]
             continue
         before = first.setdefault(step.name, step)
         if before is not step:

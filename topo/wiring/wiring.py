@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from topo._support.atomic import write_text
+from topo._support.distinct import distinct
+from topo._support.text_files import read_text
 from topo.errors import WiringError
 from topo.masks import BitRows, MaskSet
 from topo.wiring.as_json import fields_of, refusing_odd_values, text_of
@@ -63,7 +65,7 @@ class Wiring:
         if self.n_units > MOST_UNITS:
             raise WiringError(f"the wiring numbers {self.n_units:,} units; up to {MOST_UNITS:,} are possible")
         for name, units in (("inputs", self.inputs), ("outputs", self.outputs)):
-            if len(np.unique(units)) < len(units) or units.min(initial=0) < 0:
+            if len(distinct(units)) < len(units) or units.min(initial=0) < 0:
                 raise WiringError(f"the network's {name} are units, each once; a unit stands in them twice, or -1 does")
         made = np.zeros(self.n_units, np.bool_)
         made[self.inputs] = True
@@ -232,11 +234,11 @@ class Wiring:
         for index, step in enumerate(self.steps):
             maker[step.start : step.stop] = index
             for read in step.operands:
-                readers[np.unique(read[read >= 0])] += 1
+                readers[distinct(read[read >= 0])] += 1
 
         def makers(units: np.ndarray) -> list[int]:
             """Steps that make these units; -1 for inputs."""
-            return np.unique(maker[units[units >= 0]]).tolist()
+            return distinct(maker[units[units >= 0]]).tolist()
 
         def depth_from(target: np.ndarray, source: list[int]) -> int:
             """Most layers on a way from the steps of `source` to the units of `target`; -1 if there is none."""
@@ -343,8 +345,8 @@ class Wiring:
 
     @classmethod
     def load(cls, path: str | Path) -> Wiring:
-        """Read the JSON file that `save` wrote."""
-        return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        """Read the JSON file that `save` wrote; WiringError that names it if it cannot be read."""
+        return cls.from_json(read_text(path, "wiring", WiringError))
 
     def named(self, model: str | None) -> Wiring:
         """The same wiring under another model name."""

@@ -1,0 +1,99 @@
+"""The proof by numbers: both models on the same random inputs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
+_DOUBLE_AT_MOST = 1 << 28  # parameters: beyond, a copy in double precision does not fit beside the model
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What the masked model gives. outputs: the floating-point tensors of each input, in double precision where the
+    model computes in it."""
+
+    inputs: tuple[Any, ...]
+    outputs: tuple[list[Tensor], ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, model: nn.Module, example: Any, count: int, seed: int) -> Reference:
+        """Of `count` random inputs like the example."""
+        size = sum(p.numel() for p in model.parameters())
+        inputs = tuple(_like(example, model, seed + i) for i in range(max(count, 1)))
+        for dtype in (torch.float64, torch.float32) if size <= _DOUBLE_AT_MOST else (torch.float32,):
+            try:
+                return cls(inputs, tuple(run(model, inputs, dtype)), dtype)
+            except RuntimeError:
+                if dtype == torch.float32:
+                    raise
+        raise AssertionError
+
+    def difference(self, model: nn.Module) -> tuple[float, float] | None:
+        """Largest |f(x) - g(x)|, and that over the largest |f(x)|; None if the model gives other shapes or fails."""
+        try:
+            made = run(model, self.inputs, self.dtype)
+        except Exception:  # whatever the user's code raises at sizes that it does not expect
+            return None
+        largest, scale = 0.0, 0.0
+        for old, new in zip(self.outputs, made):
+            if [t.shape for t in old] != [t.shape for t in new]:
+                return None
+            for a, b in zip(old, new):
+                if a.numel():
+                    both_odd = ~torch.isfinite(a) & ((a == b) | (a.isnan() & b.isnan()))
+                    gap = torch.where(both_odd, 0.0, (a - b).abs())
+                    largest = max(largest, float(gap.nan_to_num(float("inf")).max()))
+                    scale = max(scale, float(torch.where(torch.isfinite(a), a, 0.0).abs().max()))
+        return largest, largest / scale if scale else (0.0 if largest == 0 else float("inf"))
+
+    def agrees(self, found: tuple[float, float] | None) -> bool:
+        """Whether a difference is one of rounding alone."""
+        return found is not None and found[1] <= TOLERANCE[self.dtype]
+
+
+def run(model: nn.Module, inputs: Sequence[Any], dtype: torch.dtype) -> list[list[Tensor]]:
+    """The floating-point outputs for each input, computed in `dtype`."""
+    if dtype == torch.float64:
+        model = copy.deepcopy(model).double()
+    made = []
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for args, kwargs in inputs:
+            args, kwargs = pytree.tree_map_only(
+                Tensor, lambda t: t.to(dtype) if t.is_floating_point() and dtype == torch.float64 else t, (args, kwargs)
+            )
+            torch.manual_seed(0)
+            leaves = pytree.tree_leaves(model(*args, **kwargs))
+            made.append([t.detach().to(torch.float64) for t in leaves if isinstance(t, Tensor) and not t.is_complex()])
+    return made
+
+
+def _like(example: Any, model: nn.Module, seed: int) -> Any:
+    """Random numbers where the example has numbers, random tokens where it has tokens."""
+    rng = torch.Generator().manual_seed(seed)
+    tables = [m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)]
+    known = min(tables, default=2)
+
+    def drawn(tensor: Any) -> Any:
+        if not isinstance(tensor, Tensor):
+            return tensor
+        if tensor.is_floating_point():
+            return torch.randn(tensor.shape, generator=rng, dtype=torch.float64).to(tensor.dtype)
+        if tensor.dtype == torch.int64 and tensor.dim() == 2 and tables:
+            return torch.randint(0, known, tensor.shape, generator=rng)
+        return tensor
+
+    args, kwargs = example
+    fixed = ("attention_mask", "position_ids", "token_type_ids", "cache_position")
+    return (
+        pytree.tree_map(drawn, args),
+        {key: value if key in fixed else pytree.tree_map(drawn, value) for key, value in kwargs.items()},
+    )
