@@ -245,7 +245,7 @@ class _Work:
     def _by_halves(self, wanted: Decision) -> Made:
         """The last resort, where the code fails at the new sizes and does not show why: what it bears goes."""
         roots = np.unique(wanted.classes[wanted.gone]).tolist()
-        why = dict.fromkeys(roots, "the model's code fails without it")
+        why = dict.fromkeys(np.unique(wanted.classes).tolist(), "the model's code fails without it")
         made = self._try(why)
         if made is None:
             raise ShrinkError("a copy of the model does not give its outputs; its modules hold each other in closures")
