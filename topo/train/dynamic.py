@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from topo._support.doors import check_flags, check_function, check_text, summary
 from topo._support.registry import Registry
 from topo._support.seeds import as_rng
 from topo.errors import TrainingError
+from topo.kernels.links import three_link_scores
 from topo.masks import MaskSet
 from topo.models.modules.holders import holder
 from topo.models.modules.stored import Storage
@@ -109,18 +111,18 @@ def link_scores(mask: Tensor) -> Tensor:
     """CH3-L3 of every pair (u, v) of a unit and an input that are not linked; what stands at links has no meaning.
 
     sum over the paths u - z1 - z2 - v of 1 / sqrt((1 + e(z1)) (1 + e(z2))), e the links of z1 (z2) that lead neither to
-    u nor v nor to another node on such a path. units * units * inputs * (inputs a unit keeps) multiplications.
+    u nor v nor to another node on such a path. As many additions as there are such paths, on the processor.
     """
     links = mask.float()
     inputs, units = links.sum(0), links.sum(1)
     # Of z1's links one leads to u, and as many on such a path as z1 and v have units in common.
-    first = (inputs[:, None] - links.T @ links).clamp(min=1).rsqrt()
-    second = (units[:, None] - links @ links.T).clamp(min=1).rsqrt()
-    rows = []
-    for unit, row in enumerate(mask):
-        near = row.nonzero().flatten()
-        rows.append((links * (links[:, near] @ first[near]) * second[:, unit, None]).sum(0))
-    return torch.stack(rows)
+    first = (inputs[:, None] - links.T @ links).clamp(min=1).rsqrt().cpu().numpy()
+    second = (units[:, None] - links @ links.T).clamp(min=1).rsqrt().cpu().numpy()
+    kept = mask.cpu().numpy()
+    by_unit, by_input = csr_array(kept), csr_array(kept.T)
+    scores = np.empty(kept.shape, np.float32)
+    three_link_scores(by_unit.indptr, by_unit.indices, by_input.indptr, by_input.indices, first, second, scores)
+    return torch.from_numpy(scores).to(mask.device)
 
 
 class Dynamics:
