@@ -363,6 +363,19 @@ def test_odd_code_gives_the_same_outputs_or_its_units_stay(forward) -> None:
     assert small.report["removed"] or small.report["stays"]
 
 
+def test_a_model_whose_functions_hold_the_original_is_refused() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    net.run = lambda x: net[1](net[0](x))
+    net.__class__ = type("Held", (nn.Sequential,), {"forward": lambda self, x: self.run(x)})
+    with pytest.raises(ShrinkError, match="hold the original's layers"):
+        topo.shrink(
+            net,
+            {"0.weight": np.ones((4, 3)), "1.weight": np.ones((2, 4))},
+            topo.trace(net, (3,)),
+            args=(torch.rand(1, 3),),
+        )
+
+
 # -- the command
 
 
