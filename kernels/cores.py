@@ -5,6 +5,7 @@ periphery. A step reads nodes in_node[in_ptr[e] : in_ptr[e + 1]], each unit in_m
     kind 0, a layer   core x core kernels hold kernel_size[e] units; other units that need cover have one, as row or
     column kind 1, a join    every made node is the sum of the nodes that it reads, position by position
     kind 2, depthwise a core channel holds kernel_size[e] units, another one
+    kind 3, kept whole every unit reads every unit, core or not
 """
 
 from __future__ import annotations
@@ -48,11 +49,13 @@ def paths_and_units(net, k, a, core, rim, power, units):
             core[v], rim[v], power[v] = core[u] * kernel_size[e], rim[u], power[u]
         else:
             flow, side, rows, rest = 0.0, 0.0, 0.0, 0.0  # of the core; periphery
+            everything = 0.0
             for t in range(first, last):
                 u, many = in_node[t], in_mult[t]
                 s, scale = stream[u], _BIG ** (power[u] - p)
                 side += k[s] * many
                 flow += k[s] * many * core[u] * scale
+                everything += many * (k[s] * core[u] + (a[s] - k[s]) * rim[u]) * scale
                 if row_need[e]:
                     rows += a[s] - k[s]
                     rest += (a[s] - k[s]) * rim[u] * scale
@@ -64,9 +67,20 @@ def paths_and_units(net, k, a, core, rim, power, units):
                     columns += a[s] - k[s]
             paired = min(rows, columns)
             units[e] = side * wide * kernel_size[e] / groups[e] + rows + columns - paired
+            if kind[e] == 3:
+                all_in, all_out = 0.0, 0.0
+                for t in range(first, last):
+                    all_in += a[stream[in_node[t]]] * in_mult[t]
+                for t in range(out_ptr[e], out_ptr[e + 1]):
+                    v = out_node[t]
+                    all_out += a[stream[v]]
+                    core[v] = everything * kernel_size[e] / groups[e]
+                    rim[v] = core[v]
+                    power[v] = p
+                units[e] = all_in * all_out * kernel_size[e] / groups[e]
             mean_core = flow / side if side > 0 else 0.0
             mean_rest = rest / rows if rows > 0 else 0.0
-            for t in range(out_ptr[e], out_ptr[e + 1]):
+            for t in range(out_ptr[e], out_ptr[e + 1] if kind[e] == 0 else out_ptr[e]):
                 v = out_node[t]
                 power[v] = p
                 core[v] = flow * kernel_size[e] / groups[e]
@@ -92,69 +106,95 @@ def paths_and_units(net, k, a, core, rim, power, units):
 
 
 @nb.njit(cache=True, nogil=True)
-def _climb(net, k, a, limit, log_paths, total, core, rim, power, units):
-    """Grow one core by one or two units, whichever step gives most log paths for its units, while they fit."""
-    while True:
-        best, chosen, step, best_log, best_total = 0.0, -1, 0, 0.0, 0.0
-        for c in range(k.size):
-            for more in (1, 2):
-                if k[c] + more > a[c]:
-                    continue
-                k[c] += more
-                value, cost = paths_and_units(net, k, a, core, rim, power, units)
-                k[c] -= more
-                if cost <= limit and value > log_paths + 1e-12:
-                    rate = (value - log_paths) / max(cost - total, 1e-9)
-                    if chosen < 0 or rate > best:
-                        best, chosen, step, best_log, best_total = rate, c, more, value, cost
-        if chosen < 0:
-            return log_paths, total
-        k[chosen] += step
-        log_paths, total = best_log, best_total
+def _value(net, limits, k, a, core, rim, power, units):
+    """(log paths, units in all, their price), log paths -inf where a limit is passed."""
+    total, spend, price, most = limits
+    value, held = paths_and_units(net, k, a, core, rim, power, units)
+    spent, fits = 0.0, held <= total
+    for e in range(units.size):
+        spent += price[e] * units[e]
+        fits = fits and units[e] <= most[e]
+    return (value if fits and spent <= spend else -np.inf), held, spent
 
 
 @nb.njit(cache=True, nogil=True)
-def best_cores(net, k, a, limit, exchanges, units):
-    """k, a (streams,) int64 cores and active units, limit on the units in all -> log paths; k, units (steps,) filled.
+def log_paths(net, limits, k, a, units):
+    """Log paths of cores k of active units a, and units (steps,) filled; -inf where they pass a limit: `best_cores`."""
+    nodes = net[10].size
+    return _value(net, limits, k, a, np.empty(nodes), np.empty(nodes), np.empty(nodes, np.int64), units)[0]
+
+
+@nb.njit(cache=True, nogil=True)
+def _climb(net, limits, k, a, step, weight, at, core, rim, power, units):
+    """Grow one core by one or two steps, whichever gives most log paths for its share of the limits, while they fit."""
+    value, held, spent = at
+    while True:
+        best, chosen, more = 0.0, -1, 0
+        best_at = at
+        for c in range(k.size):
+            for turn in range(1, 3):
+                grown = min(turn * step[c], a[c] - k[c])
+                if grown <= 0 or (turn == 2 and grown <= step[c]):
+                    continue
+                k[c] += grown
+                found = _value(net, limits, k, a, core, rim, power, units)
+                k[c] -= grown
+                if found[0] > value + 1e-12:
+                    share = (found[1] - held) / limits[0] + weight * (found[2] - spent) / limits[1]
+                    rate = (found[0] - value) / max(share, 1e-12)
+                    if chosen < 0 or rate > best:
+                        best, chosen, more, best_at = rate, c, grown, found
+        if chosen < 0:
+            return value, held, spent
+        k[chosen] += more
+        value, held, spent = best_at
+
+
+@nb.njit(cache=True, nogil=True)
+def best_cores(net, limits, k, a, step, weight, exchanges, units):
+    """k, a, step (streams,) int64: cores, active units, growth at a time -> log paths; k, units (steps,) are filled.
 
     net: the tuple (kind, in_ptr, in_node, in_mult, out_ptr, out_node, out_need, row_need, kernel_size, groups, stream
-    of each node, nodes where paths start, nodes where they end). Cores start at k and grow greedily; then one gives up
-    a unit, another takes one, and growth goes on, as long as that helps. -inf if not even the start fits.
+    of each node, nodes where paths start, nodes where they end). limits: (units in all, price of all, price (steps,) of
+    a unit, most (steps,) units of a step). Cores start at k and grow greedily, by log paths for a share of the units
+    and `weight` times the share of the price; then one gives up 1, 2 or 4 steps, another takes one, and growth goes on,
+    as long as that helps, at most `exchanges` times. -inf if not even the start fits.
     """
     nodes = net[10].size
     core, rim, power = np.empty(nodes), np.empty(nodes), np.empty(nodes, np.int64)
-    value, total = paths_and_units(net, k, a, core, rim, power, units)
-    if total > limit:
+    at = _value(net, limits, k, a, core, rim, power, units)
+    if at[0] == -np.inf:
         return -np.inf
-    value, total = _climb(net, k, a, limit, value, total, core, rim, power, units)
+    at = _climb(net, limits, k, a, step, weight, at, core, rim, power, units)
     trial = k.copy()
     improved = True
     while improved and exchanges > 0:
         improved = False
         for c in range(k.size):
-            if k[c] <= 1:
-                continue
-            best_log, best_total, best = -np.inf, 0.0, -1
-            for d in range(k.size):
-                trial[d] = k[d]
-            trial[c] -= 1
-            for d in range(k.size):
-                if d == c or trial[d] >= a[d]:
+            for times in (1, 2, 4):
+                if k[c] <= times * step[c]:
                     continue
-                trial[d] += 1
-                log_paths, cost = paths_and_units(net, trial, a, core, rim, power, units)
-                trial[d] -= 1
-                if cost <= limit and log_paths > best_log:
-                    best_log, best_total, best = log_paths, cost, d
-            if best < 0:
-                continue
-            trial[best] += 1
-            log_paths, cost = _climb(net, trial, a, limit, best_log, best_total, core, rim, power, units)
-            if log_paths > value + 1e-9:
+                best, best_at = -1, (-np.inf, 0.0, 0.0)
                 for d in range(k.size):
-                    k[d] = trial[d]
-                value, total = log_paths, cost
-                improved = True
+                    trial[d] = k[d]
+                trial[c] -= times * step[c]
+                for d in range(k.size):
+                    grown = min(step[d], a[d] - trial[d])
+                    if d == c or grown <= 0:
+                        continue
+                    trial[d] += grown
+                    found = _value(net, limits, trial, a, core, rim, power, units)
+                    trial[d] -= grown
+                    if found[0] > best_at[0]:
+                        best, best_at = d, found
+                if best < 0:
+                    continue
+                trial[best] += min(step[best], a[best] - trial[best])
+                found = _climb(net, limits, trial, a, step, weight, best_at, core, rim, power, units)
+                if found[0] > at[0] + 1e-9:
+                    for d in range(k.size):
+                        k[d] = trial[d]
+                    at, improved = found, True
         exchanges -= 1
-    paths_and_units(net, k, a, core, rim, power, units)
-    return value
+    _value(net, limits, k, a, core, rim, power, units)
+    return at[0]

@@ -198,7 +198,7 @@ def _body(report: Report, page: Page, brief: bool, layers: bool = True) -> None:
         shown_notes = (note for note in report.notes if note["metric"] is None or note["metric"] in told)
         notes = note_lines(note for note in shown_notes if not _of_null(note, report))
         notes += report.null_lines(_OF_NETWORK | _paths())
-        notes.append("more numbers: --metrics spectral, degrees, structure, weighted (topo list metrics), --json")
+        notes.append("more numbers: --metrics spectral, degrees, structure, size, weighted (topo list metrics), --json")
     page.notes([note for note in notes if note != first])
 
 

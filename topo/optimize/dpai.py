@@ -66,10 +66,11 @@ def dpai(
         for layer in layers:
             layer.climb(slopes[layer.name], lr, step)
     masks = MaskSet({layer.name: layer.mask() for layer in layers})
+    notes: tuple[str, ...] = ()
     if repaired:
-        masks, mended = mend(masks, problem, problem.budgets, draw)
+        masks, mended, notes = mend(masks, problem, draw, split=split)
         trace += mended
-    return Balanced(masks, problem, tuple(trace))
+    return Balanced(masks, problem, tuple(trace), notes)
 
 
 class _Scores:

@@ -50,9 +50,10 @@ def npb(
 
     From the inputs on, each layer gets the masks that maximise alpha (nodes) + (1 - alpha) (paths that leave it) + beta
     (kernels not empty), given the number of paths that reach its inputs; then all is repaired to the exact budget.
-    budgets: how the total is split. max_p: most weights of a kernel (raised where the budget needs more, and
-    never more than the kernel holds); first layers and shortcuts are free of it. As published, beta is 0 in linear
-    layers. Paths are counted in the channel view; the released code counts pixels. nm, block, min_fan_in, dense, flops:
+    budgets: how the total is split; layers keep that split, and where it does not fit, a note says so. max_p: most
+    weights of a kernel (raised where the budget needs more, and never more than the kernel holds); first layers and
+    shortcuts are free of it. As published, beta is 0 in linear layers. Paths are counted in the channel view; the
+    released code counts pixels. nm, block, min_fan_in, dense, flops:
     constraints, see `topo.optimize.Problem`.
 
     released: the layer problem as the released code poses it, see `solve_layer_npb`. repaired: False leaves the layers
@@ -117,8 +118,8 @@ def solve_node_path(
     solved = MaskSet({name: masks[name] for name in problem.names})
     if not repaired:
         return Balanced(solved, problem, (("solved", log10_paths(solved, problem.wiring)),))
-    mended, trace = mend(solved, problem, problem.budgets, rng)
-    return Balanced(mended, problem, tuple(trace))
+    mended, trace, notes = mend(solved, problem, rng, split=split)
+    return Balanced(mended, problem, tuple(trace), notes)
 
 
 def _layer(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from topo.errors import TopoError
-from topo.graph import WiredGraph, build_graph
+from topo.graph import WiredGraph, build_graph, paths
 from topo.masks import MaskSet
 from topo.metrics import metrics
 from topo.metrics.balance import entropy_bound
@@ -90,13 +90,17 @@ class Problem:
         """The parameters that are masked, in running order."""
         return prunable(self.wiring)
 
+    @property
+    def count(self) -> int:
+        """Parameters in all."""
+        return sum(self.budgets.values()) if self.budgets is not None else self.total or 0
+
     def told(self, total: int | None = None) -> str:
         """A number of parameters, by default the one asked for, with the density that asks for it, for a message."""
         if self.whole_problem is not None:
             return self.whole_problem.told(total)
         if total is None:
-            total = self.total if self.budgets is None else sum(self.budgets.values())
-        assert total is not None
+            total = self.count
         size = sum(self.layer(name).size for name in self.names)
         density = next(text for n in range(2, 18) if round(float(text := f"{total / size:.{n}g}") * size) == total)
         return f"{total:,} parameters (density {density})"
@@ -228,6 +232,8 @@ class Certificate:
     effective: int
     nodes: int
     all_nodes: int
+    inputs: int
+    all_inputs: int
     width: float
     log10_paths: float
     entropy: float
@@ -241,7 +247,8 @@ class Certificate:
 
     def summary(self) -> dict[str, Any]:
         """The numbers by name, as JSON holds them: what is not finite is None."""
-        names = ("kept", "effective", "nodes", "all_nodes", "width", "log10_paths", "entropy", "log_budgets", "ratio")
+        names: tuple[str, ...] = ("kept", "effective", "nodes", "all_nodes", "inputs", "all_inputs", "width")
+        names += ("log10_paths", "entropy", "log_budgets", "ratio")
         found = {name: getattr(self, name) for name in names}
         found |= {"log10_paths_bound": self.bound.log10_paths, "bound_certified": self.bound.certified}
         return {name: number if math.isfinite(number) else None for name, number in found.items()}
@@ -276,6 +283,8 @@ class Balanced:
             effective=value("effective_params"),
             nodes=value("effective_nodes"),
             all_nodes=value("nodes"),
+            inputs=int(paths.live(self.graph).effective[self.problem.wiring.inputs].sum()),
+            all_inputs=len(self.problem.wiring.inputs),
             width=value("path_entropy_width"),
             log10_paths=value("log10_effective_paths"),
             entropy=value("path_entropy"),

@@ -48,13 +48,13 @@ def solve_balanced(
                 progress(k, len(problem.names), name)
             masks[name] = _deal(problem, name, budgets[name], flags, rng)
         try:
-            mended, trace = mend(MaskSet(masks), problem, problem.budgets, rng)
+            mended, trace, moved = mend(MaskSet(masks), problem, rng, split=budgets)
         except NotFound:
             if turn + 1 == len(_FLOORS):
                 raise
             continue
         notes = (f"found at a degree floor of {factor * degree_floor:g}, none at {degree_floor:g}",) if turn else ()
-        return Balanced(mended, problem, tuple(trace), notes)
+        return Balanced(mended, problem, tuple(trace), (*notes, *moved))
     raise AssertionError
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 
 import numpy as np
 
@@ -13,10 +14,13 @@ from topo.graph import build_graph, paths
 from topo.masks import MaskSet
 from topo.optimize.moves import Round
 from topo.optimize.problem import Problem
-from topo.optimize.wake_units import open_path, sprout
+from topo.optimize.wake_units import Share, open_path, sprout
 from topo.wiring import Wiring
 
 ROUNDS = 100
+# Rounds in which every layer is held to its own budget: where all fit, 1 to 6 were needed. Then, in which what finds no
+# place in its layer goes elsewhere. At last the network is filled as one.
+_HELD, _LOOSE = 12, 60
 
 
 def repair(
@@ -43,20 +47,26 @@ def repair(
     if total is None and budgets is None:
         total = masks.kept
     problem = Problem(wiring, total=total, budgets=budgets, **constraints)  # type: ignore[arg-type]
-    return mend(masks, problem, budgets, as_rng(rng))[0]
+    return mend(masks, problem, as_rng(rng))[0]
 
 
 def mend(
-    masks: MaskSet, problem: Problem, budgets: Mapping[str, int] | None, rng: np.random.Generator
-) -> tuple[MaskSet, list[tuple[str, float]]]:
-    """`repair` for a problem; (masks, trace). budgets: of each layer, if they are to be kept."""
+    masks: MaskSet,
+    problem: Problem,
+    rng: np.random.Generator,
+    *,
+    split: Mapping[str, int] | None = None,
+) -> tuple[MaskSet, list[tuple[str, float]], tuple[str, ...]]:
+    """`repair` for a problem; (masks, trace, notes).
+
+    The problem's own budgets are kept, or there are no masks. split: what each layer should keep, by a rule. Layers
+    keep it as long as that works, and where some layer cannot, units go to the others, and a note names the layers.
+    """
     trace: list[tuple[str, float]] = []
-    total = sum(budgets.values()) if budgets is not None else problem.total
-    assert total is not None
-    if budgets is None:
-        shares = [(problem.names, total)]
-    else:
-        shares = [((name,), budgets[name]) for name in problem.names]
+    held = problem.budgets if problem.budgets is not None else split
+    whole = (problem.names, problem.count)
+    each: list[Share] = [] if held is None else [((name,), held[name]) for name in problem.names]
+    last = ROUNDS if problem.budgets is not None else _HELD if each else 0  # round in which each layer is held
     for turn in range(ROUNDS):
         graph = build_graph(masks, problem.wiring)
         trace.append(("given" if turn == 0 else f"repair {turn}", paths.log10(paths.counts(graph).forward_total())))
@@ -64,21 +74,59 @@ def mend(
         if trace[-1][1] == -math.inf:
             open_path(work)
         elif not work.drop_useless():
-            work.cover()
-            missing = [(names, units - sum(work.kept(name) for name in names)) for names, units in shares]
-            stuck = [share for share in missing if not work.fit(*share)]
-            if not work.changed and not stuck:
-                return masks, trace
-            if stuck and not work.changed and not sprout(work, missing):
-                names, units = stuck[0]
-                what = f"'{names[0]}'" if len(names) == 1 else "the network"
-                raise not_found(
-                    problem,
-                    f"{units} {'parameters' if problem.whole_problem is None else 'blocks'} find no place, as all of "
-                    f"{what} is full or closed by a constraint" + _leading_nowhere(problem, names),
-                )
+            try:
+                if turn >= last and turn < _LOOSE:
+                    _spread(work, each, whole[1])
+                if _fitted(work, each if turn < last else [whole]):
+                    return masks, trace, _moved(masks, held)
+            except NotFound:
+                if turn >= last or problem.budgets is not None:
+                    raise
+                last = turn  # nothing is kept of what this round did
+                continue
         masks = work.masks()
     raise not_found(problem, f"{ROUNDS} rounds of repair did not end")
+
+
+def _fitted(work: Round, shares: list[Share]) -> bool:
+    """Units added or taken until shares hold what they should; whether nothing was left to do.
+
+    Raises NotFound where nothing can be done.
+    """
+    work.cover()
+    missing = [(names, units - sum(work.kept(name) for name in names)) for names, units in shares]
+    stuck = [share for share in missing if not work.fit(*share)]
+    if stuck and not work.changed and not sprout(work, missing):
+        names, units = stuck[0]
+        what = f"'{names[0]}'" if len(names) == 1 else "the network"
+        raise not_found(
+            work.problem,
+            f"{units} {'parameters' if work.problem.whole_problem is None else 'blocks'} find no place, as all of "
+            f"{what} is full or closed by a constraint" + _leading_nowhere(work.problem, names),
+        )
+    return not work.changed and not stuck
+
+
+def _spread(work: Round, each: list[Share], total: int) -> None:
+    """Layers filled up to their shares as far as that goes, and what the others have too much given up."""
+    for names, units in each:
+        if (missing := units - work.kept(names[0])) > 0:
+            work.fit(names, missing)
+    over = tuple(name for (name,), units in each if work.kept(name) > units)
+    if over and (missing := total - sum(work.kept(name) for (name,), _ in each)) < 0:
+        with suppress(NotFound):  # constraints may hold what these layers have too much
+            work.fit(over, missing)
+
+
+def _moved(masks: MaskSet, split: Mapping[str, int] | None) -> tuple[str, ...]:
+    """A note where layers keep other counts than a split says."""
+    kept = {name: masks.rows(name).kept() for name in split or ()}
+    wanted = dict(split or {})
+    off = [f"'{name}' {count:,} instead of {wanted[name]:,}" for name, count in kept.items() if count != wanted[name]]
+    if not off:
+        return ()
+    told = ", ".join(off[:6]) + (f" and {len(off) - 6} more" if len(off) > 6 else "")
+    return (f"layers whose budgets do not fit keep others: {told}",)
 
 
 def not_found(problem: Problem, why: str) -> NotFound:

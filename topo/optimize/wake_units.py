@@ -14,6 +14,8 @@ from topo.wiring import Join, Layer
 
 # A woken unit is meant to get about so many parameters, in and out together.
 _EACH = 16
+# Units that may fail to be paid for after one was woken: where each layer has its budget, most fail.
+_FAILURES = 50
 
 Share = tuple[tuple[str, ...], int]  # layers, and how many units they miss
 Kernel = tuple[str, int, int, int]  # layer, input, output, and which of several units in this kernel
@@ -40,6 +42,7 @@ def sprout(work: Round, missing: list[Share]) -> bool:
     wanted = max(1, sum(units for units in left if units > 0) // _EACH)
     ways, tie = Ways(work), InterchangeableUnits(work.problem.wiring).tie
     woken: set[int] = set()
+    failures = 0
     dead = np.flatnonzero(~(work.live.forward & work.live.backward)[:-1])
     for unit in work.rng.permutation(dead).tolist():
         if tie[unit] in woken or not np.isfinite(ways.ahead[unit] + ways.behind[unit]):
@@ -48,6 +51,9 @@ def sprout(work: Round, missing: list[Share]) -> bool:
         cost = Counter(owner[name] for name, *_ in kernels)
         short = {k: count - left[k] for k, count in cost.items() if left[k] < count}
         if not kernels or (short and woken):
+            failures += bool(woken)
+            if failures > _FAILURES:
+                break
             continue
         for k, count in short.items():
             work.take(missing[k][0], count)
@@ -184,14 +190,23 @@ class Ways:
         """What leads from a unit to an output."""
         found: list[Kernel] = []
         while not self.work.live.backward[unit]:
-            for step in self.wiring.steps:
-                onward = self._step_on(unit, step)
+            for index in self._readers[unit]:
+                onward = self._step_on(unit, self.wiring.steps[index])
                 if onward is not None:
                     break
             else:
                 return None
             kernels, unit = onward
             found += kernels
+        return found
+
+    @cached_property
+    def _readers(self) -> list[list[int]]:
+        """Unit -> the steps that read it, in order."""
+        found: list[list[int]] = [[] for _ in range(self.wiring.n_units + 2)]
+        for index, step in enumerate(self.wiring.steps):
+            for unit in np.unique(np.concatenate(step.operands)).tolist():
+                found[unit].append(index)
         return found
 
     def _step_on(self, unit: int, step: Layer | Join) -> tuple[list[Kernel], int] | None:

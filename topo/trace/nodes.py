@@ -137,8 +137,8 @@ def root(node: Node, seen: dict[Node, Node | None] | None = None) -> Node | None
 def statistic(node: Node, seen: dict[Node, Node | None]) -> str | None:
     """What a reduction is that only rescales or shifts what was reduced: RMSNorm's mean square, softmax's sum.
 
-    "shift": every use of it ends in being taken off the reduced tensor (x - mean); "scale": some divide it. Such a
-    statistic is not a path. None if it is one: if anything else reads it, or if it is added or multiplied
+    "shift": every use of it ends in being taken off the reduced tensor (x - mean, in a norm); "scale": some divide it.
+    Such a statistic is not a path. None if it is one: if anything else reads it, or if it is added or multiplied
     (x + mean, a gate by the mean).
     """
     reduced = node.all_input_nodes[0]
@@ -160,7 +160,24 @@ def statistic(node: Node, seen: dict[Node, Node | None]) -> str | None:
                 return None
         else:
             queue.extend((onward, user, inverse) for onward in user.users)
+    if ends == {"shift"} and not _reduced_again(node, seen):
+        return None
     return "scale" if "scale" in ends else "shift" if ends else None
+
+
+def _reduced_again(node: Node, seen: dict[Node, Node | None]) -> bool:
+    """Whether what was reduced, or what is made of it alone, is reduced once more, as by norms and softmax by hand."""
+    reduced = node.all_input_nodes[0]
+    home, queue, met = root(reduced, seen), [reduced], {reduced, node}
+    while queue:
+        for user in queue.pop(0).users:
+            if user in met or not _transparent(user) or root(user, seen) is not home or len(met) > _MOST_LOOKED_AT:
+                continue
+            if _aten(user) in REDUCTIONS:
+                return True
+            met.add(user)
+            queue.append(user)
+    return False
 
 
 def _negative(value: Any) -> bool:
