@@ -14,6 +14,7 @@ from topo._version import __version__
 if TYPE_CHECKING:
     from topo.analyze import analyze
     from topo.errors import TopoError
+    from topo.evaluate import Evaluation, evaluate
     from topo.files import read_masks, read_weights, write_masks
     from topo.generate import generate
     from topo.graph import build_graph
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from topo.wiring import Wiring, chain
 
 _HOME = {
+    "Evaluation": "topo.evaluate",
     "MaskCallback": "topo.train",
     "MaskSet": "topo.masks",
     "Report": "topo.report",
@@ -36,6 +38,7 @@ _HOME = {
     "apply_masks": "topo.train",
     "build_graph": "topo.graph",
     "chain": "topo.wiring",
+    "evaluate": "topo.evaluate",
     "from_networkx": "topo.interop",
     "generate": "topo.generate",
     "imp": "topo.train",
@@ -57,6 +60,7 @@ _MODULES = (
 )  # fmt: skip
 
 __all__ = [
+    "Evaluation",
     "MaskCallback",
     "MaskSet",
     "Report",
@@ -68,6 +72,7 @@ __all__ = [
     "apply_masks",
     "build_graph",
     "chain",
+    "evaluate",
     "from_networkx",
     "generate",
     "imp",
