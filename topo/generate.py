@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -19,6 +21,7 @@ from topo.models import input_shape as named_shape
 from topo.models import names
 from topo.networks import find_wiring, maskable
 from topo.quotas import budgets as quota_budgets
+from topo.quotas import quotas
 from topo.wiring import Wiring, apart
 
 if TYPE_CHECKING:
@@ -51,7 +54,8 @@ def generate(
     quota: how they are shared among layers (`topo.quotas`), the method's own choice by default. budgets: parameters to
     keep by layer name instead of all these (for the optimizer also the name of a rule). source: masks that the methods
     `configuration`, `invert` and `shuffle` start from; their kept counts are the budget, and they need no wiring:
-    without it each convolution is taken to be in one group. options: the method's own.
+    without it each convolution is taken to be in one group. options: the method's own; and for every method that takes
+    a quota `dense`, layers to keep whole, by name or pattern, while the others share the rest.
     Pruners take a torch module in place of the wiring, which is left as it was, or a model's name, whose weights are
     then drawn from the seed as `topo train` draws them; and (x, y) batches where they need data (`topo.pruners.prune`).
     progress: called as (layers done, layers in all, layer).
@@ -191,8 +195,13 @@ def _network(wiring: Any, request: Request) -> Wiring:
 
 def _generated(entry: Generator, wiring: Wiring, request: Request) -> MaskSet:
     """What a generator makes, with its options on record; TopoError unless the budget it promises is kept."""
-    record, given = entry.read(request.options), request.given
+    dense = request.options.get("dense", "")
+    record, given = (
+        entry.read({name: value for name, value in request.options.items() if name != "dense"}),
+        request.given,
+    )
     if entry.rewires:
+        _refuse_dense(dense, request, "it keeps as much as its source does")
         start: Any = _source(wiring, request)
         wanted = {name: start.rows(name).kept() for name in start}
     else:
@@ -201,10 +210,15 @@ def _generated(entry: Generator, wiring: Wiring, request: Request) -> MaskSet:
             request.refuse("quota", "it has its own")
         if entry.exact == "total":
             request.refuse("budgets", "it keeps a total and leaves the layers to chance")
-        start = wanted = _wanted(wiring, given, entry.quota)
+            _refuse_dense(dense, request, "it keeps a total and leaves the layers to chance")
+        rule = quotas[given.get("quota", entry.quota)]
+        own = {name: value for name, value in record.items() if name in inspect.signature(rule).parameters}
+        start = wanted = _wanted(wiring, given, entry.quota, dense, own)
     masks = entry(wiring, start, rng=request.rng, progress=request.progress, **record)
     if not (entry.rewires or entry.fixed or "budgets" in given):
         record["quota"] = given.get("quota", entry.quota)
+    if dense:
+        record["dense"] = dense
     total = sum(wanted.values())
     if entry.exact == "no":
         return masks.with_provenance(options=record, asked=total, keeps=entry.keeps)
@@ -212,6 +226,11 @@ def _generated(entry: Generator, wiring: Wiring, request: Request) -> MaskSet:
     if off or masks.kept != total:
         raise TopoError(f"method '{entry.name}' kept {masks.kept} parameters instead of {total}; layers off: {off}")
     return masks.with_provenance(options=record)
+
+
+def _refuse_dense(dense: Any, request: Request, because: str) -> None:
+    if dense:
+        raise TopoError(f"method '{request.method}' takes no dense; {because}")
 
 
 def _source(wiring: Wiring | None, request: Request) -> MaskSet:
@@ -226,13 +245,18 @@ def _source(wiring: Wiring | None, request: Request) -> MaskSet:
     return masks
 
 
-def _wanted(wiring: Wiring, given: Mapping[str, Any], quota: str) -> dict[str, int]:
-    """Parameters to keep, by layer: the budgets that are given, or what the quota makes of the density."""
+def _wanted(
+    wiring: Wiring, given: Mapping[str, Any], quota: str, dense: Any = "", own: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, int]:
+    """Parameters to keep, by layer: the budgets that are given, or what the quota, with options of its own, makes of
+    the density beside layers that are dense."""
     if "budgets" not in given:
         budget = {name: given.get(name) for name in ("density", "sparsity")}
         shapes = maskable(wiring, given.get("layers"))
-        return quota_budgets(given.get("quota", quota), shapes, **budget)  # type: ignore[arg-type]
+        return quota_budgets(given.get("quota", quota), shapes, **budget, dense=dense, **own)  # type: ignore[arg-type]
     _wanted_alone(given)
+    if dense:
+        raise TopoError("budgets say what each layer keeps; dense cannot be given too")
     return _counts(given["budgets"], {name: wiring.layer(name).size for name in given["budgets"]})
 
 

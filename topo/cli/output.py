@@ -127,6 +127,39 @@ def warnings_on_stderr(args: argparse.Namespace) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def compiling_told(args: argparse.Namespace) -> Iterator[None]:
+    """Within it a line on standard error says so, once, if kernels are being compiled when two seconds are over."""
+    done = threading.Event()
+    watch = threading.Thread(target=_watch_compiler, args=(done,), daemon=True)
+    if not quiet(args):
+        watch.start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def _watch_compiler(done: threading.Event) -> None:
+    """From two seconds on ask numba, once it is loaded, if it compiles; what comes from the cache is no event."""
+    events: Any = None
+    if done.wait(min(_PATIENCE, threading.TIMEOUT_MAX)):
+        return
+    while not hasattr(events, "install_recorder"):  # its last name: the module is loaded
+        events = sys.modules.get("numba.core.event")
+        if done.wait(0.1):
+            return
+    listener = events.RecordingListener()
+    events.register("numba:compile", listener)
+    try:
+        while not done.wait(0.1):
+            if any(event.is_start for _, event in list(listener.buffer)):
+                speak("topo: compiling kernels, once for this installation (`topo warm` does it ahead)")
+                return
+    finally:
+        events.unregister("numba:compile", listener)
+
+
 class Progress:
     """A callback (done, total, label) that shows on standard error how far work is, if it takes over two seconds.
 
