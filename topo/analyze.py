@@ -82,7 +82,7 @@ def analyze(
     """
     if hasattr(masks, "state_dict"):
         masks, wiring, untraced = _of_module(masks, wiring, input_shape)
-    elif isinstance(masks, Mapping) and not are_masks(masks):
+    elif isinstance(masks, Mapping) and not isinstance(masks, MaskSet) and not are_masks(masks):
         wiring = None if wiring is None else find_wiring(wiring, input_shape)
         masks, untraced = read_masks(masks, wiring), []
     else:
