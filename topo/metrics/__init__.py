@@ -27,7 +27,7 @@ __all__ = ["DEFAULT_GROUPS", "GROUPS", "Metric", "chosen", "metric", "metrics", 
 metrics = Registry("metric", __name__, first=("parameters", "nodes", "paths", "balance", "flops"))
 
 # In the order of reports. Groups computed by --metrics default; `all` is every metric there is.
-GROUPS = ("paths", "spectral", "degrees", "structure", "size", "weighted")
+GROUPS = ("paths", "spectral", "degrees", "structure", "graph", "size", "weighted")
 DEFAULT_GROUPS = ("paths", "spectral", "degrees")
 SCOPES = ("network", "layer")
 RESERVED = ("default", "all", *GROUPS)
