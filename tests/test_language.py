@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import math
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,11 @@ from topo.language.table import block_table
 from topo.report.groups import is_language_model
 
 pytest.importorskip("transformers")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("TOPO_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture
@@ -206,6 +213,17 @@ def test_analyze_says_scopes_blocks_and_the_folders_own_model(tmp_path, run):
     assert {entry["layer"] for entry in report["layers"]} == set(tensors)
     code, out, _ = run("analyze", tmp_path / "pruned", "--metrics", "density")
     assert code == 0 and "| left out: none" in out and f"decoder {7 * BLOCKS} linear layers {share:.4f}" in out
+
+
+def test_the_wiring_of_a_folder_is_traced_once(tmp_path, monkeypatch):
+    saved(model("llama"), tmp_path)
+    first = topo.networks.find_wiring(f"hf:{tmp_path}")
+    monkeypatch.setattr("topo.networks.build", None)
+    again = topo.networks.find_wiring(f"hf:{tmp_path}")
+    assert again.model == first.model == f"hf:{tmp_path}" and again.shapes == first.shapes
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "llama"
+    with pytest.raises(TypeError):  # another input is traced anew
+        topo.networks.find_wiring(f"hf:{tmp_path}", topo.networks.parse_input("ids:5"))
 
 
 def test_equal_blocks_are_folded_and_groups_go_by_pattern(tmp_path, run):
@@ -470,3 +488,17 @@ def test_compare_tells_overlap_and_churn_by_projection_and_depth(tmp_path, run):
         assert entry["overlap"] == pytest.approx(both / (sum(kept) - both))
     code, out, _ = run("compare", tmp_path / "a", tmp_path / "b")
     assert code == 0 and "projection" in out and "churn" in out and f"the decoder's {7 * BLOCKS} linear layers" in out
+
+
+# -- the page
+
+
+def test_the_walk_through_of_the_page_is_what_the_commands_say(tmp_path, run, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "language_models.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(page.split("```python\n")[1].split("```")[0], "page", "exec"), {})
+    told = re.findall(r"^```text\n\$ topo (.*?)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(told) == 5
+    for line, said in told:
+        _, out, err = run(*shlex.split(line))
+        assert err == "" and out == said, line

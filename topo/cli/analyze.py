@@ -137,7 +137,8 @@ def report_of(
     found, notes = inputs.network(masks, wiring, args)
     if args.layers is not None:
         chosen = language.selected(list(masks), args.layers)
-        masks = MaskSet({layer: masks.rows(layer) for layer in chosen}, provenance=masks.provenance)
+        known = {key: value for key, value in masks.provenance.items() if key != "model"}
+        masks = MaskSet({layer: masks.rows(layer) for layer in chosen}, provenance=known)
         found, notes = None, []
     report = analyze(
         masks,

@@ -69,8 +69,9 @@ class Survey:
 
     @cached_property
     def decoder(self) -> dict[str, Counts]:
-        """Linear layers of the decoder's blocks."""
-        return {name: held for name, held in self.counts.items() if part_of(name) == DECODER}
+        """Linear layers of the decoder's blocks, block by block."""
+        names = [name for name in self.counts if part_of(name) == DECODER]
+        return {name: self.counts[name] for name in sorted(names, key=_block)}
 
     @cached_property
     def pruned(self) -> dict[str, Counts]:
@@ -128,6 +129,12 @@ class Survey:
         left_out = {prefix + name: size for name, size in self.left_out.items()}
         experts = {prefix + name: number for name, number in self.experts.items()}
         return replace(self, counts=counts, left_out=left_out, experts=experts)
+
+
+def _block(name: str) -> tuple[str, int]:
+    """Blocks come in their order, also where shards mix them; within one the file's order stays."""
+    place = place_of(name)
+    return (place.stack, place.block) if place else ("", -1)
 
 
 def _is_pruned(name: str, held: Counts) -> bool:
