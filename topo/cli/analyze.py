@@ -137,7 +137,8 @@ def report_of(
     found, notes = inputs.network(masks, wiring, args)
     if args.layers is not None:
         chosen = language.selected(list(masks), args.layers)
-        masks = MaskSet({layer: masks.rows(layer) for layer in chosen}, provenance=masks.provenance)
+        known = {key: value for key, value in masks.provenance.items() if key != "model"}
+        masks = MaskSet({layer: masks.rows(layer) for layer in chosen}, provenance=known)
         found, notes = None, []
     report = analyze(
         masks,
@@ -259,6 +260,7 @@ def show_several(reports: Sequence[Report], page: Page, brief: bool = False) -> 
     page.heading(", ".join(common))
     partly = {report.mask: line for report in reports if (line := left_out_line(report.coverage))}
     page.notes([f"{name}: {line}" for name, line in partly.items()])
+    page.notes([f"{report.mask}: {line}" for report in reports if (line := report.scope_line)])
     units = {row.metric: row.unit for report in reports for row in report.rows if row.layer is None}
     if brief:
         units = {metric: unit for metric, unit in units.items() if metric in _ACROSS}
