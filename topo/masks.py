@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from topo._support.screen import folding, printable, screen
 from topo.errors import MaskError, MaskWarning
 
 # Below this many elements numpy packs sooner than numba is imported; once it is, the kernel is twice as fast.
@@ -290,7 +291,21 @@ class MaskSet(Mapping[str, np.ndarray]):
         return hash(self.content_hash)
 
     def __repr__(self) -> str:
-        return f"MaskSet({len(self)} masks, {self.kept:,} of {self.size:,} parameters kept, density {self.density:.4g})"
+        return screen(*self._table())
+
+    def _repr_html_(self) -> str:
+        return folding(*self._table(), "mask")
+
+    def _table(self) -> tuple[str, list[str], list[list[str]]]:
+        """What a screen shows: a line, a header, and a row for each mask."""
+        kept = {name: rows.kept() for name, rows in self._rows.items()}
+        total = sum(kept.values())
+        share = f"{total:,} of {self.size:,} parameters kept, density {total / self.size:.4g}"
+        lines = [
+            [printable(name), "x".join(map(str, rows.shape)), f"{kept[name]:,}", f"{kept[name] / rows.size:.4f}"]
+            for name, rows in self._rows.items()
+        ]
+        return f"MaskSet({len(self)} masks, {share})", ["mask", "shape", "kept", "density"], lines
 
     def with_provenance(self, **provenance: Any) -> MaskSet:
         """The same masks with these entries added to the provenance."""

@@ -46,6 +46,12 @@ from topo.wiring.maps import Maps
 if TYPE_CHECKING:
     from torch import nn
 
+    from topo.masks import MaskSet
+
+# A file may ask for the wiring of a network of about its own size or of a common one, and for no input larger than
+# this many numbers.
+_LARGEST_INPUT = 1 << 24
+_LARGEST_NETWORK = 1 << 28
 _OWN = re.compile(r"(?P<head>.+?):(?P<factory>[^\W\d]\w*)(?::(?P<arguments>.*))?")
 
 
@@ -132,6 +138,41 @@ def find_wiring(
     else:
         found = trace(module, input_shape)
     return found.named(str(model)) if isinstance(model, str | Path) else found
+
+
+def named_in(masks: MaskSet, input_shape: Spec | None = None) -> tuple[Wiring | None, list[str]]:
+    """The wiring of the model that masks themselves name (`provenance["model"]`), and what is to be said about that.
+
+    Only built-in names count: a file must not choose code to run, nor how much memory a wiring takes. None where the
+    masks name no model, or one that is not built in or that they do not fit.
+    """
+    model = masks.provenance.get("model")
+    if not isinstance(model, str) or not model:
+        return None, []
+    numbers = [int(number) for number in re.findall(r"\d{1,12}", model)]
+    fitting = max(numbers, default=0) <= max(masks.size, 1000) and len(numbers) <= len(masks) + 8
+    if model.partition(":")[0] not in names() or not fitting:
+        return None, [f"the file names the model '{model}', no built-in one of its size; give --model to use it"]
+    try:
+        default = named_shape(model)  # also sees to it that this is a built-in name with options it takes
+        shape = input_shape or _told_shape(masks.provenance.get("input_shape")) or default
+        wiring = find_wiring(model, shape, largest=max(8 * masks.size, _LARGEST_NETWORK))
+        wiring.check(masks)
+    except TopoError as error:
+        return None, [f"the file names the model '{model}', but: {error}"]
+    return wiring, [f"the file itself names the model {model}"]
+
+
+def _told_shape(value: Any) -> tuple[int, ...] | None:
+    if not value:
+        return None
+    try:
+        shape = tuple(int(n) for n in (parse_input(value) if isinstance(value, str) else value))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        shape = (0,)
+    if min(shape, default=0) < 1 or math.prod(shape) > _LARGEST_INPUT:
+        raise TopoError(f"its input_shape {value} is not a size of an input; give --input")
+    return shape
 
 
 MASKED_KINDS = ("linear", "conv")

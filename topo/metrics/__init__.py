@@ -8,7 +8,6 @@ Value(number, note). Undefined is NaN with the reason in the note. Functions who
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from topo._support.doors import called, check_flags, check_function, check_text, check_word, summary
+from topo._support.names import nearest
 from topo._support.registry import Registry
 from topo.errors import TopoError
 from topo.graph import Block, LayeredGraph, shared
@@ -153,10 +153,10 @@ def chosen(names: str | Sequence[str], *, weights: bool = True) -> list[Metric]:
     known = {entry.name for entry in every}
     for name in wanted:
         if name not in {"default", "all", *GROUPS} | known:
-            near = difflib.get_close_matches(name, sorted({*GROUPS, *known}), 3, 0.5)
-            hint = f" (near it: {', '.join(near)})" if near else ""
+            near = nearest(name, {*GROUPS, *known})
+            meant = f"did you mean {' or '.join(map(repr, near))}? Groups" if near else "groups"
             raise TopoError(
-                f"no metric or group is called '{name}'{hint}; groups: default, all, {', '.join(GROUPS)}; "
+                f"no metric or group is called '{name}'; {meant}: default, all, {', '.join(GROUPS)}; "
                 "`topo list metrics` names the metrics"
             )
 
