@@ -170,4 +170,9 @@ def _certified(found: dict[str, Any] | None) -> list[str]:
     if paths is not None and bound is not None:
         counts += f" (bound 10^{bound:.2f}{'' if found['bound_certified'] else ', not certified'})"
     even = [] if ratio is None else [f"path entropy at {ratio:.4f} of its bound, the log of the budgets"]
-    return ["; ".join([counts, *even]), *(f"note: {note}" for note in found.get("notes", ()))]
+    spent = []
+    if found.get("flops") and found.get("flops_dense"):
+        spent = [f"{found['flops'] / found['flops_dense']:.4g} of the dense FLOPs"]
+        if found.get("flops_npb"):
+            spent[0] += f", {found['flops'] / found['flops_npb']:.3g} times those of ERK's budgets (npb)"
+    return ["; ".join([counts, *even, *spent]), *(f"note: {note}" for note in found.get("notes", ()))]

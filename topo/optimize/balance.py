@@ -35,7 +35,7 @@ def balance(
     block: str | None = None,
     min_fan_in: int = 1,
     dense: str = "",
-    flops: float | None = None,
+    flops: str | float | None = None,
 ) -> Balanced:
     """Masks with even paths on as many nodes as a degree floor allows; or with many paths (mode=paths).
 
