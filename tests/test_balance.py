@@ -28,7 +28,7 @@ from topo.optimize import Balanced, Frontier, frontier, hypervolume, methods, re
 from topo.optimize.dpai import _slopes
 from topo.optimize.frontier import efficient
 from topo.optimize.problem import Problem, prunable
-from topo.optimize.regular import solve_balanced
+from topo.optimize.regular import automatic_floor, solve_balanced
 from topo.plots import plots
 from topo.plots.style import figure
 from topo.wiring import Join, Layer, Wiring, chain
@@ -443,6 +443,25 @@ def test_terms_say_which_algorithm_solves_a_problem() -> None:
         solve(Problem(wiring, total=300, terms={"balance": 1.0, "nodes": 1.0}))
     with pytest.raises(TopoError, match="terms are"):
         Problem(wiring, total=300, terms={"spam": 1.0})
+
+
+@pytest.mark.small
+def test_the_automatic_degree_floor() -> None:
+    """d* = max(log2(1 / .03), (4 A_in A_out / n)^(1 / (L - 1))), and what it promises of the masks."""
+    wiring = mlp(50, 80, 80, 40)
+    budgets = {"fc1": 400, "fc2": 400, "fc3": 400}
+    assert automatic_floor(Problem(wiring, budgets=budgets), budgets) == pytest.approx(math.log2(1 / 0.03))
+    few = {"fc1": 80, "fc2": 80, "fc3": 80}
+    assert automatic_floor(Problem(wiring, budgets=few), few) == pytest.approx((4 * 50 * 40 / 80) ** 0.5)
+    found = methods["balance"](wiring, total=1500, degree_floor="auto")
+    assert value(found.masks, wiring, "expected_dead_relu_share") <= 0.031
+    assert value(found.masks, wiring, "pairs_joined") > 0.9 and "degree floor 5.06" in found.notes[0]
+    assert methods["balance"].read({"degree_floor": "6"})
+    same = methods["balance"](wiring, total=1500, degree_floor="6").masks
+    assert same == methods["balance"](wiring, total=1500, degree_floor=6).masks
+    for bad in ("spam", 0.5, math.nan, "inf"):
+        with pytest.raises(TopoError, match="it is auto, or a number of at least 1"):
+            methods["balance"](wiring, total=1500, degree_floor=bad)
 
 
 # -- repair

@@ -16,7 +16,7 @@ from topo.errors import TrainingError
 _CHOICES = {
     "optimizer": ("sgd", "adam", "adamw"),
     "schedule": ("multistep", "cosine", "one_cycle", "constant"),
-    "init": ("as_built", "kaiming_normal", "open_lth", "sparse_he", "rescaled"),
+    "init": ("as_built", "kaiming_normal", "open_lth", "sparse_he", "living", "rescaled"),
     "amp": ("auto", "bf16", "fp16", "off"),
     "channels_last": ("auto", "on", "off"),
     "compile": ("auto", "off", "default", "reduce-overhead"),
@@ -56,8 +56,8 @@ class Recipe:
     there is one, else test, which flatters. padding: random crops out of images padded so; flip: random mirror images,
     where the data set says that they keep their class.
     init: as_built, the weights that the model has; kaiming_normal, drawn anew (the `reinitialise` ablation of a mask:
-    Frankle et al. 2021); open_lth (Kaiming normal, batch-norm scales from U[0, 1]); sparse_he (see topo.train.initial);
-    rescaled, as built but each masked layer back at the edge of chaos (topo.pruners.rescale).
+    Frankle et al. 2021); open_lth (Kaiming normal, batch-norm scales from U[0, 1]); sparse_he and living (see
+    topo.train.initial); rescaled, as built but each masked layer back at the edge of chaos (topo.pruners.rescale).
     amp: autocast to bf16 or fp16 (then with a GradScaler); channels_last: memory layout; compile: torch.compile and its
     mode; "auto" uses them on a GPU that gains from it (bf16). deterministic: the same bits on every run on the same
     device; torch warns where it cannot promise that. placement: the images on the device, or streamed to it; "auto"
