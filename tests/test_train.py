@@ -541,7 +541,7 @@ def test_command_line_errors(capsys, tmp_path):
 
 @pytest.mark.small
 def test_living_weights_leave_no_relu_without_a_positive_one() -> None:
-    """Every output of at most 16 kept weights has its largest above 0; magnitudes, wide units are those of sparse_he."""
+    """Every output of at most 16 kept weights has its largest above 0; magnitudes, wide units are as in sparse_he."""
     layers = {
         "0": nn.Linear(40, 30), "1": nn.Conv2d(4, 8, 3, groups=2), "2": nn.ConvTranspose2d(6, 8, 3, groups=2),
     }  # fmt: skip

@@ -49,7 +49,7 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         "--examples", type=at_least(1), metavar="N", help="images of each class for a pruner (default 10)"
     )
     made.add_argument(
-        "--from", dest="source", metavar="FILE", help="masks to start from (configuration, invert, shuffle)"
+        "--from", dest="source", metavar="FILE", help="masks to start from (repair, configuration, invert, shuffle)"
     )
     network_options(made)
     made.add_argument(
@@ -62,12 +62,13 @@ def run(args: argparse.Namespace) -> int:
     from topo.generate import find_method, generate, is_pruner
 
     entry = find_method(args.method)
-    rewires = getattr(entry, "rewires", False)
+    starts = getattr(entry, "starts", False)
+    rewires = getattr(entry, "rewires", False) or starts
     if args.model is None and not (rewires and args.source):
         raise UsageError("--model says for which network the masks are made; it is needed")
     if args.source and not rewires:
         raise UsageError(
-            f"method '{args.method}' starts from no masks; --from is for configuration, invert and shuffle"
+            f"method '{args.method}' starts from no masks; --from is for repair, configuration, invert and shuffle"
         )
     if rewires and args.source is None:
         raise UsageError(f"method '{args.method}' starts from masks: give --from FILE")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -75,7 +76,7 @@ def pairs_joined(graph: WiredGraph) -> Value:
         reach = np.zeros((len(chosen), wiring.n_units + 2), bool)
         reach[np.arange(len(chosen)), chosen] = True
         for index, step in enumerate(graph.steps):
-            made: np.ndarray
+            made: Any
             if isinstance(step, Block):
                 if step.source:
                     continue
@@ -88,7 +89,7 @@ def pairs_joined(graph: WiredGraph) -> Value:
                 if step.kind == "score":
                     continue
                 operands = step.operands if step.kind == "add" else step.operands[:1]
-                made = np.logical_or.reduce([reach[:, operand] for operand in operands])
+                made = np.stack([reach[:, operand] for operand in operands]).any(axis=0)
                 made = made.reshape(len(chosen), -1, step.width).any(axis=2)
                 units = slice(step.start, step.stop)
             reach[:, units] |= made & live.effective[units]

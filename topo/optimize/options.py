@@ -28,7 +28,7 @@ def requested(
 
     They differ only under a block constraint, which is solved on the network of blocks (see `quotient`).
     """
-    limit = _flops(flops, wiring, total if isinstance(budgets, str) else sum(budgets.values()))
+    limit = flops_limit(flops, wiring, total if isinstance(budgets, str) else sum(budgets.values()))
     problem = Problem(
         wiring,
         total=None if isinstance(budgets, Mapping) else total,
@@ -44,7 +44,7 @@ def requested(
     return quotient(problem, block, budgets if isinstance(budgets, str) else "water")
 
 
-def _flops(flops: str | float | None, wiring: Wiring, total: int | None) -> float | None:
+def flops_limit(flops: str | float | None, wiring: Wiring, total: int | None) -> float | None:
     """A limit of FLOPs as a number: of the budgets of a rule, where it is named."""
     if not isinstance(flops, str):
         return flops
