@@ -241,7 +241,7 @@ def _folded(lines: Sequence[Sequence[str]], brief: bool) -> list[list[str]]:
             folded.append([name, value, unit, view])
     width = [row for row in folded if row[0] == "path_entropy_width"]
     place = next((k for k, row in enumerate(folded) if row[0] == "effective_nodes"), None)
-    if width and place is not None:  # where all nodes live, how many of them paths meet is in the width
+    if brief and width and place is not None:  # where all nodes live, how many of them paths meet is in the width
         folded.remove(width[0])
         folded.insert(place + 1, width[0])
     return folded

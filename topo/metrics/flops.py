@@ -15,7 +15,8 @@ from topo.report import Value
 from topo.wiring import Layer
 
 _network = partial(metric, group="paths", scope="network")
-_layer = partial(metric, group="paths", scope="layer")
+# Of layers they are numbers of their size, not six columns of every table.
+_layer = partial(metric, group="structure", scope="layer")
 
 
 Weights = Callable[[Block, Layer], int]

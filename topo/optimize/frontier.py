@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ SCHEMA = "topo-frontier/1"
 _LARGEST_FLOOR = 64.0
 KNOBS = {"balanced": "degree_floor", "paths": "active"}
 OVER = ("nodes", "flops")
+# Most stairs of the bound over nodes.
+_STAIRS = 8
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Frontier:
     over: what paths are traded against, "nodes" or "flops". hypervolume: share of the rectangle from (0, 0) to
     (all_nodes, bound) that the points dominate; over FLOPs of that from (most FLOPs of a point, 0) to (0, bound).
     certified: whether the bound is proved, see `upper_bound`. left_out: values of the knob without masks.
+    bounds, in mode "paths": stairs (place where one ends, log10 paths that no mask passes there); covered: the
+    hypervolume as a share of what they leave room for.
     """
 
     points: tuple[Point, ...]
@@ -65,6 +70,8 @@ class Frontier:
     seed: int | None = None
     over: str = "nodes"
     left_out: tuple[float, ...] = ()
+    bounds: tuple[tuple[float, float], ...] = ()
+    covered: float | None = None
 
     @property
     def pareto(self) -> tuple[Point, ...]:
@@ -92,6 +99,7 @@ class Frontier:
             if held.pop("schema") != SCHEMA:
                 raise KeyError("schema")
             held["left_out"] = tuple(held.get("left_out", ()))
+            held["bounds"] = tuple((place, bound) for place, bound in held.get("bounds", ()))
             points: list[dict[str, Any]] = [
                 {key: math.nan if value is None else value for key, value in p.items()} for p in held["points"]
             ]
@@ -184,6 +192,14 @@ def front(
     else:
         plane = [(float(point.nodes), point.log10_paths) for point in found]
         covered = hypervolume([(x / all_nodes, y / bound.log10_paths) for x, y in plane])
+    bounds: tuple[tuple[float, float], ...] = ()
+    share = None
+    if mode == "paths" and bound.log10_paths > 0:
+        bounds = _bounds(wiring, total, found, int(all_nodes), over)
+        widths = [1 - place / most if over == "flops" else place / all_nodes for place, _ in bounds]
+        # a bound holds from its place on: the room is the staircase of each with the place before it
+        room = hypervolume([(width, least / bound.log10_paths) for width, (_, least) in zip(widths, bounds)])
+        share = covered / room if room else None
     return Frontier(
         points=tuple(replace(point, efficient=flag) for point, flag in zip(found, efficient(plane))),
         total=total,
@@ -195,6 +211,26 @@ def front(
         seed=rng,
         over=over,
         left_out=tuple(left_out),
+        bounds=bounds,
+        covered=share,
+    )
+
+
+def _bounds(
+    wiring: Wiring, total: int, found: Sequence[Point], all_nodes: int, over: str
+) -> tuple[tuple[float, float], ...]:
+    """(where a stair of the bound ends, log10 paths of it): masks between two points are bounded by the better one."""
+    if over == "flops":
+        dense = 2 * sum((layer.positions or 0) * layer.used for layer in wiring.layers)
+        places = sorted({point.flops for point in found})
+        below = [0.0, *places[:-1]]
+        return tuple(
+            (low, upper_bound(wiring, total=total, flops=high * dense).log10_paths) for low, high in zip(below, places)
+        )
+    counts = np.array(sorted({0, *(point.nodes for point in found), all_nodes}))
+    counts = counts[np.unique(np.linspace(0, len(counts) - 1, _STAIRS + 1).astype(int))]
+    return tuple(
+        (float(high), upper_bound(wiring, total=total, nodes=int(low)).log10_paths) for low, high in pairwise(counts)
     )
 
 

@@ -295,11 +295,19 @@ class Balanced:
             log10_paths=value("log10_effective_paths"),
             entropy=value("path_entropy"),
             log_budgets=entropy_bound(self.graph),
-            bound=upper_bound(self.problem.wiring, total=self.masks.kept),
+            bound=self._bound(value("effective_nodes")),
             flops=value("flops_kept"),
             flops_dense=value("flops_dense"),
             flops_npb=self._flops_npb(),
         )
+
+    def _bound(self, nodes: int) -> Bound:
+        """Where paths are what is maximised, of masks with as many nodes and no more FLOPs than allowed."""
+        if not self.problem.terms.get("paths") or self.problem.terms.get("nodes"):
+            return upper_bound(self.problem.wiring, total=self.masks.kept)
+        macs = self.problem.macs
+        flops = None if macs is None else 2 * macs
+        return upper_bound(self.problem.wiring, total=self.masks.kept, nodes=nodes, flops=flops)
 
     def _flops_npb(self) -> float:
         try:
