@@ -163,9 +163,7 @@ _OF_LANGUAGE = frozenset(
     "heads dead_heads kv_groups dead_kv_groups experts dead_experts residual_channels dead_residual_channels "
     "mean_density min_density".split()
 )
-_OF_LAYERS = frozenset(
-    "kept density effective_params effective_in effective_out path_entropy_width sigma2 ramanujan_gap imdb".split()
-)
+_OF_LAYERS = frozenset("kept density effective_params effective_in effective_out sigma2 ramanujan_gap imdb".split())
 
 
 def show(report: Report, page: Page, brief: bool = False) -> None:

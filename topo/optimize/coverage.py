@@ -308,7 +308,7 @@ def _parallel(one: Curve, two: Curve, parameters: bool, most: int) -> Curve:
 
 
 def _best(units: np.ndarray, values: np.ndarray, most: int) -> Curve:
-    """The largest value for so many units or fewer; longer curves than `most` by intervals, each with its last value."""
+    """The largest value for so many units or fewer; longer curves by intervals, each with its last value."""
     order = np.argsort(units, kind="stable")
     units, values = units[order], np.maximum.accumulate(values[order])
     new = np.r_[True, values[1:] > values[:-1]] if len(values) else np.zeros(0, bool)
