@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
+import functools
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core.caching import IndexDataCacheFile
 
 
 def _private_cache(folders: Iterable[Path]) -> str | None:
@@ -34,5 +40,41 @@ if not os.environ.get("NUMBA_CACHE_DIR"):
     _users = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME") or os.sep) / ".cache")
     if (_made := _private_cache([Path(__file__).parent / "__pycache__", _users / "numba"])) is not None:
         os.environ["NUMBA_CACHE_DIR"] = _made
-        if "numba" in sys.modules:
-            sys.modules["numba"].config.CACHE_DIR = _made
+        numba.config.__dict__["CACHE_DIR"] = _made
+
+
+# numba numbers the files of a kernel's types of arguments by an index that it reads, and writes before the file. Two
+# processes that compile at once could each give the same number to another type: a third would then run code that was
+# compiled for other arrays. One at a time they do not.
+
+
+@contextmanager
+def _alone(folder: str, operation: int) -> Iterator[None]:
+    """Within it no other process writes in this cache (LOCK_SH), or looks into it (LOCK_EX); it dies with its process.
+
+    A folder that cannot be written to, or that has no locks, is used without.
+    """
+    try:
+        file = open(os.path.join(folder, "topo.lock"), "a")
+    except OSError:
+        yield
+        return
+    with file:
+        try:
+            fcntl.flock(file, operation)
+        except OSError:
+            pass
+        yield
+
+
+def _locked(method: Callable[..., Any], operation: int) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def alone(self: IndexDataCacheFile, *args: Any) -> Any:
+        with _alone(os.path.dirname(self._index_path), operation):
+            return method(self, *args)
+
+    return alone
+
+
+for _name, _operation in (("save", fcntl.LOCK_EX), ("load", fcntl.LOCK_SH)):
+    setattr(IndexDataCacheFile, _name, _locked(getattr(IndexDataCacheFile, _name), _operation))

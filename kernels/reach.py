@@ -14,7 +14,7 @@ KIND, START, STOP, READ, READ_STOP, OPERANDS, GROUPS, KERNEL_SIZE, WIDTH, WORDS 
 LAYER, ADD, GATE, SCORE, SOURCE = range(5)
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(no_cpython_wrapper=True)
 def mark_columns(flags, units, kernel_size, columns):
     """flags (n,) bool, units (in,) int32 -> columns (w,) uint64: every weight column of a flagged input channel.
 
@@ -30,7 +30,7 @@ def mark_columns(flags, units, kernel_size, columns):
                 at += many
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(no_cpython_wrapper=True)
 def has_column(columns, j, kernel_size):
     """columns (w,) uint64 -> whether a weight column of input channel j is flagged.
 

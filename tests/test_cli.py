@@ -1,5 +1,6 @@
 """The command line: what it prints where, its exit codes, and that it never leaves half a file."""
 
+import argparse
 import csv
 import io
 import json
@@ -9,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -662,3 +664,52 @@ def test_path_counts_beyond_float64_in_every_command(capsys, tmp_path) -> None:
     assert main(["check", str(path), "--fail-on", "no-paths"]) == 0
     assert main(["analyze", str(path), "--metrics", "paths", "--csv", "-"]) == 0
     assert str(8**400) in capsys.readouterr().out
+
+
+def test_warm_runs_work_of_every_kind_and_passes_over_what_does_not_fit(run, monkeypatch):
+    from topo.cli import warm
+    from topo.errors import TopoError
+    from topo.generate import methods
+    from topo.nulls import nulls
+
+    work = list(warm._work())
+    labels = [label for label, _ in work]
+    assert {*methods(), *(f"null {kind}" for kind in nulls)} <= set(labels)
+    done = []
+
+    def refused():
+        done.append("refused")
+        raise TopoError("not of this network")
+
+    chosen = [("refused", refused), work[labels.index("metrics")], ("last", lambda: done.append("last"))]
+    monkeypatch.setattr(warm, "_work", lambda: chosen)
+    code, out, err = run("warm")
+    assert code == 0 and done == ["refused", "last"] and not err
+    assert int(re.match(r"(\d+) kernels are ready", out)[1]) > 10
+
+
+def test_that_kernels_are_being_compiled_is_said_once(capsys):
+    """What the watcher meets at each look is played to it; at the end of the play the command is over."""
+    from numba.core import event
+
+    from topo.cli import output
+
+    class Play:
+        def __init__(self, *looks):
+            self.looks = iter(looks)
+
+        def wait(self, seconds):
+            met = next(self.looks, "over")
+            if met == "kernel":
+                event.start_event("numba:compile", {})
+                event.end_event("numba:compile", {})
+            return met == "over"
+
+    def said(*looks):
+        output._watch_compiler(Play(*looks))
+        return capsys.readouterr().err
+
+    assert said() == said("nothing") == said("kernel", "nothing", "nothing") == ""  # before two seconds are over
+    assert said("nothing", "nothing", "kernel", "kernel", "kernel").count("compiling kernels, once") == 1
+    with output.compiling_told(argparse.Namespace(quiet=True)):
+        assert not any(thread.name.endswith("(_watch_compiler)") for thread in threading.enumerate())

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from topo import masks as masks_module
 from topo.kernels import bits, paths, reach
 from topo.kernels.walks import draw_columns, draw_taps, kernel_sums, running_shares
 from topo.masks import _pack
@@ -290,3 +291,42 @@ def test_kernels_compile_where_nothing_can_be_written(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     made, there, mode = done.stdout.split()
     assert (there, mode) == ("True", "0o700") and not Path(made).exists()
+
+
+WRITER = """
+import sys
+from topo.kernels import IndexDataCacheFile
+cache = IndexDataCacheFile(sys.argv[1], "kernel", "stamp")
+sys.stdin.read()  # all begin at once
+for key in range(int(sys.argv[2]), 120, 4):
+    cache.save(key, f"compiled for {key}")
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_compile_at_once_share_a_cache(tmp_path: Path) -> None:
+    """Each type of arguments finds its own code afterwards, not that of another process's."""
+    from topo.kernels import IndexDataCacheFile
+
+    many = [[sys.executable, "-c", WRITER, str(tmp_path), str(first)] for first in range(4)]
+    writers = [subprocess.Popen(argv, stdin=subprocess.PIPE) for argv in many]
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.close()
+    assert [writer.wait() for writer in writers] == [0] * 4
+    cache = IndexDataCacheFile(str(tmp_path), "kernel", "stamp")
+    assert [cache.load(key) for key in range(120)] == [f"compiled for {key}" for key in range(120)]
+
+
+@pytest.mark.parametrize("tiny", [0, 1 << 16])
+def test_counts_and_turning_are_numpy_or_kernels(monkeypatch, tiny: int) -> None:
+    """Small matrices by numpy, so that nothing is compiled for them, larger ones by kernels: the same numbers."""
+    monkeypatch.setattr(masks_module, "_TINY", tiny)
+    for shape in [*SHAPES, (100, 576), (64, 128)]:
+        mask = random_mask(shape)
+        words = numpy_words(mask)
+        assert (masks_module.column_counts(words)[: shape[1]] == mask.sum(axis=0)).all()
+        assert (masks_module.transposed(words, shape[1]) == numpy_words(mask.T.copy())).all()
+        for size in (1, shape[1]):
+            counts = masks_module.kernel_counts(words, shape[1], size)
+            assert counts.dtype == np.uint16 and (counts == mask.reshape(len(mask), -1, size).sum(axis=2)).all()

@@ -156,7 +156,7 @@ def test_sparsity_is_one_minus_density_in_decimal() -> None:
 @pytest.mark.parametrize(
     "quota, options, text",
     [
-        ("spam", {"density": 0.5}, "no quota is called 'spam'; there are: uniform, er, erk, erk_plus, igq, given"),
+        ("spam", {"density": 0.5}, "no quota is called 'spam'; there are: uniform, er, erk, erk_plus, igq, balanced, "),
         ("erk", {}, "quota 'erk' needs a budget: give one of density, sparsity and total"),
         ("erk", {"density": 0.5, "sparsity": 0.5}, "given are density and sparsity"),
         ("erk", {"density": 1.5}, "density is 1.5; it is a number from 0 to 1"),
@@ -190,5 +190,6 @@ def test_shapes_that_are_none(shapes) -> None:
 
 
 def test_every_quota_says_what_it_is() -> None:
-    assert list(quotas) == ["uniform", "er", "erk", "erk_plus", "igq", "given"]
+    shapes = ["uniform", "er", "erk", "erk_plus", "igq", "balanced", "pyramidal", "smart_ratio"]
+    assert list(quotas) == [*shapes, "owl", "alpha", "given"]
     assert all(rule.__doc__.splitlines()[0] for rule in quotas.values())

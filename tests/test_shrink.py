@@ -303,6 +303,79 @@ def test_what_may_change_the_outputs_is_refused_by_name() -> None:
         topo.shrink(nn.Linear(3, 2), {"weight": np.ones((2, 4))}, input_shape=(3,))
 
 
+def written_view(net: nn.Module, x: Tensor) -> Tensor:
+    return net.out(F.relu(net.a(x)).view(-1, 8 * 16))
+
+
+def rearranged(net: nn.Module, x: Tensor) -> Tensor:
+    return net.out(F.pixel_shuffle(F.relu(net.a(x)), 2))
+
+
+def squeezed(net: nn.Module, x: Tensor) -> Tensor:
+    high = F.relu(net.a(x))
+    return net.out(high * torch.sigmoid(net.b(high.mean((2, 3))))[:, :, None, None])
+
+
+def padded(net: nn.Module, x: Tensor) -> Tensor:
+    return net.out(F.pad(F.relu(net.a(x)), (0, 0, 0, 0, 2, 2)) + net.b(x))
+
+
+def scaled(net: nn.Module, x: Tensor) -> Tensor:
+    return net.out(F.prelu(F.instance_norm(net.a(x)), net.b))
+
+
+def several(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    high = F.relu(net.a(x))
+    return {"whole": net.out(high), "part": high[:, :2]}
+
+
+def summed(net: nn.Module, x: Tensor) -> Tensor:
+    return net.out(torch.einsum("bchw,c->bchw", F.relu(net.a(x)), net.b))
+
+
+ODD = {
+    written_view: (nn.Conv2d(2, 8, 1), None, nn.Linear(128, 2)),
+    rearranged: (nn.Conv2d(2, 8, 1), None, nn.Conv2d(2, 2, 1)),
+    squeezed: (nn.Conv2d(2, 8, 1), nn.Linear(8, 8), nn.Conv2d(8, 2, 1)),
+    padded: (nn.Conv2d(2, 8, 1), nn.Conv2d(2, 12, 1), nn.Conv2d(12, 2, 1)),
+    scaled: (nn.Conv2d(2, 8, 1), nn.Parameter(torch.rand(8)), nn.Conv2d(8, 2, 1)),
+    several: (nn.Conv2d(2, 8, 1), None, nn.Conv2d(8, 2, 1)),
+    summed: (nn.Conv2d(2, 8, 1), nn.Parameter(torch.rand(8)), nn.Conv2d(8, 2, 1)),
+}
+
+
+@pytest.mark.parametrize("forward", ODD, ids=lambda forward: forward.__name__)
+def test_odd_code_gives_the_same_outputs_or_its_units_stay(forward) -> None:
+    made = type("Odd", (nn.Module,), {"forward": forward})()
+    for name, part in zip(("a", "b", "out"), ODD[forward]):
+        if part is not None:
+            setattr(made, name, part)
+    net = stirred(made).double()
+    masks = {name: np.ones(p.shape, bool) for name, p in net.named_parameters() if p.dim() > 1}
+    masks["a.weight"][[1, 4, 5, 6, 7]] = False
+    if forward is padded:
+        masks["b.weight"][[3, 6, 7, 8, 9]] = False
+    small = topo.shrink(net, masks, input_shape=(2, 4, 4))
+    x = torch.rand(3, 2, 4, 4, dtype=torch.float64)
+    before, after = masked_twin(net, masks)(x), small.model(x)
+    before, after = (list(y.values()) if isinstance(y, dict) else [y] for y in (before, after))
+    assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(before, after))
+    assert small.report["removed"] or small.report["stays"]
+
+
+def test_a_model_whose_functions_hold_the_original_is_refused() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    net.run = lambda x: net[1](net[0](x))
+    net.__class__ = type("Held", (nn.Sequential,), {"forward": lambda self, x: self.run(x)})
+    with pytest.raises(ShrinkError, match="hold the original's layers"):
+        topo.shrink(
+            net,
+            {"0.weight": np.ones((4, 3)), "1.weight": np.ones((2, 4))},
+            topo.trace(net, (3,)),
+            args=(torch.rand(1, 3),),
+        )
+
+
 # -- the command
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -19,6 +21,7 @@ from topo.models import input_shape as named_shape
 from topo.models import names
 from topo.networks import find_wiring, maskable
 from topo.quotas import budgets as quota_budgets
+from topo.quotas import quotas
 from topo.wiring import Wiring, apart
 
 if TYPE_CHECKING:
@@ -43,27 +46,32 @@ def generate(
 ) -> MaskSet:
     """Masks for a network, made by a named method: from its shapes, or by the scores that a pruner gives its weights.
 
-    wiring: of the network; also a torch module (with input_shape), a model's name, or a wiring's JSON file. Every
-    linear layer and convolution of the wiring is masked, first and last included, whatever the method; or, in their
-    place, those that `layers` names, by name or pattern (`"blocks.*"`); an embedding only where that or `budgets` names
-    it.
-    density (the kept fraction) or sparsity (1 - density), never both: exactly round(density * N) parameters are kept.
-    quota: how they are shared among layers (`topo.quotas`), the method's own choice by default. budgets: parameters to
-    keep by layer name instead of all these (for the optimizer also the name of a rule). source: masks that the methods
-    `configuration`, `invert` and `shuffle` start from; their kept counts are the budget, and they need no wiring:
-    without it each convolution is taken to be in one group. `repair` starts from them too, with a density of its own
-    where one is given. options: the method's own.
-    Pruners take a torch module in place of the wiring, which is left as it was, or a model's name, whose weights are
-    then drawn from the seed as `topo train` draws them; and (x, y) batches where they need data (`topo.pruners.prune`).
-    progress: called as (layers done, layers in all, layer).
+        wiring: of the network; also a torch module (with input_shape), a model's name, or a wiring's JSON file. Every
+        linear layer and convolution of the wiring is masked, first and last included, whatever the method; or, in their
+        place, those that `layers` names, by name or pattern (`"blocks.*"`); an embedding only where that or `budgets` names
+        it.
+        density (the kept fraction) or sparsity (1 - density), never both: exactly round(density * N) parameters are kept.
+        quota: how they are shared among layers (`topo.quotas`), the method's own choice by default. budgets: parameters to
+        keep by layer name instead of all these (for the optimizer also the name of a rule). source: masks that the methods
+        `configuration`, `invert` and `shuffle` start from; their kept counts are the budget, and they need no wiring:
+    <<<<<<< HEAD
+        without it each convolution is taken to be in one group. `repair` starts from them too, with a density of its own
+        where one is given. options: the method's own.
+    =======
+        without it each convolution is taken to be in one group. options: the method's own; and for every method that takes
+        a quota `dense`, layers to keep whole, by name or pattern, while the others share the rest.
+    >>>>>>> main
+        Pruners take a torch module in place of the wiring, which is left as it was, or a model's name, whose weights are
+        then drawn from the seed as `topo train` draws them; and (x, y) batches where they need data (`topo.pruners.prune`).
+        progress: called as (layers done, layers in all, layer).
 
-    The same seed gives the same masks. The provenance holds method, options, seed, density, model and input shape, and
-    where the structure forbids an exact budget, what was asked and what is kept instead (`asked`, `keeps`).
+        The same seed gives the same masks. The provenance holds method, options, seed, density, model and input shape, and
+        where the structure forbids an exact budget, what was asked and what is kept instead (`asked`, `keeps`).
 
-    >>> generate("erk", "mlp:8-4-2", density=0.5).kept
-    20
+        >>> generate("erk", "mlp:8-4-2", density=0.5).kept
+        20
 
-    Raises TopoError for an unknown method, option or quota, and for a budget that cannot be met.
+        Raises TopoError for an unknown method, option or quota, and for a budget that cannot be met.
     """
     entry = find_method(method)
     words: dict[str, Any] = {
@@ -107,7 +115,15 @@ def generate(
                 record["notes"] = ["each convolution was taken to be in one group: groups are known with a model alone"]
     if turned := {name: groups for name, groups in turned.items() if name in masks}:
         record["input_first"] = turned
-    return masks.in_order(net.names).with_provenance(**record, density=masks.density)
+    return masks.in_order(net.names).with_provenance(**record, **_asked(request), density=masks.density)
+
+
+def _asked(request: Request) -> dict[str, float]:
+    """The density that was asked for, where one was: a whole number of parameters is seldom exactly that."""
+    density, sparsity = request.given.get("density"), request.given.get("sparsity")
+    if density is None and sparsity is None:
+        return {}
+    return {"asked_density": float(density) if density is not None else round(1.0 - float(sparsity or 0.0), 12)}
 
 
 # What masks that were made from others remember of these.
@@ -184,8 +200,13 @@ def _network(wiring: Any, request: Request) -> Wiring:
 
 def _generated(entry: Generator, wiring: Wiring, request: Request) -> MaskSet:
     """What a generator makes, with its options on record; TopoError unless the budget it promises is kept."""
-    record, given = entry.read(request.options), request.given
+    dense = request.options.get("dense", "")
+    record, given = (
+        entry.read({name: value for name, value in request.options.items() if name != "dense"}),
+        request.given,
+    )
     if entry.rewires:
+        _refuse_dense(dense, request, "it keeps as much as its source does")
         start: Any = _source(wiring, request)
         wanted = {name: start.rows(name).kept() for name in start}
     else:
@@ -194,10 +215,15 @@ def _generated(entry: Generator, wiring: Wiring, request: Request) -> MaskSet:
             request.refuse("quota", "it has its own")
         if entry.exact == "total":
             request.refuse("budgets", "it keeps a total and leaves the layers to chance")
-        start = wanted = _wanted(wiring, given, entry.quota)
+            _refuse_dense(dense, request, "it keeps a total and leaves the layers to chance")
+        rule = quotas[given.get("quota", entry.quota)]
+        own = {name: value for name, value in record.items() if name in inspect.signature(rule).parameters}
+        start = wanted = _wanted(wiring, given, entry.quota, dense, own)
     masks = entry(wiring, start, rng=request.rng, progress=request.progress, **record)
     if not (entry.rewires or entry.fixed or "budgets" in given):
         record["quota"] = given.get("quota", entry.quota)
+    if dense:
+        record["dense"] = dense
     total = sum(wanted.values())
     if entry.exact == "no":
         return masks.with_provenance(options=record, asked=total, keeps=entry.keeps)
@@ -205,6 +231,11 @@ def _generated(entry: Generator, wiring: Wiring, request: Request) -> MaskSet:
     if off or masks.kept != total:
         raise TopoError(f"method '{entry.name}' kept {masks.kept} parameters instead of {total}; layers off: {off}")
     return masks.with_provenance(options=record)
+
+
+def _refuse_dense(dense: Any, request: Request, because: str) -> None:
+    if dense:
+        raise TopoError(f"method '{request.method}' takes no dense; {because}")
 
 
 def _source(wiring: Wiring | None, request: Request) -> MaskSet:
@@ -219,13 +250,18 @@ def _source(wiring: Wiring | None, request: Request) -> MaskSet:
     return masks
 
 
-def _wanted(wiring: Wiring, given: Mapping[str, Any], quota: str) -> dict[str, int]:
-    """Parameters to keep, by layer: the budgets that are given, or what the quota makes of the density."""
+def _wanted(
+    wiring: Wiring, given: Mapping[str, Any], quota: str, dense: Any = "", own: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, int]:
+    """Parameters to keep, by layer: the budgets that are given, or what the quota, with options of its own, makes of
+    the density beside layers that are dense."""
     if "budgets" not in given:
         budget = {name: given.get(name) for name in ("density", "sparsity")}
         shapes = maskable(wiring, given.get("layers"))
-        return quota_budgets(given.get("quota", quota), shapes, **budget)  # type: ignore[arg-type]
+        return quota_budgets(given.get("quota", quota), shapes, **budget, dense=dense, **own)  # type: ignore[arg-type]
     _wanted_alone(given)
+    if dense:
+        raise TopoError("budgets say what each layer keeps; dense cannot be given too")
     return _counts(given["budgets"], {name: wiring.layer(name).size for name in given["budgets"]})
 
 
@@ -334,4 +370,4 @@ def _scored(entry: Any, model: Any, request: Request) -> MaskSet:
     how = {"rng": rng, "progress": request.progress, "input_shape": shape, "wiring": wiring}
     how |= {"layers": given.get("layers"), "batches": given.get("batches")}
     masks = prune(entry.name, module, **how, **budget, **request.options)
-    return masks.with_provenance(model=name, created_by=f"topo {__version__}", density=masks.density)
+    return masks.with_provenance(model=name, created_by=f"topo {__version__}", **_asked(request), density=masks.density)

@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from topo._support.screen import folding, printable, screen
 from topo.errors import MaskError, MaskWarning
 
 # Below this many elements numpy packs sooner than numba is imported; once it is, the kernel is twice as fast.
 _SMALL = 1 << 20
+# Up to this many bits or bytes numpy takes some 20 us more than a kernel, which first has to be compiled, .4 s each.
+_TINY = 1 << 16
 _PACKED = {np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.uint8)}  # as they are, of this machine's byte order
 _BFLOAT16_INFINITY = 0x7F80  # 8 bits of exponent above 7 of fraction; more is NaN
 
@@ -28,7 +31,7 @@ def _pack(values: np.ndarray, strict: bool = False) -> tuple[np.ndarray, bool]:
     Odd is a value other than 0 and 1 if strict, else NaN. uint16 stands for the bits of bfloat16.
     """
     rows, cols = values.shape
-    if values.size < _SMALL and "numba" not in sys.modules:
+    if values.size < _SMALL and ("numba" not in sys.modules or (values.size <= _TINY and values.itemsize == 1)):
         words = np.zeros((rows, -(-cols // 64)), np.uint64)
         magnitudes = values & 0x7FFF if values.dtype == np.uint16 and not strict else values
         kept = magnitudes != 0
@@ -51,6 +54,39 @@ def _pack(values: np.ndarray, strict: bool = False) -> tuple[np.ndarray, bool]:
         kernels.pack(np.ascontiguousarray(values != 0).view(np.uint8), words, False, 0)
         return words, odd
     return words, kernels.pack(np.ascontiguousarray(values, native), words, strict, 0)
+
+
+def column_counts(words: np.ndarray) -> np.ndarray:
+    """uint64 (rows, w) bit rows -> int64 (64 w,): how many rows have each column."""
+    if 64 * words.size <= _TINY:
+        return np.unpackbits(words.view(np.uint8), axis=1, bitorder="little").sum(axis=0, dtype=np.int64)
+    counts = np.empty(64 * words.shape[1], np.int64)
+    _kernels().column_counts(words, counts)
+    return counts
+
+
+def kernel_counts(words: np.ndarray, columns: int, kernel_size: int) -> np.ndarray:
+    """uint64 (rows, w) bit rows of `columns` columns -> uint16 (rows, columns / kernel_size): kept weights of each."""
+    if 64 * words.size <= _TINY:
+        bits = np.unpackbits(words.view(np.uint8), axis=1, count=columns, bitorder="little")
+        return bits.reshape(len(words), -1, kernel_size).sum(axis=2, dtype=np.uint16)
+    counts = np.empty((len(words), columns // kernel_size), np.uint16)
+    _kernels().kernel_counts(words, kernel_size, counts)
+    return counts
+
+
+def transposed(words: np.ndarray, columns: int) -> np.ndarray:
+    """uint64 (rows, w) bit rows of `columns` columns -> uint64 (columns, ceil(rows / 64)): column j is row j."""
+    turned = np.zeros((columns, -(-len(words) // 64)), np.uint64)
+    if 64 * words.size <= _TINY:
+        bits = np.unpackbits(words.view(np.uint8), axis=1, count=columns, bitorder="little")
+        packed = np.packbits(bits.T, axis=1, bitorder="little")
+        turned.view(np.uint8)[:, : packed.shape[1]] = packed
+    else:
+        from topo.kernels.spectrum import transpose
+
+        transpose(words, turned)
+    return turned
 
 
 @cache
@@ -255,7 +291,21 @@ class MaskSet(Mapping[str, np.ndarray]):
         return hash(self.content_hash)
 
     def __repr__(self) -> str:
-        return f"MaskSet({len(self)} masks, {self.kept:,} of {self.size:,} parameters kept, density {self.density:.4g})"
+        return screen(*self._table())
+
+    def _repr_html_(self) -> str:
+        return folding(*self._table(), "mask")
+
+    def _table(self) -> tuple[str, list[str], list[list[str]]]:
+        """What a screen shows: a line, a header, and a row for each mask."""
+        kept = {name: rows.kept() for name, rows in self._rows.items()}
+        total = sum(kept.values())
+        share = f"{total:,} of {self.size:,} parameters kept, density {total / self.size:.4g}"
+        lines = [
+            [printable(name), "x".join(map(str, rows.shape)), f"{kept[name]:,}", f"{kept[name] / rows.size:.4f}"]
+            for name, rows in self._rows.items()
+        ]
+        return f"MaskSet({len(self)} masks, {share})", ["mask", "shape", "kept", "density"], lines
 
     def with_provenance(self, **provenance: Any) -> MaskSet:
         """The same masks with these entries added to the provenance."""

@@ -128,6 +128,7 @@ def shrink(
     held = fitted(plain, masks, known)
     laid = {name: tensor_of(masks[name], storage, "cpu") for name, storage in held.items()}
     masked(plain, laid)
+    _require_own_layers(plain, example)
     work = _Work(plain, masks, held, laid, example, check, rng)
     work.follow(captured)
     made = work.largest()
@@ -161,6 +162,25 @@ class Made:
     added: list[str]
     sizes: list[tuple[str, str, Any]]
     difference: tuple[float, float]
+
+
+def _require_own_layers(plain: nn.Module, example: Any) -> None:
+    """ShrinkError if the copy computes by the original's layers, as functions that hold them (closures) do."""
+    empty = _shared_copy(plain)
+    for module in empty.modules():
+        for key, tensor in module._parameters.items():
+            if tensor is not None and tensor.is_floating_point():
+                module._parameters[key] = nn.Parameter(torch.full_like(tensor, float("nan")), False)
+        if isinstance(module, nn.RNNBase):
+            module._init_flat_weights()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        leaves = [t for t in pytree.tree_leaves(empty(*example[0], **example[1])) if isinstance(t, Tensor)]
+    floats = [t for t in leaves if t.is_floating_point() and t.numel()]
+    if floats and not any(bool(t.isnan().any()) for t in floats):
+        raise ShrinkError(
+            "a copy of the model computes without its own parameters: functions in it hold the original's layers "
+            "(a lambda that names self, say); call the layers as attributes of the module"
+        )
 
 
 class _Work:
@@ -245,7 +265,7 @@ class _Work:
     def _by_halves(self, wanted: Decision) -> Made:
         """The last resort, where the code fails at the new sizes and does not show why: what it bears goes."""
         roots = np.unique(wanted.classes[wanted.gone]).tolist()
-        why = dict.fromkeys(roots, "the model's code fails without it")
+        why = dict.fromkeys(np.unique(wanted.classes).tolist(), "the model's code fails without it")
         made = self._try(why)
         if made is None:
             raise ShrinkError("a copy of the model does not give its outputs; its modules hold each other in closures")

@@ -137,7 +137,8 @@ def report_of(
     found, notes = inputs.network(masks, wiring, args)
     if args.layers is not None:
         chosen = language.selected(list(masks), args.layers)
-        masks = MaskSet({layer: masks.rows(layer) for layer in chosen}, provenance=masks.provenance)
+        known = {key: value for key, value in masks.provenance.items() if key != "model"}
+        masks = MaskSet({layer: masks.rows(layer) for layer in chosen}, provenance=known)
         found, notes = None, []
     report = analyze(
         masks,
@@ -198,7 +199,7 @@ def _body(report: Report, page: Page, brief: bool, layers: bool = True) -> None:
         shown_notes = (note for note in report.notes if note["metric"] is None or note["metric"] in told)
         notes = note_lines(note for note in shown_notes if not _of_null(note, report))
         notes += report.null_lines(_OF_NETWORK | _paths())
-        notes.append("more numbers: --metrics spectral, degrees, structure, weighted (topo list metrics), --json")
+        notes.append("more numbers: --metrics spectral, degrees, structure, size, weighted (topo list metrics), --json")
     page.notes([note for note in notes if note != first])
 
 
@@ -264,6 +265,7 @@ def show_several(reports: Sequence[Report], page: Page, brief: bool = False) -> 
     page.heading(", ".join(common))
     partly = {report.mask: line for report in reports if (line := left_out_line(report.coverage))}
     page.notes([f"{name}: {line}" for name, line in partly.items()])
+    page.notes([f"{report.mask}: {line}" for report in reports if (line := report.scope_line)])
     units = {row.metric: row.unit for report in reports for row in report.rows if row.layer is None}
     if "effective_nodes" in units and "path_entropy_width" in units:
         order = [name for name in units if name != "path_entropy_width"]

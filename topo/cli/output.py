@@ -15,15 +15,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from topo._support.atomic import write_text
+from topo._support.screen import printable
 from topo.errors import MaskWarning, TraceWarning
 
 # Work shorter than this shows no progress (seconds); afterwards a line every so often where it cannot be overwritten.
 _PATIENCE, _EVERY = 2.0, 10.0
-
-
-def printable(text: str) -> str:
-    """Control characters, as in names from a stranger's file, become escapes: no terminal ever acts on them."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def one_line(text: str, most: int = 2000) -> str:
@@ -129,6 +125,39 @@ def warnings_on_stderr(args: argparse.Namespace) -> Iterator[None]:
 
         warnings.showwarning = showwarning
         yield
+
+
+@contextmanager
+def compiling_told(args: argparse.Namespace) -> Iterator[None]:
+    """Within it a line on standard error says so, once, if kernels are being compiled when two seconds are over."""
+    done = threading.Event()
+    watch = threading.Thread(target=_watch_compiler, args=(done,), daemon=True)
+    if not quiet(args):
+        watch.start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def _watch_compiler(done: threading.Event) -> None:
+    """From two seconds on ask numba, once it is loaded, if it compiles; what comes from the cache is no event."""
+    events: Any = None
+    if done.wait(min(_PATIENCE, threading.TIMEOUT_MAX)):
+        return
+    while not hasattr(events, "install_recorder"):  # its last name: the module is loaded
+        events = sys.modules.get("numba.core.event")
+        if done.wait(0.1):
+            return
+    listener = events.RecordingListener()
+    events.register("numba:compile", listener)
+    try:
+        while not done.wait(0.1):
+            if any(event.is_start for _, event in list(listener.buffer)):
+                speak("topo: compiling kernels, once for this installation (`topo warm` does it ahead)")
+                return
+    finally:
+        events.unregister("numba:compile", listener)
 
 
 class Progress:

@@ -133,6 +133,14 @@ def igq(wiring: Wiring, budgets: Budgets, rng: np.random.Generator) -> Drawn:
     yield from _each(wiring, budgets, rng)
 
 
+@generator(source="Su et al. 2020, section 4", quota="smart_ratio", fixed=True)
+def smart_ratio(
+    wiring: Wiring, budgets: Budgets, rng: np.random.Generator, *, last: float = 0.3, squares: bool = False
+) -> Drawn:
+    """Uniformly random in each layer, densities that fall with depth and a last layer at 30 %: random tickets."""
+    yield from _each(wiring, budgets, rng)
+
+
 @generator(source="Frankle et al. 2021", rewires=True)
 def shuffle(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
     """Given masks with each layer shuffled: its kept count stays, every arrangement is equally likely."""

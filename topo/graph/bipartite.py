@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from topo.graph.graph import Block
-from topo.masks import BitRows
+from topo.masks import BitRows, column_counts, kernel_counts, transposed
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,19 +53,12 @@ class Bipartite:
         """int64 (left,): edges at each left unit, with multiplicities."""
         if self.values is not None and self.integer:
             return self.values.sum(axis=0, dtype=np.int64)
-        from topo.kernels.bits import column_counts
-
-        degrees = np.empty(64 * self.words.shape[1], np.int64)
-        column_counts(self.words, degrees)
-        return degrees[: self.left]
+        return column_counts(self.words)[: self.left]
 
     @cached_property
     def turned(self) -> Bipartite:
         """Left and right exchanged."""
-        from topo.kernels.spectrum import transpose
-
-        words = np.empty((self.left, -(-self.right // 64)), np.uint64)
-        transpose(self.words, words)
+        words = transposed(self.words, self.left)
         values = None if self.values is None else np.ascontiguousarray(self.values.T)
         return Bipartite(words, self.right, values, self.integer)
 
@@ -79,10 +72,7 @@ def of_block(block: Block) -> Bipartite:
     """The bipartite graph of a layer in the view of single layers."""
     if block.layer_view == "kernel" or block.kernel_size == 1:
         return Bipartite(*_spread_bits(block.rows.words, block.rows.columns, block.groups))
-    from topo.kernels.bits import kernel_counts
-
-    counts = np.empty(block.shape[:2], np.uint16)
-    kernel_counts(block.rows.words, block.kernel_size, counts)
+    counts = kernel_counts(block.rows.words, block.rows.columns, block.kernel_size)
     words, left = _spread_bits(BitRows.of_mask(counts != 0).words, block.shape[1], block.groups)
     if block.layer_view == "unit":
         return Bipartite(words, left)

@@ -16,7 +16,7 @@ import numpy as np
 
 from topo._support.distinct import distinct
 from topo.errors import TopoError
-from topo.masks import BitRows
+from topo.masks import BitRows, column_counts, kernel_counts
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -59,11 +59,8 @@ class Edges:
         if self.counts is not None:
             groups = self.counts.reshape(self.groups, -1, self.counts.shape[1])
             return groups.sum(axis=1, dtype=np.int64).reshape(-1)
-        from topo.kernels.bits import column_counts
-
         assert self.words is not None
-        sums = np.empty(64 * self.words.shape[1], np.int64)
-        column_counts(self.words, sums)
+        sums = column_counts(self.words)
         return sums[: len(self.reads) * self.kernel_size].reshape(-1, self.kernel_size).sum(axis=1)
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -114,11 +111,7 @@ class Edges:
 
 def _counts(rows: BitRows) -> np.ndarray:
     """Kept weights of each kernel: uint16 (out, in / groups)."""
-    from topo.kernels.bits import kernel_counts
-
-    counts = np.empty(rows.shape[:2], np.uint16)
-    kernel_counts(rows.words, rows.columns // rows.shape[1], counts)
-    return counts
+    return kernel_counts(rows.words, rows.columns, rows.columns // rows.shape[1])
 
 
 def channel(rows: BitRows, reads: np.ndarray, groups: int = 1) -> Edges:

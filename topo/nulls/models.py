@@ -14,7 +14,7 @@ from topo._support.seeds import as_rng, own_rng
 from topo.errors import TopoError
 from topo.generators import Drawn, checked_rows, generators
 from topo.generators.rewiring import MOST_LEFT, mixing
-from topo.masks import BitRows, MaskSet
+from topo.masks import BitRows, MaskSet, kernel_counts
 from topo.wiring import Wiring, apart
 from topo.wiring.automorphisms import moved_by, renumbering
 
@@ -215,8 +215,4 @@ def _counts(rows: BitRows, width: int) -> np.ndarray:
     """Bits of each run of `width` columns: (rows, runs)."""
     if width == rows.columns:
         return np.bitwise_count(rows.words).sum(axis=1, dtype=np.int64)
-    from topo.kernels.bits import kernel_counts
-
-    counts = np.empty((rows.shape[0], rows.columns // width), np.uint16)
-    kernel_counts(rows.words, width, counts)
-    return counts
+    return kernel_counts(rows.words, rows.columns, width)

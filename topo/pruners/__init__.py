@@ -12,6 +12,7 @@ that a scoring function sees (`network`).
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,6 +74,7 @@ class Pruner:
         shared: dict[str, Any] = {}
         if self.shared_ranking:
             shared = {"rounds": self.rounds, "schedule": self.schedule, "invert": False, "ties": "few"}
+            shared |= {"dense": "", "degree_decay": 0.0}
         if self.data == "batches":
             shared["mode"] = self.modes[0]
         shared["output"] = ""
@@ -105,8 +107,11 @@ class Pruner:
                 value = kind(given)
             if (words and value not in words) or (name == "rounds" and value < 1):
                 raise ValueError
+            if name == "degree_decay" and not 0 <= value < math.inf:
+                raise ValueError
         except (KeyError, ValueError, TypeError):
             what = {bool: "true or false", int: "a whole number of at least 1", float: "a number"}.get(kind)
+            what = "a number of at least 0" if name == "degree_decay" else what
             allowed = f"one of {', '.join(words)}" if words else what
             raise TopoError(f"option '{name}' of pruner '{self.name}' holds {given!r}; it is {allowed}") from None
         return value

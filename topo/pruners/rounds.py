@@ -15,17 +15,19 @@ from topo._support.doors import called
 from topo._support.seeds import as_rng
 from topo.errors import TopoError
 from topo.masks import MaskSet
+from topo.models.modules.holders import holder
 from topo.pruners import Pruner, pruners
+from topo.pruners.degree_decay import degree_decay
 from topo.pruners.finite import not_finite
 from topo.pruners.network import Batches, Network, first_example, placed, read_batches, set_mode, working_copy
 from topo.pruners.selection import Lots, layer_budgets, top, totals
-from topo.quotas import budgets
+from topo.quotas import beside_whole, budgets, kept_whole
 from topo.trace.inputs import carried_name
 from topo.wiring import Wiring
 
 Progress = Callable[[int, int, str], Any]
 Generator = np.random.Generator
-_SHARED = frozenset("rounds schedule invert ties mode output precision".split())
+_SHARED = frozenset("rounds schedule invert ties dense degree_decay mode output precision".split())
 # Passes of one example through fewer parameters than this take one thread: two waited for each other ten times as long
 # as one worked (ResNet-20 on two busy cores: 57 s against 5 s for a hundred rounds).
 _ALONE = 4_000_000
@@ -69,6 +71,10 @@ def prune(
     * precision: "model" (its own), "float32", "float64";
     * invert: keep the lowest scores (Frankle et al. 2021, section 5);
     * output: the key of the model's output that counts, if it gives several; the logits or the first tensor otherwise;
+    * dense: layers that are kept whole, by name or pattern, with commas between; the others share the rest;
+    * degree_decay: divide scores by (k_out k_in)**(kappa / degree_decay) in each round, the number of weights left at
+      both ends and kappa = -log10 of the density left, so that units keep their last weights (Deng et al. 2026, who
+      take 5; 0 for none). It needs rounds, for the dense network has kappa = 0, and scores that are not negative;
     * ties: "few", or "random". Equal scores at the edge are drawn by lot: from the first percent of the kept on the
       provenance says so (`ties`, and a note); above half of them a TopoError, unless "random" allows it.
 
@@ -176,16 +182,19 @@ def _ranked(
     shapes = {name: tuple(weight.shape) for name, weight in net.weights.items()}
     everywhere = {name: np.arange(weight.numel()) for name, weight in net.weights.items()}
     ranked = isinstance(quota, str) and quota == "global"
-    quotas = [None] * rounds if ranked else layer_budgets(quota, net.shapes, schedule)
+    whole = _whole(values["dense"], quota, shapes, schedule[-1])
+    quotas = [None] * rounds if ranked else layer_budgets(quota, net.shapes, schedule, values["dense"])
     alive = everywhere
     for done, (net.keep, shares) in enumerate(zip(schedule, quotas)):
         if progress:
             progress(done, rounds, f"{net.keep:,} parameters")
         scores = _checked(how, net, _called(how, net, data, own, options))
+        if values["degree_decay"]:
+            scores = _decayed(how, net, scores, alive, values["degree_decay"])
         candidates = everywhere if how.regrow else alive
         found = {name: _at(how, net, data, scores, name, places, invert) for name, places in candidates.items()}
         lots.clear()  # what an earlier round drew by lot is ranked again, or gone with its equals
-        flags = _chosen(found, net.keep, shares, ties, lots)
+        flags = _chosen(found, net.keep, shares, ties, lots, whole)
         alive = {name: places[flags[name]] for name, places in candidates.items()}
         if done + 1 < rounds:
             for name, places in candidates.items():
@@ -193,6 +202,33 @@ def _ranked(
     if progress:
         progress(rounds, rounds, "done")
     return {name: _flags(places, shapes[name]) for name, places in alive.items()}
+
+
+def _whole(dense: str, quota: str | Mapping[str, int], shapes: Mapping[str, Any], total: int) -> set[str]:
+    """The layers that stay whole; TopoError if the budget does not hold them, or is given layer by layer."""
+    whole = kept_whole(dense, shapes)
+    if whole and not isinstance(quota, str):
+        raise TopoError("budgets say what each layer keeps; dense cannot be given too")
+    if whole:
+        beside_whole(total, {name: int(np.prod(shape)) for name, shape in shapes.items()}, whole)
+    return whole
+
+
+def _decayed(
+    how: Pruner, net: Network, scores: Mapping[str, torch.Tensor], alive: Mapping[str, np.ndarray], scale: float
+) -> dict[str, torch.Tensor]:
+    """Scores divided by a power of the degrees that are left (`degree_decay`)."""
+    density = sum(map(len, alive.values())) / sum(weight.numel() for weight in net.weights.values())
+    found = {}
+    for name, values in scores.items():
+        if bool((values < 0).any()):
+            raise TopoError(f"degree_decay takes scores that are not negative; those of '{how.name}' for '{name}' are")
+        held = net.held[name]
+        mask = held.mask(_flags(alive[name], tuple(values.shape)))
+        groups = getattr(holder(net.module, name).module, "groups", 1)
+        factor = held.parameter(degree_decay(mask, groups, density, scale))
+        found[name] = values.double() * torch.from_numpy(np.ascontiguousarray(factor)).to(values.device)
+    return found
 
 
 def _called(how: Pruner, net: Network, data: Batches, own: Generator, options: Mapping[str, Any]) -> Any:
@@ -248,12 +284,18 @@ def _chosen(
     quota: Mapping[str, int] | None,
     ties: np.random.Generator,
     lots: Lots,
+    whole: set[str],
 ) -> dict[str, np.ndarray]:
-    """Flags of the highest scores: `total` of all layers together, or quota[name] of each."""
+    """Flags of the highest scores: `total` of all layers together, some of them whole, or quota[name] of each."""
     if quota is not None:
         return {name: top(values, quota[name], ties, lots) for name, values in scores.items()}
-    flags = top(np.concatenate(list(scores.values())), total, ties, lots)
-    return dict(zip(scores, np.split(flags, np.cumsum([len(values) for values in scores.values()])[:-1])))
+    ranked = {name: values for name, values in scores.items() if name not in whole}
+    found = {name: np.ones(len(scores[name]), bool) for name in scores if name in whole}
+    if ranked:
+        left = total - sum(map(len, found.values()))
+        flags = top(np.concatenate(list(ranked.values())), left, ties, lots)
+        found |= zip(ranked, np.split(flags, np.cumsum([len(values) for values in ranked.values()])[:-1]))
+    return {name: found[name] for name in scores}
 
 
 def _zero(net: Network, name: str, places: np.ndarray, keep: np.ndarray, regrow: bool) -> None:

@@ -94,15 +94,17 @@ def totals(size: int, kept: int, rounds: int, schedule: str, density: float | No
     return [*(max(round(size * d), kept) for d in after[:-1]), kept]
 
 
-def layer_budgets(quota: str | Mapping[str, int], shapes: Shapes, totals: Sequence[int]) -> list[dict[str, int]]:
+def layer_budgets(
+    quota: str | Mapping[str, int], shapes: Shapes, totals: Sequence[int], dense: str = ""
+) -> list[dict[str, int]]:
     """Parameters that each layer keeps after each round.
 
-    quota: a name of `topo.quotas`, or the last counts themselves (name -> count). Rounds before the last never go below
-    it, nor above the round before, so that the last is exact.
+    dense: layers that are kept whole, by name or pattern. quota: a name of `topo.quotas`, or the last counts themselves
+    (name -> count). Rounds before the last never go below it, nor above the round before, so that the last is exact.
     """
     size = sum(int(np.prod(shape)) for shape in shapes.values())
     if isinstance(quota, str):
-        wanted = [budgets(quota, shapes, total=total) for total in totals]
+        wanted = [budgets(quota, shapes, total=total, dense=dense) for total in totals]
     else:
         last = {name: int(count) for name, count in quota.items()}
         wanted = [budgets("given", shapes, total=total, counts=_grown(last, shapes)) for total in totals[:-1]] + [last]

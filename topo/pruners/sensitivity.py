@@ -38,6 +38,19 @@ def force(net: Network, batches: Batches, *, rng: np.random.Generator) -> Scores
 
 
 @pruner(
+    data="batches", cost="a backward pass a batch and round", rounds=60, schedule="exponential",
+    source="de Jorge et al. 2021, appendix (GRASP-It)",
+)  # fmt: skip
+def grasp_it(net: Network, batches: Batches, *, rng: np.random.Generator) -> Scores:
+    """(dL/dw)**2 in rounds, the gradient taken where pruned weights are 0: what is left of the gradient's norm.
+
+    In small steps the part that a weight has in |g|**2 says what taking it away costs, without a second derivative.
+    What is pruned stays so.
+    """
+    return {name: slope.square() for name, slope in net.gradients(batches).items()}
+
+
+@pruner(
     data="batches", cost="a backward pass a batch", source="Hayou et al. 2021, section 3", prepare=reinitialise
 )  # fmt: skip
 def sbp(net: Network, batches: Batches, *, rng: np.random.Generator) -> Scores:

@@ -26,6 +26,7 @@ from topo.trace.nodes import CASTS, REDUCTIONS, in_place, is_layout, is_pointwis
 _BY_NUMBERS = frozenset("roll repeat tile unfold rot90 diagonal meshgrid flip fliplr flipud".split())
 # Layout operations that take some units along the dimension that stands at this place of their arguments.
 _TAKING = {"slice": 1, "narrow": 1, "select": 1, "unbind": 1, "tensor_split": 2}
+_VIEWS = frozenset(f"aten.{name}" for name in ("view", "_unsafe_view", "reshape", "unflatten"))
 _CARRIERS = frozenset("wrap_with_set_grad_enabled wrap_with_autocast tag_activation_checkpoint invoke_subgraph".split())
 
 
@@ -237,6 +238,8 @@ class Flow:
     def literal(self, node: Node, inputs: list[Any]) -> Any:
         """A layout operation, run on slots, flags and values."""
         target: Any = node.target
+        if operation(node) in ("aten.view", "aten._unsafe_view") and not isinstance(inputs[1], torch.dtype):
+            target = torch.ops.aten.reshape.default  # expanded tensors have no views of other shapes
 
         def run(of_each: Callable[[Seen], Tensor]) -> list[Tensor]:
             made = target(*_replaced(inputs, of_each, target))
@@ -250,7 +253,7 @@ class Flow:
             if all(s.dim <= axis or s.axes[axis] is None for s in sources):
                 continue
             for part, laid in enumerate(run(lambda s: _along(s, axis))):  # noqa: B023 (used at once)
-                self._lay(laid, axes[part])
+                self._lay(laid, axes[part], operation(node))
         kept = run(lambda s: s.kept) if all(s.kept is not None for s in sources) else None  # type: ignore[arg-type,return-value]
         made = []
         for i, (flag, value) in enumerate(zip(flags, values)):
@@ -263,10 +266,10 @@ class Flow:
             self._sizes(node, inputs, made[-1])
         return made if isinstance(outcome(node), (list, tuple)) else made[0]
 
-    def _lay(self, laid: Tensor, axes: list[Axis]) -> None:
+    def _lay(self, laid: Tensor, axes: list[Axis], name: str) -> None:
         """Slots as they lie after the operation, given to the axis along which they change; they are tied along others.
 
-        Of a head split into (3, heads, width) the heads carry them: the longest but the last.
+        Of a view as (3, heads, width) the heads carry them, not the 3.
         """
         laid = small(laid)
         changing = [d for d in range(laid.dim()) if laid.shape[d] > 1]
@@ -275,7 +278,7 @@ class Flow:
                 self.slots.pin(laid.reshape(-1)[:1].numpy(), "one unit of a tensor is taken by its number")
             return
         carrier = changing[0]
-        if len(changing) > 2 and laid.shape[carrier] <= 4:
+        if len(changing) > 2 and laid.shape[carrier] <= 4 and name in _VIEWS:
             carrier = changing[1]
         rows = laid.movedim(carrier, 0).reshape(laid.shape[carrier], -1).numpy()
         self.slots.together(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,9 @@ class _Csr(nn.Module):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
-        self.weight, self.bias = layer.weight.detach().to_sparse_csr(), layer.bias
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch says that its CSR matrices are new
+            self.weight, self.bias = layer.weight.detach().to_sparse_csr(), layer.bias
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])

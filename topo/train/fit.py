@@ -15,6 +15,7 @@ from torch.nn.utils import parametrize
 
 from topo.errors import TrainingError
 from topo.models.modules.calling import Batch
+from topo.train.dynamic import Dynamics
 from topo.train.feed import mixed
 from topo.train.folder import SCHEMA
 from topo.train.masking import FusedMasks, Masked
@@ -104,6 +105,7 @@ class Fit:
         self.average = [p.detach().clone() for p in self.parameters] if recipe.ema else None
         self.taken = 0  # steps of the optimizer
         self.statistics: dict[str, Tensor] = {}  # batch norm's, for the averaged weights
+        self.moving: Dynamics | None = None  # of the masks, where they move
 
     @property
     def steps(self) -> int:
@@ -190,7 +192,13 @@ class Fit:
         return self.ranks.world / sum(self.source.sizes[start:stop])
 
     def _step(self) -> None:
-        """A step of the optimizer; pruned weights are back at zero after it, and no gradient of theirs is measured."""
+        """A step of the optimizer; pruned weights are back at zero after it, and no gradient of theirs is measured.
+
+        Where the masks move, that takes the step's place.
+        """
+        if self.moving is not None and self.moving.due(self.taken + 1):
+            self._move(self.moving)
+            return
         if self.recipe.clip:
             self.scaler.unscale_(self.optimizer)
             for parameter, mask in self.masked:
@@ -201,6 +209,19 @@ class Fit:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.fused()
+        self._follow()
+
+    def _move(self, moving: Dynamics) -> None:
+        """The masks move; what does not stay is zero in the weights, the momentum and the moving average."""
+        self.scaler.unscale_(self.optimizer)
+        stays = moving.move(self.taken + 1, self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fused.set(list(moving.laid.values()))
+        if self.average is not None:
+            averages = {id(parameter): average for parameter, average in zip(self.parameters, self.average)}
+            for name, stay in stays.items():
+                averages[id(moving.places[name])].mul_(stay)
         self._follow()
 
     @torch.no_grad()
@@ -309,7 +330,7 @@ class Fit:
             "statistics": self.statistics,
             "scaler": self.scaler.state_dict(),
             "history": self.history,
-        }
+        } | ({} if self.moving is None else {"masks": self.moving.state()})
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
@@ -320,6 +341,9 @@ class Fit:
                 _overwrite(self.average, [state["average"][name] for name in self.names])
             self.statistics = {name: value.to(self.ranks.device) for name, value in state["statistics"].items()}
             self.scaler.load_state_dict(state["scaler"])
+            if self.moving is not None:
+                self.moving.load(state["masks"])
+                self.fused.set(list(self.moving.laid.values()))
         self.taken, self.epoch = int(state["taken"]), int(state["epoch"])
         self.history = [dict(row) for row in state["history"]]
 
