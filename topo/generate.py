@@ -46,32 +46,28 @@ def generate(
 ) -> MaskSet:
     """Masks for a network, made by a named method: from its shapes, or by the scores that a pruner gives its weights.
 
-        wiring: of the network; also a torch module (with input_shape), a model's name, or a wiring's JSON file. Every
-        linear layer and convolution of the wiring is masked, first and last included, whatever the method; or, in their
-        place, those that `layers` names, by name or pattern (`"blocks.*"`); an embedding only where that or `budgets` names
-        it.
-        density (the kept fraction) or sparsity (1 - density), never both: exactly round(density * N) parameters are kept.
-        quota: how they are shared among layers (`topo.quotas`), the method's own choice by default. budgets: parameters to
-        keep by layer name instead of all these (for the optimizer also the name of a rule). source: masks that the methods
-        `configuration`, `invert` and `shuffle` start from; their kept counts are the budget, and they need no wiring:
-    <<<<<<< HEAD
-        without it each convolution is taken to be in one group. `repair` starts from them too, with a density of its own
-        where one is given. options: the method's own.
-    =======
-        without it each convolution is taken to be in one group. options: the method's own; and for every method that takes
-        a quota `dense`, layers to keep whole, by name or pattern, while the others share the rest.
-    >>>>>>> main
-        Pruners take a torch module in place of the wiring, which is left as it was, or a model's name, whose weights are
-        then drawn from the seed as `topo train` draws them; and (x, y) batches where they need data (`topo.pruners.prune`).
-        progress: called as (layers done, layers in all, layer).
+    wiring: of the network; also a torch module (with input_shape), a model's name, or a wiring's JSON file. Every
+    linear layer and convolution of the wiring is masked, first and last included, whatever the method; or, in their
+    place, those that `layers` names, by name or pattern (`"blocks.*"`); an embedding only where that or `budgets` names
+    it.
+    density (the kept fraction) or sparsity (1 - density), never both: exactly round(density * N) parameters are kept.
+    quota: how they are shared among layers (`topo.quotas`), the method's own choice by default. budgets: parameters to
+    keep by layer name instead of all these (for the optimizer also the name of a rule). source: masks that the methods
+    `configuration`, `invert` and `shuffle` start from; their kept counts are the budget, and they need no wiring:
+    without it each convolution is taken to be in one group; `repair` starts from them too, with a density of its own
+    where one is given. options: the method's own; and for every method that takes
+    a quota `dense`, layers to keep whole, by name or pattern, while the others share the rest.
+    Pruners take a torch module in place of the wiring, which is left as it was, or a model's name, whose weights are
+    then drawn from the seed as `topo train` draws them; and (x, y) batches where they need data (`topo.pruners.prune`).
+    progress: called as (layers done, layers in all, layer).
 
-        The same seed gives the same masks. The provenance holds method, options, seed, density, model and input shape, and
-        where the structure forbids an exact budget, what was asked and what is kept instead (`asked`, `keeps`).
+    The same seed gives the same masks. The provenance holds method, options, seed, density, model and input shape, and
+    where the structure forbids an exact budget, what was asked and what is kept instead (`asked`, `keeps`).
 
-        >>> generate("erk", "mlp:8-4-2", density=0.5).kept
-        20
+    >>> generate("erk", "mlp:8-4-2", density=0.5).kept
+    20
 
-        Raises TopoError for an unknown method, option or quota, and for a budget that cannot be met.
+    Raises TopoError for an unknown method, option or quota, and for a budget that cannot be met.
     """
     entry = find_method(method)
     words: dict[str, Any] = {

@@ -148,12 +148,11 @@ def front(
     mode = mode or ("paths" if over == "flops" else "balanced")
     if mode not in KNOBS:
         raise TopoError(f"mode is '{mode}'; it is one of {', '.join(KNOBS)}")
-<<<<<<< HEAD
     knob = "flops" if over == "flops" else KNOBS[mode]
     if knob in options:
         raise TopoError(f"{knob} runs along the frontier of mode {mode}; it cannot be an option too")
-    if values is None and points < 2:
-        raise TopoError(f"a frontier of {points} points is asked for; it has 2 or more")
+    if values is None and not 2 <= points <= 1000:
+        raise TopoError(f"a frontier of {points} points is asked for; it has from 2 to 1,000")
     found: list[Point] = []
     left_out: list[float] = []
 
@@ -178,13 +177,6 @@ def front(
             raise TopoError("a front over FLOPs needs to know them: give the model and its input shape")
         values = (found[0].flops * (1 / 8) ** np.linspace(0.0, 1.0, points)[1:]).tolist()
     elif values is None:
-=======
-    if KNOBS[mode] in options:
-        raise TopoError(f"{KNOBS[mode]} runs along the frontier of mode {mode}; it cannot be an option too")
-    if values is None:
-        if not 2 <= points <= 1000:
-            raise TopoError(f"a frontier of {points} points is asked for; it has from 2 to 1,000")
->>>>>>> main
         spread = np.linspace(0.0, 1.0, points)
         values = (_LARGEST_FLOOR**spread if mode == "balanced" else 1.0 - spread).tolist()
     for value in values:
