@@ -32,7 +32,8 @@ _TINY = 1e-7
 
 @pruner(
     data="batches", cost="a backward pass a batch, and a small network over every weight",
-    source="AutoSparse, the predictor of survival under iterative pruning; here with the small network", modes=("eval", "train", "statistics"),
+    source="AutoSparse, the predictor of survival under iterative pruning; here with the small network",
+    modes=("eval", "train", "statistics"),
 )  # fmt: skip
 def autosparse(net: Network, batches: Batches, *, rng: np.random.Generator, predictor: str = "") -> Scores:
     """What a predictor, learned from other networks, says of each weight's survival: -O predictor=FILE.
