@@ -23,9 +23,9 @@ FAILURES = ("layer-collapse", "no-paths")
 class Finding:
     """One place where a check fails.
 
-    check: contains, n-m, max-density, adapter, layer-collapse or no-paths. layer: None for the whole. message: the line
-    for a reader. index: of the first parameter (contains), or of the first one of the first group (n-m), in torch's
-    layout. count: parameters (contains, adapter) or groups (n-m) that fail in this layer.
+    check: contains, n-m, max-density, min-density, max-layer-density, adapter, layer-collapse or no-paths. layer: None
+    for the whole. message: the line for a reader. index: of the first parameter (contains), or of the first one of the
+    first group (n-m), in torch's layout. count: parameters (contains, adapter) or groups (n-m) that fail in this layer.
     """
 
     check: str
@@ -41,6 +41,8 @@ def check(
     contains: MaskSet | None = None,
     n_m: str | None = None,
     max_density: float | None = None,
+    min_density: float | None = None,
+    max_layer_density: float | None = None,
     fail_on: Sequence[str] = (),
     layers: str | None = None,
     report: Report | None = None,
@@ -50,7 +52,8 @@ def check(
 
     contains: every parameter that this mask set prunes is pruned in `masks` too. n_m: "2:4" asks for at most 2 kept
     among 4 consecutive inputs, see `over_n_m`. max_density: at most round(max_density * size) parameters are kept,
-    which is how many a mask made at that density has. fail_on: "layer-collapse" (a layer without effective parameter)
+    which is how many a mask made at that density has. min_density: at least so many are kept. max_layer_density: as
+    max_density, of each layer by itself. fail_on: "layer-collapse" (a layer without effective parameter)
     and "no-paths" (no path from input to output). layers: a pattern (`layer1.*`); only matching layers are looked at.
     report: what `analyze` says of the masks on their wiring, with effective_params and effective_paths. "no-paths"
     needs it; without it a layer has collapsed when it keeps nothing. assumed: the report's wiring is a chain that was
@@ -69,6 +72,10 @@ def check(
         found += _present(over_n_m(name, masks.rows(name), n, m) for name in names)
     if max_density is not None:
         found += _present([_over_density(masks, names, max_density)])
+    if min_density is not None:
+        found += _present([_under_density(masks, names, min_density)])
+    if max_layer_density is not None:
+        found += _present(_over_in_layer(masks, name, max_layer_density) for name in names)
     for failure in fail_on:
         if failure not in FAILURES:
             raise TopoError(f"'{failure}' is nothing to fail on; there are: {', '.join(FAILURES)}")
@@ -166,6 +173,28 @@ def _over_density(masks: MaskSet, names: list[str], bound: float) -> Finding | N
         f"the densest layer is '{names[densest]}' with {share:.4g}"
     )
     return Finding("max-density", None, message, None, kept)
+
+
+def _under_density(masks: MaskSet, names: list[str], bound: float) -> Finding | None:
+    counts = [(masks.rows(name).kept(), masks.rows(name).size) for name in names]
+    kept, size = sum(k for k, _ in counts), sum(s for _, s in counts)
+    if kept >= round(bound * size):
+        return None
+    sparsest = min(range(len(names)), key=lambda i: counts[i][0] / counts[i][1])
+    share = counts[sparsest][0] / counts[sparsest][1]
+    message = (
+        f"density {kept / size:.6g} is under {bound:g} ({kept:,} of {size:,} parameters kept); "
+        f"the sparsest layer is '{names[sparsest]}' with {share:.4g}"
+    )
+    return Finding("min-density", None, message, None, kept)
+
+
+def _over_in_layer(masks: MaskSet, name: str, bound: float) -> Finding | None:
+    kept, size = masks.rows(name).kept(), masks.rows(name).size
+    if kept <= round(bound * size):
+        return None
+    message = f"'{name}' has density {kept / size:.6g}, over {bound:g} ({kept:,} of {size:,} parameters kept)"
+    return Finding("max-layer-density", name, message, None, kept)
 
 
 def _collapsed(masks: MaskSet, names: list[str], report: Report | None) -> list[Finding]:

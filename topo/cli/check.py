@@ -9,8 +9,9 @@ from typing import Any
 
 from topo.check import FAILURES, Finding, check, chosen, matches
 from topo.cli import inputs, language
-from topo.cli.options import UsageError, command, fraction, network_options, rule_options
-from topo.cli.output import Progress, printable, quiet, say
+from topo.cli.answers import Answer, as_json, as_junit
+from topo.cli.options import UsageError, check_outputs, command, fraction, network_options, rule_options
+from topo.cli.output import Progress, deliver, one_line, printable, quiet, say, speak
 from topo.errors import TopoError
 from topo.formats import naming
 from topo.formats.coverage import size_of
@@ -33,10 +34,14 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         "answer yes or no about a mask by exit code (0 yes, 3 no), with the first place where each check fails",
         "topo check finetuned.safetensors --contains mask.pt --n-m 2:4 --layers 'layer*'",
     )  # fmt: skip
-    made.add_argument("file", metavar="A", help="a mask file or folder")
+    made.add_argument("files", nargs="+", metavar="A", help="a mask file or folder; each of several is answered for")
     made.add_argument("--contains", metavar="B", help="is every parameter that the mask B prunes pruned in A too?")
     made.add_argument("--n-m", type=_n_m, metavar="N:M", help="are at most N kept of M consecutive inputs?")
     made.add_argument("--max-density", type=fraction, metavar="D", help="is no more than this share kept?")
+    made.add_argument("--min-density", type=fraction, metavar="D", help="is at least this share kept?")
+    made.add_argument(
+        "--max-layer-density", type=fraction, metavar="D", help="is no more than this share kept in each layer?"
+    )
     made.add_argument(
         "--fail-on", type=_failures, default=[], metavar="LIST", help=f"say no on any of: {','.join(FAILURES)}"
     )
@@ -52,22 +57,53 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         "layers of its decoder)",
     )
     made.add_argument("--partial", action="store_true", help="say yes also where a file was read in part")
+    made.add_argument(
+        "--json", metavar="OUT", help="write the answers as JSON; - for standard output, and nothing else there"
+    )
+    made.add_argument("--junit", metavar="OUT", help="write the answers as JUnit's XML, which CI services show")
     network_options(made)
     rule_options(made)
 
 
 def run(args: argparse.Namespace) -> int:
-    nothing = args.contains is None and args.n_m is None and args.max_density is None and not args.fail_on
-    if nothing and args.adapter is None:
-        raise UsageError("nothing to check: give --contains, --n-m, --max-density, --adapter or --fail-on")
+    given = (args.contains, args.n_m, args.max_density, args.min_density, args.max_layer_density)
+    if all(value is None for value in given) and not args.fail_on and args.adapter is None:
+        asked = "--contains, --n-m, --max-density, --min-density, --max-layer-density, --adapter or --fail-on"
+        raise UsageError(f"nothing to check: give {asked}")
+    read = [path for path in (*args.files, args.contains, args.adapter) if path]
+    check_outputs(read, {"--json": args.json, "--junit": args.junit})
     wiring = inputs.wiring_of(args)
-    asked = _read(args.file, args, wiring)
+    answers: list[Answer] = []
+    for path in args.files:
+        try:
+            answers.append(_answer(path, args, wiring))
+        except TopoError as error:
+            if len(args.files) == 1 and not (args.json or args.junit):
+                raise
+            answers.append(Answer(path, error=str(error)))
+    if args.json != "-":
+        for answer in answers:
+            prefix = f"{answer.file}: " if len(answers) > 1 else ""
+            for line in answer.lines:
+                say(printable(prefix + line) + "\n")
+    for form, text in ((args.junit, as_junit), (args.json, as_json)):
+        if form:
+            deliver(text(answers), form, args)
+    failed = [answer for answer in answers if answer.error]
+    for answer in failed:
+        speak(f"topo: {one_line(str(answer.error))}")
+    return 1 if failed else NO if any(answer.found for answer in answers) else 0
+
+
+def _answer(path: str, args: argparse.Namespace, wiring: Wiring | None) -> Answer:
+    """What one file is answered."""
+    asked = _read(path, args, wiring)
     masks = asked.masks
     contains = other = None
     if args.contains:
         other = _read(args.contains, args, wiring)
         contains = paired(masks, other.masks)
-        _refuse_incomparable(masks, contains, args)
+        _refuse_incomparable(path, masks, contains, args)
     scoped, aside = asked.in_scope(contains)
     names = chosen(scoped, args.layers)
     before, forecast = scoped, list[Filled]()
@@ -82,44 +118,57 @@ def run(args: argparse.Namespace) -> int:
         contains=contains,
         n_m=args.n_m,
         max_density=args.max_density,
+        min_density=args.min_density,
+        max_layer_density=args.max_layer_density,
         fail_on=args.fail_on,
         layers=args.layers,
         report=report,
         assumed=assumed,
     )
-    if nothing:
+    requested = {
+        "contains": args.contains,
+        "n-m": args.n_m,
+        "max-density": args.max_density,
+        "min-density": args.min_density,
+        "max-layer-density": args.max_layer_density,
+    }
+    requested = {name: value for name, value in requested.items() if value is not None}
+    alone = not requested and not args.fail_on
+    if alone:
         found += [
             Finding("adapter", entry.layer, _fills(entry), None, entry.filled) for entry in forecast if entry.filled
         ]
-    first = {finding.check: finding for finding in reversed(found)}
-    requested = {"contains": args.contains, "n-m": args.n_m, "max-density": args.max_density}
-    checks = [f"{name} {value}" for name, value in requested.items() if value is not None]
+    checks = [f"{name} {value}" for name, value in requested.items()]
     checks += [_HOLDS[failure] for failure in args.fail_on]
-    checks += [f"a merge of {args.adapter} fills no zero"] if nothing else []
+    checks += [f"a merge of {args.adapter} fills no zero"] if alone else []
     partly = {
-        path: line
-        for path, held in ((args.file, before), (args.contains, contains))
+        name: line
+        for name, held in ((path, before), (args.contains, contains))
         if held is not None and (line := inputs.left_out(held))
     }
-    for path, line in partly.items():
-        say(printable(f"note: {line}" if len(partly) == 1 else f"note: {path}: {line}") + "\n")
+    lines = [f"note: {line}" if len(partly) == 1 else f"note: {name}: {line}" for name, line in partly.items()]
     if not found and partly and not args.partial and args.layers is None:
-        path, line = next(iter(partly.items()))
-        raise TopoError(f"no yes over a part of '{path}': {line}; --layers PATTERN or --partial says that it is meant")
+        part, line = next(iter(partly.items()))
+        for said in lines if len(args.files) == 1 and args.json != "-" else []:
+            say(printable(said) + "\n")
+        raise TopoError(f"no yes over a part of '{part}': {line}; --layers PATTERN or --partial says that it is meant")
+    sizes = [(scoped.rows(name).kept(), scoped.rows(name).size) for name in names]
+    kept, size = sum(n for n, _ in sizes), sum(size for _, size in sizes)
     if not found:
-        sizes = [(scoped.rows(name).kept(), scoped.rows(name).size) for name in names]
-        kept = f"{sum(n for n, _ in sizes):,} of {sum(size for _, size in sizes):,} parameters kept"
         layers = "1 layer" if len(names) == 1 else f"{len(names)} layers"
-        say(printable(f"yes: {', '.join(checks)} ({layers}, {kept})") + "\n")
+        lines.append(f"yes: {', '.join(checks)} ({layers}, {kept:,} of {size:,} parameters kept)")
+    first = {finding.check: finding for finding in reversed(found)}
     for name, finding in reversed(first.items()):
         more = sum(other.check == name for other in found) - 1
         tail = f" (and in {more} more {'layer' if more == 1 else 'layers'})" if more else ""
-        say(printable(f"no: {name}: {finding.message}{tail}") + "\n")
-    for note in [*aside, *_forecast(forecast, before, args), *notes]:
-        if note in partly.values():
-            continue
-        say(printable(f"note: {note}") + "\n")
-    return NO if found else 0
+        lines.append(f"no: {name}: {finding.message}{tail}")
+    told = [*aside, *_forecast(forecast, before, args), *notes]
+    lines += [f"note: {note}" for note in told if note not in partly.values()]
+    named = [*requested, *args.fail_on, *(["adapter"] if alone else [])]
+    return Answer(
+        path, tuple(named), tuple(found), tuple(lines), kept, size, before.provenance.get("coverage"),
+        notes=tuple(line.removeprefix("note: ") for line in lines if line.startswith("note: ")),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -189,20 +238,20 @@ def _forecast(forecast: Sequence[Filled], masks: MaskSet, args: argparse.Namespa
     return lines
 
 
-def _refuse_incomparable(masks: MaskSet, contains: MaskSet, args: argparse.Namespace) -> None:
+def _refuse_incomparable(path: str, masks: MaskSet, contains: MaskSet, args: argparse.Namespace) -> None:
     """TopoError for two files that share no layer, or hold one in different shapes: that is no "no"."""
     wanted = [name for name in contains if matches(name, args.layers)]
     shared = [name for name in wanted if name in masks]
     if wanted and not shared:
         raise TopoError(
-            f"'{args.file}' and '{args.contains}' cannot be compared: they share no layer; A has "
+            f"'{path}' and '{args.contains}' cannot be compared: they share no layer; A has "
             f"'{next(iter(masks))}', ..., B has '{next(iter(contains))}', ..."
         )
     for name in shared:
         ours, theirs = masks.rows(name).shape, contains.rows(name).shape
         if ours != theirs:
             raise TopoError(
-                f"'{args.file}' and '{args.contains}' cannot be compared: '{name}' has shape {ours} but {theirs} in B"
+                f"'{path}' and '{args.contains}' cannot be compared: '{name}' has shape {ours} but {theirs} in B"
             )
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from topo._support.distinct import distinct
+from topo._support.names import unknown
 from topo.errors import TopoError
 from topo.masks import BitRows, column_counts, kernel_counts
 
@@ -184,5 +185,5 @@ def requested(view: str | None) -> tuple[str, str]:
     if view is None or view == "kernel":
         return "channel", "kernel"
     if view not in VIEWS:
-        raise TopoError(f"view '{view}' is not known; there are: {', '.join(VIEWS)}")
+        raise TopoError(unknown("view", view, VIEWS))
     return view, view
