@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from topo.analyze import analyze
     from topo.analyze_files import analyze_files
     from topo.errors import TopoError
+    from topo.evaluate import Evaluation, evaluate
     from topo.files import read_masks, read_weights, write_masks
     from topo.generate import generate
     from topo.graph import build_graph
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from topo.report import Report, Reports, read_reports
     from topo.shrink import Shrunk, shrink
     from topo.trace import rule, trace
-    from topo.train import MaskCallback, apply_masks, imp, strip_masks, train, verify_masks
+    from topo.train import MaskCallback, apply_masks, imp, strip_masks, train, train_many, verify_masks
     from topo.wiring import Wiring, chain
 
 _HOME = {
+    "Evaluation": "topo.evaluate",
     "MaskCallback": "topo.train",
     "MaskSet": "topo.masks",
     "Report": "topo.report",
@@ -39,6 +41,7 @@ _HOME = {
     "apply_masks": "topo.train",
     "build_graph": "topo.graph",
     "chain": "topo.wiring",
+    "evaluate": "topo.evaluate",
     "from_networkx": "topo.interop",
     "generate": "topo.generate",
     "imp": "topo.train",
@@ -52,6 +55,7 @@ _HOME = {
     "to_scipy": "topo.interop",
     "trace": "topo.trace",
     "train": "topo.train",
+    "train_many": "topo.train",
     "verify_masks": "topo.train",
     "write_masks": "topo.files",
 }
@@ -61,6 +65,7 @@ _MODULES = (
 )  # fmt: skip
 
 __all__ = [
+    "Evaluation",
     "MaskCallback",
     "MaskSet",
     "Report",
@@ -74,6 +79,7 @@ __all__ = [
     "apply_masks",
     "build_graph",
     "chain",
+    "evaluate",
     "from_networkx",
     "generate",
     "imp",
@@ -87,6 +93,7 @@ __all__ = [
     "to_scipy",
     "trace",
     "train",
+    "train_many",
     "verify_masks",
     "write_masks",
 ]

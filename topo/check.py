@@ -5,7 +5,7 @@ Masks get lost in fine-tuning, merging, conversion and export without a word; th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -70,12 +70,9 @@ def check(
     if n_m is not None:
         n, m = parse_n_m(n_m)
         found += _present(over_n_m(name, masks.rows(name), n, m) for name in names)
-    if max_density is not None:
-        found += _present([_over_density(masks, names, max_density)])
-    if min_density is not None:
-        found += _present([_under_density(masks, names, min_density)])
-    if max_layer_density is not None:
-        found += _present(_over_in_layer(masks, name, max_layer_density) for name in names)
+    if (max_density, min_density, max_layer_density) != (None, None, None):
+        counts = {name: (masks.rows(name).kept(), masks.rows(name).size) for name in names}
+        found += beyond_densities(counts, max_density, min_density, max_layer_density)
     for failure in fail_on:
         if failure not in FAILURES:
             raise TopoError(f"'{failure}' is nothing to fail on; there are: {', '.join(FAILURES)}")
@@ -161,40 +158,36 @@ def _index(values: Sequence[np.integer | int]) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
 
 
-def _over_density(masks: MaskSet, names: list[str], bound: float) -> Finding | None:
-    counts = [(masks.rows(name).kept(), masks.rows(name).size) for name in names]
-    kept, size = sum(k for k, _ in counts), sum(s for _, s in counts)
-    if kept <= round(bound * size):
-        return None
-    densest = max(range(len(names)), key=lambda i: counts[i][0] / counts[i][1])
-    share = counts[densest][0] / counts[densest][1]
-    message = (
-        f"density {kept / size:.6g} is over {bound:g} ({kept:,} of {size:,} parameters kept); "
-        f"the densest layer is '{names[densest]}' with {share:.4g}"
-    )
-    return Finding("max-density", None, message, None, kept)
+def beyond_densities(
+    counts: Mapping[str, tuple[int, int]],
+    most: float | None = None,
+    least: float | None = None,
+    most_of_layer: float | None = None,
+) -> list[Finding]:
+    """Where densities are beyond these bounds, of layers whose (kept, size) are given; a bound D is round(D * size)."""
+    kept, size = sum(k for k, _ in counts.values()), sum(s for _, s in counts.values())
+    found = []
 
+    def told(check: str, word: str, bound: float, kind: str, layer: str) -> Finding:
+        share = density(layer)
+        message = (
+            f"density {kept / size:.6g} is {word} {bound:g} ({kept:,} of {size:,} parameters kept); "
+            f"the {kind} layer is '{layer}' with {share:.4g}"
+        )
+        return Finding(check, None, message, None, kept)
 
-def _under_density(masks: MaskSet, names: list[str], bound: float) -> Finding | None:
-    counts = [(masks.rows(name).kept(), masks.rows(name).size) for name in names]
-    kept, size = sum(k for k, _ in counts), sum(s for _, s in counts)
-    if kept >= round(bound * size):
-        return None
-    sparsest = min(range(len(names)), key=lambda i: counts[i][0] / counts[i][1])
-    share = counts[sparsest][0] / counts[sparsest][1]
-    message = (
-        f"density {kept / size:.6g} is under {bound:g} ({kept:,} of {size:,} parameters kept); "
-        f"the sparsest layer is '{names[sparsest]}' with {share:.4g}"
-    )
-    return Finding("min-density", None, message, None, kept)
+    def density(name: str) -> float:
+        return counts[name][0] / counts[name][1]
 
-
-def _over_in_layer(masks: MaskSet, name: str, bound: float) -> Finding | None:
-    kept, size = masks.rows(name).kept(), masks.rows(name).size
-    if kept <= round(bound * size):
-        return None
-    message = f"'{name}' has density {kept / size:.6g}, over {bound:g} ({kept:,} of {size:,} parameters kept)"
-    return Finding("max-layer-density", name, message, None, kept)
+    if most is not None and kept > round(most * size):
+        found.append(told("max-density", "over", most, "densest", max(counts, key=density)))
+    if least is not None and kept < round(least * size):
+        found.append(told("min-density", "under", least, "sparsest", min(counts, key=density)))
+    for name, (k, s) in counts.items() if most_of_layer is not None else ():
+        if most_of_layer is not None and k > round(most_of_layer * s):
+            message = f"'{name}' has density {k / s:.6g}, over {most_of_layer:g} ({k:,} of {s:,} parameters kept)"
+            found.append(Finding("max-layer-density", name, message, None, k))
+    return found
 
 
 def _collapsed(masks: MaskSet, names: list[str], report: Report | None) -> list[Finding]:

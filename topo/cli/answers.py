@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 from xml.etree import ElementTree
 
 from topo._support.screen import printable
@@ -25,7 +24,6 @@ class Answer:
     lines: tuple[str, ...] = ()
     kept: int | None = None
     size: int | None = None
-    coverage: Mapping[str, Any] | None = None
     error: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -46,7 +44,6 @@ def as_json(answers: Sequence[Answer]) -> str:
             "findings": [asdict(finding) for finding in answer.found],
             "kept": answer.kept,
             "params": answer.size,
-            "coverage": None if answer.coverage is None else dict(answer.coverage),
             "notes": list(answer.notes),
             "error": answer.error,
         }

@@ -194,6 +194,14 @@ class Report:
                 found[row.layer][row.metric] = row.value
         return list(found.values())
 
+    @property
+    def scope_line(self) -> str | None:
+        """The densities of a language model's scopes in a line; None of another network."""
+        if not self.scopes:
+            return None
+        said = [f"{entry['scope']} {entry['density']:.4f}" for entry in self.scopes if entry["density"] is not None]
+        return f"density by scope: {', '.join(said)}; the network's numbers are those of '{self.scope}'"
+
     def grouped(self, pattern: str | None = None) -> list[dict[str, Any]]:
         """The layers' numbers in groups: {"group", "layers": how many, "params", metric: number, ...} of each.
 
@@ -310,7 +318,8 @@ class Report:
 
     def remarks(self) -> list[str]:
         """Everything that is said under the tables, for a reader: notes, and where numbers are within noise."""
-        return note_lines(self.notes) + self.null_lines()
+        scope = [self.scope_line] if self.scope_line else []
+        return scope + note_lines(self.notes) + self.null_lines()
 
     def with_notes(self, notes: Iterable[str]) -> Report:
         """The same report with these remarks on the whole analysis put first."""
