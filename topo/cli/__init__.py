@@ -102,10 +102,12 @@ def parser() -> argparse.ArgumentParser:
 
 def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments; what a command does not know is said with that command's usage, and ends the process."""
-    args, unknown = parser().parse_known_args(argv)
+    grammar = parser()
+    args, unknown = grammar.parse_known_args(argv)
     if unknown:
         args.commands[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     del args.commands
+    args.grammar = grammar
     args.typed = shlex.join(["topo", *(sys.argv[1:] if argv is None else argv)])
     return args
 

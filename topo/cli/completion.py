@@ -26,7 +26,5 @@ def run(args: argparse.Namespace) -> int:
         import shtab
     except ImportError:
         raise TopoError("completion is written by shtab: pip install 'topo-masks[completion]'") from None
-    from topo.cli import parser
-
-    say(shtab.complete(parser(), args.shell) + "\n")
+    say(shtab.complete(args.grammar, args.shell) + "\n")
     return 0
