@@ -24,6 +24,7 @@ from topo._support.names import nearest
 from topo._version import __version__
 from topo.cli import (
     analyze,
+    autosparse,
     check,
     compare,
     completion,
@@ -32,6 +33,7 @@ from topo.cli import (
     formats,
     generate,
     imp,
+    irp,
     listing,
     plot,
     report,
@@ -50,6 +52,8 @@ _COMMANDS = (
     generate,
     train,
     imp,
+    irp,
+    autosparse,
     shrink,
     compare,
     evaluate,
