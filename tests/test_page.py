@@ -133,7 +133,7 @@ def test_commands_write_it(tmp_path, capsys):
 def in_browser(path, *options):
     """The page as the browser has it once its script has run."""
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *options]
-    return subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=300)
+    return subprocess.run([*command, path.as_uri()], capture_output=True, text=True)
 
 
 @pytest.mark.slow
