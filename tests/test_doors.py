@@ -94,6 +94,10 @@ DOORS = {
         "topo.optimize", "methods", "method", {"source": "this test"}, {"source": ("", None)},
         "wiring, *, total, rng, progress",
     ),
+    "dynamics": Door(
+        "topo.train.dynamic", "dynamics", "dynamic", {"source": "this test"},
+        {"source": ("", None), "even": ("yes", 1)}, "layer", named=True,
+    ),
 }  # fmt: skip
 # Registries whose entries are not functions under a decorator, with the tests of their own doors.
 ELSEWHERE = {

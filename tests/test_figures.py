@@ -362,7 +362,7 @@ def test_command_draws_masks_reports_and_tables(folder, capsys):
 
 
 def test_a_report_read_from_its_file_holds_the_same_numbers(folder):
-    from topo.plots.reading import read_reports
+    from topo.report import read_reports
 
     masks = topo.read_masks("erk_0.3.safetensors")
     report = topo.analyze(masks, metrics="all")

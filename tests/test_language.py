@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import math
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,11 @@ from topo.language.table import block_table
 from topo.report.groups import is_language_model
 
 pytest.importorskip("transformers")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("TOPO_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture
@@ -206,6 +213,17 @@ def test_analyze_says_scopes_blocks_and_the_folders_own_model(tmp_path, run):
     assert {entry["layer"] for entry in report["layers"]} == set(tensors)
     code, out, _ = run("analyze", tmp_path / "pruned", "--metrics", "density")
     assert code == 0 and "| left out: none" in out and f"decoder {7 * BLOCKS} linear layers {share:.4f}" in out
+
+
+def test_the_wiring_of_a_folder_is_traced_once(tmp_path, monkeypatch):
+    saved(model("llama"), tmp_path)
+    first = topo.networks.find_wiring(f"hf:{tmp_path}")
+    monkeypatch.setattr("topo.networks.build", None)
+    again = topo.networks.find_wiring(f"hf:{tmp_path}")
+    assert again.model == first.model == f"hf:{tmp_path}" and again.shapes == first.shapes
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "llama"
+    with pytest.raises(TypeError):  # another input is traced anew
+        topo.networks.find_wiring(f"hf:{tmp_path}", topo.networks.parse_input("ids:5"))
 
 
 def test_equal_blocks_are_folded_and_groups_go_by_pattern(tmp_path, run):
@@ -470,3 +488,96 @@ def test_compare_tells_overlap_and_churn_by_projection_and_depth(tmp_path, run):
         assert entry["overlap"] == pytest.approx(both / (sum(kept) - both))
     code, out, _ = run("compare", tmp_path / "a", tmp_path / "b")
     assert code == 0 and "projection" in out and "churn" in out and f"the decoder's {7 * BLOCKS} linear layers" in out
+
+
+# -- the page
+
+
+def test_the_walk_through_of_the_page_is_what_the_commands_say(tmp_path, run, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "language_models.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(page.split("```python\n")[1].split("```")[0], "page", "exec"), {})
+    told = re.findall(r"^```text\n\$ topo (.*?)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(told) == 5
+    for line, said in told:
+        _, out, err = run(*shlex.split(line))
+        assert err == "" and out == said, line
+
+
+# -- checks by counts, several folders, stored bits
+
+
+def test_checks_by_counts_and_by_bits_agree(tmp_path, run):
+    made = model("mixtral")
+    prune(made)
+    saved(made, tmp_path / "a")
+    torch.save({name: tensor.detach() for name, tensor in made.state_dict().items()}, tmp_path / "fused.pt")
+    masks = topo.read_masks(tmp_path / "a")
+    for pattern in ("2:4", "1:3", "4:4"):
+        expected = [finding for finding in topo.check.check(masks, n_m=pattern) if is_decoder(finding.layer)]
+        code, out, _ = run("check", tmp_path / "a", "--n-m", pattern)
+        assert code == (3 if expected else 0)
+        if expected:
+            assert f"no: n-m: {expected[0].message} (and in {len(expected) - 1} more" in out
+        assert run("check", tmp_path / "fused.pt", "--n-m", pattern)[0] == code
+    for bound in ("0.4", "0.6"):
+        expected = int(sum(masks.rows(n).kept() for n in masks if is_decoder(n))
+                       > round(float(bound) * sum(masks.rows(n).size for n in masks if is_decoder(n))))  # fmt: skip
+        assert run("check", tmp_path / "a", "--max-density", bound)[0] == 3 * expected
+    code, out, _ = run("check", tmp_path / "a", "--fail-on", "layer-collapse,no-paths")
+    assert code == 0 and "the folder's own config.json is the model" in out
+
+
+def test_several_folders_make_a_table_with_their_scopes(tmp_path, run):
+    made = model("llama")
+    prune(made)
+    saved(made, tmp_path / "a")
+    prune(made, 0.6, seed=4)
+    saved(made, tmp_path / "b")
+    code, out, _ = run("analyze", tmp_path / "a", tmp_path / "b", "--metrics", "density,kept")
+    assert code == 0 and out.count("density by scope: pruned") == 2
+
+
+def test_a_folder_of_stored_bits_is_counted_by_its_bits(tmp_path, run):
+    from safetensors.torch import save_file
+
+    made = model("llama")
+    prune(made)
+    tensors = {name: tensor for name, tensor in made.state_dict().items() if tensor.dim() == 2}
+    state = {}
+    for name, tensor in tensors.items():
+        if is_decoder(name):
+            kept = (tensor != 0).numpy()
+            bits = np.packbits(kept, axis=-1, bitorder="little")
+            state[f"{name}.bitmask"] = torch.from_numpy(bits)
+            state[f"{name}.shape"] = torch.tensor(tensor.shape)
+            state[f"{name}.compressed"] = tensor[tensor != 0]
+        else:
+            state[name] = tensor.contiguous()
+    save_file(state, tmp_path / "model.safetensors")
+    code, out, err = run("analyze", tmp_path, "--metrics", "kept,density", "--json", "-")
+    assert code == 0, err
+    (report,) = json.loads(out)["reports"]
+    assert report["network"]["kept"] == sum(int((t != 0).sum()) for n, t in tensors.items() if is_decoder(n))
+    assert report["coverage"]["read"] == sum(t.numel() for t in tensors.values()) and not report["coverage"]["left_out"]
+    assert run("check", tmp_path, "--max-density", "0.6")[0] == 0
+
+
+def test_folders_of_other_transformers_have_their_model_too(tmp_path, run):
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=3
+    )
+    made = transformers.ResNetForImageClassification(config)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.dim() >= 2:
+                parameter[torch.rand(parameter.shape) < 0.5] = 0
+    made.save_pretrained(tmp_path)
+    code, out, err = run("analyze", tmp_path, "--metrics", "effective_params,kept", "--json", "-")
+    assert code == 0, err
+    (report,) = json.loads(out)["reports"]
+    assert report["model"] == f"hf:{tmp_path}", report["notes"]
+    assert report["network"]["effective_params"] > 0

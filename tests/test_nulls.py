@@ -528,7 +528,7 @@ def test_reports_show_scores_in_every_form() -> None:
 
 
 def test_a_report_with_scores_reads_back(tmp_path: Path) -> None:
-    from topo.plots.reading import read_reports
+    from topo.report import read_reports
 
     report = topo.analyze(MASKS, WIRING, metrics=FEW, nulls="same_layers:5")
     (tmp_path / "r.json").write_text(report.to_json())

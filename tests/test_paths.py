@@ -276,6 +276,21 @@ def test_large_layers_stand_alone_in_runs_and_change_nothing(monkeypatch: pytest
 
 
 @pytest.mark.small
+@settings(max_examples=20, deadline=None)
+@given(chains(), st.sampled_from([1, 3]))
+def test_counts_that_are_let_go_on_several_threads_are_the_same(case, threads: int) -> None:
+    masks, wiring = case
+    before = flow.exact_paths(build_graph(masks, wiring))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("topo.graph.paths._LARGE", 0)
+        assert flow.exact_paths(build_graph(masks, wiring, threads=threads)) == before
+        wiring = toys.residual(width=7, blocks=3)
+        masks = toys.sparse(wiring, 0.2)
+        graph = build_graph(masks, wiring, threads=threads)
+        assert flow.exact_paths(graph) == flow.exact_paths(graph, direction="backward")
+
+
+@pytest.mark.small
 def test_words_that_do_not_fit_their_layer_are_named() -> None:
     wiring = toys.complete(3, 70, 2)[1]
     name = wiring.names[1]

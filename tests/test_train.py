@@ -80,7 +80,7 @@ def test_a_recipe_from_a_file_and_what_is_none(tmp_path):
             find_recipe(tmp_path / "bad.toml")
     with pytest.raises(TopoError, match=r"no recipe is called 'npd'; there are: grasp"):
         find_recipe("npd")
-    with pytest.raises(TrainingError, match="cannot read the recipe"):
+    with pytest.raises(TrainingError, match=r"cannot read .*none.toml"):
         find_recipe(tmp_path / "none.toml")
 
 

@@ -338,7 +338,7 @@ def test_the_group() -> None:
     assert [entry.name for entry in chosen("weighted", weights=False)] == ALL
     assert not {entry.name for entry in chosen("all", weights=False)} & set(ALL)
     assert set(ALL) <= {entry.name for entry in chosen("all")}
-    with pytest.raises(TopoError, match="near it: weighted"):
+    with pytest.raises(TopoError, match="did you mean 'weighted"):
         chosen("weightd")
 
 

@@ -22,7 +22,7 @@ from topo.graph import LayeredGraph, build_graph
 from topo.input_spec import Spec
 from topo.masks import MaskSet, are_masks, as_mask_set
 from topo.metrics import Metric, chosen
-from topo.networks import find_wiring
+from topo.networks import find_wiring, named_in
 from topo.report import Number, Report, Row, Value, few
 from topo.report.groups import is_language_model
 from topo.wiring import Wiring, chain
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 # How well another number is known: it is not a property of the masks, and has no place in a null model.
 _CERTIFICATES = frozenset({"sigma_error", "sigma_proved"})
+
+# What of a mask set's provenance a report holds under a name of its own, or does not need: how masks are laid out.
+_TOLD_ELSEWHERE = frozenset({"format", "coverage", "notes", "input_first"})
 
 Progress = Callable[[int, int, str], Any]
 
@@ -55,9 +58,10 @@ def analyze(
     masks: a MaskSet, a mapping from parameter name to a mask, a state dict (any other mapping), or a torch module: the
     masks of these two are found as `topo.read_masks` finds them, and the wiring of a module is traced if none is given
     (on `input_shape`, without the batch, unless the module has its own). wiring: from `topo.trace`, or whatever
-    `topo.networks.find_wiring` takes, such as "resnet20"; without it, masks that form a plain stack are chained (a note
-    says so) and others get the metrics of single layers only, network metrics being NaN with the reason, and each
-    convolution is in one group. metrics: "default", "all", groups or names.
+    `topo.networks.find_wiring` takes, such as "resnet20"; without it, masks that name a built-in model, as those that
+    topo wrote do, are on that; masks that form a plain stack are chained (a note says so), and others get the metrics
+    of single layers only, network metrics being NaN with the reason, and each convolution is in one group.
+    metrics: "default", "all", groups or names.
     view: "channel", "unit" or "kernel", see `topo.graph.views`; by default networks are counted in the channel view,
     single layers seen in the kernel view. weights: parameter -> array laid out as its mask, or tensor laid out as
     its parameter (a state_dict), for weighted metrics. threads: default all cores.
@@ -78,7 +82,7 @@ def analyze(
     """
     if hasattr(masks, "state_dict"):
         masks, wiring, untraced = _of_module(masks, wiring, input_shape)
-    elif isinstance(masks, Mapping) and not are_masks(masks):
+    elif isinstance(masks, Mapping) and not isinstance(masks, MaskSet) and not are_masks(masks):
         wiring = None if wiring is None else find_wiring(wiring, input_shape)
         masks, untraced = read_masks(masks, wiring), []
     else:
@@ -91,6 +95,9 @@ def analyze(
     wanted = ladder.requested(nulls) if nulls is not None else {}
     notes: list[str] = [str(note) for note in masks.provenance.get("notes", ())] + untraced
     unwired = ""
+    if wiring is None and any(entry.wired for entry in entries):
+        wiring, said = named_in(masks)
+        notes += said
     if wiring is None:
         try:
             if is_language_model(masks):  # whose layers may fit one behind the other, but do not stand so
@@ -128,7 +135,14 @@ def analyze(
         notes=[*({"metric": None, "layer": None, "note": note} for note in notes), *undefined],
         nulls=scores,
         coverage=masks.provenance.get("coverage"),
+        provenance=_provenance(masks),
     )
+
+
+def _provenance(masks: MaskSet) -> dict[str, Any]:
+    """What is known of where masks come from; "density" is the one that was asked for, where that is known."""
+    known = {key: value for key, value in masks.provenance.items() if key not in _TOLD_ELSEWHERE}
+    return known if (asked := known.pop("asked_density", None)) is None else {**known, "density": asked}
 
 
 def _of_module(module: Any, wiring: Any, input_shape: Spec | None) -> tuple[MaskSet, Wiring | None, list[str]]:

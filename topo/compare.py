@@ -14,7 +14,7 @@ from topo._version import __version__
 from topo.errors import MaskError
 from topo.formats.fitting import paired
 from topo.masks import MaskSet
-from topo.report.groups import by_block_and_projection, is_language_model
+from topo.report.groups import by_block_and_projection, in_block_order, is_language_model
 
 SCHEMA = "topo-compare/1"
 
@@ -104,8 +104,14 @@ def _grouped(layers: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         for entry in layers:
             if entry["layer"] in known:
                 groups.setdefault(known[entry["layer"]][place], []).append(entry)
-        for group, members in groups.items():
+        for group in in_block_order(groups) if by == "projection" else sorted(groups, key=_numbers_in):
+            members = groups[group]
             yield {"by": by, "group": group, "layers": len(members), **_summed(members)}
+
+
+def _numbers_in(block: str) -> tuple[str, int]:
+    stack, _, number = block.rpartition(".")
+    return stack, int(number)
 
 
 def _numbers(size: int, kept_a: int, kept_b: int, both: int) -> dict[str, int | float]:

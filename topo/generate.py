@@ -115,7 +115,15 @@ def generate(
                 record["notes"] = ["each convolution was taken to be in one group: groups are known with a model alone"]
     if turned := {name: groups for name, groups in turned.items() if name in masks}:
         record["input_first"] = turned
-    return masks.in_order(net.names).with_provenance(**record, density=masks.density)
+    return masks.in_order(net.names).with_provenance(**record, **_asked(request), density=masks.density)
+
+
+def _asked(request: Request) -> dict[str, float]:
+    """The density that was asked for, where one was: a whole number of parameters is seldom exactly that."""
+    density, sparsity = request.given.get("density"), request.given.get("sparsity")
+    if density is None and sparsity is None:
+        return {}
+    return {"asked_density": float(density) if density is not None else round(1.0 - float(sparsity or 0.0), 12)}
 
 
 # What masks that were made from others remember of these.
@@ -353,7 +361,7 @@ def _scored(entry: Any, model: Any, request: Request) -> MaskSet:
     how = {"rng": rng, "progress": request.progress, "input_shape": shape, "wiring": wiring}
     how |= {"layers": given.get("layers"), "batches": given.get("batches")}
     masks = prune(entry.name, module, **how, **budget, **request.options)
-    return masks.with_provenance(model=name, created_by=f"topo {__version__}", density=masks.density)
+    return masks.with_provenance(model=name, created_by=f"topo {__version__}", **_asked(request), density=masks.density)
 
 
 def _calibrated(entry: Any, model: Any, request: Request) -> MaskSet:
@@ -379,4 +387,4 @@ def _calibrated(entry: Any, model: Any, request: Request) -> MaskSet:
         entry.name, module, given.get("batches"), **how, rng=rng, progress=request.progress, **request.options
     )
     masks = pruned.masks
-    return masks.with_provenance(model=name, created_by=f"topo {__version__}", density=masks.density)
+    return masks.with_provenance(model=name, created_by=f"topo {__version__}", **_asked(request), density=masks.density)

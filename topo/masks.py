@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from topo._support.screen import folding, printable, screen
 from topo.errors import MaskError, MaskWarning
 
 # Below this many elements numpy packs sooner than numba is imported; once it is, the kernel is twice as fast.
 _SMALL = 1 << 20
-# Up to this many numpy takes some 20 us more than a kernel, which first has to be compiled, .4 s each.
+# Up to this many bits or bytes numpy takes some 20 us more than a kernel, which first has to be compiled, .4 s each.
 _TINY = 1 << 16
 _PACKED = {np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.uint8)}  # as they are, of this machine's byte order
 _BFLOAT16_INFINITY = 0x7F80  # 8 bits of exponent above 7 of fraction; more is NaN
@@ -30,7 +31,7 @@ def _pack(values: np.ndarray, strict: bool = False) -> tuple[np.ndarray, bool]:
     Odd is a value other than 0 and 1 if strict, else NaN. uint16 stands for the bits of bfloat16.
     """
     rows, cols = values.shape
-    if values.size <= _TINY or (values.size < _SMALL and "numba" not in sys.modules):
+    if values.size < _SMALL and ("numba" not in sys.modules or (values.size <= _TINY and values.itemsize == 1)):
         words = np.zeros((rows, -(-cols // 64)), np.uint64)
         magnitudes = values & 0x7FFF if values.dtype == np.uint16 and not strict else values
         kept = magnitudes != 0
@@ -290,7 +291,21 @@ class MaskSet(Mapping[str, np.ndarray]):
         return hash(self.content_hash)
 
     def __repr__(self) -> str:
-        return f"MaskSet({len(self)} masks, {self.kept:,} of {self.size:,} parameters kept, density {self.density:.4g})"
+        return screen(*self._table())
+
+    def _repr_html_(self) -> str:
+        return folding(*self._table(), "mask")
+
+    def _table(self) -> tuple[str, list[str], list[list[str]]]:
+        """What a screen shows: a line, a header, and a row for each mask."""
+        kept = {name: rows.kept() for name, rows in self._rows.items()}
+        total = sum(kept.values())
+        share = f"{total:,} of {self.size:,} parameters kept, density {total / self.size:.4g}"
+        lines = [
+            [printable(name), "x".join(map(str, rows.shape)), f"{kept[name]:,}", f"{kept[name] / rows.size:.4f}"]
+            for name, rows in self._rows.items()
+        ]
+        return f"MaskSet({len(self)} masks, {share})", ["mask", "shape", "kept", "density"], lines
 
     def with_provenance(self, **provenance: Any) -> MaskSet:
         """The same masks with these entries added to the provenance."""

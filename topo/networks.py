@@ -7,9 +7,9 @@
     shrunk:FILE, shrunk:FILE,model=file.py:factory                  a smaller model that topo shrink wrote
     wiring.json                                                     a wiring saved by Wiring.save (no module behind it)
 
-Wirings of built-in networks are kept in a cache folder after their first trace, so that torch need not be loaded
-again: $TOPO_CACHE_DIR, else $XDG_CACHE_HOME/topo, else ~/.cache/topo. A cache that is broken or cannot be written is
-passed over.
+Wirings of built-in networks and of folders are kept in a cache folder after their first trace, so that torch need not
+be loaded again: $TOPO_CACHE_DIR, else $XDG_CACHE_HOME/topo, else ~/.cache/topo. A cache that is broken or cannot be
+written is passed over.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
+import importlib.metadata
 import importlib.util
 import inspect
 import math
@@ -43,6 +44,12 @@ from topo.wiring import Wiring
 if TYPE_CHECKING:
     from torch import nn
 
+    from topo.masks import MaskSet
+
+# A file may ask for the wiring of a network of about its own size or of a common one, and for no input larger than
+# this many numbers.
+_LARGEST_INPUT = 1 << 24
+_LARGEST_NETWORK = 1 << 28
 _OWN = re.compile(r"(?P<head>.+?):(?P<factory>[^\W\d]\w*)(?::(?P<arguments>.*))?")
 
 
@@ -141,6 +148,8 @@ def find_wiring(
         shape = plain_shape(read_inputs(input_shape)) if input_shape is not None else named_shape(str(model))
         if shape is not None:
             return _built_in(str(model), shape, largest)
+    if isinstance(model, str | Path) and str(model).startswith("hf:") and inputs is None:
+        return _of_folder(str(model), input_shape)
     from topo.trace import trace
     from topo.trace.inputs import inputs_in
 
@@ -153,6 +162,41 @@ def find_wiring(
     else:
         found = trace(module, input_shape)
     return found.named(str(model)) if isinstance(model, str | Path) else found
+
+
+def named_in(masks: MaskSet, input_shape: Spec | None = None) -> tuple[Wiring | None, list[str]]:
+    """The wiring of the model that masks themselves name (`provenance["model"]`), and what is to be said about that.
+
+    Only built-in names count: a file must not choose code to run, nor how much memory a wiring takes. None where the
+    masks name no model, or one that is not built in or that they do not fit.
+    """
+    model = masks.provenance.get("model")
+    if not isinstance(model, str) or not model:
+        return None, []
+    numbers = [int(number) for number in re.findall(r"\d{1,12}", model)]
+    fitting = max(numbers, default=0) <= max(masks.size, 1000) and len(numbers) <= len(masks) + 8
+    if model.partition(":")[0] not in names() or not fitting:
+        return None, [f"the file names the model '{model}', no built-in one of its size; give --model to use it"]
+    try:
+        default = named_shape(model)  # also sees to it that this is a built-in name with options it takes
+        shape = input_shape or _told_shape(masks.provenance.get("input_shape")) or default
+        wiring = find_wiring(model, shape, largest=max(8 * masks.size, _LARGEST_NETWORK))
+        wiring.check(masks)
+    except TopoError as error:
+        return None, [f"the file names the model '{model}', but: {error}"]
+    return wiring, [f"the file itself names the model {model}"]
+
+
+def _told_shape(value: Any) -> tuple[int, ...] | None:
+    if not value:
+        return None
+    try:
+        shape = tuple(int(n) for n in (parse_input(value) if isinstance(value, str) else value))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        shape = (0,)
+    if min(shape, default=0) < 1 or math.prod(shape) > _LARGEST_INPUT:
+        raise TopoError(f"its input_shape {value} is not a size of an input; give --input")
+    return shape
 
 
 MASKED_KINDS = ("linear", "conv")
@@ -211,16 +255,51 @@ def _built_in(name: str, input_shape: tuple[int, ...], largest: int | None) -> W
     if largest is not None and size > largest:
         raise TopoError(f"'{name}' has {size:,} parameters; up to {largest:,} are looked at")
     wiring = trace(module, input_shape).named(name)
+    _keep(wiring, path)
+    return wiring
+
+
+def _of_folder(model: str, input_shape: Spec | None) -> Wiring:
+    """The wiring of a transformers folder, kept under a digest of its config.json: neither torch nor transformers need
+    be loaded again, which together take more memory than the bits of a model of a thousand million parameters."""
+    from topo.models.config_json import check_config
+
+    config = Path(model.removeprefix("hf:")).expanduser() / "config.json"
+    path = None
+    if config.is_file():
+        check_config(config, model)
+        said = hashlib.sha256(config.read_bytes()).hexdigest()
+        path = _cache_path(f"hf:{said}:{_installed('transformers')}:{_installed('torch')}", input_shape)
+    if path is not None:
+        try:
+            return Wiring.load(path).named(model)
+        except (OSError, ValueError, TopoError):
+            pass
+    from topo.trace import trace
+
+    wiring = trace(build(model), input_shape).named(model)
+    _keep(wiring, path)
+    return wiring
+
+
+def _installed(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _keep(wiring: Wiring, path: Path | None) -> None:
+    """Save a wiring in the cache; a cache that cannot be written is passed over."""
     if path is not None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             wiring.save(path)
         except (OSError, TopoError):
             pass
-    return wiring
 
 
-def _cache_path(name: str, input_shape: tuple[int, ...]) -> Path | None:
+def _cache_path(name: str, input_shape: Spec | None) -> Path | None:
     """Where the wiring is kept: under a digest of its name, its input shape and the code that makes it."""
     try:
         folder = Path(os.environ.get("TOPO_CACHE_DIR") or _user_cache())

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from topo._support.names import unknown
 from topo.errors import PluginWarning, TopoError
 
 
@@ -110,7 +111,7 @@ class Registry(Mapping[str, Any]):
         try:
             return self._entries[name]
         except (KeyError, TypeError):
-            raise TopoError(f"no {self.kind} is called '{name}'; there are: {', '.join(self._entries)}") from None
+            raise TopoError(unknown(self.kind, name, self._entries)) from None
 
     def __iter__(self) -> Iterator[str]:
         self._discover()

@@ -106,6 +106,8 @@ def prune(
         "seed": int(rng) if isinstance(rng, int | np.integer) else None,
         "calibration": {"calls": len(given), "positions": walk.positions},
     }
+    if density is not None or sparsity is not None:
+        provenance["asked_density"] = float(density) if density is not None else round(1 - float(sparsity or 0), 12)
     if turned := {name: 1 for name, matrix in walk.matrices.items() if matrix.turned}:
         provenance["input_first"] = turned
     if layers is not None:

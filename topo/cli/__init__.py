@@ -19,13 +19,43 @@ from typing import NoReturn
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from topo._version import __version__
-from topo.cli import analyze, check, compare, convert, formats, generate, imp, listing, plot, shrink, trace, train, warm
+from topo.cli import (
+    analyze,
+    check,
+    compare,
+    convert,
+    evaluate,
+    formats,
+    generate,
+    imp,
+    listing,
+    plot,
+    shrink,
+    trace,
+    train,
+    warm,
+)
 from topo.cli.options import UsageError, common
 from topo.cli.output import compiling_told, interrupts, one_line, results_alone, speak, warnings_on_stderr
 from topo.cli.profile import profiled
 from topo.errors import TopoError
 
-_COMMANDS = (analyze, generate, train, imp, shrink, compare, check, convert, plot, trace, formats, listing, warm)
+_COMMANDS = (
+    analyze,
+    generate,
+    train,
+    imp,
+    shrink,
+    compare,
+    evaluate,
+    check,
+    convert,
+    plot,
+    trace,
+    formats,
+    listing,
+    warm,
+)
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
 

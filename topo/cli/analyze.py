@@ -132,12 +132,17 @@ def report_of(
         reading = language.retried(path, args, wiring, refused)
     if language.is_one(reading):
         return *language.analysed(path, name, args, reading, wiring, progress), error
+    notes: list[str] = []
+    if wiring is None and args.layers is None:
+        reading, wiring, notes = language.default_model(path, args, reading)
     with inputs.naming(path):
         masks = reading.masks()
-    found, notes = inputs.network(masks, wiring, args)
+    found, more = inputs.network(masks, wiring, args)
+    notes += more
     if args.layers is not None:
         chosen = language.selected(list(masks), args.layers)
-        masks = MaskSet({layer: masks.rows(layer) for layer in chosen}, provenance=masks.provenance)
+        known = {key: value for key, value in masks.provenance.items() if key != "model"}
+        masks = MaskSet({layer: masks.rows(layer) for layer in chosen}, provenance=known)
         found, notes = None, []
     report = analyze(
         masks,
@@ -259,6 +264,7 @@ def show_several(reports: Sequence[Report], page: Page, brief: bool = False) -> 
     page.heading(", ".join(common))
     partly = {report.mask: line for report in reports if (line := left_out_line(report.coverage))}
     page.notes([f"{name}: {line}" for name, line in partly.items()])
+    page.notes([f"{report.mask}: {line}" for report in reports if (line := report.scope_line)])
     units = {row.metric: row.unit for report in reports for row in report.rows if row.layer is None}
     if brief:
         units = {metric: unit for metric, unit in units.items() if metric in _ACROSS}

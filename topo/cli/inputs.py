@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from topo.cli.options import UsageError
 from topo.cli.output import printable, quiet, speak
-from topo.errors import TopoError
 from topo.formats import Reading, naming, opened
 from topo.masks import MaskSet
 from topo.report import left_out_line
 from topo.wiring import Wiring
 
-# A file may ask for the wiring of a network of about its own size or of a common one, and for no input larger than
-# this many numbers.
-_LARGEST_INPUT = 1 << 24
-_LARGEST_NETWORK = 1 << 28
 # Commands that say above their own numbers what a file lacks; of the others it is said on standard error.
 _TELLS = ("analyze", "check", "compare", "convert")
 
@@ -72,46 +65,15 @@ def rest(masks: MaskSet) -> list[str]:
 
 
 def network(masks: MaskSet, wiring: Wiring | None, args: argparse.Namespace) -> tuple[Wiring | None, list[str]]:
-    """The wiring of --model, or of the model that the file itself names, and what is to be said about that.
-
-    Only built-in names count in a file: a file must not choose code to run, nor how much memory a wiring takes.
-    """
+    """The wiring of --model, or of the model that the file itself names, and what is to be said about that."""
     if wiring is not None:
         return wiring, []
-    model = masks.provenance.get("model")
-    if not isinstance(model, str) or not model:
+    from topo.networks import named_in
+
+    if not masks.provenance.get("model"):
         given = next((option for option in ("input", "inputs") if getattr(args, option)), None)
         return None, [f"--{given} says nothing without --model"] if given else []
-    from topo import models
-
-    numbers = [int(number) for number in re.findall(r"\d{1,12}", model)]
-    fitting = max(numbers, default=0) <= max(masks.size, 1000) and len(numbers) <= len(masks) + 8
-    if model.partition(":")[0] not in models.names() or not fitting:
-        return None, [f"the file names the model '{model}', no built-in one of its size; give --model to use it"]
-    from topo.networks import find_wiring
-
-    try:
-        default = models.input_shape(model)  # also sees to it that this is a built-in name with options it takes
-        shape = args.input or _shape(masks.provenance.get("input_shape")) or default
-        wiring = find_wiring(model, shape, largest=max(8 * masks.size, _LARGEST_NETWORK))
-        wiring.check(masks)
-    except TopoError as error:
-        return None, [f"the file names the model '{model}', but: {error}"]
-    return wiring, [f"the file itself names the model {model}"]
-
-
-def _shape(value: Any) -> tuple[int, ...] | None:
-    from topo.networks import parse_input
-
-    if not value:
-        return None
-    try:
-        shape = tuple(int(n) for n in (parse_input(value) if isinstance(value, str) else value))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        shape = (0,)
-    if min(shape, default=0) < 1 or math.prod(shape) > _LARGEST_INPUT:
-        raise TopoError(f"its input_shape {value} is not a size of an input; give --input")
-    return shape
+    return named_in(masks, args.input)
 
 
 def names_of(paths: list[str]) -> list[str]:

@@ -15,15 +15,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from topo._support.atomic import write_text
+from topo._support.screen import printable
 from topo.errors import MaskWarning, TraceWarning
 
 # Work shorter than this shows no progress (seconds); afterwards a line every so often where it cannot be overwritten.
 _PATIENCE, _EVERY = 2.0, 10.0
-
-
-def printable(text: str) -> str:
-    """Control characters, as in names from a stranger's file, become escapes: no terminal ever acts on them."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def one_line(text: str, most: int = 2000) -> str:

@@ -226,14 +226,14 @@ def _reports(args: argparse.Namespace, files: list[_Input], metrics: str) -> Any
     """Label -> report; of nodes and paths those of one label, or else of one method where every file says which."""
     from topo.analyze import analyze
     from topo.plots.given import numbered, short, stems
-    from topo.plots.reading import is_reports, read_reports
+    from topo.plots.reading import is_reports, reports_in
 
     masks = [item for item in files if not is_reports(item.path)]
     read = _masks(args, masks) if masks else {}
     reports, methods, names = [], [], []
     for item in files:
         if is_reports(item.path):
-            found = read_reports(item.path)
+            found = reports_in(item.path)
             reports += found
             methods += [None] * len(found)
             masked = stems([report.mask for report in found])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +52,8 @@ _FLAT = (".bias", "norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")
 _LONGEST = 1500
 _REFUSAL = 400
 _SAMPLED = 2
+# Hashing takes half a second a gigabyte, beside a pass over the same bytes.
+_HASHED = 1 << 28
 
 
 def _line(text: str, longest: int = _LONGEST) -> str:
@@ -110,7 +113,7 @@ def opened(
     with naming(path):
         if not path.exists():
             raise FormatError("there is no such file")
-        return understood(open_container(path, partial), path.name, wiring, chosen, key, rule)
+        return replace(understood(open_container(path, partial), path.name, wiring, chosen, key, rule), path=path)
 
 
 @contextmanager
@@ -141,7 +144,7 @@ class Reading:
     """A file that was understood, and whose values were not read yet.
 
     name: the file's. tensors: parameter -> what shows its mask, output-first. raw: the same as the reader gave it.
-    names: those of the reader -> parameters.
+    names: those of the reader -> parameters. path: where it lies, None of live objects.
     """
 
     name: str
@@ -152,6 +155,14 @@ class Reading:
     tensors: Mapping[str, Tensor]
     raw: Mapping[str, Tensor]
     names: Mapping[str, str]
+    path: Path | None = None
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """For the provenance: the reader's name, the file's, and the SHA-256 of its bytes up to 256 MB."""
+        small = self.path is not None and self.path.is_file() and self.path.stat().st_size <= _HASHED
+        found = {"sha256": hashlib.sha256(self.path.read_bytes()).hexdigest()} if small and self.path else {}
+        return {"format": self.reader.name, "file": self.name, **found}
 
     @cached_property
     def inferred(self) -> list[str]:
@@ -220,9 +231,7 @@ class Reading:
         if isinstance(before, Mapping) and before.get("names") and not known.left_out:
             covered = {**covered, "left_out": before.get("left_out", 0), "names": list(before["names"])}
         notes = [*map(_line, told(known)), *map(_line, notes)]
-        return masks.with_provenance(
-            **{**about, "format": self.reader.name, "file": self.name, "notes": notes, "coverage": covered}
-        )
+        return masks.with_provenance(**{**about, **self.origin, "notes": notes, "coverage": covered})
 
     def remarks(self, kept: Mapping[str, int], nan: Mapping[str, int], dense: bool = False) -> list[str]:
         """Notes on masks that were inferred from zeros, and on weights that are NaN.

@@ -34,7 +34,7 @@ def write(masks: MaskSet, path: Path) -> None:
     turned back when they are read; those of a mask set that knows nothing of its network stay output-first.
     """
     known = dict(masks.provenance)
-    origin = {key: known.pop(key) for key in ("format", "file") if key in known}
+    origin = {key: known.pop(key) for key in ("format", "file", "sha256") if key in known}
     if origin.get("format", "topo") != "topo":
         known.setdefault("source", origin)
     shape = known.pop("input_shape", None)
@@ -158,6 +158,8 @@ def read(source: Source) -> Found:
         for key in ("model", "method", "created_by"):
             if metadata.get(key):
                 known[key] = metadata[key]
+        if re.fullmatch(r"[01](\.\d{1,20})?(e-\d{1,3})?", metadata.get("density", "")):
+            known["density"] = float(metadata["density"])
         if options:
             known["options"] = options
         source.notes.extend(_texts("notes", known.pop("notes", [])))

@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from topo._support import threads
+
 LinearMap = Callable[[np.ndarray], np.ndarray]
 _NEVER = -(1 << 40)  # exponent of a vector of zeros: smaller than any other, and differences stay far from overflow
 
@@ -98,6 +100,7 @@ class Limbs:
 
     BITS: ClassVar[int] = 36
     MOST: ClassVar[int] = 1 << 16  # so many limbs are added up before a carry
+    WORKERS: ClassVar[int | None] = 1  # threads that send limbs through a layer, each one limb
     __slots__ = ("limbs",)
 
     def __init__(self, limbs: np.ndarray) -> None:
@@ -140,7 +143,7 @@ class Limbs:
     def through(self, linear: LinearMap, bound: int) -> Limbs:
         """As Scaled.through; the multiplicities that meet in one entry of the image sum to at most `bound`."""
         if bound <= self.MOST:
-            return self._carried(np.stack([linear(limb) for limb in self.limbs]))
+            return self._carried(np.stack(threads.over(linear, self.limbs, self.WORKERS)))
         half = 2.0 ** (self.BITS // 2)  # more weights than that into one unit: send the limbs in two halves
         high = np.floor(self.limbs / half)
         low_part = self._carried(np.stack([linear(limb) for limb in self.limbs - high * half]))
@@ -151,19 +154,19 @@ class Limbs:
 
     def times(self, flags: np.ndarray) -> Limbs:
         """Entries whose flag is False become 0."""
-        return Limbs(self.limbs * flags)
+        return type(self)(self.limbs * flags)
 
     def take(self, index: Any) -> Limbs:
         """The entries at these places, or in this slice."""
-        return self if isinstance(index, slice) and index == slice(None) else Limbs(self.limbs[:, index])
+        return self if isinstance(index, slice) and index == slice(None) else type(self)(self.limbs[:, index])
 
     def spread(self, index: Any, n: int) -> Limbs:
         """A vector of n entries with entry i added at index[i]."""
         if isinstance(index, slice):
             limbs = np.zeros((len(self.limbs), n))
             limbs[:, index] = self.limbs
-            return Limbs(limbs)
-        total = Limbs.zeros(n)
+            return type(self)(limbs)
+        total = self.zeros(n)
         for first in range(0, len(index), self.MOST):
             part = slice(first, first + self.MOST)
             sums = [np.bincount(index[part], limb[part], n) for limb in self.limbs]
@@ -172,7 +175,7 @@ class Limbs:
 
     def fold(self, width: int) -> Limbs:
         """Sums of `width` consecutive entries."""
-        total = Limbs.zeros(self.limbs.shape[1] // width)
+        total = self.zeros(self.limbs.shape[1] // width)
         entries = self.limbs.reshape(len(self.limbs), -1, width)
         for first in range(0, width, self.MOST):
             total = total.plus(self._carried(entries[:, :, first : first + self.MOST].sum(axis=2)))
@@ -181,3 +184,13 @@ class Limbs:
     def total(self) -> int:
         """The sum of all entries, a Python integer."""
         return sum(sum(map(int, limb)) << (self.BITS * place) for place, limb in enumerate(self.limbs))
+
+
+def limbs_on(workers: int | None) -> type[Limbs]:
+    """Limbs that so many threads send through a layer; the numbers do not depend on it."""
+
+    class Shared(Limbs):
+        WORKERS = workers
+        __slots__ = ()
+
+    return Shared

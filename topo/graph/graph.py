@@ -10,6 +10,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from topo._support.screen import folding, printable, screen
 from topo.errors import TopoError, WiringError
 from topo.graph import views
 from topo.layout import output_first
@@ -111,7 +112,7 @@ def columns_to_inputs(words: np.ndarray, per_group: int, kernel_size: int) -> np
     return np.asarray(columns.reshape(-1, kernel_size).any(axis=1))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LayeredGraph:
     """The graph of a mask set: in one view as a network, and in one view layer by layer.
 
@@ -134,13 +135,30 @@ class LayeredGraph:
     memo: dict[Callable[..., Any], Any] = field(default_factory=dict, repr=False)
     own: Wiring | None = None
 
+    def __repr__(self) -> str:
+        return screen(*self._table())
+
+    def _repr_html_(self) -> str:
+        return folding(*self._table(), "layer")
+
+    def _table(self) -> tuple[str, list[str], list[list[str]]]:
+        """What a screen shows: a line, a header, and a row for each layer."""
+        of = f"of {self.wiring.model or 'a network'}" if self.wiring else "without wiring"
+        first = f"{type(self).__name__}({of}, view {self.view}: {len(self.blocks)} layers, {len(self.steps)} steps)"
+        lines = [
+            [printable(block.name), "x".join(map(str, block.shape)), f"{block.kept:,}",
+             f"{block.kept / block.size:.4f}" if block.masked else "dense"]
+            for block in self.blocks
+        ]  # fmt: skip
+        return first, ["layer", "shape", "kept", "density"], lines
+
     @cached_property
     def masked_blocks(self) -> tuple[Block, ...]:
         """The blocks that have a mask, in network order."""
         return tuple(block for block in self.blocks if block.masked)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class WiredGraph(LayeredGraph):
     """A graph whose masks lie on a wiring: what paths, reach and nodes are counted on."""
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from topo._support import threads
 from topo.errors import TopoError
-from topo.graph.arithmetic import Limbs, Scaled
+from topo.graph.arithmetic import Limbs, Scaled, limbs_on
 from topo.graph.graph import Block, WiredGraph
 from topo.graph.memo import shared
 from topo.masks import BitRows
@@ -25,6 +25,7 @@ from topo.wiring.table import Groups
 
 ROUTES = ("value", "all")
 _NONE = np.zeros(0, np.bool_)
+_LARGE = 1 << 26  # parameters from which on counts of units are let go as soon as nothing reads them
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +89,8 @@ def effective_by_step(graph: WiredGraph) -> Effective:
         first, last, words = run
         out = np.empty_like(words)
         effective(table, reads, words, first, last, state.forward, state.backward, out, read)
-        return out
+        # Of a large layer all of whose units are live the bits are the mask's own: a copy would double the memory.
+        return words if last == first + 1 and np.array_equal(out, words) else out
 
     workers = graph.threads if len(graph.runs) > 1 and graph.masks.size > 1 << 22 else 1
     found: dict[int, np.ndarray] = {}
@@ -383,12 +385,35 @@ def exact_paths(graph: WiredGraph, routes: str = "value", direction: str = "forw
 
     direction: "forward" sums at the outputs, "backward" at the inputs; they agree.
     """
-    walk = Walk(graph, Limbs, routes)
+    many = graph.masks.size > _LARGE
+    walk = Walk(graph, limbs_on(graph.threads) if many else Limbs, routes)
     if direction == "forward":
-        return walk.go_forward().forward_total()
+        finished = _read_last(walk) if many else {}
+        walk.start()
+        for index, step in enumerate(walk.steps):
+            walk.advance(index, step)
+            walk.read.clear()  # what layers read is of no use here, and as large as all that units hold
+            for group in finished.get(index, ()):
+                walk.forward[group] = None
+        return walk.forward_total()
     if direction == "backward":
         return walk.go_backward().backward_total()
     raise TopoError(f"direction is '{direction}'; it is forward or backward")
+
+
+def _read_last(walk: Walk) -> dict[int, list[int]]:
+    """Step -> the groups of units that no later step reads, so that their counts can go: of a language model whose
+    counts have hundreds of digits, all of them at once would take half as much memory as its masks."""
+    last: dict[int, int] = {}
+    for index, step in enumerate(walk.steps):
+        for units in step.use.operands if isinstance(step, Block) else step.operands:
+            last.update((group, index) for group, _, _ in walk.groups.parts(units))
+    for group, _, _ in walk.groups.parts(walk.wiring.outputs):
+        last.pop(group, None)
+    found: dict[int, list[int]] = {}
+    for group, index in last.items():
+        found.setdefault(index, []).append(group)
+    return found
 
 
 def log10(total: tuple[float, int]) -> float:

@@ -7,10 +7,7 @@ from collections.abc import Mapping, Sequence
 from topo.containers.counting import Counts
 from topo.language.dead import Dead, dead_by_block
 from topo.language.survey import Survey
-from topo.report.groups import by_block_and_projection, place_of
-
-# Projections in the order in which a block computes them; others follow in the order of the file.
-_ORDER = "q k v qkv c_attn Wqkv query_key_value o dense out gate up gate_up fc1 fc_in c_fc dense_h_to_4h w1 w3".split()
+from topo.report.groups import by_block_and_projection, in_block_order, place_of
 
 
 def scope_line(found: Survey) -> str:
@@ -38,7 +35,11 @@ def _density(value: float) -> str:
 
 def read_line(found: Survey) -> str:
     """ "read 13.5 GB of bfloat16 in 3 files"."""
-    amount = f"{found.bytes / 1e9:.1f} GB" if found.bytes >= 1e8 else f"{found.bytes / 1e6:.1f} MB"
+    amount = next(
+        f"{found.bytes / size:.1f} {unit}"
+        for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+        if found.bytes >= size / 10 or unit == "kB"
+    )
     files = f" in {found.files} files" if found.files > 1 else ""
     return f"{amount} of {' and '.join(found.dtypes)}{files}"
 
@@ -56,7 +57,7 @@ def block_table(found: Survey) -> tuple[list[str], list[list[str]], bool]:
         if place is not None:
             blocks.setdefault((place.stack, place.block), {}).setdefault(projection, []).append(found.counts[name])
     several = len({stack for stack, _ in blocks}) > 1
-    columns = _ordered(list(dict.fromkeys(projection for held in blocks.values() for projection in held)))
+    columns = in_block_order(projection for held in blocks.values() for projection in held)
     dead = dead_by_block(found)
     lines: list[tuple[str, int, int, list[str]]] = []
     for (stack, number), held in sorted(blocks.items()):
@@ -91,13 +92,6 @@ def _cells(held: Mapping[str, Sequence[Counts]], columns: Sequence[str], dead: D
     cells += [str(sum(counts.dead_rows for counts in every)), str(sum(counts.dead_columns for counts in every))]
     pairs = ((dead.dead_heads, dead.heads), (dead.dead_kv_groups, dead.kv_groups), (dead.dead_experts, dead.experts))
     return cells + ["–" if number is None else f"{number}/{total}" for number, total in pairs]
-
-
-def _ordered(projections: list[str]) -> list[str]:
-    rank = {name: place for place, name in enumerate(_ORDER)}
-    return sorted(
-        projections, key=lambda name: (name.count("."), rank.get(name.rpartition(".")[2].removesuffix("_proj"), 99))
-    )
 
 
 def _short_names(projections: Sequence[str]) -> list[str]:

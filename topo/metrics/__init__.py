@@ -8,7 +8,6 @@ Value(number, note). Undefined is NaN with the reason in the note. Functions who
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from topo._support.doors import called, check_flags, check_function, check_text, check_word, summary
+from topo._support.names import nearest
 from topo._support.registry import Registry
 from topo.errors import TopoError
 from topo.graph import Block, LayeredGraph, shared
@@ -27,7 +27,7 @@ __all__ = ["DEFAULT_GROUPS", "GROUPS", "Metric", "chosen", "metric", "metrics", 
 metrics = Registry("metric", __name__, first=("parameters", "nodes", "paths", "balance", "flops"))
 
 # In the order of reports. Groups computed by --metrics default; `all` is every metric there is.
-GROUPS = ("paths", "spectral", "degrees", "structure", "size", "weighted")
+GROUPS = ("paths", "spectral", "degrees", "structure", "graph", "size", "weighted")
 DEFAULT_GROUPS = ("paths", "spectral", "degrees")
 SCOPES = ("network", "layer")
 RESERVED = ("default", "all", *GROUPS)
@@ -133,10 +133,10 @@ def chosen(names: str | Sequence[str], *, weights: bool = True) -> list[Metric]:
     known = {entry.name for entry in every}
     for name in wanted:
         if name not in {"default", "all", *GROUPS} | known:
-            near = difflib.get_close_matches(name, sorted({*GROUPS, *known}), 3, 0.5)
-            hint = f" (near it: {', '.join(near)})" if near else ""
+            near = nearest(name, {*GROUPS, *known})
+            meant = f"did you mean {' or '.join(map(repr, near))}? Groups" if near else "groups"
             raise TopoError(
-                f"no metric or group is called '{name}'{hint}; groups: default, all, {', '.join(GROUPS)}; "
+                f"no metric or group is called '{name}'; {meant}: default, all, {', '.join(GROUPS)}; "
                 "`topo list metrics` names the metrics"
             )
 

@@ -21,11 +21,13 @@ def _uses(graph: WiredGraph) -> dict[str, list[tuple[Block, np.ndarray]]]:
     """Parameter -> (use, effective bits that it is the first to take), for each use that is the first to take any."""
     found: dict[str, list[tuple[Block, np.ndarray]]] = {}
     left = dict(paths.effective_words(graph))
-    for _, block in graph.uses:
+    last = {block.name: index for index, block in graph.uses}
+    for index, block in graph.uses:
         if block.name not in found or left[block.name].any():
             words = used_bits(BitRows(block.shape, left[block.name]), block.use).words
             found.setdefault(block.name, []).append((block, words))
-            left[block.name] = left[block.name] & ~words
+            if index < last[block.name]:  # after the last use nothing takes what is left
+                left[block.name] = left[block.name] & ~words
     return found
 
 

@@ -117,7 +117,7 @@ def _walk(graph: WiredGraph, power: int) -> paths.Walk:
 
 
 @shared
-def _why_not(graph: WiredGraph) -> str | None:
+def why_no_weights(graph: WiredGraph) -> str | None:
     """Why sums over weighted paths are undefined; None where they are defined."""
     if graph.weights is None:
         return "needs weights"
@@ -150,7 +150,7 @@ def _trace(graph: WiredGraph) -> Total:
 
 def _plain(graph: WiredGraph, function: Callable[[WiredGraph], Total], name: str) -> Value:
     """The number itself, where float64 holds it with all its digits."""
-    why = _why_not(graph)
+    why = why_no_weights(graph)
     if why:
         return Value(math.nan, why)
     mantissa, exponent = function(graph)
@@ -162,7 +162,7 @@ def _plain(graph: WiredGraph, function: Callable[[WiredGraph], Total], name: str
 
 def _logarithm(graph: WiredGraph, function: Callable[[WiredGraph], Total]) -> Value:
     """log10, -inf of 0 with the reason."""
-    why = _why_not(graph)
+    why = why_no_weights(graph)
     if why:
         return Value(math.nan, why)
     total = function(graph)

@@ -18,7 +18,7 @@ from typing import Any
 from topo._support.text_files import read_text
 from topo.errors import TopoError
 from topo.plots.settings import SETTINGS
-from topo.report import SCHEMA, Report, Row
+from topo.report import SCHEMA, Report, reports_from_json
 
 TABLES = (".csv", ".jsonl")
 _FRONTIER = "topo-frontier/1"
@@ -71,63 +71,21 @@ def _finite(text: str) -> float:
     return value
 
 
-def read_reports(path: str | Path) -> list[Report]:
-    """The reports of a file that `topo analyze --json` wrote; TopoError that says what it is, if it is another.
-
-    A file without "views" does not say in which view single layers are seen: their rows have none.
-    """
+def reports_in(path: str | Path) -> list[Report]:
+    """The reports of a file that `topo analyze --json` wrote; TopoError that says what it is, if it is another."""
     document = _json(path)
     if document.get("schema") != SCHEMA:
         raise TopoError(f"'{path}' is not a report of topo analyze --json, but {_kind(document)}")
     try:
-        return [_report(entry) for entry in document["reports"]]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        what = f"it lacks {error}" if isinstance(error, KeyError) else f"{error}"
-        raise TopoError(f"'{path}' is not a whole report of topo analyze --json: {what}") from None
+        return reports_from_json(document)
+    except TopoError as error:
+        raise TopoError(f"'{path}' {str(error).removeprefix('it ')}") from None
 
 
 def _kind(document: Mapping[str, Any]) -> str:
     """What a JSON document is, by its schema."""
     schema = document.get("schema")
     return _KINDS.get(str(schema), "JSON without a schema" if schema is None else f"JSON of the schema '{schema}'")
-
-
-def _report(entry: Mapping[str, Any]) -> Report:
-    views, against = entry.get("views"), {score["null"] for score in entry["nulls"]}
-    notes = {
-        (note["metric"], note["layer"]): note["note"]
-        for note in entry["notes"]
-        if note["note"].partition(":")[0] not in against  # why a z is undefined
-    }
-
-    def view(key: str, layer: bool) -> str:
-        if views is None:
-            return "" if layer else entry["view"]
-        return views.get("layer:" * layer + key, views.get(key, entry["view"]))
-
-    rows = [
-        Row(entry["mask"], key, None, view(key, False), _number(value), note=notes.get((key, None)))
-        for key, value in entry["network"].items()
-    ]
-    rows += [
-        Row(entry["mask"], key, layer["layer"], view(key, True), _number(value), note=notes.get((key, layer["layer"])))
-        for layer in entry["layers"]
-        for key, value in layer.items()
-        if key not in ("layer", "shape")
-    ]
-    shapes = {layer["layer"]: tuple(layer["shape"]) for layer in entry["layers"]}
-    about = (entry["mask"], entry["format"], entry["model"], entry["view"])
-    texts = ("null", "samples", "metric", "layer")
-    nulls = [
-        {key: value if key in texts else _number(value) for key, value in score.items()} for score in entry["nulls"]
-    ]
-    return Report(*about, shapes, rows, entry["notes"], nulls, entry.get("coverage"))
-
-
-def _number(value: Any) -> int | float:
-    if isinstance(value, str):  # exact integers; beyond float64 their logarithm has a row of its own
-        return int(value) if len(value) < 4000 else math.inf
-    return math.nan if value is None else value
 
 
 def is_reports(path: str | Path) -> bool:

@@ -11,9 +11,12 @@ from topo.report.report import (
     Value,
     few,
     note_lines,
+    reports_from_json,
     reports_to_csv,
     reports_to_json,
 )
+from topo.report.reports import Reports, read_reports
+from topo.report.summary import Summary
 
 __all__ = [
     "COLUMNS",
@@ -21,11 +24,15 @@ __all__ = [
     "SCHEMA",
     "Number",
     "Report",
+    "Reports",
     "Row",
+    "Summary",
     "Value",
     "few",
     "left_out_line",
     "note_lines",
+    "read_reports",
+    "reports_from_json",
     "reports_to_csv",
     "reports_to_json",
 ]

@@ -21,6 +21,10 @@ _TELLING = frozenset(
 )
 _COMMON = frozenset("q k v query key value qkv out_proj in_proj".split())
 _TOKENS = re.compile(r"(?:^|\.)(?:embed_tokens|wte|word_embeddings|tok_embeddings|embed_in|shared|lm_head)\b")
+_ORDER = (
+    "q k v qkv c_attn Wqkv query_key_value o dense out gate up gate_up down fc1 fc2 fc_in fc_out c_fc dense_h_to_4h "
+    "dense_4h_to_h w1 w3 w2"
+).split()
 OTHERS = "others"
 
 # Numbers of layers that add up; of shares the mean is weighted by parameters, of everything else it is plain.
@@ -92,6 +96,18 @@ def _shortest(path: str, paths: set[str]) -> str:
         if sum(other == end or other.endswith(f".{end}") for other in paths) == 1:
             return end
     return path
+
+
+def in_block_order(projections: Iterable[str]) -> list[str]:
+    """Each projection once, in the order in which a block computes them; unknown ones last, in their own order.
+
+    >>> in_block_order(["down_proj", "q_proj", "up_proj", "q_proj", "router"])
+    ['q_proj', 'up_proj', 'down_proj', 'router']
+    """
+    given = list(dict.fromkeys(projections))
+    rank = {name: place for place, name in enumerate(_ORDER)}
+    last = {name: name.rpartition(".")[2].removesuffix("_proj") for name in given}
+    return sorted(given, key=lambda name: (name.count("."), rank.get(last[name], len(rank))))
 
 
 def labels(names: Sequence[str], pattern: str | None = None) -> dict[str, dict[str, str]]:

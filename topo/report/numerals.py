@@ -8,6 +8,7 @@ from decimal import Decimal
 DASH = "–"
 # str(int) refuses beyond 4300 digits unless a process-wide limit is raised; below 640 digits it never does.
 _CHUNK = 600
+_DIGITS = 200_000
 
 
 def finite(number: int | float) -> bool:
@@ -35,6 +36,25 @@ def decimal(number: int) -> str:
         return digits(high, level - 1) + digits(low, level - 1)
 
     return digits(number, len(powers) - 1).lstrip("0") or "0"
+
+
+def whole(text: str) -> int:
+    """The integer of `decimal`, of up to 200,000 digits; ValueError for other text.
+
+    >>> whole("1" + "0" * 5000) == 10**5000
+    True
+    """
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal()) or len(digits) > _DIGITS:
+        raise ValueError(f"'{text[:40]}' is not a whole number of at most {_DIGITS:,} digits")
+
+    def value(part: str) -> int:
+        if len(part) <= _CHUNK:
+            return int(part)
+        half = len(part) // 2
+        return value(part[:-half]) * 10**half + value(part[-half:])
+
+    return -value(digits) if text.startswith("-") else value(digits)
 
 
 def shown(number: int | float, unit: str = "") -> str:

@@ -15,12 +15,14 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from topo._support.screen import printable
 from topo._version import __version__
 from topo.errors import TopoError
 from topo.report import text
 from topo.report.groups import grouped, labels
 from topo.report.holm import holm
-from topo.report.numerals import decimal, finite, shown
+from topo.report.numerals import decimal, finite, shown, whole
+from topo.report.table import Table, plain
 
 if TYPE_CHECKING:
     import pandas
@@ -28,6 +30,15 @@ if TYPE_CHECKING:
 SCHEMA = "topo/1"
 COLUMNS = ("mask", "metric", "layer", "view", "value", "unit", "note")
 NULL_COLUMNS = ("null", "samples", "metric", "observed", "mean", "std", "z", "p")
+# What a table says of where a mask comes from, as far as it is known.
+ORIGIN = ("file", "sha256", "method", "seed", "options", "density")
+# Numbers of the network, and of layers, that are looked at first.
+FIRST = (
+    "density", "effective_density", "effective_nodes", "log10_effective_paths", "layer_collapse", "balance_gap",
+    "path_entropy_width", "flops_effective", "ramanujan_gap", "imdb",
+)  # fmt: skip
+OF_LAYERS = frozenset("kept density effective_params effective_in effective_out sigma2 ramanujan_gap imdb".split())
+_MOST = 12
 _AS_TEXT = frozenset({"effective_paths"})
 _OF_GROUPS = frozenset({"group", "block", "projection", "layers"})
 # A number whose rank among the samples of a null model is at least so likely, both tails, is taken for one of them.
@@ -107,6 +118,9 @@ class Report:
     mask and without, as the file was read; None where the masks come from no file. scopes: of a language model, dicts
     {"scope", "layers", "params", "kept", "density"} of its pruned layers, its decoder's linear layers and everything;
     scope: the one that the network's numbers are of. group: the pattern by which `groups` are made, see `grouped`.
+    provenance: what is known of where the masks come from, as JSON holds it: "file", "sha256" (of the file's bytes, up
+    to 256 MB), "method", "seed", "options", "density" (as it was asked for), and "fields", which `topo.analyze_files`
+    took from the file's name; a key that is not there is unknown.
 
     >>> rows = [Row("a.pt", "density", None, "channel", 0.5), Row("a.pt", "density", "fc.weight", "channel", 0.5)]
     >>> report = Report("a.pt", "topo", None, "channel", {"fc.weight": (2, 3)}, rows)
@@ -126,6 +140,7 @@ class Report:
     scopes: Sequence[Mapping[str, Any]] = field(default=())
     scope: str | None = None
     group: str | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shapes = {str(name): tuple(int(n) for n in shape) for name, shape in self.shapes.items()}
@@ -137,9 +152,28 @@ class Report:
         object.__setattr__(self, "notes", notes)
         object.__setattr__(self, "nulls", tuple(self.nulls))
         object.__setattr__(self, "scopes", tuple(self.scopes))
+        object.__setattr__(self, "provenance", MappingProxyType(plain_json(dict(self.provenance))))
 
     def __repr__(self) -> str:
-        return f"Report({self.headings[0]}: {len(self.rows)} numbers of {len(self.shapes)} layers)"
+        """One screen: what it is of, and the numbers of the network that are looked at first."""
+        first = f"Report({self.headings[0]}: {len(self.rows)} numbers of {len(self.shapes)} layers)"
+        units = {row.metric: row.unit for row in self.rows if row.layer is None}
+        told = [name for name in FIRST if name in units] or list(units)[:_MOST]
+        lines = [f"  {name} {shown(self.network[name], units[name])}" for name in told]
+        lines += [f"  {len(self.collapsed)} collapsed: {few(self.collapsed)}"] if self.collapsed else []
+        return "\n".join(printable(line) for line in [first, *lines])
+
+    def __str__(self) -> str:
+        """The numbers as tables of text: the network's, the most used ones of the layers, and the remarks."""
+        made = []
+        for header, lines in self.tables():
+            keys = 2 if header[0] == "layer" else 1
+            table = Table(header, lines, keys=keys, left=frozenset({2, 3} if header[0] == "network" else ()))
+            if keys == 2 and any(name in OF_LAYERS for name in header):
+                table = table.only([c for c, name in enumerate(header) if c < 2 or name in OF_LAYERS])
+            made.append(plain(table))
+        made += ["".join(f"note: {printable(line)}\n" for line in self.remarks())]
+        return "\n".join([printable(self.headings[0]) + "\n", *filter(None, made)]).rstrip("\n")
 
     @cached_property
     def network(self) -> Mapping[str, Number]:
@@ -156,6 +190,14 @@ class Report:
             if row.layer is not None:
                 found[row.layer][row.metric] = row.value
         return list(found.values())
+
+    @property
+    def scope_line(self) -> str | None:
+        """The densities of a language model's scopes in a line; None of another network."""
+        if not self.scopes:
+            return None
+        said = [f"{entry['scope']} {entry['density']:.4f}" for entry in self.scopes if entry["density"] is not None]
+        return f"density by scope: {', '.join(said)}; the network's numbers are those of '{self.scope}'"
 
     def grouped(self, pattern: str | None = None) -> list[dict[str, Any]]:
         """The layers' numbers in groups: {"group", "layers": how many, "params", metric: number, ...} of each.
@@ -267,9 +309,14 @@ class Report:
         adjusted = holm([entry["p"] for entry in self.nulls])
         return replace(self, nulls=[{**entry, "p_holm": p} for entry, p in zip(self.nulls, adjusted)])
 
+    def with_fields(self, fields: Mapping[str, Any]) -> Report:
+        """The same report with these fields of its file's name, as `topo.analyze_files` reads them."""
+        return replace(self, provenance={**self.provenance, "fields": dict(fields)})
+
     def remarks(self) -> list[str]:
         """Everything that is said under the tables, for a reader: notes, and where numbers are within noise."""
-        return note_lines(self.notes) + self.null_lines()
+        scope = [self.scope_line] if self.scope_line else []
+        return scope + note_lines(self.notes) + self.null_lines()
 
     def with_notes(self, notes: Iterable[str]) -> Report:
         """The same report with these remarks on the whole analysis put first."""
@@ -293,6 +340,37 @@ class Report:
         nulls = [entry for entry in self.nulls if entry["metric"] in names]
         return replace(self, rows=rows, notes=notes, nulls=nulls)
 
+    @classmethod
+    def from_json(cls, document: str | bytes | Mapping[str, Any]) -> Report:
+        """The report of `to_json`: its text, or what `json.loads` made of it; `topo.read_reports` reads files.
+
+        >>> report = topo.analyze({"fc.weight": np.array([[1, 0], [1, 1]])})
+        >>> Report.from_json(report.to_json()).to_json() == report.to_json()
+        True
+
+        Raises TopoError for what is no report, and for several.
+        """
+        found = reports_from_json(document)
+        if len(found) != 1:
+            raise TopoError(f"the JSON holds {len(found)} reports, not one; topo.read_reports(FILE) reads them all")
+        return found[0]
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What a table says of the mask beside its numbers: where it comes from, how much was read, its name's fields.
+
+        "density_asked" is the density in the provenance; options are JSON text.
+        """
+        known = {("density_asked" if key == "density" else key): self.provenance.get(key) for key in ORIGIN}
+        known = {key: _json(value) if isinstance(value, dict) else value for key, value in known.items()}
+        known |= {key: self.coverage[key] for key in ("read", "left_out") if self.coverage and key in self.coverage}
+        return {key: value for key, value in known.items() if value is not None} | self.fields
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What `topo.analyze_files` read in the file's name by its pattern."""
+        return dict(self.provenance.get("fields") or {})
+
     def to_json(self) -> str:
         """JSON text {"schema": "topo/1", "version", "reports": [this one]}; numbers are finite or null."""
         return reports_to_json([self])
@@ -301,18 +379,12 @@ class Report:
         """Tidy CSV text: mask, metric, layer, view, value, unit, note; an undefined value is an empty field."""
         return reports_to_csv([self])
 
-    def to_frame(self) -> pandas.DataFrame:
-        """The rows as a pandas table with float64 values.
+    def to_frame(self, *, wide: bool = False, level: str | None = None) -> pandas.DataFrame:
+        """The rows as a pandas table; see `Reports.to_frame`, of which this is one report.
 
-        Exact integers are rounded to float64; one beyond its range is NaN with a note (its logarithm has its own row).
         Raises TopoError where pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError:
-            raise TopoError("to_frame() needs pandas: pip install 'topo-masks[pandas]'") from None
-        frame = pandas.DataFrame([_record(row) for row in self.rows], columns=list(COLUMNS))
-        return frame.astype({"value": "float64"})
+        return frame([self], wide=wide, level=level)
 
     def to_markdown(self) -> str:
         """Two Markdown tables, the network's numbers and the layers', and the notes."""
@@ -323,7 +395,8 @@ class Report:
         return text.latex(self.headings, self.tables(), self.remarks(), self.collapsed)
 
     def _repr_html_(self) -> str:
-        return text.html(self.headings, self.tables(), self.remarks(), self.collapsed)
+        """The network's numbers; the layers', null models and remarks fold out."""
+        return text.folding(self.headings, self.tables(), self.remarks(), self.collapsed)
 
     @property
     def headings(self) -> list[str]:
@@ -410,6 +483,8 @@ def _report_to_json(report: Report) -> str:
     for name, entries in (("layers", layers), ("nulls", nulls), ("notes", report.notes)):
         parts.append(f'"{name}": [' + ",".join("\n   " + _json(entry) for entry in entries) + "]")
     parts.append(f'"coverage": {_json(report.coverage and dict(report.coverage))}')
+    parts.append(f'"provenance": {_json(dict(report.provenance))}')
+    parts.append(f'"units": {_json(_units(report))}')
     if report.scopes:
         parts.append(f'"scope": {_json(report.scope)}')
         parts.append('"scopes": [' + ",".join("\n   " + _json(dict(entry)) for entry in report.scopes) + "]")
@@ -419,7 +494,90 @@ def _report_to_json(report: Report) -> str:
             for entry in report.groups
         ]
         parts.append('"groups": [' + ",".join("\n   " + _json(entry) for entry in entries) + "]")
+    if report.group is not None:
+        parts.append(f'"group": {_json(report.group)}')
     return "{" + ",\n  ".join(parts) + "}"
+
+
+def _units(report: Report) -> dict[str, str]:
+    """Metric -> unit, of those that have one; where the layers' differs from the network's, as "layer:metric"."""
+    found = {row.metric: row.unit for row in report.rows if row.layer is None}
+    for row in report.rows:
+        if row.layer is not None:
+            found["layer:" * (found.get(row.metric, row.unit) != row.unit) + row.metric] = row.unit
+    return {metric: unit for metric, unit in found.items() if unit or metric.startswith("layer:")}
+
+
+def plain_json(value: Any) -> Any:
+    """A value as JSON holds it: numbers of numpy plain, what is not finite None, what has no form in JSON as text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain_json(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain_json(entry) for entry in value]
+    if hasattr(value, "tolist"):
+        return plain_json(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def reports_from_json(document: str | bytes | Mapping[str, Any]) -> list[Report]:
+    """The reports that `reports_to_json` wrote; TopoError that says what is missing in a document that is none.
+
+    Where "views" is missing (files of old) single layers have no view, and where "units" is, numbers have no unit.
+    """
+    if not isinstance(document, Mapping):
+        try:
+            document = json.loads(document)
+        except (ValueError, RecursionError):
+            raise TopoError("it is not JSON") from None
+    if not isinstance(document, Mapping) or document.get("schema") != SCHEMA:
+        raise TopoError(f"it is not a report of topo analyze --json, whose schema is {SCHEMA}")
+    try:
+        return [_report_from_json(entry) for entry in document["reports"]]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        what = f"it lacks {error}" if isinstance(error, KeyError) else f"{error}"
+        raise TopoError(f"it is not a whole report of topo analyze --json: {what}") from None
+
+
+def _report_from_json(entry: Mapping[str, Any]) -> Report:
+    views, units = entry.get("views"), entry.get("units") or {}
+    against = {score["null"] for score in entry["nulls"]}
+    notes = {
+        (note["metric"], note["layer"]): note["note"]
+        for note in entry["notes"]
+        if note["note"].partition(":")[0] not in against  # why a z is undefined
+    }
+
+    def row(metric: str, layer: str | None, value: Any) -> Row:
+        of_layer = "layer:" * (layer is not None) + metric
+        view = entry["view"] if layer is None else ""
+        if views is not None:
+            view = views.get(of_layer, views.get(metric, entry["view"]))
+        unit = units.get(of_layer, units.get(metric, ""))
+        return Row(entry["mask"], metric, layer, view, _from_json(value), unit, notes.get((metric, layer)))
+
+    rows = [row(metric, None, value) for metric, value in entry["network"].items()]
+    rows += [
+        row(metric, layer["layer"], value)
+        for layer in entry["layers"]
+        for metric, value in layer.items()
+        if metric not in ("layer", "shape")
+    ]
+    texts = ("null", "samples", "metric", "layer")
+    nulls = [
+        {key: value if key in texts else _from_json(value) for key, value in score.items()} for score in entry["nulls"]
+    ]
+    shapes = {layer["layer"]: tuple(layer["shape"]) for layer in entry["layers"]}
+    return Report(
+        entry["mask"], entry["format"], entry["model"], entry["view"], shapes, rows, entry["notes"], nulls,
+        entry.get("coverage"), entry.get("scopes") or (), entry.get("scope"), entry.get("group"),
+        entry.get("provenance") or {},
+    )  # fmt: skip
+
+
+def _from_json(value: Any) -> Number:
+    return math.nan if value is None else whole(value) if isinstance(value, str) else value
 
 
 def _json(value: Any) -> str:
@@ -435,30 +593,88 @@ def _json_number(metric: str, value: Number) -> Number | str | None:
 def reports_to_csv(reports: Iterable[Report]) -> str:
     """Tidy CSV text of several reports under one header.
 
+    Behind the columns of every table stand those of the provenance that any of the reports has (`Report.columns`).
     Where a report has groups there is one column more, `group`: of the rows of its layers, and of the groups' own,
     which have no layer.
     """
     reports = list(reports)
+    origin = list(dict.fromkeys(key for report in reports for key in report.columns))
     in_groups = any(report.groups for report in reports)
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow([*COLUMNS, "group"] if in_groups else COLUMNS)
+    writer.writerow([*COLUMNS, *map(_free, origin), *(["group"] if in_groups else [])])
     for report in reports:
+        known = [report.columns.get(key, "") for key in origin]
         group_of = labels(list(report.shapes), report.group) if in_groups else {}
         for row in report.rows:
             line = [row.mask, row.metric, row.layer or "", row.view, _csv_number(row.value), row.unit, row.note or ""]
+            line += known
             writer.writerow([*line, group_of.get(row.layer or "", {}).get("group", "")] if in_groups else line)
         about = {row.metric: (row.view, row.unit) for row in report.rows if row.layer is not None}
         for entry in report.groups:
             for metric, value in entry.items():
                 if metric in about:
                     view, unit = about[metric]
-                    writer.writerow([report.mask, metric, "", view, _csv_number(value), unit, "", entry["group"]])
+                    line = [report.mask, metric, "", view, _csv_number(value), unit, "", *known, entry["group"]]
+                    writer.writerow(line)
     return lines.getvalue()
 
 
 def _csv_number(value: Number) -> Number | str:
     return "" if not finite(value) else decimal(value) if isinstance(value, int) else value
+
+
+def _free(key: str) -> str:
+    """A column's name that none of the tidy table's own has."""
+    return f"{key}_asked" if key in (*COLUMNS, "exact", "group") else key
+
+
+def wide_row(report: Report) -> dict[str, Any]:
+    """One mask as a row: mask, format, model, view, `Report.columns`, and the network's numbers.
+
+    Exact counts of paths are decimal text. A metric that a field of the file's name is called like is "measured_" and
+    its name: the field is what was asked for.
+    """
+    row: dict[str, Any] = {"mask": report.mask, "format": report.format, "model": report.model, "view": report.view}
+    row |= report.columns
+    for metric, value in report.network.items():
+        name = f"measured_{metric}" if metric in row else metric
+        row[name] = _cell(metric, value)
+    return row
+
+
+def _cell(metric: str, value: Number) -> Number | str | None:
+    if metric in _AS_TEXT:
+        return decimal(int(value)) if finite(value) else None
+    return value
+
+
+def frame(reports: Sequence[Report], *, wide: bool = False, level: str | None = None) -> pandas.DataFrame:
+    """Reports as one pandas table, see `Reports.to_frame`."""
+    try:
+        import pandas
+    except ImportError:
+        raise TopoError("to_frame() needs pandas: pip install 'topo-masks[pandas]'") from None
+    if level not in (None, "network", "layer"):
+        raise TopoError(f"level is '{level}'; it is 'network' (a row a mask) or 'layer' (a row a layer)")
+    if level == "layer":
+        rows = []
+        for report in reports:
+            known = {"mask": report.mask, **report.columns}
+            for entry in report.layers:
+                layer = {("measured_" * (key in known) + key): _cell(key, value) for key, value in entry.items()
+                         if key not in ("layer", "shape")}  # fmt: skip
+                shape = "x".join(map(str, entry["shape"]))
+                rows.append({**known, "layer": entry["layer"], "shape": shape, **layer})
+        return pandas.DataFrame(rows)
+    if wide or level == "network":
+        return pandas.DataFrame([wide_row(report) for report in reports])
+    origin = list(dict.fromkeys(key for report in reports for key in report.columns))
+    records = [
+        (*_record(row), *(report.columns.get(key) for key in origin)) for report in reports for row in report.rows
+    ]
+    made = pandas.DataFrame(records, columns=[*COLUMNS, "exact", *map(_free, origin)])
+    return made.astype({"value": "float64"})
 
 
 def _record(row: Row) -> tuple[Any, ...]:
@@ -467,4 +683,5 @@ def _record(row: Row) -> tuple[Any, ...]:
         value = float(value)
     except OverflowError:
         value, note = math.nan, f"{shown(row.value, 'paths')} is beyond float64" + (f"; {note}" if note else "")
-    return row.mask, row.metric, row.layer, row.view, value, row.unit, note
+    exact = decimal(int(row.value)) if row.metric in _AS_TEXT and finite(row.value) else None
+    return row.mask, row.metric, row.layer, row.view, value, row.unit, note, exact

@@ -52,6 +52,19 @@ def html(headings: Sequence[str], tables: Tables, remarks: Sequence[str], collap
     return "".join(parts)
 
 
+def folding(headings: Sequence[str], tables: Tables, remarks: Sequence[str], collapsed: Container[str]) -> str:
+    """As `html`, for a screen: the first table is seen, each other and the remarks fold out."""
+    parts = [html(headings, tables[:1], (), collapsed)]
+    for header, body in tables[1:]:
+        title = f"{len(body)} {header[0]}{'s' * (len(body) != 1)}"
+        table = html((), [(header, body)], (), collapsed)
+        parts.append(f"<details><summary>{escape(title)}</summary>{table}</details>")
+    if remarks:
+        notes = f"{len(remarks)} note{'s' * (len(remarks) != 1)}"
+        parts.append(f"<details><summary>{notes}</summary>{html((), (), remarks, collapsed)}</details>")
+    return "".join(parts)
+
+
 def _sides(header: Sequence[str]) -> str:
     """l or r for each column: text on the left, numbers on the right."""
     return "".join("l" if name in _TEXTS else "r" for name in header)
@@ -80,11 +93,12 @@ def _latex(text: str) -> str:
 
 
 def _latex_line(cells: Sequence[str], bold: bool = False) -> str:
-    made = [_latex_cell(cell) for cell in cells]
+    made = [latex_cell(cell) for cell in cells]
     return " & ".join(f"\\textbf{{{cell}}}" if bold else cell for cell in made) + " \\\\"
 
 
-def _latex_cell(cell: str) -> str:
+def latex_cell(cell: str) -> str:
+    """A cell of text or of a number as `shown` writes it, for LaTeX."""
     if cell == "-inf":
         return "$-\\infty$"
     mantissa, e, exponent = cell.partition("e+")

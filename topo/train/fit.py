@@ -15,6 +15,7 @@ from torch.nn.utils import parametrize
 
 from topo.errors import TrainingError
 from topo.models.modules.calling import Batch
+from topo.train.dynamic import Dynamics
 from topo.train.feed import mixed
 from topo.train.folder import SCHEMA
 from topo.train.masking import FusedMasks, Masked
@@ -55,12 +56,23 @@ class Choices:
 
 
 @contextmanager
-def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
+def own_randomness(seed: int, device: torch.device) -> Iterator[None]:
     """torch's global generators (dropout) seeded inside and as they were outside."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         yield
+
+
+def stepper(recipe: Recipe, parameters: Sequence[Tensor], device: torch.device) -> torch.optim.Optimizer:
+    """The recipe's optimizer."""
+    shared: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    if device.type == "cuda":
+        shared["fused"] = True  # one kernel for all parameters
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, momentum=recipe.momentum, nesterov=recipe.nesterov, **shared)
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, **shared)
 
 
 class Fit:
@@ -99,11 +111,12 @@ class Fit:
         self.fused()
         self.masked = [(model.get_parameter(name), mask) for name, mask in masks.items()]
         self.running = self._wrapped()
-        self.optimizer = self._optimizer()
+        self.optimizer = stepper(recipe, self.parameters, ranks.device)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=choices.amp == torch.float16)
         self.average = [p.detach().clone() for p in self.parameters] if recipe.ema else None
         self.taken = 0  # steps of the optimizer
         self.statistics: dict[str, Tensor] = {}  # batch norm's, for the averaged weights
+        self.moving: Dynamics | None = None  # of the masks, where they move
 
     @property
     def steps(self) -> int:
@@ -121,22 +134,12 @@ class Fit:
             running = torch.compile(running, mode=self.choices.compile)  # type: ignore[assignment]
         return running
 
-    def _optimizer(self) -> torch.optim.Optimizer:
-        recipe = self.recipe
-        shared: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
-        if self.ranks.device.type == "cuda":
-            shared["fused"] = True  # one kernel for all parameters
-        if recipe.optimizer == "sgd":
-            return torch.optim.SGD(self.parameters, momentum=recipe.momentum, nesterov=recipe.nesterov, **shared)
-        kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-        return kind(self.parameters, **shared)
-
     # -- one epoch
 
     def run_epoch(self, progress: Progress | None) -> None:
         """Train one epoch, test, and add a row to the history. TrainingError if the loss is not a finite number."""
         began, place = time.perf_counter(), self.epoch + 1
-        with _own_randomness(mixed(self.seed, place, 1), self.ranks.device):
+        with own_randomness(mixed(self.seed, place, 1), self.ranks.device):
             loss, accuracy, rate = self._train(began, progress)
             row: dict[str, Any] = {"epoch": place, "train_loss": loss, "train_accuracy": accuracy}
             found = self.looked_at()
@@ -190,7 +193,13 @@ class Fit:
         return self.ranks.world / sum(self.source.sizes[start:stop])
 
     def _step(self) -> None:
-        """A step of the optimizer; pruned weights are back at zero after it, and no gradient of theirs is measured."""
+        """A step of the optimizer; pruned weights are back at zero after it, and no gradient of theirs is measured.
+
+        Where the masks move, that takes the step's place.
+        """
+        if self.moving is not None and self.moving.due(self.taken + 1):
+            self._move(self.moving)
+            return
         if self.recipe.clip:
             self.scaler.unscale_(self.optimizer)
             for parameter, mask in self.masked:
@@ -201,6 +210,19 @@ class Fit:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.fused()
+        self._follow()
+
+    def _move(self, moving: Dynamics) -> None:
+        """The masks move; what does not stay is zero in the weights, the momentum and the moving average."""
+        self.scaler.unscale_(self.optimizer)
+        stays = moving.move(self.taken + 1, self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fused.set(list(moving.laid.values()))
+        if self.average is not None:
+            averages = {id(parameter): average for parameter, average in zip(self.parameters, self.average)}
+            for name, stay in stays.items():
+                averages[id(moving.places[name])].mul_(stay)
         self._follow()
 
     @torch.no_grad()
@@ -309,7 +331,7 @@ class Fit:
             "statistics": self.statistics,
             "scaler": self.scaler.state_dict(),
             "history": self.history,
-        }
+        } | ({} if self.moving is None else {"masks": self.moving.state()})
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
@@ -320,6 +342,9 @@ class Fit:
                 _overwrite(self.average, [state["average"][name] for name in self.names])
             self.statistics = {name: value.to(self.ranks.device) for name, value in state["statistics"].items()}
             self.scaler.load_state_dict(state["scaler"])
+            if self.moving is not None:
+                self.moving.load(state["masks"])
+                self.fused.set(list(self.moving.laid.values()))
         self.taken, self.epoch = int(state["taken"]), int(state["epoch"])
         self.history = [dict(row) for row in state["history"]]
 

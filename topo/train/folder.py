@@ -6,7 +6,8 @@ metrics.jsonl      an object per epoch; curves.csv the same as a table
 checkpoint.pt      the last finished epoch, loads with torch.load(weights_only=True)
 final.safetensors  the weights whose accuracy is reported, by name: averaged ones if asked for, zeros in place
 best.safetensors   those of the best epoch, where there is a validation part to choose it on
-masks.safetensors  the masks, if there are any
+masks.safetensors  the masks, if there are any; where they move, those at the end
+masks/             where they move, epoch_0000.safetensors, ...: those after the recipe's mask_epochs
 summary.json       final and best accuracy, written when the run is done
 """
 
@@ -30,6 +31,8 @@ from topo._support.atomic import PREFIX, replacing, write_text
 from topo._support.text_files import read_text
 from topo._version import __version__
 from topo.errors import TopoError, TrainingError
+from topo.files import write_masks
+from topo.masks import MaskSet
 from topo.train.toml_text import toml
 
 try:
@@ -157,6 +160,11 @@ class Folder:
                 save_file(dict(state), temporary, {"format": "pt", "created_by": f"topo {__version__}"})
             except SafetensorError as error:  # a full disk
                 raise TrainingError(f"cannot write '{self / name}': {error}") from None
+
+    def write_moved(self, masks: MaskSet, epoch: int) -> None:
+        """The masks after an epoch, where they move."""
+        Folder(self / "masks")
+        write_masks(masks, self / "masks" / f"epoch_{epoch:04d}.safetensors")
 
     def read_checkpoint(self, name: str = "checkpoint.pt") -> dict[str, Any]:
         """TrainingError if it is not there or broken."""

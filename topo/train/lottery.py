@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from topo._support.seeds import as_rng
@@ -22,11 +21,10 @@ from topo.data import Dataset
 from topo.errors import TrainingError
 from topo.files import write_masks
 from topo.masks import MaskSet
-from topo.models.modules.calling import Batch
 from topo.models.modules.holders import holder, unwrapped
 from topo.models.modules.stored import Storage
 from topo.pruners import TIES
-from topo.pruners.parameters import Example, masked_parameters
+from topo.pruners.parameters import masked_parameters
 from topo.pruners.selection import Lots, top
 from topo.train.fit import Progress
 from topo.train.folder import Folder
@@ -41,6 +39,7 @@ from topo.train.run import (
     built,
     carry_out,
     described,
+    example_of,
     finish,
     on_threads,
     prepared,
@@ -154,13 +153,15 @@ def imp(
         raise TrainingError(f"ties is {ties!r}; it should be one of {', '.join(TIES)}")
     if not isinstance(rewind_epoch, int) or not 0 <= rewind_epoch < chosen.epochs:
         raise TrainingError(f"rewind_epoch is {rewind_epoch}; the recipe has epochs 0 to {chosen.epochs - 1} to go to")
+    if chosen.moves:
+        raise TrainingError(f"sparse = '{chosen.sparse}' moves masks, which imp's levels hold; train does that")
     seed = seed_of(rng)
     with on_threads(threads), ranks(device) as here, ExitStack() as after:
         source, task = source_of(data, chosen, here), Task(loss, output)
         network, name = built(shaped(model, source, task), seed)
         inner = unwrapped(network)
         after.enter_context(modes_kept(inner))
-        example = _example(inner, source.first())
+        example = example_of(inner, source.first())
         held, found, told = masked_parameters(inner, wiring=wiring, example=example, layers=layers)
         if out is not None and here.first:
             after.enter_context(Folder(out).alone())
@@ -233,15 +234,6 @@ def _budgets(masks: MaskSet, density: float, fraction: float) -> tuple[int, ...]
             f"{masks.kept:,} already"
         )
     return tuple(keep for keep in budgets if keep < masks.kept)
-
-
-def _example(model: nn.Module, batch: Batch) -> Example:
-    """One example of a batch as the arguments of the model, where the model is."""
-    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    inputs = batch.to(device).inputs
-    if isinstance(inputs, Mapping):
-        return (), {name: part[:1] for name, part in inputs.items()}
-    return tuple(part[:1] for part in (inputs if isinstance(inputs, tuple | list) else (inputs,))), {}
 
 
 def _weights(model: nn.Module, held: dict[str, Storage]) -> dict[str, np.ndarray]:

@@ -442,9 +442,14 @@ def _strip(place: Holder) -> None:
 
 @contextmanager
 def laid_aside(
-    model: nn.Module, masks: MaskSet | Mapping[str, Any] | None, wiring: Wiring | None = None
+    model: nn.Module,
+    masks: MaskSet | Mapping[str, Any] | None,
+    wiring: Wiring | None = None,
+    moved: Sequence[MaskSet] = (),
 ) -> Iterator[MaskSet | None]:
     """The masks to train a model under: those given, and those on it for the layers that are not named.
+
+    moved: a list into which a loop whose masks move puts those at its end, which are then put on the model.
 
     Inside, masks that are on plain parameters are off, for a loop that keeps weights at zero by itself; afterwards they
     are on again, in the way in which they were (torch.nn.utils.prune, or `apply_masks`).
@@ -467,7 +472,7 @@ def laid_aside(
     try:
         yield everywhere
     finally:
-        put_back(inner, everywhere, pruned, wiring)
+        put_back(inner, moved[-1] if moved else everywhere, pruned, wiring)
 
 
 def put_back(
@@ -564,6 +569,11 @@ class FusedMasks:
             if not all(each.is_plain for each in holders(model, place)):
                 raise WiringError(f"'{name}' is computed by a parametrization or a hook, and cannot be masked in place")
         return cls([place.stored[0].detach() for place in places.values()], list(masks.values()))
+
+    def set(self, masks: Sequence[Tensor]) -> None:
+        """Other masks, in the same memory."""
+        for held, mask in zip(self.masks, masks, strict=True):
+            held.copy_(mask)
 
     @torch.no_grad()
     def __call__(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from topo._support.registry import Registry
 from topo._support.text_files import read_text
 from topo.errors import TrainingError
+from topo.train.dynamic import dynamics
 
 _CHOICES = {
     "optimizer": ("sgd", "adam", "adamw"),
@@ -38,7 +39,12 @@ _BOUNDS: dict[str, tuple[float, bool, float, bool]] = {
     "ema": (0, True, 1, False),  # at 1 the average never moves
     "val": (0, True, 1, False),
     "padding": (0, True, 1024, True),
+    "density": (0, True, 1, False),
+    "alpha": (0, True, 1, True),
+    "update_every": (1, True, 10**9, True),
+    "update_until": (0, False, 1, True),
 }
+_STATIC = "static"
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,10 @@ class Recipe:
     init: as_built, the weights that the model has; kaiming_normal, drawn anew (the `reinitialise` ablation of a mask:
     Frankle et al. 2021); open_lth (Kaiming normal, batch-norm scales from U[0, 1]); sparse_he (see topo.train.initial);
     rescaled, as built but each masked layer back at the edge of chaos (topo.pruners.rescale).
+    sparse: static, or the dynamic method by which masks move (topo.train.dynamic: set, rigl, rigl_constant, cht): at
+    every `update_every`-th step below the share `update_until` of all, alpha / 2 (1 + cos) of each layer's weights, the
+    smallest, go, and as many grow. density: where no masks are given, of the ERK masks to start from. mask_epochs: the
+    epochs after which the run folder keeps the masks (0 is the start).
     amp: autocast to bf16 or fp16 (then with a GradScaler); channels_last: memory layout; compile: torch.compile and its
     mode; "auto" uses them on a GPU that gains from it (bf16). deterministic: the same bits on every run on the same
     device; torch warns where it cannot promise that. placement: the images on the device, or streamed to it; "auto"
@@ -88,6 +98,12 @@ class Recipe:
     padding: int = 4
     flip: bool = True
     init: str = "as_built"
+    sparse: str = _STATIC
+    density: float = 0.0
+    alpha: float = 0.3
+    update_every: int = 100
+    update_until: float = 0.75
+    mask_epochs: tuple[int, ...] = field(default=())
     amp: str = "auto"
     channels_last: str = "auto"
     compile: str = "auto"
@@ -103,6 +119,11 @@ class Recipe:
             raise self._wrong("warmup", self.warmup, f"below epochs, {self.epochs}, or lr is never reached")
         if self.nesterov and not (self.optimizer == "sgd" and self.momentum):
             raise self._wrong("nesterov", True, "false unless the optimizer is sgd with momentum")
+        for key in ("density", "mask_epochs"):
+            if self.sparse == _STATIC and getattr(self, key):
+                raise self._wrong(key, getattr(self, key), "left out unless sparse names a method that moves masks")
+        if any(epoch > self.epochs for epoch in self.mask_epochs):
+            raise self._wrong("mask_epochs", list(self.mask_epochs), f"epochs from 0 to {self.epochs}")
 
     def _checked(self, key: str, kind: Any, value: Any) -> Any:
         if key in _CHOICES and value not in _CHOICES[key]:
@@ -115,6 +136,15 @@ class Recipe:
             right = isinstance(value, list | tuple) and all(_number(epoch) and epoch >= 0 for epoch in value)
             if not right or sorted(value) != list(value):
                 raise self._wrong(key, value, "a list of epochs in rising order")
+            return tuple(value)
+        if key == "sparse" and value != _STATIC and value not in dynamics:
+            raise self._wrong(key, value, f"one of {', '.join((_STATIC, *dynamics))}")
+        if key == "mask_epochs":
+            right = isinstance(value, list | tuple) and all(
+                isinstance(epoch, int) and not isinstance(epoch, bool) and epoch >= 0 for epoch in value
+            )
+            if not right:
+                raise self._wrong(key, value, "a list of epochs, whole numbers")
             return tuple(value)
         if key in _BOUNDS:
             least, from_least, most, to_most = _BOUNDS[key]
@@ -130,6 +160,11 @@ class Recipe:
 
     def _wrong(self, key: str, value: Any, should: str) -> TrainingError:
         return TrainingError(f"the recipe '{self.name}' has {key} = {value!r}; it should be {should}")
+
+    @property
+    def moves(self) -> bool:
+        """Whether masks move while the network trains."""
+        return self.sparse != _STATIC
 
     def changed(self, **changes: Any) -> Recipe:
         """The same recipe with other values; TrainingError for a key that no recipe has."""

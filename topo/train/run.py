@@ -20,10 +20,14 @@ from topo.data import Dataset
 from topo.errors import TopoError, TrainingError
 from topo.files import write_masks
 from topo.masks import MaskSet
-from topo.models.modules.calling import is_lazy, scores_of
+from topo.models.modules.calling import Batch, is_lazy, scores_of
 from topo.models.modules.holders import unwrapped
+from topo.models.modules.stored import Storage
 from topo.pruners.initial import rescale
+from topo.pruners.parameters import Example, masked_parameters
+from topo.quotas import budgets
 from topo.trace.inputs import carried_name
+from topo.train.dynamic import Dynamics, dynamics, evened
 from topo.train.feed import mixed
 from topo.train.fit import Fit, Progress
 from topo.train.folder import SCHEMA, Folder, environment
@@ -99,7 +103,9 @@ def train(
     with on_threads(threads), ranks(device) as here, _memory_errors():
         source = source_of(data, chosen, here)
         network, name = built(shaped(model, source, task), seed)
-        with modes_kept(unwrapped(network)), laid_aside(network, masks, wiring) as given:
+        moved: list[MaskSet] = []
+        with modes_kept(unwrapped(network)), laid_aside(network, masks, wiring, moved) as given:
+            given, notes = started(unwrapped(network), source, given, chosen, seed, wiring)
             given = here.same_masks(given)
             fit = prepared(network, source, given, chosen, here, seed, wiring, task=task)
             folder = Folder(out) if out is not None and here.first else None
@@ -108,11 +114,47 @@ def train(
                 begin(fit, folder, described(name, fit, given), given, resume, where)
                 carry_out(fit, folder, progress)
                 finish(fit, folder)
-                run = Run(**recorded(fit, given), folder=where, model=unwrapped(network))
+                if fit.moving is not None:
+                    given = fit.moving.masks()
+                    moved.append(given)
+                    if folder is not None:
+                        write_masks(given, folder / "masks.safetensors")
+                record = recorded(fit, given)
+                record["notes"] += notes
+                run = Run(**record, folder=where, model=unwrapped(network))
                 if folder is not None:
                     folder.write_json("summary.json", run.summary())
             here.wait()
     return run
+
+
+def started(
+    model: nn.Module, source: Source, masks: MaskSet | None, recipe: Recipe, seed: int, wiring: Wiring | None
+) -> tuple[MaskSet | None, tuple[str, ...]]:
+    """The masks to start from, where the recipe moves them: those given, or random ones of its density; and notes."""
+    if not recipe.moves:
+        return masks, ()
+    if masks is None and not recipe.density:
+        raise TrainingError(f"sparse = '{recipe.sparse}' moves masks and there are none; give some, or density = 0.1")
+    if masks is not None and recipe.density:
+        raise TrainingError(f"density = {recipe.density:g} draws masks, and masks are given; leave one of them out")
+    notes: list[str] = []
+    if masks is None:
+        held, _, notes = masked_parameters(model, wiring=wiring, example=example_of(model, source.first()))
+        shapes, rng = {name: how.mask_shape for name, how in held.items()}, as_rng(mixed(seed, 4))
+        rows = {}
+        for name, count in budgets("erk", shapes, density=recipe.density).items():
+            flat = np.zeros(int(np.prod(shapes[name])), np.bool_)
+            flat[rng.choice(flat.size, count, replace=False)] = True
+            rows[name] = flat.reshape(shapes[name])
+        turned = {name: how.groups for name, how in held.items() if how.turned}
+        masks = MaskSet(rows, provenance={"input_first": turned} if turned else {})
+        masks = masks.with_provenance(method="erk", seed=seed, density=recipe.density)
+    if dynamics[recipe.sparse].even:
+        masks, count = evened(masks, seed)
+        if count:
+            notes.append(f"{count:,} of {masks.kept:,} weights moved, for every unit of a layer to keep as many")
+    return masks, tuple(notes)
 
 
 def finish(fit: Fit, folder: Folder | None) -> None:
@@ -186,6 +228,28 @@ def prepared(
 ) -> Fit:
     """The model on its device, initialised and masked, ready to train from epoch `first`."""
     network, task = unwrapped(model), task or Task()
+    held, laid = dressed(network, source, masks, recipe, here, seed, wiring, task)
+    fit = Fit(network, source, recipe, laid, here, seed, first, task)
+    if recipe.moves and masks is not None:
+        steps = -(-fit.steps // recipe.accumulate) * recipe.epochs
+        fit.moving = Dynamics(
+            recipe.sparse, network, masks, held, laid, every=recipe.update_every, alpha=recipe.alpha,
+            end=recipe.update_until * steps, seed=seed,
+        )  # fmt: skip
+    return fit
+
+
+def dressed(
+    network: nn.Module,
+    source: Source,
+    masks: MaskSet | None,
+    recipe: Recipe,
+    here: Ranks,
+    seed: int,
+    wiring: Wiring | None,
+    task: Task,
+) -> tuple[dict[str, Storage], dict[str, Tensor]]:
+    """Put the model on its device and draw its weights; how parameters hold masks, and those to be kept in place."""
     if recipe.best_on == "val" and "val" not in source.parts:
         raise TrainingError(
             f"the recipe '{recipe.name}' has best_on = 'val' and '{source.name}' has no validation part; val = 0.1 "
@@ -195,15 +259,18 @@ def prepared(
         raise TrainingError(f"the model {type(network).__name__} is on the meta device and has no weights to train")
     with in_one_line(f"the model does not go to {here.device}"):
         network.to(here.device)
+    if isinstance(source, Images):
+        source.suit(network)
     try_out(network, source, task)
     laid: dict[str, Tensor] = {}
+    held: dict[str, Storage] = {}
     if masks is not None:
         held = fitted(network, masks, wiring)
         laid = {name: tensor_of(masks[name], held[name], here.device) for name in in_place(network, masks, wiring)}
     initialise(network, recipe.init, laid, torch.Generator().manual_seed(mixed(seed, 1)))
     if recipe.init == "rescaled" and masks is not None:
         rescale(network, masks)
-    return Fit(network, source, recipe, laid, here, seed, first, task)
+    return held, laid
 
 
 def try_out(model: nn.Module, source: Source, task: Task) -> None:
@@ -234,6 +301,15 @@ def _check_classes(answer: Any, data: Dataset) -> None:
             f"the model gives {gives} for an image; '{data.name}' has {classes} classes, so it should give "
             f"({classes},); built-in networks take classes={classes}"
         )
+
+
+def example_of(model: nn.Module, batch: Batch) -> Example:
+    """One example of a batch as the arguments of the model, where the model is."""
+    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    inputs = batch.to(device).inputs
+    if isinstance(inputs, Mapping):
+        return (), {name: part[:1] for name, part in inputs.items()}
+    return tuple(part[:1] for part in (inputs if isinstance(inputs, tuple | list) else (inputs,))), {}
 
 
 def described(name: str, fit: Fit, masks: MaskSet | None) -> dict[str, dict[str, Any]]:
@@ -284,7 +360,7 @@ def carry_out(fit: Fit, folder: Folder | None, progress: Progress | None, keep: 
     """The epochs that are left, each with its files; the weights after epoch `keep`, which rewind.pt holds too."""
     left = "no run folder was given, so no checkpoint is left"
     kept: State | None = None
-    with _equal_bits(fit.recipe.deterministic, fit.choices.compile != "off"), _tensorboard(folder, fit.epoch) as log:
+    with equal_bits(fit.recipe.deterministic, fit.choices.compile != "off"), _tensorboard(folder, fit.epoch) as log:
         while True:
             if keep == fit.epoch:
                 kept = {name: tensor.detach().cpu().clone() for name, tensor in fit.model.state_dict().items()}
@@ -293,6 +369,8 @@ def carry_out(fit: Fit, folder: Folder | None, progress: Progress | None, keep: 
             if folder is not None:
                 folder.write_checkpoint(fit.state())
                 folder.write_history(fit.history)
+                if fit.moving is not None and fit.epoch in fit.recipe.mask_epochs:
+                    folder.write_moved(fit.moving.masks(), fit.epoch)
                 left = f"'{folder / 'checkpoint.pt'}' holds epoch {fit.epoch}"
             if fit.epoch >= fit.recipe.epochs:
                 return kept
@@ -313,7 +391,7 @@ def carry_out(fit: Fit, folder: Folder | None, progress: Progress | None, keep: 
 
 
 @contextmanager
-def _equal_bits(requested: bool, compiled: bool) -> Iterator[None]:
+def equal_bits(requested: bool, compiled: bool) -> Iterator[None]:
     """torch's deterministic kernels inside, where the recipe promises equal bits; torch warns where it has none."""
     before, memory = torch.get_deterministic_debug_mode(), cast(Any, torch.utils.deterministic)
     filled, workspace = memory.fill_uninitialized_memory, os.environ.get("CUBLAS_WORKSPACE_CONFIG")

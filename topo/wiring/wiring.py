@@ -19,6 +19,7 @@ import numpy as np
 
 from topo._support.atomic import write_text
 from topo._support.distinct import distinct
+from topo._support.screen import folding, printable, screen
 from topo._support.text_files import read_text
 from topo.errors import WiringError
 from topo.masks import BitRows, MaskSet
@@ -28,7 +29,7 @@ from topo.wiring.steps import CONSTANT, NOTHING, Join, Layer, Step, as_units
 from topo.wiring.table import Groups, Table
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Wiring:
     """The layered DAG of a network: input units, steps in running order, output units.
 
@@ -97,6 +98,23 @@ class Wiring:
             raise WiringError(
                 f"the names in module order must be those of the layers, each once; they differ in {_some(odd)}"
             )
+
+    def __repr__(self) -> str:
+        return screen(*self._table())
+
+    def _repr_html_(self) -> str:
+        return folding(*self._table(), "step")
+
+    def _table(self) -> tuple[str, list[str], list[list[str]]]:
+        """What a screen shows: a line, a header, and a row for each step."""
+        about = f"{len(self.names)} layers, {self.n_units:,} units, {len(self.inputs):,} in, {len(self.outputs):,} out"
+        lines = [
+            [printable(step.name), step.kind, "x".join(map(str, step.mask_shape)), _span(step)]
+            if isinstance(step, Layer)
+            else ["", step.kind, f"{len(step.operands)} operands", _span(step)]
+            for step in self.steps
+        ]
+        return f"Wiring({self.model or 'a network'}: {about})", ["step", "kind", "shape", "makes units"], lines
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies are made anew: what is cached knows arrays by their place in memory."""
@@ -355,3 +373,7 @@ class Wiring:
 
 def _some(names: Sequence[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
+
+
+def _span(step: Step) -> str:
+    return f"{step.start} to {step.stop - 1}" if step.stop > step.start else "none"

@@ -1,0 +1,308 @@
+"""The network as one graph: its units and edges in one list, for numbers of the whole network.
+
+A unit of the graph is an input or what a layer or a join makes. A sum is one with what leads only into it (the last
+layer of a residual branch, a shortcut convolution), so that a residual network has the units of its tensors, and what
+is read by others too, as an identity skip, has an edge to the sum. Everything that feeds a unit has an edge to it,
+queries, keys and gates too; paths follow the value branch alone. Rows of a parameter that take no part are no units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from topo.graph import paths
+from topo.graph.graph import Block, WiredGraph
+from topo.graph.memo import shared
+from topo.wiring import Join, Layer
+
+Lists = tuple[np.ndarray, np.ndarray, np.ndarray]
+Counts = tuple[np.ndarray, np.ndarray]  # mantissas and exponents
+
+
+def in_buckets(keys: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """keys below n -> where the entries of each begin, int64 (n + 1,), and the entries in order of their keys."""
+    from topo.kernels import whole
+
+    ptr = np.empty(n + 1, np.int64)
+    order = np.empty(len(keys), np.int32 if len(keys) < 1 << 31 else np.int64)
+    whole.in_buckets(keys, n, ptr, order)
+    return ptr, order
+
+
+@dataclass(frozen=True, eq=False)
+class WholeGraph:
+    """A directed graph without cycles or parallel edges; every edge leads from a lower number to a higher.
+
+    n: units. outgoing: ptr int64 (n + 1,), ends int32 (edges,), many float64 (edges,), how many paths follow each edge
+    (0 of what only gates). inputs, outputs: bool (n,).
+    """
+
+    n: int
+    outgoing: Lists
+    inputs: np.ndarray
+    outputs: np.ndarray
+
+    @classmethod
+    def of_edges(
+        cls, n: int, begin: np.ndarray, end: np.ndarray, many: np.ndarray, inputs: np.ndarray, outputs: np.ndarray
+    ) -> WholeGraph:
+        """Edges in any order; of parallel ones the paths add up.
+
+        >>> both, ends = np.array([0, 0]), np.eye(2, dtype=bool)
+        >>> WholeGraph.of_edges(2, both, both + 1, np.array([1.0, 2.0]), *ends).size
+        1
+        """
+        _, order = in_buckets(end, n)
+        ptr, by_begin = in_buckets(begin[order], n)
+        order = order[by_begin]
+        begin, end, many = begin[order], end[order], many[order]
+        new = np.ones(len(end), np.bool_)
+        new[1:] = (end[1:] != end[:-1]) | (begin[1:] != begin[:-1])
+        if not new.all():
+            many = np.add.reduceat(many, np.flatnonzero(new))
+            end = end[new]
+            ptr = np.concatenate([[0], np.cumsum(new)])[ptr]
+        return cls(n, (ptr, end.astype(np.int32, copy=False), many), inputs, outputs)
+
+    @property
+    def size(self) -> int:
+        """Number of edges."""
+        return len(self.outgoing[1])
+
+    @cached_property
+    def incoming(self) -> Lists:
+        """The edges by the unit that they lead to: ptr, where they come from, how many paths follow each."""
+        ends, many = self.outgoing[1:]
+        ptr, order = in_buckets(ends, self.n)
+        return ptr, self._begins[order], many[order]
+
+    @cached_property
+    def both(self) -> tuple[np.ndarray, np.ndarray]:
+        """The edges both ways: ptr int64 (n + 1,), ends int32 (2 edges,)."""
+        begins, ends = self._begins, self.outgoing[1]
+        ptr, order = in_buckets(np.concatenate([begins, ends]), self.n)
+        return ptr, np.concatenate([ends, begins])[order]
+
+    @property
+    def _begins(self) -> np.ndarray:
+        return np.repeat(np.arange(self.n, dtype=np.int32), self.out_degrees)
+
+    @cached_property
+    def out_degrees(self) -> np.ndarray:
+        """int64 (n,): edges from each unit."""
+        return np.diff(self.outgoing[0])
+
+    @cached_property
+    def in_degrees(self) -> np.ndarray:
+        """int64 (n,): edges to each unit."""
+        return np.bincount(self.outgoing[1], minlength=self.n)
+
+
+def _stand_ins(graph: WiredGraph, starts: np.ndarray) -> np.ndarray:
+    """int64 (units,): the unit that stands for each, -1 for those that are none. starts: bool, where paths start."""
+    wiring = graph.wiring
+    readers = np.zeros(wiring.n_units, np.int64)
+    words = np.zeros(wiring.n_units, np.bool_)
+    stands = np.full(wiring.n_units, -1, np.int64)
+    stands[wiring.inputs] = wiring.inputs
+    for seen, step in zip(graph.steps, wiring.steps):
+        made = np.arange(step.start, step.stop)
+        stands[made] = made
+        if isinstance(step, Layer):
+            stands[made[~step.part[0]]] = -1
+        if isinstance(seen, Block) and seen.source:
+            words[step.operands[0]] = True
+            continue
+        for read in step.operands:
+            readers += np.bincount(read[read >= 0], minlength=wiring.n_units)
+    readers[wiring.outputs] += 2  # an output is a unit of its own
+    stands[words & (readers == 0)] = -1  # the vocabulary of an embedding where paths start
+    free = (readers == 1) & ~starts & (stands >= 0)
+    for step in reversed(wiring.steps):  # a sum may itself lead into another alone
+        if isinstance(step, Join) and step.kind == "add":
+            made = np.arange(step.start, step.stop)
+            for operand in step.operands:
+                here = (operand >= 0) & free[operand]
+                stands[operand[here]] = stands[made[here]]
+    return stands
+
+
+def _edges(graph: WiredGraph) -> Iterator[Lists]:
+    """(from, to, paths) of each step, units of the wiring; from may be below 0."""
+    for step in graph.steps:
+        if isinstance(step, Block):
+            if not step.source:
+                rows, places, many = step.edges.pairs()
+                yield step.edges.reads[places], step.use.start + rows, many.astype(np.float64)
+            continue
+        made = step.start + np.arange(len(step.operands[0])) // step.width
+        for number, operand in enumerate(step.operands):
+            follows = step.kind == "add" or (step.kind == "gate" and number == 0)
+            yield operand, made, np.full(len(made), float(follows))
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """number: int32 (units,), the place of each unit of the wiring in the whole graph, -1 for those that are none.
+
+    units: (n,), the unit of the wiring behind each of the graph. inputs: bool (n,), where paths start.
+    """
+
+    number: np.ndarray
+    units: np.ndarray
+    inputs: np.ndarray
+
+
+@shared
+def numbers(graph: WiredGraph) -> Numbers:
+    """The units of the whole graph, in running order."""
+    wiring = graph.wiring
+    starts = np.zeros(wiring.n_units, np.bool_)
+    starts[wiring.inputs] = True
+    running = [wiring.inputs.astype(np.int64)]
+    for seen, step in zip(graph.steps, wiring.steps):
+        starts[step.start : step.stop] |= isinstance(seen, Block) and seen.source
+        running.append(np.arange(step.start, step.stop))
+    stands = _stand_ins(graph, starts)
+    order = np.concatenate(running)
+    own = order[stands[order] == order]
+    number = np.full(wiring.n_units, -1, np.int32)
+    number[own] = np.arange(len(own))
+    number = np.where(stands >= 0, number[stands], -1).astype(np.int32)
+    return Numbers(number, own, starts[own])
+
+
+@shared
+def whole_graph(graph: WiredGraph) -> WholeGraph:
+    """The whole network as it is seen: `channel` or `unit`."""
+    named, ahead = numbers(graph), paths.live(graph).forward
+    begins, ends, manies = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)], [np.zeros(0)]
+    for begin, end, many in _edges(graph):
+        many = np.where(ahead[end], many, 0.0)  # a closed gate has no path
+        begin, end = np.where(begin >= 0, named.number[begin], -1), named.number[end]
+        real = (begin >= 0) & (end >= 0) & (begin != end)  # what leads only into a sum is one with it
+        begins.append(begin[real])
+        ends.append(end[real])
+        manies.append(many[real])
+    outputs = np.zeros(len(named.units), np.bool_)
+    outputs[named.number[graph.wiring.outputs]] = True
+    begin, end, many = (np.concatenate(lists) for lists in (begins, ends, manies))
+    return WholeGraph.of_edges(len(outputs), begin, end, many, named.inputs, outputs)
+
+
+def total_weight(graph: WiredGraph) -> float:
+    """Sum of |w| over the kept weights of every use of a layer that join two units, and 1 for each edge of a join."""
+    from topo.graph.graph import laid_out
+
+    assert graph.weights is not None
+    number, total = numbers(graph).number, 0.0
+    for step in graph.steps:
+        if not isinstance(step, Block):
+            made = number[step.start + np.arange(len(step.operands[0])) // step.width]
+            for operand in step.operands:
+                fed = np.where(operand >= 0, number[operand], -1)
+                total += np.count_nonzero((fed >= 0) & (fed != made))
+        elif not step.source:
+            kept = step.rows.unpack().reshape(step.groups, -1, step.shape[1], step.kernel_size)
+            size = np.abs(laid_out(graph.weights[step.name], step.use).astype(np.float64)).reshape(kept.shape)
+            fed = (step.reads >= 0) & (number[step.reads] >= 0)
+            size *= fed.reshape(step.groups, 1, step.shape[1], 1)
+            total += float(size.sum(where=kept))
+    return total
+
+
+class _Paths:
+    """Counts on one graph: mantissa and exponent of the paths to each unit, of those that avoid some units."""
+
+    def __init__(self, whole: WholeGraph) -> None:
+        self.whole, self.none = whole, np.zeros(whole.n, np.bool_)
+
+    def _count(self, lists: Lists, begin: np.ndarray, closed: np.ndarray, backwards: bool) -> Counts:
+        from topo.kernels import whole as kernels
+
+        mantissa, exponent = np.empty(self.whole.n), np.empty(self.whole.n, np.int64)
+        kernels.paths_to(*lists, begin, closed, backwards, mantissa, exponent)
+        return mantissa, exponent
+
+    def ahead(self, begin: np.ndarray | None = None, closed: np.ndarray | None = None) -> Counts:
+        """Paths from the inputs, or from where `begin` is True."""
+        begin, closed = self.whole.inputs if begin is None else begin, self.none if closed is None else closed
+        return self._count(self.whole.incoming, begin, closed, False)
+
+    def behind(self, begin: np.ndarray | None = None, closed: np.ndarray | None = None) -> Counts:
+        """Paths to the outputs, or to where `begin` is True."""
+        begin, closed = self.whole.outputs if begin is None else begin, self.none if closed is None else closed
+        return self._count(self.whole.outgoing, begin, closed, True)
+
+
+def _scaled(mantissa: np.ndarray, exponent: np.ndarray, by: int) -> np.ndarray:
+    return np.ldexp(mantissa, np.clip(exponent - by, -2000, 1000))
+
+
+def _all_paths(counts: _Paths) -> tuple[float, int]:
+    """The number of paths as total * 2**exponent; 0.0 if there is none."""
+    mantissa, exponent = (side[counts.whole.outputs] for side in counts.ahead())
+    top = int(exponent[mantissa > 0].max(initial=-(1 << 40)))
+    return (float(_scaled(mantissa, exponent, top).sum()), top) if (mantissa > 0).any() else (0.0, 0)
+
+
+def _first_of_largest(values: np.ndarray) -> int:
+    return int(np.argmax(values >= values.max() * (1 - 1e-9)))
+
+
+def core_of_paths(whole: WholeGraph, tau: float, most_work: int) -> list[int] | None:
+    """Units taken one by one, each on most of the paths that none before it meets, until they meet tau of all paths.
+
+    Of units on equally many (to 1e-9) the first is taken. [] if there is no path; None if more than `most_work` edges
+    would be looked at.
+    """
+    counts = _Paths(whole)
+    total, top = _all_paths(counts)
+    taken: list[int] = []
+    closed, left = counts.none.copy(), 1.0
+    while total and left > (1 - tau) * (1 + 1e-12) + 1e-12:
+        if (len(taken) + 1) * whole.size > most_work:
+            return None
+        ahead, behind = counts.ahead(closed=closed), counts.behind(closed=closed)
+        share = _scaled(ahead[0] * behind[0] / total, ahead[1] + behind[1], top)
+        unit = _first_of_largest(share)
+        taken.append(unit)
+        closed[unit] = True
+        left -= share[unit]
+    return taken
+
+
+def flat_core(whole: WholeGraph, tau: float) -> int:
+    """Size of the core, as `core_of_paths`, of the flat network: an edge from input to output for each path."""
+    counts = _Paths(whole)
+    total, top = _all_paths(counts)
+    inputs, outputs = np.flatnonzero(whole.inputs), np.flatnonzero(whole.outputs)
+    forwards = len(inputs) <= len(outputs)
+    ones, others = (inputs, outputs) if forwards else (outputs, inputs)
+    shares = np.empty((len(ones), len(others)))
+    begin = counts.none.copy()
+    for row, unit in enumerate(ones):
+        begin[unit] = True
+        mantissa, exponent = counts.ahead(begin) if forwards else counts.behind(begin)
+        shares[row] = _scaled(mantissa[others] / total, exponent[others], top)
+        begin[unit] = False
+    shares = shares if forwards else shares.T
+    rows, columns = shares.sum(axis=1), shares.sum(axis=0)
+    size, left = 0, 1.0
+    while left > (1 - tau) * (1 + 1e-12) + 1e-12:
+        k = _first_of_largest(np.concatenate([rows, columns]))
+        size += 1
+        if k < len(rows):
+            left -= rows[k]
+            columns -= shares[k]
+            rows[k], shares[k] = 0.0, 0.0
+        else:
+            k -= len(rows)
+            left -= columns[k]
+            rows -= shares[:, k]
+            columns[k], shares[:, k] = 0.0, 0.0
+    return size
