@@ -103,6 +103,11 @@ def _tokenized(path: Path, tokenizer: str | Path | None) -> np.ndarray:
         transformers.logging.set_verbosity(level)
 
 
+def speaks(model: nn.Module) -> bool:
+    """Whether the model takes token numbers: it has an embedding."""
+    return any(isinstance(part, nn.Embedding) for part in model.modules())
+
+
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 

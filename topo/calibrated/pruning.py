@@ -15,7 +15,7 @@ from topo._support.doors import called
 from topo.calibrated import Calibrated, methods
 from topo.calibrated.blocks import Chain, find_chain, run, without_cache
 from topo.calibrated.budget import Keep
-from topo.calibrated.calibration import Call, calls
+from topo.calibrated.calibration import Call, calls, speaks
 from topo.calibrated.matrices import Matrix, is_matrix
 from topo.calibrated.measured import hill_exponent, outlier_share
 from topo.calibrated.wanda import scores
@@ -125,7 +125,6 @@ def _chosen(
 ) -> tuple[dict[str, nn.Module], list[str]]:
     """The layers to prune, by their weight's name, and the names of matrices that are not pruned."""
     inside = {id(part) for block in (chain.blocks if chain else ()) for part in block.modules()}
-    speaks = any(isinstance(part, nn.Embedding) for part in net.modules())
     every = {f"{name}.weight" if name else "weight": part for name, part in net.named_modules() if is_matrix(part)}
     seen: set[int] = set()
     once = {}
@@ -136,7 +135,7 @@ def _chosen(
     chosen = once
     if layers is not None:
         chosen = {name: once[name] for name in matching(layers, list(once))}
-    elif chain and speaks:
+    elif chain and speaks(net):
         chosen = {name: part for name, part in once.items() if id(part) in inside}
     if not chosen:
         raise TopoError(

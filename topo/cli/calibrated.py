@@ -7,10 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from topo._support.atomic import replacing
 from topo.cli.options import UsageError
 from topo.cli.output import Progress, printable, quiet, speak
-from topo.errors import TopoError
 from topo.masks import MaskSet
 
 
@@ -18,7 +16,9 @@ def run(
     args: argparse.Namespace, options: dict[str, Any], images: Callable[[argparse.Namespace], dict[str, Any]]
 ) -> MaskSet:
     """The masks; pruned weights are written here. images: reads `--data` for models that take no tokens."""
+    from topo.calibrated.calibration import speaks
     from topo.calibrated.pruning import prune
+    from topo.calibrated.written import write_weights
     from topo.networks import with_weights
     from topo.shrinking.stored import load_weights
     from topo.train.run import built
@@ -34,27 +34,20 @@ def run(
     notes = load_weights(module, args.weights) if args.weights else []
     if not own and not args.weights:
         notes = ["the weights are drawn from the seed: --weights gives those of a checkpoint"]
-    given = _tokens(args, module, model) if _speaks(module) else images(args)["batches"]
+    given = _tokens(args, module, model) if speaks(module) else images(args)["batches"]
     with Progress(not quiet(args), f"{args.method}, block ") as progress:
         pruned = prune(
             args.method, module, given, density=args.density, sparsity=args.sparsity, quota=args.quota or "uniform",
             layers=args.layers, rng=seed, progress=progress, in_place=True, **options,
         )  # fmt: skip
     if args.out_weights:
-        _write(pruned.model, Path(args.out_weights), own)
+        write_weights(pruned.model, Path(args.out_weights), own)
     from topo._version import __version__
 
     for note in notes:
         if not quiet(args):
             speak(f"topo: {printable(note)}")
     return pruned.masks.with_provenance(model=model, created_by=f"topo {__version__}", density=pruned.masks.density)
-
-
-def _speaks(module: Any) -> bool:
-    """Whether the model takes token numbers."""
-    from torch import nn
-
-    return any(isinstance(part, nn.Embedding) for part in module.modules())
 
 
 def _tokens(args: argparse.Namespace, module: Any, model: str) -> list[Any]:
@@ -83,23 +76,3 @@ def _check_out(out: str | None, folder: bool) -> None:
         raise UsageError(f"--out-weights '{out}' should end in .safetensors or .pt")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"--out-weights: there is no folder '{path.parent}'")
-
-
-def _write(module: Any, path: Path, folder: bool) -> None:
-    """The weights: a transformers folder, or a state dict."""
-    import torch
-
-    try:
-        if folder:
-            module.save_pretrained(path)
-            return
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-        with replacing(path) as temporary:
-            if path.suffix == ".pt":
-                torch.save(state, temporary)
-            else:
-                from safetensors.torch import save_file
-
-                save_file({name: tensor.clone() for name, tensor in state.items()}, temporary)
-    except OSError as error:
-        raise TopoError(f"'{path}' cannot be written: {error}") from None
