@@ -21,6 +21,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from topo._version import __version__
 from topo.cli import (
     analyze,
+    autosparse,
     check,
     compare,
     convert,
@@ -28,6 +29,7 @@ from topo.cli import (
     formats,
     generate,
     imp,
+    irp,
     listing,
     plot,
     shrink,
@@ -45,6 +47,8 @@ _COMMANDS = (
     generate,
     train,
     imp,
+    irp,
+    autosparse,
     shrink,
     compare,
     evaluate,
