@@ -8,10 +8,11 @@ import functools
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numba
 from numba.core.caching import IndexDataCacheFile
@@ -48,30 +49,46 @@ if not os.environ.get("NUMBA_CACHE_DIR"):
 # compiled for other arrays. One at a time they do not.
 
 
+_PATIENCE = 20.0  # seconds; the lock is held for milliseconds, unless a process was forked or stopped within
+
+
 @contextmanager
-def _alone(folder: str, operation: int) -> Iterator[None]:
+def _alone(folder: str, operation: int) -> Iterator[bool]:
     """Within it no other process writes in this cache (LOCK_SH), or looks into it (LOCK_EX); it dies with its process.
 
-    A folder that cannot be written to, or that has no locks, is used without.
+    False where another process keeps the lock. A folder that cannot be written to, or that has no locks, is used
+    without.
     """
     try:
         file = open(os.path.join(folder, "topo.lock"), "a")
     except OSError:
-        yield
+        yield True
         return
     with file:
+        yield _taken(file, operation)
+
+
+def _taken(file: TextIO, operation: int) -> bool:
+    until = time.monotonic() + _PATIENCE
+    while True:
         try:
-            fcntl.flock(file, operation)
+            fcntl.flock(file, operation | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.002)
         except OSError:
-            pass
-        yield
+            return True
 
 
 def _locked(method: Callable[..., Any], operation: int) -> Callable[..., Any]:
+    """None instead, which to numba is an empty cache, where the lock cannot be had: compiling is slow, not wrong."""
+
     @functools.wraps(method)
     def alone(self: IndexDataCacheFile, *args: Any) -> Any:
-        with _alone(os.path.dirname(self._index_path), operation):
-            return method(self, *args)
+        with _alone(os.path.dirname(self._index_path), operation) as free:
+            return method(self, *args) if free else None
 
     return alone
 
