@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core.caching import IndexDataCacheFile
+from numba.core.caching import Cache, IndexDataCacheFile
 
 
 def _private_cache(folders: Iterable[Path]) -> str | None:
@@ -36,11 +36,11 @@ def _private_cache(folders: Iterable[Path]) -> str | None:
     return made
 
 
-if not os.environ.get("NUMBA_CACHE_DIR"):
-    _users = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME") or os.sep) / ".cache")
-    if (_made := _private_cache([Path(__file__).parent / "__pycache__", _users / "numba"])) is not None:
-        os.environ["NUMBA_CACHE_DIR"] = _made
-        numba.config.__dict__["CACHE_DIR"] = _made
+_users = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME") or os.sep) / ".cache")
+_asked = [Path(_dir)] if (_dir := os.environ.get("NUMBA_CACHE_DIR")) else []
+if (_made := _private_cache([*_asked, Path(__file__).parent / "__pycache__", _users / "numba"])) is not None:
+    os.environ["NUMBA_CACHE_DIR"] = _made
+    numba.config.__dict__["CACHE_DIR"] = _made
 
 
 # numba numbers the files of a kernel's types of arguments by an index that it reads, and writes before the file. Two
@@ -71,10 +71,26 @@ def _locked(method: Callable[..., Any], operation: int) -> Callable[..., Any]:
     @functools.wraps(method)
     def alone(self: IndexDataCacheFile, *args: Any) -> Any:
         with _alone(os.path.dirname(self._index_path), operation):
-            return method(self, *args)
+            try:
+                return method(self, *args)
+            except OSError:
+                raise
+            except Exception:  # what pickle makes of a file that was cut short: as good as none
+                self.flush()
+                return None
 
     return alone
 
 
+@contextmanager
+def _kept_if_possible(self: Cache) -> Iterator[None]:
+    """A cache that became full or unwritable, or that went away, costs compiling again, and no result."""
+    try:
+        yield
+    except OSError:
+        pass
+
+
+Cache._guard_against_spurious_io_errors = _kept_if_possible
 for _name, _operation in (("save", fcntl.LOCK_EX), ("load", fcntl.LOCK_SH)):
     setattr(IndexDataCacheFile, _name, _locked(getattr(IndexDataCacheFile, _name), _operation))
