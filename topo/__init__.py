@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from topo.report import Report, Reports, read_reports
     from topo.shrink import Shrunk, shrink
     from topo.trace import rule, trace
-    from topo.train import MaskCallback, apply_masks, imp, strip_masks, train, verify_masks
+    from topo.train import MaskCallback, apply_masks, imp, strip_masks, train, train_many, verify_masks
     from topo.wiring import Wiring, chain
 
 _HOME = {
@@ -55,12 +55,14 @@ _HOME = {
     "to_scipy": "topo.interop",
     "trace": "topo.trace",
     "train": "topo.train",
+    "train_many": "topo.train",
     "verify_masks": "topo.train",
     "write_masks": "topo.files",
 }
 _MODULES = (
-    "data", "errors", "formats", "generators", "graph", "interop", "masks", "metrics", "models", "networks", "nulls",
-    "optimize", "plots", "prune", "pruners", "quotas", "report", "torch_prune", "views", "wiring",
+    "data", "decompose", "errors", "formats", "generators", "graph", "interop", "masks", "metrics", "models",
+    "networks", "nulls", "optimize", "plots", "prune", "pruners", "quotas", "report", "torch_prune", "views",
+    "wiring",
 )  # fmt: skip
 
 __all__ = [
@@ -92,6 +94,7 @@ __all__ = [
     "to_scipy",
     "trace",
     "train",
+    "train_many",
     "verify_masks",
     "write_masks",
 ]

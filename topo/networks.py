@@ -26,13 +26,15 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cache, partial
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from topo._support.names import unknown
 from topo._version import __version__
 from topo.errors import TopoError, WiringError
 from topo.input_spec import Input, Spec, parse_inputs, plain_shape, read_inputs
@@ -40,6 +42,7 @@ from topo.models import build as build_named
 from topo.models import input_shape as named_shape
 from topo.models import names, prunable
 from topo.wiring import Wiring
+from topo.wiring.maps import Maps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -90,12 +93,37 @@ def build(model: str, seed: int | None = None) -> nn.Module:
         return _shrunk(tail)
     own = _OWN.fullmatch(model)
     if own is None:
-        known = ", ".join(names())
         raise TopoError(
-            f"no model is called '{model}'; built in are: {known}. Your own are written file.py:factory, "
+            f"{unknown('built-in model', model, names())}. Your own are written file.py:factory, "
             "package.module:factory (with arguments: file.py:factory:width=16), hf:FOLDER or shrunk:FILE"
         )
     return _own(own["head"], own["factory"], own["arguments"], model)
+
+
+def with_weights(model: str) -> nn.Module:
+    """The network of `hf:FOLDER` with the folder's own weights, from safetensors files; no code of it is run.
+
+    TopoError, one line, if the folder has no such weights, or not all of the network's.
+    """
+    folder = Path(model.partition(":")[2]).expanduser()
+    kind = type(build(model))
+    import transformers
+
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+    def load() -> Any:
+        how = {"local_files_only": True, "use_safetensors": True, "dtype": "auto", "output_loading_info": True}
+        return kind.from_pretrained(folder, **how)  # type: ignore[attr-defined]
+
+    try:
+        module, told = _run(load, f"'{model}'")
+    finally:
+        transformers.logging.set_verbosity(level)
+    if missing := sorted(told["missing_keys"]):
+        raise TopoError(f"'{folder}' has no weights for '{missing[0]}' ({len(missing)} tensors are missing)")
+    return module
 
 
 def find_wiring(
@@ -202,7 +230,7 @@ def matching(layers: str | Sequence[str], names: Sequence[str]) -> list[str]:
         raise TopoError("layers names no layer; leave it out for all linear layers and convolutions")
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise TopoError(f"no layer is called '{pattern}'; there are: {', '.join(names)}")
+            raise TopoError(unknown("layer", pattern, names))
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
@@ -218,7 +246,7 @@ def _built_in(name: str, input_shape: tuple[int, ...], largest: int | None) -> W
             pass
         else:
             if wiring.model == name and wiring.input_shape == input_shape:
-                return wiring
+                return replace(wiring, maps=cache(partial(_maps, name, input_shape)))
     import torch
 
     from topo.trace import trace
@@ -231,6 +259,17 @@ def _built_in(name: str, input_shape: tuple[int, ...], largest: int | None) -> W
     wiring = trace(module, input_shape).named(name)
     _keep(wiring, path)
     return wiring
+
+
+def _maps(name: str, input_shape: tuple[int, ...]) -> Maps:
+    """The maps of a built-in network whose wiring was kept."""
+    import torch
+
+    from topo.trace import trace_maps
+
+    with torch.device("meta"):
+        module = build_named(name)
+    return trace_maps(module, input_shape)
 
 
 def _of_folder(model: str, input_shape: Spec | None) -> Wiring:
@@ -298,7 +337,8 @@ def _saved(path: Path) -> Wiring:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise TopoError(f"cannot read the wiring '{path}': {reason}") from None
     except WiringError as error:
-        raise WiringError(f"'{path}': {error}") from None
+        said = str(error)
+        raise WiringError(said if str(path) in said else f"'{path}': {said}") from None
 
 
 # -- a user's own

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from topo.cli import frontier, inputs
+from topo.cli import calibrated, frontier, inputs
 from topo.cli.options import (
     UsageError,
     at_least,
@@ -21,6 +21,7 @@ from topo.cli.options import (
 from topo.cli.output import Progress, printable, quiet, say, speak, wrote
 from topo.errors import TopoError
 from topo.files import write_masks
+from topo.formats import writer
 from topo.masks import MaskSet
 
 
@@ -44,12 +45,29 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         help="with balance: N points from most nodes to most paths instead of masks; -o .json, .csv or a figure",
     )  # fmt: skip
     layers_option(made)
-    made.add_argument("--data", metavar="D", help="what pruners look at: digits, or a folder or .npz file of images")
     made.add_argument(
-        "--examples", type=at_least(1), metavar="N", help="images of each class for a pruner (default 10)"
+        "--data", metavar="D",
+        help="what pruners look at: digits, a folder or .npz file of images; for wanda and sparsegpt on language "
+        "models a text, or a .npy, .npz, .pt or .safetensors file of token numbers",
+    )  # fmt: skip
+    made.add_argument(
+        "--examples", type=at_least(1), metavar="N",
+        help="images of each class for a pruner (default 10), or sequences of tokens (default up to 128)",
+    )  # fmt: skip
+    made.add_argument(
+        "--length", type=at_least(1), metavar="N", help="tokens in a sequence (default 2048, or what the model takes)"
     )
     made.add_argument(
-        "--from", dest="source", metavar="FILE", help="masks to start from (configuration, invert, shuffle)"
+        "--weights",
+        metavar="W",
+        help="a checkpoint of what wanda and sparsegpt prune (hf:FOLDER has its own)",
+    )
+    made.add_argument(
+        "--out-weights", dest="out_weights", metavar="OUT",
+        help="with wanda and sparsegpt: write the pruned weights too: a folder for hf:, else .safetensors or .pt",
+    )  # fmt: skip
+    made.add_argument(
+        "--from", dest="source", metavar="FILE", help="masks to start from (repair, configuration, invert, shuffle)"
     )
     network_options(made)
     made.add_argument(
@@ -59,27 +77,37 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from topo.generate import find_method, generate, is_pruner
+    from topo.generate import calibrates, find_method, generate, is_pruner
 
     entry = find_method(args.method)
-    rewires = getattr(entry, "rewires", False)
+    starts = getattr(entry, "starts", False)
+    rewires = getattr(entry, "rewires", False) or starts
     if args.model is None and not (rewires and args.source):
         raise UsageError("--model says for which network the masks are made; it is needed")
     if args.source and not rewires:
         raise UsageError(
-            f"method '{args.method}' starts from no masks; --from is for configuration, invert and shuffle"
+            f"method '{args.method}' starts from no masks; --from is for repair, configuration, invert and shuffle"
         )
     if rewires and args.source is None:
         raise UsageError(f"method '{args.method}' starts from masks: give --from FILE")
-    if not rewires and args.density is None and args.sparsity is None:
+    patterned = calibrates(entry) and any(key == "nm" for key, _ in args.options)
+    if not rewires and args.density is None and args.sparsity is None and not patterned:
         raise UsageError("how much to keep? give --density or --sparsity")
     options = _once(args.options, set(inspect.signature(generate).parameters) - {"budgets", "options"})
     check_outputs([args.source] if args.source else [], {"-o": args.out})
     if args.frontier is not None:
         return frontier.run(args, options)
+    if args.out:
+        writer(args.out)  # an ending that is none is said before the work
     needs = getattr(entry, "needs", "nothing") == "data"
     if needs != (args.data is not None):
         raise UsageError(f"method '{args.method}' " + ("needs --data" if needs else "looks at no data"))
+    if calibrates(entry):
+        _written(calibrated.run(args, options, _seen), args)
+        return 0
+    for name, value in (("--weights", args.weights), ("--out-weights", args.out_weights), ("--length", args.length)):
+        if value is not None:
+            raise UsageError(f"{name} is for methods that calibrate (wanda, sparsegpt), not for '{args.method}'")
     given = _seen(args) if needs else {"input_shape": args.input}
     source: MaskSet | None = None
     wiring = args.model if is_pruner(entry) else inputs.wiring_of(args)
@@ -94,6 +122,12 @@ def run(args: argparse.Namespace) -> int:
             args.method, wiring, density=args.density, sparsity=args.sparsity, quota=args.quota, source=source,
             layers=args.layers, rng=getattr(args, "seed", 0), progress=progress, **given, **options,
         )  # fmt: skip
+    _written(masks, args)
+    return 0
+
+
+def _written(masks: MaskSet, args: argparse.Namespace) -> None:
+    """Write the masks where the command says, and tell what they are."""
     out = Path(args.out) if args.out else _free(_file_name(args.method, args.model, masks))
     write_masks(masks, out)
     say(_summary(masks) + "\n")
@@ -101,7 +135,6 @@ def run(args: argparse.Namespace) -> int:
         for note in masks.provenance.get("notes", ()):
             speak(f"topo: {printable(note)}")
     wrote(out, args)
-    return 0
 
 
 def _source(args: argparse.Namespace, wiring: Any) -> tuple[MaskSet, Any]:
@@ -170,4 +203,9 @@ def _certified(found: dict[str, Any] | None) -> list[str]:
     if paths is not None and bound is not None:
         counts += f" (bound 10^{bound:.2f}{'' if found['bound_certified'] else ', not certified'})"
     even = [] if ratio is None else [f"path entropy at {ratio:.4f} of its bound, the log of the budgets"]
-    return ["; ".join([counts, *even]), *(f"note: {note}" for note in found.get("notes", ()))]
+    spent = []
+    if found.get("flops") and found.get("flops_dense"):
+        spent = [f"{found['flops'] / found['flops_dense']:.4g} of the dense FLOPs"]
+        if found.get("flops_npb"):
+            spent[0] += f", {found['flops'] / found['flops_npb']:.3g} times those of ERK's budgets (npb)"
+    return ["; ".join([counts, *even, *spent]), *(f"note: {note}" for note in found.get("notes", ()))]
