@@ -6,6 +6,7 @@ import atexit
 import fcntl
 import functools
 import os
+import pickle
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -67,15 +68,16 @@ def _alone(folder: str, operation: int) -> Iterator[None]:
         yield
 
 
+_DAMAGED = (EOFError, pickle.UnpicklingError, AttributeError, ImportError, LookupError, TypeError, ValueError)
+
+
 def _locked(method: Callable[..., Any], operation: int) -> Callable[..., Any]:
     @functools.wraps(method)
     def alone(self: IndexDataCacheFile, *args: Any) -> Any:
         with _alone(os.path.dirname(self._index_path), operation):
             try:
                 return method(self, *args)
-            except OSError:
-                raise
-            except Exception:  # what pickle makes of a file that was cut short: as good as none
+            except _DAMAGED:  # what pickle makes of a file that was cut short: as good as none
                 self.flush()
                 return None
 
