@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from fuzzing import SEEDS, mutations, outcome
+from numba.core.registry import cpu_target
 
 import topo.kernels
 from topo.containers.container import containers
@@ -42,6 +43,8 @@ def main() -> int:
     args = parser.parse_args()
     for module in pkgutil.iter_modules(topo.kernels.__path__):  # with numba, whose import executes code that it makes
         importlib.import_module(f"topo.kernels.{module.name}")
+    cpu_target.typing_context.refresh()  # the parts of numba that it loads with the first call
+    cpu_target.target_context.refresh()
     watching: list[str] = []
     harm: list[str] = []
     sys.addaudithook(lambda event, told: harm.append(f"{event} {told}") if watching and _is_harm(event, told) else None)

@@ -6,6 +6,7 @@ import atexit
 import fcntl
 import functools
 import os
+import pickle
 import shutil
 import tempfile
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numba
-from numba.core.caching import IndexDataCacheFile
+from numba.core.caching import Cache, IndexDataCacheFile
 
 
 def _private_cache(folders: Iterable[Path]) -> str | None:
@@ -37,11 +38,11 @@ def _private_cache(folders: Iterable[Path]) -> str | None:
     return made
 
 
-if not os.environ.get("NUMBA_CACHE_DIR"):
-    _users = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME") or os.sep) / ".cache")
-    if (_made := _private_cache([Path(__file__).parent / "__pycache__", _users / "numba"])) is not None:
-        os.environ["NUMBA_CACHE_DIR"] = _made
-        numba.config.__dict__["CACHE_DIR"] = _made
+_users = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME") or os.sep) / ".cache")
+_asked = [Path(_dir)] if (_dir := os.environ.get("NUMBA_CACHE_DIR")) else []
+if (_made := _private_cache([*_asked, Path(__file__).parent / "__pycache__", _users / "numba"])) is not None:
+    os.environ["NUMBA_CACHE_DIR"] = _made
+    numba.config.__dict__["CACHE_DIR"] = _made
 
 
 # numba numbers the files of a kernel's types of arguments by an index that it reads, and writes before the file. Two
@@ -82,16 +83,35 @@ def _taken(file: TextIO, operation: int) -> bool:
             return True
 
 
+_DAMAGED = (EOFError, pickle.UnpicklingError, AttributeError, ImportError, LookupError, TypeError, ValueError)
+
+
 def _locked(method: Callable[..., Any], operation: int) -> Callable[..., Any]:
     """None instead, which to numba is an empty cache, where the lock cannot be had: compiling is slow, not wrong."""
 
     @functools.wraps(method)
     def alone(self: IndexDataCacheFile, *args: Any) -> Any:
         with _alone(os.path.dirname(self._index_path), operation) as free:
-            return method(self, *args) if free else None
+            if not free:
+                return None
+            try:
+                return method(self, *args)
+            except _DAMAGED:  # what pickle makes of a file that was cut short: as good as none
+                self.flush()
+                return None
 
     return alone
 
 
+@contextmanager
+def _kept_if_possible(self: Cache) -> Iterator[None]:
+    """A cache that became full or unwritable, or that went away, costs compiling again, and no result."""
+    try:
+        yield
+    except OSError:
+        pass
+
+
+Cache._guard_against_spurious_io_errors = _kept_if_possible
 for _name, _operation in (("save", fcntl.LOCK_EX), ("load", fcntl.LOCK_SH)):
     setattr(IndexDataCacheFile, _name, _locked(getattr(IndexDataCacheFile, _name), _operation))

@@ -57,7 +57,7 @@ def _torch_content() -> dict[str, object]:
         "csr": weight.to_sparse_csr(),
         "bsc": weight.to_sparse_bsc((1, 2)),
         "array": MASK.astype(np.int8),
-        "objects": np.array([{"x": MASK}, None], object),
+        "objects": np.array([{"x": 0.5 * MASK}, None], object),
         "args": Namespace(lr=0.1, path=Path("/data")),
         "epoch": 3,
     }
@@ -112,7 +112,7 @@ def _export(folder: Path) -> Path:
 
 @seed("pickle")
 def _pickle(folder: Path) -> Path:
-    content = {"mask": [MASK], "score": {"x": MASK.astype(">f8")}, "args": Namespace(a=(1, "b")), "t": {1: 2.5}}
+    content = {"mask": {"a": MASK}, "score": {"x": MASK.astype(">f8")}, "args": Namespace(a=(1, "b")), "t": {1: 2.5}}
     (folder / "m.pkl").write_bytes(pickle.dumps(content, 4))
     return folder / "m.pkl"
 
@@ -125,7 +125,9 @@ def _npy(folder: Path) -> Path:
 
 @seed("npz")
 def _npz(folder: Path) -> Path:
-    np.savez_compressed(folder / "m.npz", a=MASK, b=np.asfortranarray(MASK), objects=np.array([{"c": MASK}], object))
+    np.savez_compressed(
+        folder / "m.npz", a=MASK, b=np.asfortranarray(MASK), objects=np.array([{"c": 0.5 * MASK}], object)
+    )
     return folder / "m.npz"
 
 

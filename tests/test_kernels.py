@@ -293,6 +293,43 @@ def test_kernels_compile_where_nothing_can_be_written(tmp_path: Path) -> None:
     assert (there, mode) == ("True", "0o700") and not Path(made).exists()
 
 
+LOST_CACHE = """
+import os, pathlib, shutil, sys
+cache = pathlib.Path(os.environ["NUMBA_CACHE_DIR"])
+import topo.kernels.bits as bits, numpy as np
+if sys.argv[1] == "gone":
+    shutil.rmtree(cache)
+    cache.write_text("no folder any more")
+for path in cache.rglob("*.nb*"):
+    if path.name.endswith(sys.argv[1]):
+        path.write_bytes(path.read_bytes()[:50])
+words = np.zeros((2, 1), np.uint64)
+bits.pack(np.eye(2, 5, dtype=np.float32), words, False, 0)
+assert words.tolist() == [[1], [2]]
+print(len(list(cache.rglob("bits.pack-*.nbc"))) if cache.is_dir() else "none")
+"""
+
+
+@pytest.mark.slow
+def test_a_cache_that_is_damaged_or_goes_away_costs_compiling_alone(tmp_path: Path) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    (tmp_path / "cache").mkdir()
+    for damage, left in (("nothing", "1"), (".nbc", "1"), (".nbi", "1"), ("gone", "none")):
+        argv = [sys.executable, "-c", LOST_CACHE, damage]
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True)
+        assert (done.stderr, done.stdout.split()) == ("", [left]), damage
+
+
+def test_versions_that_share_a_cache_each_find_their_own_code(tmp_path: Path) -> None:
+    from topo.kernels import IndexDataCacheFile
+
+    old, new = (IndexDataCacheFile(str(tmp_path), "kernel", stamp) for stamp in ("old", "new"))
+    for turn in range(3):
+        for mine, other in ((old, new), (new, old)):
+            mine.save("types", f"{mine._source_stamp} {turn}")
+            assert mine.load("types") == f"{mine._source_stamp} {turn}" and other.load("types") is None
+
+
 WRITER = """
 import sys
 from topo.kernels import IndexDataCacheFile
