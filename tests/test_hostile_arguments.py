@@ -25,6 +25,11 @@ LINES = {
     "formats": ["formats", "explain", "a.npz"],
     "list": ["list", "nulls"],
     "warm": ["warm"],
+    "report": ["report", "none.json", "-o", "r.html"],
+    "completion": ["completion", "bash"],
+    "irp": ["irp", "--model", "mlp:6-5-3", "--data", "none", "-o", "run"],
+    "autosparse": ["autosparse", "fit", "none.safetensors", "-o", "p.safetensors"],
+    "evaluate": ["evaluate", "table.csv"],
 }
 HOSTILE = [
     "", " ", "nan", "-1", "1e999", "9" * 10, "9" * 25, "9" * 5000, "\u202e\x1b[31m\u00fc", "\udcff", "none/none",

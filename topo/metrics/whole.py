@@ -25,6 +25,7 @@ _CUNEGATTI = "Cunegatti et al., Understanding Sparse Neural Networks from their 
 _SABRIN = "Sabrin & Dovrolis, The hourglass effect in hierarchical dependency networks, Network Science 2017"
 TAU = 0.9
 _DENSE = 400  # units up to which eigenvalues are computed of the whole matrix
+_WIDEST = 3_000_000  # units whose 40 vectors of the eigenvalue problem stay within 1 GB
 _MOST_WORK = 1 << 34  # edges looked at while a core grows
 NO_EDGES = "the graph has no edges"
 _network = partial(metric, group="graph", scope="network")
@@ -331,6 +332,15 @@ def h_score(graph: WiredGraph) -> Value:
 # Spectra of the undirected graph.
 
 
+def _no_spectrum(whole: WholeGraph) -> str | None:
+    """Why the eigenvalues of this graph are not computed."""
+    if not whole.size:
+        return NO_EDGES
+    if (count := np.count_nonzero(np.diff(whole.both[0]))) > _WIDEST:
+        return f"{count:,} units have edges; eigenvalues are computed up to {_WIDEST:,}"
+    return None
+
+
 def _largest(whole: WholeGraph, laplacian: bool, count: int) -> np.ndarray:
     """The largest eigenvalues of the adjacency matrix, or of the Laplacian, falling; to 1e-8 of the largest."""
     from scipy.sparse.linalg import LinearOperator, eigsh
@@ -364,14 +374,16 @@ def _largest(whole: WholeGraph, laplacian: bool, count: int) -> np.ndarray:
 def laplacian_radius(graph: WiredGraph) -> Value:
     """Largest eigenvalue of the Laplacian, degrees minus adjacency."""
     whole = whole_graph(graph)
-    return Value(float(_largest(whole, True, 1)[0]), None) if whole.size else Value(math.nan, NO_EDGES)
+    if reason := _no_spectrum(whole):
+        return Value(math.nan, reason)
+    return Value(float(_largest(whole, True, 1)[0]), None)
 
 
 @_network(unit="eigenvalue", source=_CUNEGATTI)
 def graph_spectral_gap(graph: WiredGraph) -> Value:
     """The largest eigenvalue of the adjacency matrix less the second: 0 where two components are equally dense."""
     whole = whole_graph(graph)
-    if not whole.size:
-        return Value(math.nan, NO_EDGES)
+    if reason := _no_spectrum(whole):
+        return Value(math.nan, reason)
     first, second = _largest(whole, False, 2)
     return Value(float(first - second), None)
