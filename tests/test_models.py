@@ -93,6 +93,10 @@ LAYER_OPS = ("aten.conv2d", "aten.linear")
     ("spec", "published"),
     [
         # torchvision's tables of its weights ("num_params")
+        ("mnist1d_mlp", 41_400),
+        ("fashion_mlp", 54_912),
+        ("fashion_conv", 56_224),
+        ("chars_mlp", 286_720),
         ("resnet18", 11_689_512),
         ("resnet34", 21_797_672),
         ("resnet50", 25_557_032),
@@ -137,6 +141,10 @@ def test_parameters_with_biases_and_norms(spec, published):
         ("vgg16:classes=100", 14_710_464 + 512 * 100),
         ("mlp:64-300-100-10", 50_200),
         ("digits_conv", 32 * 9 + 32 * 64 * 9 + 64 * 64 * 9 + 64 * 10),
+        ("mnist1d_mlp", 41_400),
+        ("fashion_mlp", 54_912),
+        ("fashion_conv", 56_224),
+        ("chars_mlp", 286_720),
         ("resnet18", 11_689_512 - 2 * 4_800 - 1000),
     ],
 )
