@@ -502,3 +502,62 @@ def test_the_walk_through_of_the_page_is_what_the_commands_say(tmp_path, run, mo
     for line, said in told:
         _, out, err = run(*shlex.split(line))
         assert err == "" and out == said, line
+
+
+# -- checks by counts, several folders, stored bits
+
+
+def test_checks_by_counts_and_by_bits_agree(tmp_path, run):
+    made = model("mixtral")
+    prune(made)
+    saved(made, tmp_path / "a")
+    torch.save({name: tensor.detach() for name, tensor in made.state_dict().items()}, tmp_path / "fused.pt")
+    masks = topo.read_masks(tmp_path / "a")
+    for pattern in ("2:4", "1:3", "4:4"):
+        expected = [finding for finding in topo.check.check(masks, n_m=pattern) if is_decoder(finding.layer)]
+        code, out, _ = run("check", tmp_path / "a", "--n-m", pattern)
+        assert code == (3 if expected else 0)
+        if expected:
+            assert f"no: n-m: {expected[0].message} (and in {len(expected) - 1} more" in out
+        assert run("check", tmp_path / "fused.pt", "--n-m", pattern)[0] == code
+    for bound in ("0.4", "0.6"):
+        expected = int(sum(masks.rows(n).kept() for n in masks if is_decoder(n))
+                       > round(float(bound) * sum(masks.rows(n).size for n in masks if is_decoder(n))))  # fmt: skip
+        assert run("check", tmp_path / "a", "--max-density", bound)[0] == 3 * expected
+    code, out, _ = run("check", tmp_path / "a", "--fail-on", "layer-collapse,no-paths")
+    assert code == 0 and "the folder's own config.json is the model" in out
+
+
+def test_several_folders_make_a_table_with_their_scopes(tmp_path, run):
+    made = model("llama")
+    prune(made)
+    saved(made, tmp_path / "a")
+    prune(made, 0.6, seed=4)
+    saved(made, tmp_path / "b")
+    code, out, _ = run("analyze", tmp_path / "a", tmp_path / "b", "--metrics", "density,kept")
+    assert code == 0 and out.count("density by scope: pruned") == 2
+
+
+def test_a_folder_of_stored_bits_is_counted_by_its_bits(tmp_path, run):
+    from safetensors.torch import save_file
+
+    made = model("llama")
+    prune(made)
+    tensors = {name: tensor for name, tensor in made.state_dict().items() if tensor.dim() == 2}
+    state = {}
+    for name, tensor in tensors.items():
+        if is_decoder(name):
+            kept = (tensor != 0).numpy()
+            bits = np.packbits(kept, axis=-1, bitorder="little")
+            state[f"{name}.bitmask"] = torch.from_numpy(bits)
+            state[f"{name}.shape"] = torch.tensor(tensor.shape)
+            state[f"{name}.compressed"] = tensor[tensor != 0]
+        else:
+            state[name] = tensor.contiguous()
+    save_file(state, tmp_path / "model.safetensors")
+    code, out, err = run("analyze", tmp_path, "--metrics", "kept,density", "--json", "-")
+    assert code == 0, err
+    (report,) = json.loads(out)["reports"]
+    assert report["network"]["kept"] == sum(int((t != 0).sum()) for n, t in tensors.items() if is_decoder(n))
+    assert report["coverage"]["read"] == sum(t.numel() for t in tensors.values()) and not report["coverage"]["left_out"]
+    assert run("check", tmp_path, "--max-density", "0.6")[0] == 0

@@ -5,7 +5,7 @@ Masks get lost in fine-tuning, merging, conversion and export without a word; th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -68,7 +68,8 @@ def check(
         n, m = parse_n_m(n_m)
         found += _present(over_n_m(name, masks.rows(name), n, m) for name in names)
     if max_density is not None:
-        found += _present([_over_density(masks, names, max_density)])
+        counts = {name: (masks.rows(name).kept(), masks.rows(name).size) for name in names}
+        found += _present([over_density(counts, max_density)])
     for failure in fail_on:
         if failure not in FAILURES:
             raise TopoError(f"'{failure}' is nothing to fail on; there are: {', '.join(FAILURES)}")
@@ -154,16 +155,16 @@ def _index(values: Sequence[np.integer | int]) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
 
 
-def _over_density(masks: MaskSet, names: list[str], bound: float) -> Finding | None:
-    counts = [(masks.rows(name).kept(), masks.rows(name).size) for name in names]
-    kept, size = sum(k for k, _ in counts), sum(s for _, s in counts)
+def over_density(counts: Mapping[str, tuple[int, int]], bound: float) -> Finding | None:
+    """Whether more than round(bound * size) parameters are kept, of layers whose (kept, size) are given."""
+    kept, size = sum(k for k, _ in counts.values()), sum(s for _, s in counts.values())
     if kept <= round(bound * size):
         return None
-    densest = max(range(len(names)), key=lambda i: counts[i][0] / counts[i][1])
+    densest = max(counts, key=lambda name: counts[name][0] / counts[name][1])
     share = counts[densest][0] / counts[densest][1]
     message = (
         f"density {kept / size:.6g} is over {bound:g} ({kept:,} of {size:,} parameters kept); "
-        f"the densest layer is '{names[densest]}' with {share:.4g}"
+        f"the densest layer is '{densest}' with {share:.4g}"
     )
     return Finding("max-density", None, message, None, kept)
 

@@ -260,6 +260,7 @@ def show_several(reports: Sequence[Report], page: Page, brief: bool = False) -> 
     page.heading(", ".join(common))
     partly = {report.mask: line for report in reports if (line := left_out_line(report.coverage))}
     page.notes([f"{name}: {line}" for name, line in partly.items()])
+    page.notes([f"{report.mask}: {line}" for report in reports if (line := report.scope_line)])
     units = {row.metric: row.unit for report in reports for row in report.rows if row.layer is None}
     if brief:
         units = {metric: unit for metric, unit in units.items() if metric in _ACROSS}

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from topo.check import FAILURES, Finding, check, chosen, matches
+from topo.check import FAILURES, Finding, check, chosen, matches, over_density, over_n_m
 from topo.cli import inputs, language
 from topo.cli.options import UsageError, command, fraction, network_options, rule_options
 from topo.cli.output import Progress, printable, quiet, say
 from topo.errors import TopoError
-from topo.formats import naming
+from topo.formats import Reading, naming
 from topo.formats.coverage import size_of
 from topo.formats.fitting import paired
-from topo.language import DECODER, Filled, merged, output_first, part_of, read_adapter, read_config
+from topo.language import DECODER, Filled, merged, output_first, part_of, read_adapter, read_config, survey
 from topo.language.parts import decoder_layers
+from topo.language.survey import as_matrix
 from topo.masks import MaskSet
 from topo.n_m import parse_n_m
-from topo.report import few, note_lines
+from topo.report import few, left_out_line, note_lines
 from topo.report.numerals import finite
 from topo.wiring import Wiring
 
@@ -61,13 +62,73 @@ def run(args: argparse.Namespace) -> int:
     if nothing and args.adapter is None:
         raise UsageError("nothing to check: give --contains, --n-m, --max-density, --adapter or --fail-on")
     wiring = inputs.wiring_of(args)
-    asked = _read(args.file, args, wiring)
-    masks = asked.masks
+    reading = inputs.understood(args.file, args, wiring, args.partial)
+    by_bits = args.contains is not None or args.adapter is not None or args.fail_on
+    is_language_model = language.is_one(reading) and bool(decoder_layers(reading.tensors))
+    if is_language_model and reading.inferred and not by_bits:
+        answer = _by_counts(reading, args)
+    else:
+        answer = _by_bits(reading, is_language_model, args, wiring, nothing)
+    return _say(answer, args, nothing)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """Where the checks fail, (kept, size) of each layer that was looked at, file -> what of it was left out, notes."""
+
+    found: Sequence[Finding]
+    sizes: Sequence[tuple[int, int]]
+    partly: Mapping[str, str]
+    notes: Sequence[str]
+
+
+def _by_counts(reading: Reading, args: argparse.Namespace) -> _Answer:
+    """N:M and densities of a language model, in one pass that keeps no mask."""
+    n_m = None if args.n_m is None else parse_n_m(args.n_m)
+    with naming(args.file):
+        reading = output_first(reading, read_config(args.file))
+        names = [name for name in reading.tensors if args.layers is not None or part_of(name) == DECODER]
+        names = language.selected(names, args.layers)
+        kept = replace(reading, tensors={name: reading.tensors[name] for name in names})
+        with Progress(not quiet(args)) as progress:
+            threads = getattr(args, "threads", None)
+            counted = survey(
+                kept, None, patterns=[n_m] if n_m else [], threads=threads, progress=progress.line, beside=False
+            )
+    found = []
+    if n_m is not None:
+        over = [name for name in names if counted.counts[name].over[n_m]]
+        if over:  # the place is looked up in the first layer alone
+            with naming(args.file):
+                first = over_n_m(over[0], as_matrix(over[0], reading.tensors[over[0]]).bits(over[0]), *n_m)
+            found += [first] if first else []
+            found += [Finding("n-m", name, f"'{name}'", None, counted.counts[name].over[n_m]) for name in over[1:]]
+    sizes = {name: (counted.counts[name].kept, counted.counts[name].size) for name in names}
+    if args.max_density is not None and (dense := over_density(sizes, args.max_density)):
+        found.append(dense)
+    left = {name: size_of(stored, tensor) for name, (stored, tensor) in reading.outside.items()} | reading.lost
+    missing = {name: size for name, size in left.items() if args.layers is not None or part_of(name) == DECODER}
+    size = sum(size for _, size in sizes.values())
+    line = left_out_line({"read": size, "left_out": sum(missing.values()), "names": list(missing)})
+    partly = {args.file: line} if line else {}
+    aside = [] if args.layers is not None else [_scope(len(names))]
+    return _Answer(found, list(sizes.values()), partly, [*aside, *counted.odd])
+
+
+def _by_bits(
+    reading: Reading, is_language_model: bool, args: argparse.Namespace, wiring: Wiring | None, nothing: bool
+) -> _Answer:
+    """Every check, on masks."""
+    said: list[str] = []
+    if args.fail_on and is_language_model and wiring is None:
+        reading, wiring, said = language.default_model(args.file, args, reading)
+    asked = _read(reading, args.file, is_language_model, args)
     contains = other = None
     if args.contains:
-        other = _read(args.contains, args, wiring)
-        contains = paired(masks, other.masks)
-        _refuse_incomparable(masks, contains, args)
+        theirs = inputs.understood(args.contains, args, wiring, args.partial)
+        other = _read(theirs, args.contains, language.is_one(theirs), args)
+        contains = paired(asked.masks, other.masks)
+        _refuse_incomparable(asked.masks, contains, args)
     scoped, aside = asked.in_scope(contains)
     names = chosen(scoped, args.layers)
     before, forecast = scoped, list[Filled]()
@@ -75,7 +136,8 @@ def run(args: argparse.Namespace) -> int:
         scoped, forecast = merged(scoped, read_adapter(args.adapter))
     if contains is not None and other is not None and asked.is_language_model and args.layers is None:
         looked_at = [name for name in contains if name in scoped or part_of(name) == DECODER]
-        contains = _only(contains, looked_at).with_provenance(coverage=other.coverage(contains, looked_at))
+        size = sum(contains.rows(name).size for name in looked_at)
+        contains = _only(contains, looked_at).with_provenance(coverage=other.coverage(size))
     report, notes, assumed = _report(scoped, wiring, args) if args.fail_on else (None, [], False)
     found = check(
         scoped,
@@ -91,35 +153,48 @@ def run(args: argparse.Namespace) -> int:
         found += [
             Finding("adapter", entry.layer, _fills(entry), None, entry.filled) for entry in forecast if entry.filled
         ]
-    first = {finding.check: finding for finding in reversed(found)}
-    requested = {"contains": args.contains, "n-m": args.n_m, "max-density": args.max_density}
-    checks = [f"{name} {value}" for name, value in requested.items() if value is not None]
-    checks += [_HOLDS[failure] for failure in args.fail_on]
-    checks += [f"a merge of {args.adapter} fills no zero"] if nothing else []
     partly = {
         path: line
         for path, held in ((args.file, before), (args.contains, contains))
         if held is not None and (line := inputs.left_out(held))
     }
+    sizes = [(scoped.rows(name).kept(), scoped.rows(name).size) for name in names]
+    return _Answer(found, sizes, partly, [*aside, *_forecast(forecast, before, args), *said, *notes])
+
+
+def _say(answer: _Answer, args: argparse.Namespace, nothing: bool) -> int:
+    """The answer in lines, and the exit code; TopoError for a yes over a part that was not asked for."""
+    found, partly = answer.found, answer.partly
+    first = {finding.check: finding for finding in reversed(found)}
+    requested = {"contains": args.contains, "n-m": args.n_m, "max-density": args.max_density}
+    checks = [f"{name} {value}" for name, value in requested.items() if value is not None]
+    checks += [_HOLDS[failure] for failure in args.fail_on]
+    checks += [f"a merge of {args.adapter} fills no zero"] if nothing else []
     for path, line in partly.items():
         say(printable(f"note: {line}" if len(partly) == 1 else f"note: {path}: {line}") + "\n")
     if not found and partly and not args.partial and args.layers is None:
         path, line = next(iter(partly.items()))
         raise TopoError(f"no yes over a part of '{path}': {line}; --layers PATTERN or --partial says that it is meant")
     if not found:
-        sizes = [(scoped.rows(name).kept(), scoped.rows(name).size) for name in names]
-        kept = f"{sum(n for n, _ in sizes):,} of {sum(size for _, size in sizes):,} parameters kept"
-        layers = "1 layer" if len(names) == 1 else f"{len(names)} layers"
+        kept = f"{sum(n for n, _ in answer.sizes):,} of {sum(size for _, size in answer.sizes):,} parameters kept"
+        layers = "1 layer" if len(answer.sizes) == 1 else f"{len(answer.sizes)} layers"
         say(printable(f"yes: {', '.join(checks)} ({layers}, {kept})") + "\n")
     for name, finding in reversed(first.items()):
         more = sum(other.check == name for other in found) - 1
         tail = f" (and in {more} more {'layer' if more == 1 else 'layers'})" if more else ""
         say(printable(f"no: {name}: {finding.message}{tail}") + "\n")
-    for note in [*aside, *_forecast(forecast, before, args), *notes]:
-        if note in partly.values():
-            continue
-        say(printable(f"note: {note}") + "\n")
+    for note in answer.notes:
+        if note not in partly.values():
+            say(printable(f"note: {note}") + "\n")
     return NO if found else 0
+
+
+def _scope(layers: int, more: int = 0) -> str:
+    beside = f" and {more} more that B prunes" if more else ""
+    return (
+        f"scope: the decoder's {layers} linear layers{beside}; embeddings and head are left aside, --layers '*' looks "
+        "at all"
+    )
 
 
 @dataclass(frozen=True)
@@ -139,29 +214,24 @@ class _Asked:
         pruned = [n for n in contains or () if n in self.masks and contains.rows(n).kept() < contains.rows(n).size]  # type: ignore[union-attr]
         decoder = decoder_layers(self.masks)
         names = [name for name in self.masks if name in decoder or name in pruned]
-        scope = f"scope: the decoder's {len(decoder)} linear layers"
-        if len(names) > len(decoder):
-            scope += f" and {len(names) - len(decoder)} more that B prunes"
-        scope += "; embeddings and head are left aside, --layers '*' looks at all"
-        return _only(self.masks, names).with_provenance(coverage=self.coverage(self.masks, names)), [scope]
+        size = sum(self.masks.rows(name).size for name in names)
+        scoped = _only(self.masks, names).with_provenance(coverage=self.coverage(size))
+        return scoped, [_scope(len(decoder), len(names) - len(decoder))]
 
-    def coverage(self, masks: MaskSet, names: Sequence[str]) -> dict[str, Any]:
-        """How much of the decoder was read: these layers, and what of it was left out."""
+    def coverage(self, read: int) -> dict[str, Any]:
+        """How much of the decoder was read, and what of it was left out."""
         missing = {name: size for name, size in self.left_out.items() if part_of(name) == DECODER}
-        size = sum(masks.rows(name).size for name in names)
-        return {"read": size, "left_out": sum(missing.values()), "names": list(missing)}
+        return {"read": read, "left_out": sum(missing.values()), "names": list(missing)}
 
 
-def _read(path: str, args: argparse.Namespace, wiring: Wiring | None) -> _Asked:
+def _read(reading: Reading, path: str, is_language_model: bool, args: argparse.Namespace) -> _Asked:
     """The masks of a file; of a language model output-first, also where not one weight is zero: that answers no."""
-    reading = inputs.understood(path, args, wiring, args.partial)
-    whole = language.is_one(reading) and bool(decoder_layers(reading.tensors))
     with naming(path):
-        if whole:
+        if is_language_model:
             reading = output_first(reading, read_config(path))
-        masks = reading.masks(dense=whole)
+        masks = reading.masks(dense=is_language_model)
     left = {name: size_of(stored, tensor) for name, (stored, tensor) in reading.outside.items()}
-    return _Asked(masks, whole, {**left, **reading.lost}, args.layers is not None)
+    return _Asked(masks, is_language_model, {**left, **reading.lost}, args.layers is not None)
 
 
 def _only(masks: MaskSet, names: Sequence[str]) -> MaskSet:

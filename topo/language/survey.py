@@ -151,10 +151,12 @@ def survey(
     patterns: Sequence[tuple[int, int]] = PATTERNS,
     threads: int | None = None,
     progress: Progress | None = None,
+    beside: bool = True,
 ) -> Survey:
     """Count every tensor of two or more dimensions of a file that was understood, in one pass; no mask is kept.
 
-    patterns: N:M patterns to look at, beside those of the default. progress: called with a
+    patterns: N:M patterns to look at, beside those of the default. beside: count what the reader takes for no mask too
+    (embeddings, the head). progress: called with a
     line that says how far it is, how fast, and how long it will take.
 
     >>> np.savez("layer.npz", **{"layers.0.mlp.up_proj.weight": np.array([[0.5, 0, 0, 2], [0, 0, 0, 1]])})
@@ -169,7 +171,7 @@ def survey(
     left_out: dict[str, int] = dict(reading.lost)
     for name, tensor in reading.tensors.items():
         tensors[name] = tensor
-    outside = reading.outside
+    outside = reading.outside if beside else {}
     if reading.wiring is None:  # under names like those of the rest
         names = aligned(outside, None, [plain(name) for name in reading.source.state])
         outside = {names[name]: held for name, held in outside.items()}
@@ -205,9 +207,13 @@ def survey(
 
 def _laid_out(name: str, tensor: Tensor, config: Config | None, reading: Reading) -> Tensor:
     """A tensor output-first, and experts in one tensor one below the other."""
-    if tensor.ndim == 3 and FUSED.search(name):
-        return tensor.stacked()
-    return tensor.output_first() if _is_input_first(name, tensor, config, reading) else tensor
+    return tensor.output_first() if _is_input_first(name, tensor, config, reading) else as_matrix(name, tensor)
+
+
+def as_matrix(name: str, tensor: Tensor) -> Tensor:
+    """Experts in one tensor (experts, out, in) one below the other, so that N:M lies along their inputs; others as they
+    are."""
+    return tensor.stacked() if tensor.ndim == 3 and FUSED.search(name) else tensor
 
 
 def _is_input_first(name: str, tensor: Tensor, config: Config | None, reading: Reading) -> bool:

@@ -191,6 +191,14 @@ class Report:
                 found[row.layer][row.metric] = row.value
         return list(found.values())
 
+    @property
+    def scope_line(self) -> str | None:
+        """The densities of a language model's scopes in a line; None of another network."""
+        if not self.scopes:
+            return None
+        said = [f"{entry['scope']} {entry['density']:.4f}" for entry in self.scopes if entry["density"] is not None]
+        return f"density by scope: {', '.join(said)}; the network's numbers are those of '{self.scope}'"
+
     def grouped(self, pattern: str | None = None) -> list[dict[str, Any]]:
         """The layers' numbers in groups: {"group", "layers": how many, "params", metric: number, ...} of each.
 
