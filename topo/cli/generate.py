@@ -40,7 +40,7 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         help="an option of the method, again for another",
     )  # fmt: skip
     made.add_argument(
-        "--frontier", type=at_least(2), metavar="N",
+        "--frontier", type=at_least(2, 1000), metavar="N",
         help="with balance: N points from most nodes to most paths instead of masks; -o .json, .csv or a figure",
     )  # fmt: skip
     layers_option(made)
@@ -118,7 +118,7 @@ def _seen(args: argparse.Namespace) -> dict[str, Any]:
 
     found, each = load(args.data), args.examples or 10
     classes = len(found.classes)
-    share = max(n for n in range(1, each + 1) if each % n == 0 and (n == 1 or n * classes <= 256))
+    share = max(n for n in range(1, min(each, 256 // classes) + 1) if each % n == 0) if classes <= 256 else 1
     seen = batches(found, share * classes, getattr(args, "seed", 0), per_class=each, count=each // share)
     return {"batches": list(seen), "input_shape": args.input}
 

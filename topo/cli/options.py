@@ -136,14 +136,17 @@ def _shape(text: str) -> Any:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def at_least(least: int) -> Any:
+def at_least(least: int, most: int | None = None) -> Any:
+    """The type of a whole number from `least` on, up to `most` where more would only be a slip that takes years."""
+    meant = f"{least} or more" if most is None else f"from {least} to {most:,}"
+
     def number(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"'{text}' should be a whole number, {least} or more")
+        if value < least or (most is not None and value > most):
+            raise argparse.ArgumentTypeError(f"'{text}' should be a whole number, {meant}")
         return value
 
     return number

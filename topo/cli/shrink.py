@@ -26,7 +26,7 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     made.add_argument("--weights", metavar="W", help="a checkpoint of the model (default: MASK, if it holds them)")
     made.add_argument(
         "--check",
-        type=at_least(1),
+        type=at_least(1, 10_000),
         metavar="N",
         default=2,
         help="random inputs to run both models on (default 2)",

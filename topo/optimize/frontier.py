@@ -98,15 +98,15 @@ def frontier(
     mode "balanced": degree floors from 1 up, in equal ratios. mode "paths": the fraction of nodes alive, from 1 down to
     0, the bare core. values: of the knob, instead of `points` chosen ones. options: of the method.
 
-    Raises TopoError for an unknown mode, or fewer than two points.
+    Raises TopoError for an unknown mode, or fewer than two points or more than 1,000.
     """
     if mode not in KNOBS:
         raise TopoError(f"mode is '{mode}'; it is one of {', '.join(KNOBS)}")
     if KNOBS[mode] in options:
         raise TopoError(f"{KNOBS[mode]} runs along the frontier of mode {mode}; it cannot be an option too")
     if values is None:
-        if points < 2:
-            raise TopoError(f"a frontier of {points} points is asked for; it has 2 or more")
+        if not 2 <= points <= 1000:
+            raise TopoError(f"a frontier of {points} points is asked for; it has from 2 to 1,000")
         spread = np.linspace(0.0, 1.0, points)
         values = (_LARGEST_FLOOR**spread if mode == "balanced" else 1.0 - spread).tolist()
     found = []
