@@ -561,3 +561,23 @@ def test_a_folder_of_stored_bits_is_counted_by_its_bits(tmp_path, run):
     assert report["network"]["kept"] == sum(int((t != 0).sum()) for n, t in tensors.items() if is_decoder(n))
     assert report["coverage"]["read"] == sum(t.numel() for t in tensors.values()) and not report["coverage"]["left_out"]
     assert run("check", tmp_path, "--max-density", "0.6")[0] == 0
+
+
+def test_folders_of_other_transformers_have_their_model_too(tmp_path, run):
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=3
+    )
+    made = transformers.ResNetForImageClassification(config)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.dim() >= 2:
+                parameter[torch.rand(parameter.shape) < 0.5] = 0
+    made.save_pretrained(tmp_path)
+    code, out, err = run("analyze", tmp_path, "--metrics", "effective_params,kept", "--json", "-")
+    assert code == 0, err
+    (report,) = json.loads(out)["reports"]
+    assert report["model"] == f"hf:{tmp_path}", report["notes"]
+    assert report["network"]["effective_params"] > 0

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from topo.report import Report, Reports, read_reports
     from topo.shrink import Shrunk, shrink
     from topo.trace import rule, trace
-    from topo.train import MaskCallback, apply_masks, imp, strip_masks, train, verify_masks
+    from topo.train import MaskCallback, apply_masks, imp, strip_masks, train, train_many, verify_masks
     from topo.wiring import Wiring, chain
 
 _HOME = {
@@ -55,6 +55,7 @@ _HOME = {
     "to_scipy": "topo.interop",
     "trace": "topo.trace",
     "train": "topo.train",
+    "train_many": "topo.train",
     "verify_masks": "topo.train",
     "write_masks": "topo.files",
 }
@@ -92,6 +93,7 @@ __all__ = [
     "to_scipy",
     "trace",
     "train",
+    "train_many",
     "verify_masks",
     "write_masks",
 ]

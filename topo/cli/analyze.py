@@ -132,9 +132,13 @@ def report_of(
         reading = language.retried(path, args, wiring, refused)
     if language.is_one(reading):
         return *language.analysed(path, name, args, reading, wiring, progress), error
+    notes: list[str] = []
+    if wiring is None and args.layers is None:
+        reading, wiring, notes = language.default_model(path, args, reading)
     with inputs.naming(path):
         masks = reading.masks()
-    found, notes = inputs.network(masks, wiring, args)
+    found, more = inputs.network(masks, wiring, args)
+    notes += more
     if args.layers is not None:
         chosen = language.selected(list(masks), args.layers)
         known = {key: value for key, value in masks.provenance.items() if key != "model"}

@@ -111,7 +111,7 @@ def answered(masks: MaskSet, found: Survey) -> MaskSet:
 def default_model(path: str, args: argparse.Namespace, reading: Reading) -> tuple[Reading, Wiring | None, list[str]]:
     """The file read with the network of its folder's config.json where the names of both fit, and what is to be said.
 
-    They fit where each linear layer of the decoder's blocks that one has the other has too, in the same shape.
+    They fit where each linear layer of the blocks that one has the other has too, in the same shape.
     """
     if not (Path(path) / "config.json").is_file():
         return reading, None, []
@@ -142,7 +142,7 @@ def _unlike(reading: Reading, wiring: Wiring) -> str | None:
     theirs = {name: shape for name, shape in wiring.shapes.items() if part_of(name) == DECODER}
     extra = [name for name in reading.outside if part_of(name) == DECODER]
     if extra or not ours:
-        return f"it has no layer '{next(iter(extra), 'of the decoder')}'"
+        return f"it has no layer '{next(iter(extra), 'in a block')}'"
     missing = next((name for name in theirs if name not in ours), None)
     if missing:
         return f"the file has no weights of its layer '{missing}'"

@@ -315,7 +315,8 @@ class Report:
 
     def remarks(self) -> list[str]:
         """Everything that is said under the tables, for a reader: notes, and where numbers are within noise."""
-        return note_lines(self.notes) + self.null_lines()
+        scope = [self.scope_line] if self.scope_line else []
+        return scope + note_lines(self.notes) + self.null_lines()
 
     def with_notes(self, notes: Iterable[str]) -> Report:
         """The same report with these remarks on the whole analysis put first."""

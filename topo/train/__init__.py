@@ -1,9 +1,10 @@
-"""Masks become trained networks: `train`, `apply_masks`, `strip_masks`, `verify_masks`, `MaskCallback`, `imp`."""
+"""Masks become trained networks: `train`, `train_many`, `imp`; masks on models: `apply_masks`, `strip_masks`, ..."""
 
 from __future__ import annotations
 
 from topo.train.callback import MaskCallback
 from topo.train.lottery import Tickets, imp
+from topo.train.many import train_many
 from topo.train.masking import Drift, apply_masks, strip_masks, verify_masks
 from topo.train.recipe import Recipe, recipes
 from topo.train.run import Run, train
@@ -19,5 +20,6 @@ __all__ = [
     "recipes",
     "strip_masks",
     "train",
+    "train_many",
     "verify_masks",
 ]

@@ -73,13 +73,15 @@ class Feed:
         padding: int = 0,
         resident: bool = True,
         channels_last: bool = False,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.source, self.device, self.padding, self.resident = images, device, padding, resident
         self.height, self.width = images.shape[2:]
         self.labels = torch.from_numpy(np.ascontiguousarray(labels)).to(device)
         moments = torch.tensor([mean, std], dtype=torch.float64).reshape(2, 1, -1, 1, 1)
-        self.scale = (1 / (255 * moments[1])).float().to(device)
-        self.shift = (-moments[0] / moments[1]).float().to(device)
+        self.dtype = dtype
+        self.scale = (1 / (255 * moments[1])).to(dtype).to(device)
+        self.shift = (-moments[0] / moments[1]).to(dtype).to(device)
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.images = self._padded(torch.from_numpy(np.array(images))).to(device) if resident else None
 
@@ -127,7 +129,7 @@ class Feed:
                             columns[:, None, None, :]]  # fmt: skip
         elif places is not None:
             images = images[places]
-        return images.to(torch.float32, memory_format=self.layout).mul_(self.scale).add_(self.shift)
+        return images.to(self.dtype, memory_format=self.layout).mul_(self.scale).add_(self.shift)
 
 
 def fits(size: int, device: torch.device) -> bool:

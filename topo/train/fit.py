@@ -56,12 +56,23 @@ class Choices:
 
 
 @contextmanager
-def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
+def own_randomness(seed: int, device: torch.device) -> Iterator[None]:
     """torch's global generators (dropout) seeded inside and as they were outside."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         yield
+
+
+def stepper(recipe: Recipe, parameters: Sequence[Tensor], device: torch.device) -> torch.optim.Optimizer:
+    """The recipe's optimizer."""
+    shared: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    if device.type == "cuda":
+        shared["fused"] = True  # one kernel for all parameters
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, momentum=recipe.momentum, nesterov=recipe.nesterov, **shared)
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, **shared)
 
 
 class Fit:
@@ -100,7 +111,7 @@ class Fit:
         self.fused()
         self.masked = [(model.get_parameter(name), mask) for name, mask in masks.items()]
         self.running = self._wrapped()
-        self.optimizer = self._optimizer()
+        self.optimizer = stepper(recipe, self.parameters, ranks.device)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=choices.amp == torch.float16)
         self.average = [p.detach().clone() for p in self.parameters] if recipe.ema else None
         self.taken = 0  # steps of the optimizer
@@ -123,22 +134,12 @@ class Fit:
             running = torch.compile(running, mode=self.choices.compile)  # type: ignore[assignment]
         return running
 
-    def _optimizer(self) -> torch.optim.Optimizer:
-        recipe = self.recipe
-        shared: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
-        if self.ranks.device.type == "cuda":
-            shared["fused"] = True  # one kernel for all parameters
-        if recipe.optimizer == "sgd":
-            return torch.optim.SGD(self.parameters, momentum=recipe.momentum, nesterov=recipe.nesterov, **shared)
-        kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-        return kind(self.parameters, **shared)
-
     # -- one epoch
 
     def run_epoch(self, progress: Progress | None) -> None:
         """Train one epoch, test, and add a row to the history. TrainingError if the loss is not a finite number."""
         began, place = time.perf_counter(), self.epoch + 1
-        with _own_randomness(mixed(self.seed, place, 1), self.ranks.device):
+        with own_randomness(mixed(self.seed, place, 1), self.ranks.device):
             loss, accuracy, rate = self._train(began, progress)
             row: dict[str, Any] = {"epoch": place, "train_loss": loss, "train_accuracy": accuracy}
             found = self.looked_at()

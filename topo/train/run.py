@@ -228,6 +228,28 @@ def prepared(
 ) -> Fit:
     """The model on its device, initialised and masked, ready to train from epoch `first`."""
     network, task = unwrapped(model), task or Task()
+    held, laid = dressed(network, source, masks, recipe, here, seed, wiring, task)
+    fit = Fit(network, source, recipe, laid, here, seed, first, task)
+    if recipe.moves and masks is not None:
+        steps = -(-fit.steps // recipe.accumulate) * recipe.epochs
+        fit.moving = Dynamics(
+            recipe.sparse, network, masks, held, laid, every=recipe.update_every, alpha=recipe.alpha,
+            end=recipe.update_until * steps, seed=seed,
+        )  # fmt: skip
+    return fit
+
+
+def dressed(
+    network: nn.Module,
+    source: Source,
+    masks: MaskSet | None,
+    recipe: Recipe,
+    here: Ranks,
+    seed: int,
+    wiring: Wiring | None,
+    task: Task,
+) -> tuple[dict[str, Storage], dict[str, Tensor]]:
+    """Put the model on its device and draw its weights; how parameters hold masks, and those to be kept in place."""
     if recipe.best_on == "val" and "val" not in source.parts:
         raise TrainingError(
             f"the recipe '{recipe.name}' has best_on = 'val' and '{source.name}' has no validation part; val = 0.1 "
@@ -237,6 +259,8 @@ def prepared(
         raise TrainingError(f"the model {type(network).__name__} is on the meta device and has no weights to train")
     with in_one_line(f"the model does not go to {here.device}"):
         network.to(here.device)
+    if isinstance(source, Images):
+        source.suit(network)
     try_out(network, source, task)
     laid: dict[str, Tensor] = {}
     held: dict[str, Storage] = {}
@@ -246,14 +270,7 @@ def prepared(
     initialise(network, recipe.init, laid, torch.Generator().manual_seed(mixed(seed, 1)))
     if recipe.init == "rescaled" and masks is not None:
         rescale(network, masks)
-    fit = Fit(network, source, recipe, laid, here, seed, first, task)
-    if recipe.moves and masks is not None:
-        steps = -(-fit.steps // recipe.accumulate) * recipe.epochs
-        fit.moving = Dynamics(
-            recipe.sparse, network, masks, held, laid, every=recipe.update_every, alpha=recipe.alpha,
-            end=recipe.update_until * steps, seed=seed,
-        )  # fmt: skip
-    return fit
+    return held, laid
 
 
 def try_out(model: nn.Module, source: Source, task: Task) -> None:
@@ -343,7 +360,7 @@ def carry_out(fit: Fit, folder: Folder | None, progress: Progress | None, keep: 
     """The epochs that are left, each with its files; the weights after epoch `keep`, which rewind.pt holds too."""
     left = "no run folder was given, so no checkpoint is left"
     kept: State | None = None
-    with _equal_bits(fit.recipe.deterministic, fit.choices.compile != "off"), _tensorboard(folder, fit.epoch) as log:
+    with equal_bits(fit.recipe.deterministic, fit.choices.compile != "off"), _tensorboard(folder, fit.epoch) as log:
         while True:
             if keep == fit.epoch:
                 kept = {name: tensor.detach().cpu().clone() for name, tensor in fit.model.state_dict().items()}
@@ -374,7 +391,7 @@ def carry_out(fit: Fit, folder: Folder | None, progress: Progress | None, keep: 
 
 
 @contextmanager
-def _equal_bits(requested: bool, compiled: bool) -> Iterator[None]:
+def equal_bits(requested: bool, compiled: bool) -> Iterator[None]:
     """torch's deterministic kernels inside, where the recipe promises equal bits; torch warns where it has none."""
     before, memory = torch.get_deterministic_debug_mode(), cast(Any, torch.utils.deterministic)
     filled, workspace = memory.fill_uninitialized_memory, os.environ.get("CUBLAS_WORKSPACE_CONFIG")

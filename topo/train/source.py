@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from topo.data import Dataset, load
 from topo.errors import TrainingError
@@ -79,10 +79,16 @@ class Images:
         self.identity = {f"{part}_images": len(getattr(data, f"{part}_images")) for part in data.parts} | data.digests
         self.flip = recipe.flip and data.flips
         self.feeds: dict[str, Feed] = {}
+        self.dtype = torch.float32
+
+    def suit(self, model: nn.Module) -> None:
+        """Give images in double precision to a model that is in it."""
+        kinds = {parameter.dtype for parameter in model.parameters()}
+        self.dtype = torch.float64 if torch.float64 in kinds else torch.float32
 
     def first(self) -> Batch:
         """Two black images, of the first class and of the last."""
-        images = torch.zeros(2, *self.data.shape, device=self.ranks.device)
+        images = torch.zeros(2, *self.data.shape, dtype=self.dtype, device=self.ranks.device)
         return Batch(images, torch.tensor([0, len(self.data.classes) - 1], device=self.ranks.device), 2)
 
     def lay(self, channels_last: bool, resident: bool | None) -> None:
@@ -94,7 +100,8 @@ class Images:
         for part in data.parts:
             images, labels = getattr(data, f"{part}_images"), getattr(data, f"{part}_labels")
             around, device = padding if part == "train" else 0, self.ranks.device
-            self.feeds[part] = Feed(images, labels, data.mean, data.std, device, around, resident, channels_last)
+            moments = data.mean, data.std
+            self.feeds[part] = Feed(images, labels, *moments, device, around, resident, channels_last, self.dtype)
 
     def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
         drawn = Plan.drawn(self.count, seed, epoch, self.recipe.padding, self.flip)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -63,11 +64,11 @@ class Task:
             if not isinstance(mean, Tensor) or mean.numel() != 1:
                 gives = f"shape {tuple(mean.shape)}" if isinstance(mean, Tensor) else f"a {type(mean).__name__}"
                 raise TrainingError(f"the loss {self.name} gives {gives}; it should give one number, the mean")
-            return Judged(mean.float().reshape(()) * batch.examples, *_right(scores, targets))
+            return Judged(_wide(mean).reshape(()) * batch.examples, *_right(scores, targets))
         own = loss_of(answer)
         if own is not None:
             single = isinstance(targets, Tensor) and targets.dim() == 1  # tokens may be shifted inside the model
-            return Judged(own.float() * batch.examples, *(_right(scores, targets) if single else (None, 0)))
+            return Judged(_wide(own) * batch.examples, *(_right(scores, targets) if single else (None, 0)))
         if not isinstance(targets, Tensor) or scores is None:
             lacks = "its batches hold no targets" if not isinstance(targets, Tensor) else "it gives no floating tensor"
             raise TrainingError(f"the model cannot be trained as it is: {lacks}; give loss=, (answer, targets) -> mean")
@@ -76,10 +77,15 @@ class Task:
         return _classes(scores, targets, batch, smoothing)
 
 
+def _wide(tensor: Tensor) -> Tensor:
+    """In single precision at least."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
 def _squares(scores: Tensor, targets: Tensor, batch: Batch) -> Judged:
     if scores.shape != targets.shape:
         raise _unfit(scores, targets, "values need one answer each; they are not broadcast")
-    return Judged(F.mse_loss(scores.float(), targets.float()) * batch.examples, None, 0)
+    return Judged(F.mse_loss(_wide(scores), _wide(targets)) * batch.examples, None, 0)
 
 
 def _classes(scores: Tensor, targets: Tensor, batch: Batch, smoothing: float) -> Judged:
@@ -88,7 +94,7 @@ def _classes(scores: Tensor, targets: Tensor, batch: Batch, smoothing: float) ->
     if axis is None:
         raise _unfit(scores, targets, "classes need a number for each class, (n, classes), (n, tokens, classes) or "
                      "(n, classes, height, width); give loss= for others")  # fmt: skip
-    flat, wanted = scores.movedim(axis, -1).reshape(-1, scores.shape[axis]).float(), targets.reshape(-1).long()
+    flat, wanted = _wide(scores.movedim(axis, -1).reshape(-1, scores.shape[axis])), targets.reshape(-1).long()
     summed = F.cross_entropy(flat, wanted, reduction="sum", label_smoothing=smoothing, ignore_index=_IGNORED)
     right = (flat.argmax(1) == wanted).sum()
     if targets.dim() == 1:
