@@ -36,7 +36,8 @@ def read() -> Dataset:
     counts = Counter(parts[0])
     known = sorted(counts, key=lambda letter: (-counts[letter], letter))[: SYMBOLS - 1]
     number = {letter: k for k, letter in enumerate(known)}
-    draws, held = np.random.default_rng(0), []
+    draws = np.random.default_rng(0)
+    held: list[np.ndarray] = []
     for text, count in zip(parts, (_TRAIN, _TEST)):
         codes = np.array([number.get(letter, SYMBOLS - 1) for letter in text])
         places = np.sort(draws.choice(len(codes) - CONTEXT, min(count, len(codes) - CONTEXT), replace=False))
@@ -47,4 +48,6 @@ def read() -> Dataset:
     note = f"characters of the standard library of Python {platform.python_version()}; its versions differ"
     names = tuple(letter if letter.isprintable() and letter != " " else repr(letter) for letter in known)
     names += (_OTHER,) * (SYMBOLS - len(names))
-    return Dataset("chars", *held, names, mean=(0.0,), std=(1.0,), flips=False, notes=(note,))
+    return Dataset(
+        "chars", held[0], held[1], held[2], held[3], names, mean=(0.0,), std=(1.0,), flips=False, notes=(note,)
+    )  # fmt: skip
