@@ -28,7 +28,7 @@ from topo.optimize import Balanced, Frontier, frontier, hypervolume, methods, re
 from topo.optimize.dpai import _slopes
 from topo.optimize.frontier import efficient
 from topo.optimize.problem import Problem, prunable
-from topo.optimize.regular import solve_balanced
+from topo.optimize.regular import automatic_floor, solve_balanced
 from topo.plots import plots
 from topo.plots.style import figure
 from topo.wiring import Join, Layer, Wiring, chain
@@ -445,6 +445,25 @@ def test_terms_say_which_algorithm_solves_a_problem() -> None:
         Problem(wiring, total=300, terms={"spam": 1.0})
 
 
+@pytest.mark.small
+def test_the_automatic_degree_floor() -> None:
+    """d* = max(log2(1 / .03), (4 A_in A_out / n)^(1 / (L - 1))), and what it promises of the masks."""
+    wiring = mlp(50, 80, 80, 40)
+    budgets = {"fc1": 400, "fc2": 400, "fc3": 400}
+    assert automatic_floor(Problem(wiring, budgets=budgets), budgets) == pytest.approx(math.log2(1 / 0.03))
+    few = {"fc1": 80, "fc2": 80, "fc3": 80}
+    assert automatic_floor(Problem(wiring, budgets=few), few) == pytest.approx((4 * 50 * 40 / 80) ** 0.5)
+    found = methods["balance"](wiring, total=1500, degree_floor="auto")
+    assert value(found.masks, wiring, "expected_dead_relu_share") <= 0.031
+    assert value(found.masks, wiring, "pairs_joined") > 0.9 and "degree floor 5.06" in found.notes[0]
+    assert methods["balance"].read({"degree_floor": "6"})
+    same = methods["balance"](wiring, total=1500, degree_floor="6").masks
+    assert same == methods["balance"](wiring, total=1500, degree_floor=6).masks
+    for bad in ("spam", 0.5, math.nan, "inf"):
+        with pytest.raises(TopoError, match="it is auto, or a number of at least 1"):
+            methods["balance"](wiring, total=1500, degree_floor=bad)
+
+
 # -- repair
 
 
@@ -500,6 +519,59 @@ def test_repair_of_a_real_mask() -> None:
     assert found.kept == value(found, wiring, "effective_params") == masks.kept
     assert value(found, wiring, "effective_nodes") >= value(masks, wiring, "effective_nodes")
     assert value(found, wiring, "log10_effective_paths") >= value(masks, wiring, "log10_effective_paths")
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("density", [0.1, 0.3, 0.6])
+def test_repair_as_a_method_keeps_what_it_can_of_any_mask(net: str, density: float) -> None:
+    """Exact, all effective, as many changes as told, fewer than `topo.optimize.repair` that fills anew."""
+    wiring = NETS[net]
+    for seed in range(2):
+        masks = toys.sparse(wiring, density, seed)
+        total = min(round((0.5 if seed else density) * size(wiring)), size(wiring) - 8)
+        if total < 8:
+            return
+        masks = MaskSet({name: masks.rows(name) for name in prunable(wiring)})
+        try:
+            found = methods["repair"](wiring, source=masks, total=total, rng=seed)
+        except NotFound:
+            with pytest.raises(NotFound):
+                repair(masks, wiring, total=total, rng=seed)
+            continue
+        assert found.masks.kept == value(found.masks, wiring, "effective_params") == total
+        added = sum(int((found.masks[name] & ~masks[name]).sum()) for name in masks)
+        removed = sum(int((masks[name] & ~found.masks[name]).sum()) for name in masks)
+        assert found.notes[0].startswith(f"{added:,} parameters added and {removed:,} removed; ")
+        again = repair(masks, wiring, total=total, rng=seed)
+        assert added + removed <= 1.1 * sum(int((again[name] ^ masks[name]).sum()) for name in masks) + 4
+
+
+def test_repair_joins_dead_ends() -> None:
+    """A unit with 20 inputs and no way on gets one parameter, for which one goes: 2 changes, not 40."""
+    wiring = mlp(20, 3, 2)
+    first = np.zeros((3, 20), bool)
+    first[0], first[1] = True, True
+    masks = MaskSet({"fc1": first, "fc2": np.array([[1, 0, 0], [1, 0, 0]], bool)})
+    found = methods["repair"](wiring, source=masks, total=42)
+    assert found.masks.kept == found.certificate.effective == 42
+    assert found.notes[0] == "1 parameters added and 1 removed; 20 of the given ones were on no path"
+
+
+def test_repair_on_the_command_line(tmp_path, capsys) -> None:
+    out = tmp_path / "repaired.safetensors"
+    line = ["generate", "repair", "--from", str(MASK), "--density", "0.01", "-o", str(out), "--quiet"]
+    assert main([*line, "--model", "resnet20"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("2,709 of 270,896 parameters kept") and "parameters added and" in said
+    masks = read_masks(out)
+    assert masks.kept == value(masks, find_wiring("resnet20"), "effective_params") == 2709
+    assert masks.provenance["source"]["content_hash"] == read_masks(MASK, model="resnet20").content_hash
+    assert masks == generate("repair", "resnet20", source=read_masks(MASK, model="resnet20"), density=0.01)
+    assert generate("repair", "resnet20", source=masks) == masks  # nothing to do: nothing is done
+    assert main(["generate", "repair", "--model", "resnet20", "--density", "0.1"]) == 2
+    assert "starts from masks: give --from FILE" in capsys.readouterr().err
+    with pytest.raises(TopoError, match="starts from masks"):
+        generate("repair", "resnet20", density=0.1)
 
 
 # -- npb and dpai
@@ -623,6 +695,8 @@ def test_the_certificate_is_printed_and_kept_with_the_masks(tmp_path, capsys) ->
     assert second == (
         f"{report['effective_nodes']} of 701 nodes, 10^{report['log10_effective_paths']:.2f} paths "
         f"(bound 10^{kept['log10_paths_bound']:.2f}); path entropy at {ratio:.4f} of its bound, the log of the budgets"
+        f"; {report['flops_kept'] / report['flops_dense']:.4g} of the dense FLOPs, "
+        f"{report['flops_kept'] / kept['flops_npb']:.3g} times those of ERK's budgets (npb)"
     )
     assert kept["kept"] == kept["effective"] == 5418 and kept["ratio"] == pytest.approx(ratio, rel=1e-12)
     assert report["log10_effective_paths"] <= kept["log10_paths_bound"] and kept["bound_certified"]

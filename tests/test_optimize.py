@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from itertools import pairwise, permutations
+from itertools import pairwise, permutations, product
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from naive import optimize as oracle
 from naive.optimize import CoverCase, LayerCase
 from topo.errors import TopoError
 from topo.graph import build_graph
-from topo.kernels import cores
+from topo.kernels import cores, coverage
 from topo.kernels.balance import deal, deal_n_m, fill, place
 from topo.kernels.rank_one import rank_one
 from topo.kernels.scores import ascend
@@ -25,6 +25,7 @@ from topo.masks import MaskSet
 from topo.metrics import metrics
 from topo.networks import find_wiring
 from topo.optimize import methods, solve_layer_npb, solve_layer_rank1, upper_bound, water_fill
+from topo.optimize.coverage import coverage_bound
 from topo.optimize.interchangeable import InterchangeableUnits
 from topo.optimize.layers import max_path
 from topo.optimize.problem import Problem
@@ -493,6 +494,80 @@ def test_paths_mode_against_every_mask_of_small_chains() -> None:
                 budgets + 1,
             )
     assert (budgets, optimal, worst) == (57, 57, 1.0)
+
+
+SHAPES = [(2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 3, 1), (2, 3, 3), (3, 2, 2), (3, 3, 1), (3, 3, 2), (3, 4, 1), (2, 5, 2)]
+
+
+@pytest.mark.parametrize("rows, columns, most", SHAPES)
+def test_no_layer_that_keeps_units_alive_has_a_larger_norm(rows: int, columns: int, most: int) -> None:
+    """Every matrix of a shape: its norm, and that of its column sums, for each number of units and of live ones."""
+    every = np.indices((most + 1,) * (rows * columns)).reshape(rows * columns, -1).T.reshape(-1, rows, columns)
+    gram = np.einsum("mij,mkj->mik", every, every).astype(float)
+    norms = np.sqrt(np.maximum(np.linalg.eigvalsh(gram)[:, -1], 0))
+    sums = np.sqrt((every.sum(1).astype(float) ** 2).sum(1))
+    units, live = every.sum((1, 2)), ((every.sum(2) > 0).sum(1), (every.sum(1) > 0).sum(1))
+    ns = np.arange(most * rows * columns + 1)
+    for a, b in product(range(rows + 1), range(columns + 1)):
+        alive = (live[0] >= a) & (live[1] >= b)
+        for values, found in (
+            (norms, coverage.norms(ns, a, b, rows, columns, most)),
+            (sums, coverage.column_norms(ns, a, b, rows, columns, most)),
+        ):
+            best = np.full(len(ns), -1.0)
+            np.maximum.at(best, units[alive], values[alive])
+            assert (found >= best - 1e-9)[1:].all()  # without a unit there is no norm
+            if values is sums:
+                assert found[best > 0] == pytest.approx(best[best > 0])
+            elif a == rows and b == columns:
+                assert (found / best)[best > 0].mean() < 1.03
+        rough = np.array([coverage._rough(n, a, b, most) for n in ns])
+        best = np.zeros(len(ns))
+        np.maximum.at(best, units[alive], norms[alive])
+        assert (rough[best > 1] >= best[best > 1] ** 2 - 1e-9).all()
+
+
+@pytest.mark.parametrize("width, layers", [(3, 2), (4, 2), (3, 3)])
+def test_the_coverage_bound_of_every_mask_of_small_chains(width: int, layers: int) -> None:
+    best = oracle.best_chains(width, layers)
+    _, wiring = toys.complete(*[width] * (layers + 1))
+    for total in range(width * layers, width * width * layers + 1):
+        bound = coverage_bound(wiring, total, nodes=width * (layers + 1))
+        assert (
+            math.log10(best[total][0]) <= bound + 1e-9
+            and math.log10(best[total][1]) <= coverage_bound(wiring, total, nodes=0) + 1e-9
+        )
+        assert upper_bound(wiring, total=total, nodes=width * (layers + 1)).log10_paths <= bound
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_the_coverage_bound_of_residual_networks_holds_for_random_masks(down: bool) -> None:
+    """Masks of ResNet-20, searched, regular and at random: none passes the bound of its own nodes and FLOPs."""
+    wiring = toys.residual(4, 2) if not down else find_wiring("resnet20")
+    shapes = {name: wiring.shapes[name] for name in wiring.names}
+    for seed, density in product(range(1 if down else 3), (0.3, 0.1)):
+        rng = np.random.default_rng(seed)
+        masks = MaskSet({name: rng.random(shape) < density for name, shape in shapes.items()})
+        graph = build_graph(masks, wiring)
+        nodes, log_paths, flops = (
+            metrics[f"network:{name}"](graph).number
+            for name in ("effective_nodes", "log10_effective_paths", "flops_kept")
+        )
+        bound = upper_bound(wiring, total=masks.kept, nodes=nodes, flops=None if math.isnan(flops) else flops)
+        assert log_paths <= bound.log10_paths
+
+
+def test_the_coverage_bound_of_resnet20() -> None:
+    """The gap to what is found with all 701 nodes at 0.5 % falls from 3.4 decades to .5."""
+    wiring = find_wiring("resnet20")
+    for total, expected in ((27090, 41.004), (1354, 25.265)):
+        assert coverage_bound(wiring, total, nodes=701) == pytest.approx(expected, abs=2e-3)
+    assert coverage_bound(wiring, 1354, nodes=701, macs=0.0098 * 40813184) == pytest.approx(25.073, abs=2e-3)
+    fewer = [upper_bound(wiring, total=1354, nodes=k).log10_paths for k in (75, 650, 701)]
+    assert fewer == sorted(fewer, reverse=True) and fewer[1] < 26.7
+    deep = upper_bound(find_wiring("resnet50:stem=tiny"), total=200_000, nodes=1)
+    assert deep.certified and not upper_bound(find_wiring("resnet50:stem=tiny"), total=200_000).certified
+    assert coverage_bound(toys.gated(2, 3), 10, nodes=0) is None  # gates are no sums
 
 
 @pytest.mark.small

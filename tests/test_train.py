@@ -537,3 +537,36 @@ def test_command_line_errors(capsys, tmp_path):
     for what in ("recipes", "data"):
         assert main(["list", what]) == 0
     assert "npb" in (said := capsys.readouterr().out) and "tiny_imagenet" in said
+
+
+@pytest.mark.small
+def test_living_weights_leave_no_relu_without_a_positive_one() -> None:
+    """Every output of at most 16 kept weights has its largest above 0; magnitudes, wide units are as in sparse_he."""
+    layers = {
+        "0": nn.Linear(40, 30), "1": nn.Conv2d(4, 8, 3, groups=2), "2": nn.ConvTranspose2d(6, 8, 3, groups=2),
+    }  # fmt: skip
+    masks = {}
+    for name, layer in layers.items():
+        kept = torch.rand(layer.weight.shape, generator=torch.Generator().manual_seed(1)) < 0.2
+        masks[f"{name}.weight"] = kept
+    drawn = {}
+    for kind in ("sparse_he", "living"):
+        model = nn.Sequential(*layers.values())
+        initialise(model, kind, masks, torch.Generator().manual_seed(0))
+        drawn[kind] = [layer.weight.detach().clone() for layer in model]
+    for old, new, layer, kept in zip(drawn["sparse_he"], drawn["living"], layers.values(), masks.values()):
+        assert torch.equal(old.abs(), new.abs())
+        rows, held = (by_output(w, layer) for w in (new, kept))
+        small = (held.sum(dim=1) > 0) & (held.sum(dim=1) <= 16)
+        assert small.any() and (rows.max(dim=1).values[small] == rows.abs().max(dim=1).values[small]).all()
+        wide = held.sum(dim=1) > 16
+        assert torch.equal(rows[wide], by_output(old, layer)[wide])
+
+
+def by_output(weight: torch.Tensor, layer: nn.Module) -> torch.Tensor:
+    """Weights of each output unit, in a row, the slow way."""
+    if not isinstance(layer, nn.ConvTranspose2d):
+        return weight.flatten(1)
+    each = weight.shape[0] // layer.groups
+    rows = [weight[g * each : (g + 1) * each, o] for g in range(layer.groups) for o in range(weight.shape[1])]
+    return torch.stack([row.flatten() for row in rows])

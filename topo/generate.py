@@ -54,7 +54,8 @@ def generate(
     quota: how they are shared among layers (`topo.quotas`), the method's own choice by default. budgets: parameters to
     keep by layer name instead of all these (for the optimizer also the name of a rule). source: masks that the methods
     `configuration`, `invert` and `shuffle` start from; their kept counts are the budget, and they need no wiring:
-    without it each convolution is taken to be in one group. options: the method's own; and for every method that takes
+    without it each convolution is taken to be in one group; `repair` starts from them too, with a density of its own
+    where one is given. options: the method's own; and for every method that takes
     a quota `dense`, layers to keep whole, by name or pattern, while the others share the rest.
     Pruners take a torch module in place of the wiring, which is left as it was, or a model's name, whose weights are
     then drawn from the seed as `topo train` draws them; and (x, y) batches where they need data (`topo.pruners.prune`).
@@ -284,13 +285,25 @@ def _optimized(entry: Any, wiring: Wiring, request: Request) -> MaskSet:
 
     Its certificate goes into the provenance.
     """
-    for name in ("source", "quota"):
-        request.refuse(name, "it starts from the shapes and a budget")
+    request.refuse("quota", "it starts from the shapes and a budget")
+    start: dict[str, Any] = {}
+    if entry.starts:
+        if "source" not in request.given:
+            raise TopoError(f"method '{entry.name}' starts from masks: give some (source, or --from FILE)")
+        start = {"source": as_mask_set(request.given["source"])}
+        wiring.check(start["source"])
+        request.refuse("layers", "it mends those of its source")
+    else:
+        request.refuse("source", "it starts from the shapes and a budget")
     given, rule = request.given, request.given.get("budgets")
     chosen = {**request.options, "budgets": rule} if rule is not None else dict(request.options)
     beside = _beside(entry, wiring, request)
     if isinstance(rule, Mapping):
-        budget: dict[str, Any] = {"budgets": _wanted(wiring, given, "uniform")}
+        counts = {name: value for name, value in given.items() if name != "source"}
+        budget: dict[str, Any] = {"budgets": _wanted(wiring, counts, "uniform")}
+    elif entry.starts:
+        density = {name: given[name] for name in given if name not in ("budgets", "source")}
+        budget = {"total": _of_source(start["source"], density)}
     else:
         density = {name: given[name] for name in given if name != "budgets"}
         budget = {"total": sum(_wanted(wiring, density, "uniform").values())}
@@ -300,7 +313,7 @@ def _optimized(entry: Any, wiring: Wiring, request: Request) -> MaskSet:
 
         chosen["dense"] = (*as_names(chosen.get("dense", "")), *beside)
         budget["total"] += sum(wiring.layer(name).size for name in beside)
-    found = entry(wiring, **{**chosen, **budget}, rng=request.rng, progress=request.progress)
+    found = entry(wiring, **{**chosen, **budget, **start}, rng=request.rng, progress=request.progress)
     left = f"layers that are not masked count as dense in the certificate: {', '.join(beside)}"
     notes = [*found.notes, *([left] if beside else [])]
     said = {"notes": notes} if notes else {}
@@ -318,6 +331,14 @@ def _beside(entry: Any, wiring: Wiring, request: Request) -> tuple[str, ...]:
     if odd := [name for name in named if name not in every]:
         raise TopoError(f"method '{entry.name}' takes no embedding as '{odd[0]}', which has no paths through units")
     return tuple(name for name in every if name not in named)
+
+
+def _of_source(source: MaskSet, density: Mapping[str, Any]) -> int:
+    """Parameters to keep of the layers that masks name: as many as they keep, unless a density says otherwise."""
+    if not density:
+        return source.kept
+    shapes = {name: source.shapes[name] for name in source}
+    return sum(quota_budgets("uniform", shapes, **density).values())
 
 
 def _scored(entry: Any, model: Any, request: Request) -> MaskSet:

@@ -149,8 +149,8 @@ def balance_gap(net: Net):
     return 1 - path_entropy(net) / bound if bound else math.nan
 
 
-def _macs(net: Net, weights):
-    used = [layer for layer in net.layers if layer.kind != "embedding"]
+def _macs(net: Net, weights, name: str | None = None):
+    used = [layer for layer in net.layers if layer.kind != "embedding" and name in (None, layer.name)]
     if any(layer.positions is None for layer in used):
         return math.nan
     return sum(
@@ -158,31 +158,34 @@ def _macs(net: Net, weights):
     )
 
 
-def macs_dense(net: Net):
-    return _macs(net, lambda layer: np.ndindex(layer.shape))
+def macs_dense(net: Net, name: str | None = None):
+    return _macs(net, lambda layer: np.ndindex(layer.shape), name)
 
 
-def macs_kept(net: Net):
-    return _macs(net, lambda layer: np.argwhere(net.array(layer.name)))
+def macs_kept(net: Net, name: str | None = None):
+    return _macs(net, lambda layer: np.argwhere(net.array(layer.name)), name)
 
 
-def macs_effective(net: Net):
-    return _macs(net, lambda layer: [index for _, *index in net.effective[layer.name]])
+def macs_effective(net: Net, name: str | None = None):
+    return _macs(net, lambda layer: [index for _, *index in net.effective[layer.name]], name)
 
 
-def flops_dense(net: Net):
-    return 2 * macs_dense(net)
+def flops_dense(net: Net, name: str | None = None):
+    return 2 * macs_dense(net, name)
 
 
-def flops_kept(net: Net):
-    return 2 * macs_kept(net)
+def flops_kept(net: Net, name: str | None = None):
+    return 2 * macs_kept(net, name)
 
 
-def flops_effective(net: Net):
-    return 2 * macs_effective(net)
+def flops_effective(net: Net, name: str | None = None):
+    return 2 * macs_effective(net, name)
 
 
 # Of a layer.
+
+layer_macs_dense, layer_macs_kept, layer_macs_effective = macs_dense, macs_kept, macs_effective
+layer_flops_dense, layer_flops_kept, layer_flops_effective = flops_dense, flops_kept, flops_effective
 
 
 def layer_kept(net: Net, name: str):

@@ -242,12 +242,17 @@ def _folded(lines: Sequence[Sequence[str]], brief: bool) -> list[list[str]]:
             unit = f"{unit}, mean of {counts[name]} layer{'s' * (counts[name] != '1')}"
         if not brief or name in told:
             folded.append([name, value, unit, view])
+    width = [row for row in folded if row[0] == "path_entropy_width"]
+    place = next((k for k, row in enumerate(folded) if row[0] == "effective_nodes"), None)
+    if brief and width and place is not None:  # where all nodes live, how many of them paths meet is in the width
+        folded.remove(width[0])
+        folded.insert(place + 1, width[0])
     return folded
 
 
 _ACROSS = frozenset(
-    "kept density effective_params effective_density effective_nodes effective_units layer_collapse "
-    "log10_effective_paths path_entropy_width balance_gap flops_effective ramanujan_gap imdb".split()
+    "kept density effective_params effective_density effective_nodes path_entropy_width effective_units layer_collapse "
+    "log10_effective_paths balance_gap flops_effective ramanujan_gap imdb".split()
 )
 
 
@@ -266,6 +271,10 @@ def show_several(reports: Sequence[Report], page: Page, brief: bool = False) -> 
     page.notes([f"{name}: {line}" for name, line in partly.items()])
     page.notes([f"{report.mask}: {line}" for report in reports if (line := report.scope_line)])
     units = {row.metric: row.unit for report in reports for row in report.rows if row.layer is None}
+    if "effective_nodes" in units and "path_entropy_width" in units:
+        order = [name for name in units if name != "path_entropy_width"]
+        order.insert(order.index("effective_nodes") + 1, "path_entropy_width")
+        units = {name: units[name] for name in order}
     if brief:
         units = {metric: unit for metric, unit in units.items() if metric in _ACROSS}
     lines = [

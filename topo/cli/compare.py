@@ -28,6 +28,7 @@ _NETWORK = (
     "kept",
     "effective_params",
     "effective_nodes",
+    "path_entropy_width",
     "effective_units",
     "effective_paths",
     "log10_effective_paths",

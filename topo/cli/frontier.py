@@ -16,7 +16,7 @@ _DATA = (".json", ".csv")
 def run(args: argparse.Namespace, options: dict[str, Any]) -> int:
     """Write the front as .json or .csv (JSON to standard output by default); of a figure, also the data beside it."""
     from topo.networks import maskable
-    from topo.optimize import Frontier, frontier, methods
+    from topo.optimize import Frontier, front, methods
     from topo.quotas import budgets
 
     others = (args.source, args.quota, args.data, args.layers)
@@ -32,10 +32,17 @@ def run(args: argparse.Namespace, options: dict[str, Any]) -> int:
     wiring = inputs.wiring_of(args)
     assert wiring is not None
     total = sum(budgets("uniform", maskable(wiring), density=args.density, sparsity=args.sparsity).values())
+    over = options.pop("over", "nodes")
     chosen = methods["balance"].read(options)
     with Progress(not quiet(args), "frontier, point ") as progress:
-        found: Frontier = frontier(
-            wiring, total=total, points=args.frontier, rng=getattr(args, "seed", 0), progress=progress, **chosen
+        found: Frontier = front(
+            wiring,
+            total=total,
+            over=over,
+            points=args.frontier,
+            rng=getattr(args, "seed", 0),
+            progress=progress,
+            **chosen,
         )
     if not args.out:
         say(found.to_json())
@@ -48,7 +55,7 @@ def run(args: argparse.Namespace, options: dict[str, Any]) -> int:
             deliver(found.to_json() if data == ".json" else found.to_csv(), out.with_suffix(data), args)
     else:
         deliver(found.to_json() if ending == ".json" else found.to_csv(), out, args)
-    best = f"hypervolume {found.hypervolume:.4f} of nodes x log paths"
+    best = f"hypervolume {found.hypervolume:.4f} of {'FLOPs' if over == 'flops' else 'nodes'} x log paths"
     say(f"{len(found.pareto)} of {len(found.points)} points are efficient; {best}, {found.total:,} parameters\n")
     return 0
 

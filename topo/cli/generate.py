@@ -49,7 +49,7 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         "--examples", type=at_least(1), metavar="N", help="images of each class for a pruner (default 10)"
     )
     made.add_argument(
-        "--from", dest="source", metavar="FILE", help="masks to start from (configuration, invert, shuffle)"
+        "--from", dest="source", metavar="FILE", help="masks to start from (repair, configuration, invert, shuffle)"
     )
     network_options(made)
     made.add_argument(
@@ -62,12 +62,13 @@ def run(args: argparse.Namespace) -> int:
     from topo.generate import find_method, generate, is_pruner
 
     entry = find_method(args.method)
-    rewires = getattr(entry, "rewires", False)
+    starts = getattr(entry, "starts", False)
+    rewires = getattr(entry, "rewires", False) or starts
     if args.model is None and not (rewires and args.source):
         raise UsageError("--model says for which network the masks are made; it is needed")
     if args.source and not rewires:
         raise UsageError(
-            f"method '{args.method}' starts from no masks; --from is for configuration, invert and shuffle"
+            f"method '{args.method}' starts from no masks; --from is for repair, configuration, invert and shuffle"
         )
     if rewires and args.source is None:
         raise UsageError(f"method '{args.method}' starts from masks: give --from FILE")
@@ -170,4 +171,9 @@ def _certified(found: dict[str, Any] | None) -> list[str]:
     if paths is not None and bound is not None:
         counts += f" (bound 10^{bound:.2f}{'' if found['bound_certified'] else ', not certified'})"
     even = [] if ratio is None else [f"path entropy at {ratio:.4f} of its bound, the log of the budgets"]
-    return ["; ".join([counts, *even]), *(f"note: {note}" for note in found.get("notes", ()))]
+    spent = []
+    if found.get("flops") and found.get("flops_dense"):
+        spent = [f"{found['flops'] / found['flops_dense']:.4g} of the dense FLOPs"]
+        if found.get("flops_npb"):
+            spent[0] += f", {found['flops'] / found['flops_npb']:.3g} times those of ERK's budgets (npb)"
+    return ["; ".join([counts, *even, *spent]), *(f"note: {note}" for note in found.get("notes", ()))]

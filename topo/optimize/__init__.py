@@ -14,7 +14,7 @@ from topo.optimize.registry import Method, Progress, method, methods
 
 if TYPE_CHECKING:
     from topo.optimize.bounds import Bound, upper_bound
-    from topo.optimize.frontier import Frontier, frontier, hypervolume
+    from topo.optimize.frontier import Frontier, front, frontier, hypervolume
     from topo.optimize.layers import solve_layer_npb, solve_layer_rank1
     from topo.optimize.problem import Balanced, Certificate, Problem
     from topo.optimize.repair import repair
@@ -27,6 +27,7 @@ _HOME = {
     "Certificate": "topo.optimize.problem",
     "Frontier": "topo.optimize.frontier",
     "Problem": "topo.optimize.problem",
+    "front": "topo.optimize.frontier",
     "frontier": "topo.optimize.frontier",
     "hypervolume": "topo.optimize.frontier",
     "repair": "topo.optimize.repair",
@@ -44,6 +45,7 @@ __all__ = [
     "Method",
     "Problem",
     "Progress",
+    "front",
     "frontier",
     "hypervolume",
     "method",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -26,7 +27,7 @@ def balance(
     rng: int | np.random.Generator = 0,
     progress: Progress | None = None,
     mode: str = "balanced",
-    degree_floor: float = 8.0,
+    degree_floor: str | float = 8.0,
     active: float = 1.0,
     inputs: float = 1.0,
     sweeps: int | None = None,
@@ -35,7 +36,7 @@ def balance(
     block: str | None = None,
     min_fan_in: int = 1,
     dense: str = "",
-    flops: float | None = None,
+    flops: str | float | None = None,
 ) -> Balanced:
     """Masks with even paths on as many nodes as a degree floor allows; or with many paths (mode=paths).
 
@@ -62,8 +63,7 @@ def balance(
     """
     if mode not in MODES:
         raise TopoError(f"mode is '{mode}'; it is one of {', '.join(MODES)}")
-    if degree_floor < 1:
-        raise TopoError(f"degree_floor is {degree_floor:g}; it is at least 1")
+    floor = _degree_floor(degree_floor)
     draws = as_rng(rng)
 
     def attempt(total: int | None) -> Balanced:
@@ -74,6 +74,19 @@ def balance(
         if mode == "paths":
             return restore(solve_paths(problem, draws, active=active, inputs=inputs, sweeps=sweeps, progress=progress))
         rule = budgets if isinstance(budgets, str) else "water"
-        return restore(solve_balanced(problem, draws, degree_floor=degree_floor, rule=rule, progress=progress))
+        return restore(solve_balanced(problem, draws, degree_floor=floor, rule=rule, progress=progress))
 
     return near(attempt, total) if isinstance(budgets, str) else attempt(total)
+
+
+def _degree_floor(given: str | float) -> float | None:
+    """A degree floor as a number, at least 1; None for "auto"."""
+    if given == "auto":
+        return None
+    try:
+        floor = float(given)
+    except ValueError:
+        floor = math.nan
+    if not 1 <= floor < math.inf:
+        raise TopoError(f"degree_floor is {given}; it is auto, or a number of at least 1")
+    return floor

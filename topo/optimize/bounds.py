@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from topo.errors import TopoError
+from topo.optimize.coverage import coverage_bound
 from topo.wiring import Join, Layer, Wiring
 
 _EXPONENTS = np.linspace(0.3, 0.7, 9)
@@ -43,8 +44,18 @@ class Bound:
     budgets: Mapping[str, float]
 
 
-def upper_bound(wiring: Wiring, *, total: int | None = None, budgets: Mapping[str, int] | None = None) -> Bound:
+def upper_bound(
+    wiring: Wiring,
+    *,
+    total: int | None = None,
+    budgets: Mapping[str, int] | None = None,
+    nodes: int | None = None,
+    flops: float | None = None,
+) -> Bound:
     """Bound on log10 of the paths of any mask with these budgets, or with `total` parameters in all.
+
+    nodes: of masks with so many effective nodes or more; flops: with so many FLOPs or fewer. With either, the smaller
+    of this bound and the coverage bound (`topo.optimize.coverage`), where that applies; it is proved.
 
     For given budgets it always holds. For a total the right side is maximised over budgets (a fixed point, and the
     Frank-Wolfe gap added to it): that is a proof where log P(n) is concave, as in chains and in residual blocks of two
@@ -55,6 +66,16 @@ def upper_bound(wiring: Wiring, *, total: int | None = None, budgets: Mapping[st
     """
     if (total is None) == (budgets is None):
         raise TopoError("a bound is for a total or for budgets, one of them")
+    if nodes is not None or flops is not None:
+        if total is None:
+            raise TopoError("a bound for nodes or FLOPs is for a total")
+        plain = upper_bound(wiring, total=total)
+        covered = coverage_bound(wiring, total, nodes=nodes or 0, macs=None if flops is None else flops / 2)
+        if covered is None or (plain.certified and plain.log10_paths <= covered):
+            return plain
+        told = [f"masks with {nodes:,} nodes or more"] if nodes else []
+        told += [f"masks with {flops:.4g} FLOPs or fewer"] if flops is not None else []
+        return replace(plain, log10_paths=covered, certified=True, note=f"coverage bound, of {' and '.join(told)}")
     macro = _Macro(wiring)
     names = list(macro.sizes)
     if budgets is not None:

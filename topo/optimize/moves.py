@@ -32,10 +32,12 @@ class Cells:
 class Round:
     """The words of the masks, which its methods change, and path counts as they were before.
 
-    changed: whether anything was done.
+    changed: whether anything was done. gentle: units that lose parameters keep one in and one out of each layer, as far
+    as that goes.
     """
 
-    def __init__(self, problem: Problem, graph: WiredGraph, rng: np.random.Generator) -> None:
+    def __init__(self, problem: Problem, graph: WiredGraph, rng: np.random.Generator, gentle: bool = False) -> None:
+        self.gentle = gentle
         self.problem, self.graph, self.rng = problem, graph, rng
         self.words = {name: graph.masks.rows(name).words.copy() for name in graph.masks}
         self.live = paths.live(graph)
@@ -221,6 +223,8 @@ class Round:
             if self.problem.fan_in(name) > 1 or required.any():
                 order = order[np.sort(np.unique(targets[order], return_index=True)[1])]
                 order = order[np.sort(np.unique(sources[order], return_index=True)[1])]
+            if self.gentle:
+                order = _sparing(order, targets, sources, fan_in, fan_out, number)
             order = order[:number]
             values.append(worth[order])
             owners.append(np.full(len(order), k))
@@ -285,6 +289,22 @@ class Round:
     def _used_inputs(self, name: str, layer: Layer) -> np.ndarray:
         words = self.words[name].reshape(layer.groups, -1, self.words[name].shape[1])
         return columns_to_inputs(np.bitwise_or.reduce(words, axis=1), layer.shape[1], layer.kernel_size)
+
+
+def _sparing(
+    order: np.ndarray, targets: np.ndarray, sources: np.ndarray, fan_in: np.ndarray, fan_out: np.ndarray, number: int
+) -> np.ndarray:
+    """Of entries in order those that leave each target and source one, `number` at most; all if there is none."""
+    ins, outs = fan_in.tolist(), fan_out.tolist()
+    found = []
+    for entry, target, source in zip(order.tolist(), targets[order].tolist(), sources[order].tolist()):
+        if ins[target] > 1 and outs[source] > 1:
+            ins[target] -= 1
+            outs[source] -= 1
+            found.append(entry)
+            if len(found) == number:
+                break
+    return np.array(found, np.int64) if found else order
 
 
 def _relative(logs: np.ndarray) -> np.ndarray:

@@ -42,7 +42,7 @@ def npb(
     block: str | None = None,
     min_fan_in: int = 1,
     dense: str = "",
-    flops: float | None = None,
+    flops: str | float | None = None,
     released: bool = False,
     repaired: bool = True,
 ) -> Balanced:

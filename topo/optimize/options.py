@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 
 from topo.errors import NotFound, TopoError
 from topo.n_m import parse_n_m
-from topo.optimize.problem import Balanced, Problem, as_names
+from topo.optimize.problem import Balanced, Problem, as_names, rule_flops
 from topo.optimize.quotient import quotient
+from topo.quotas import quotas
 from topo.wiring import Wiring
 
 
@@ -20,13 +21,14 @@ def requested(
     block: str | int | None = None,
     min_fan_in: int | Mapping[str, int] = 1,
     dense: str | tuple[str, ...] = (),
-    flops: float | None = None,
+    flops: str | float | None = None,
     terms: Mapping[str, float] | None = None,
 ) -> tuple[Problem, Callable[[Balanced], Balanced]]:
     """(the problem to solve, what makes its solution one of the network that was asked about).
 
     They differ only under a block constraint, which is solved on the network of blocks (see `quotient`).
     """
+    limit = flops_limit(flops, wiring, total if isinstance(budgets, str) else sum(budgets.values()))
     problem = Problem(
         wiring,
         total=None if isinstance(budgets, Mapping) else total,
@@ -34,12 +36,26 @@ def requested(
         n_m=parse_n_m(nm) if isinstance(nm, str) else nm,
         min_fan_in=min_fan_in,
         dense=as_names(dense),
-        flops=flops,
+        flops=limit,
         **({} if terms is None else {"terms": terms}),  # type: ignore[arg-type]
     )
     if block is None:
         return problem, lambda found: found
     return quotient(problem, block, budgets if isinstance(budgets, str) else "water")
+
+
+def flops_limit(flops: str | float | None, wiring: Wiring, total: int | None) -> float | None:
+    """A limit of FLOPs as a number: of the budgets of a rule, where it is named."""
+    if not isinstance(flops, str):
+        return flops
+    try:
+        return float(flops)
+    except ValueError:
+        pass
+    rules = ("npb", "water", *quotas)
+    if flops not in rules:
+        raise TopoError(f"flops is '{flops}'; it is a number, a share up to 1, or a rule: {', '.join(rules)}")
+    return rule_flops(Problem(wiring, total=total), "erk" if flops == "npb" else flops)
 
 
 # Totals that are tried where none were found, over the one asked for.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
@@ -226,6 +226,8 @@ class Certificate:
     log n_e, its upper bound for these budgets (what only gates, or leads nowhere, is in neither). ratio: U /
     that, 1 iff every parameter of a layer is on equally many paths. bound: on log10 paths of any mask with as many
     parameters.
+    flops: 2 x multiply-accumulates of the kept weights on one example; flops_dense: of the network; flops_npb: of ERK's
+    budgets for as many parameters, those of `npb`. NaN where they are unknown.
     """
 
     kept: int
@@ -239,6 +241,9 @@ class Certificate:
     entropy: float
     log_budgets: float
     bound: Bound
+    flops: float = math.nan
+    flops_dense: float = math.nan
+    flops_npb: float = math.nan
 
     @property
     def ratio(self) -> float:
@@ -251,6 +256,7 @@ class Certificate:
         names += ("log10_paths", "entropy", "log_budgets", "ratio")
         found = {name: getattr(self, name) for name in names}
         found |= {"log10_paths_bound": self.bound.log10_paths, "bound_certified": self.bound.certified}
+        found |= {name: getattr(self, name) for name in ("flops", "flops_dense", "flops_npb")}
         return {name: number if math.isfinite(number) else None for name, number in found.items()}
 
 
@@ -289,13 +295,36 @@ class Balanced:
             log10_paths=value("log10_effective_paths"),
             entropy=value("path_entropy"),
             log_budgets=entropy_bound(self.graph),
-            bound=upper_bound(self.problem.wiring, total=self.masks.kept),
+            bound=self._bound(value("effective_nodes")),
+            flops=value("flops_kept"),
+            flops_dense=value("flops_dense"),
+            flops_npb=self._flops_npb(),
         )
+
+    def _bound(self, nodes: int) -> Bound:
+        """Where paths are what is maximised, of masks with as many nodes and no more FLOPs than allowed."""
+        if not self.problem.terms.get("paths") or self.problem.terms.get("nodes"):
+            return upper_bound(self.problem.wiring, total=self.masks.kept)
+        macs = self.problem.macs
+        flops = None if macs is None else 2 * macs
+        return upper_bound(self.problem.wiring, total=self.masks.kept, nodes=nodes, flops=flops)
+
+    def _flops_npb(self) -> float:
+        try:
+            return rule_flops(Problem(self.problem.wiring, total=self.masks.kept), "erk")
+        except TopoError:  # FLOPs are unknown, or differ from weight to weight
+            return math.nan
 
 
 def log10_paths(masks: MaskSet, wiring: Wiring) -> float:
     """log10 of the number of paths."""
     return metrics["network:log10_effective_paths"](build_graph(masks, wiring)).number
+
+
+def rule_flops(problem: Problem, rule: str) -> float:
+    """FLOPs (2 x multiply-accumulates on one example) of the budgets that a rule gives the layers."""
+    split = replace(problem, flops=None).split(rule)
+    return float(2 * sum(problem.costs[name] * count for name, count in split.items()))
 
 
 def as_names(text: str | Iterable[str]) -> tuple[str, ...]:

@@ -30,12 +30,20 @@ _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 @dataclass(frozen=True)
 class Method:
-    """A registered method: its name, where it was published, and what makes the masks."""
+    """A registered method: its name, where it was published, and what makes the masks.
+
+    starts: it takes masks to start from, as `source`.
+    """
 
     function: Callable[..., Balanced]
     name: str
     source: str
-    needs: str = "nothing"
+    starts: bool = False
+
+    @property
+    def needs(self) -> str:
+        """What it must be given besides shapes and a budget."""
+        return "masks" if self.starts else "nothing"
 
     @property
     def description(self) -> str:
@@ -45,7 +53,7 @@ class Method:
     @cached_property
     def _parameters(self) -> dict[str, inspect.Parameter]:
         parameters = inspect.signature(self.function).parameters.values()
-        fixed = ("total", "rng", "progress")
+        fixed = ("total", "rng", "progress", *(("source",) if self.starts else ()))
         return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in fixed}
 
     @property
@@ -79,12 +87,17 @@ class Method:
         total: int | None = None,
         rng: int | np.random.Generator = 0,
         progress: Progress | None = None,
+        source: MaskSet | None = None,
         **options: Any,
     ) -> Balanced:
-        """Masks with exactly `total` parameters, or with budgets={layer: parameters}."""
+        """Masks with exactly `total` parameters, or with budgets={layer: parameters}. source: masks to start from."""
         plugin = f"method '{self.name}'"
         values = self.read(options)
+        if self.starts != (source is not None):
+            raise TopoError(f"{plugin} " + ("starts from masks: give source" if self.starts else "takes no source"))
         own, wiring = wiring, wiring.untied
+        if source is not None:
+            values["source"] = own.plain_masks(source)
         found = called(plugin, "", self.function, wiring, total=total, rng=rng, progress=progress, **values)
         if not isinstance(getattr(found, "masks", None), MaskSet) or not hasattr(found, "certificate"):
             raise TopoError(f"{plugin} gives {type(found).__name__}; it gives topo.optimize.Balanced")
@@ -93,14 +106,16 @@ class Method:
         return replace(found, masks=own.own_masks(found.masks), problem=replace(found.problem, wiring=own))
 
 
-def method(*, source: str, name: str | None = None) -> Callable[[Callable[..., Balanced]], Callable[..., Balanced]]:
-    """Decorator: register a function as a method."""
+def method(
+    *, source: str, name: str | None = None, starts: bool = False
+) -> Callable[[Callable[..., Balanced]], Callable[..., Balanced]]:
+    """Decorator: register a function as a method. starts: it takes masks to start from, as `source`."""
 
     def enter(function: Callable[..., Balanced]) -> Callable[..., Balanced]:
         plugin = f"method '{name or getattr(function, '__name__', function)}'"
         check_text(plugin, source=source)
-        check_function(plugin, function, "wiring, *, total, rng, progress")
-        entry = Method(function, name or function.__name__, source)
+        check_function(plugin, function, "wiring, *, total, rng, progress" + (", source" if starts else ""))
+        entry = Method(function, name or function.__name__, source, starts)
         methods.add(entry.name)(entry)
         return function
 

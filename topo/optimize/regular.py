@@ -24,7 +24,7 @@ def solve_balanced(
     problem: Problem,
     rng: np.random.Generator,
     *,
-    degree_floor: float = 8,
+    degree_floor: float | None = 8,
     rule: str = "water",
     progress: Progress | None = None,
 ) -> Balanced:
@@ -38,6 +38,10 @@ def solve_balanced(
     Where that ends without masks, again with other random numbers on fewer nodes, and on more.
     """
     budgets = problem.split(rule)
+    chosen: tuple[str, ...] = ()
+    if degree_floor is None:
+        degree_floor = automatic_floor(problem, budgets)
+        chosen = (f"degree floor {degree_floor:.3g}",)
     pools = InterchangeableUnits(problem.wiring)
     for turn, factor in enumerate(_FLOORS):
         active = active_ties(problem, pools, budgets, max(1.0, factor * degree_floor))
@@ -54,8 +58,33 @@ def solve_balanced(
                 raise
             continue
         notes = (f"found at a degree floor of {factor * degree_floor:g}, none at {degree_floor:g}",) if turn else ()
-        return Balanced(mended, problem, tuple(trace), (*notes, *moved))
+        return Balanced(mended, problem, tuple(trace), (*chosen, *notes, *moved))
     raise AssertionError
+
+
+# Share of ReLU units that may be dead whatever the data are, and mean paths of a pair of an input and an output.
+_DEAD, _PATHS_OF_A_PAIR = 0.03, 4.0
+
+
+def automatic_floor(problem: Problem, budgets: Mapping[str, int]) -> float:
+    """d* = max(log2(1 / eps), (lambda A_in A_out / n)^(1 / (L - 1))), at least 1.
+
+    eps = .03: with d weights of either sign a ReLU unit is dead for all data in 2^-d of cases. lambda = 4: an input and
+    an output of a chain of L layers of n weights with fan-in d are joined by n d^(L-1) / (A_in A_out) paths on average,
+    and e^-lambda of the pairs by none. n: geometric mean of the layers' budgets; A_in at most the budget of the layers
+    that read the inputs; L: layers on the longest way.
+    """
+    wiring = problem.wiring
+    ahead = np.zeros(wiring.n_units + 2, np.int64)
+    for step in wiring.steps:
+        deep = max((int(ahead[units[units >= 0]].max(initial=0)) for units in step.operands), default=0)
+        ahead[step.start : step.stop] = deep + (isinstance(step, Layer) and step.name in budgets)
+    depth = int(ahead[wiring.outputs].max(initial=1))
+    each = math.exp(sum(math.log(count) for count in budgets.values()) / len(budgets))
+    first = sum(budgets[layer.name] for layer in wiring.layers if np.isin(layer.reads, wiring.inputs).any())
+    pairs = min(len(wiring.inputs), first or len(wiring.inputs)) * len(wiring.outputs)
+    joined = (_PATHS_OF_A_PAIR * pairs / each) ** (1 / (depth - 1)) if depth > 1 else 1.0
+    return max(1.0, math.log2(1 / _DEAD), joined)
 
 
 def active_ties(

@@ -56,11 +56,13 @@ def mend(
     rng: np.random.Generator,
     *,
     split: Mapping[str, int] | None = None,
+    gentle: bool = False,
 ) -> tuple[MaskSet, list[tuple[str, float]], tuple[str, ...]]:
     """`repair` for a problem; (masks, trace, notes).
 
     The problem's own budgets are kept, or there are no masks. split: what each layer should keep, by a rule. Layers
     keep it as long as that works, and where some layer cannot, units go to the others, and a note names the layers.
+    gentle: as in `Round`.
     """
     trace: list[tuple[str, float]] = []
     held = problem.budgets if problem.budgets is not None else split
@@ -70,7 +72,7 @@ def mend(
     for turn in range(ROUNDS):
         graph = build_graph(masks, problem.wiring)
         trace.append(("given" if turn == 0 else f"repair {turn}", paths.log10(paths.counts(graph).forward_total())))
-        work = Round(problem, graph, rng)
+        work = Round(problem, graph, rng, gentle)
         if trace[-1][1] == -math.inf:
             open_path(work)
         elif not work.drop_useless():

@@ -1,4 +1,4 @@
-"""Frontiers: what a budget allows in nodes and in paths."""
+"""Frontiers: what a budget allows in paths, and in nodes or FLOPs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from topo.errors import TopoError
 from topo.optimize import Frontier
-from topo.optimize.frontier import efficient, hypervolume
+from topo.optimize.frontier import OVER, efficient, hypervolume
 from topo.plots.axes import GREY, axes, legend, name_x, name_y, series
 from topo.plots.given import Row, number, rows_of
 from topo.plots.registry import plot
@@ -20,20 +20,27 @@ Front = Frontier | Sequence[Row]
 
 
 @plot("rows")
-def frontier(data: Front | Mapping[str, Front], ax: Axes | None = None, **style: Any) -> Axes:
-    """Effective nodes against log10 paths of masks of one budget; the staircase is what they dominate.
+def frontier(
+    data: Front | Mapping[str, Front], ax: Axes | None = None, *, over: str | None = None, **style: Any
+) -> Axes:
+    """Effective nodes, or FLOPs, against log10 paths of masks of one budget; the staircase is what they dominate.
 
-    data: a Frontier (of `topo.optimize.frontier`), several by label, or a table with the columns nodes and log10_paths
-    (and mode, a front each). Points that another beats in both are small and hollow. Grey lines: all nodes there are,
-    and the bound on paths that no mask of this budget passes (dashed where it is not certified). The legend gives the
-    hypervolume, what the staircase covers above (0, 0): of a Frontier the share of the rectangle up to both limits, of
-    a table, which knows none, nodes times decades of paths. Where the bound is 0 there is no rectangle: undefined.
-    style: of the lines.
+    data: a Frontier (of `topo.optimize.front`), several by label, or a table with the columns log10_paths and nodes, or
+    flops (and mode, a front each). over: "nodes" or "flops" (few are good), by default what the fronts run over. Points
+    that another beats in both are small and hollow. Grey lines: all nodes there are, and the bound on paths that no
+    mask of this budget passes (dashed where it is not certified). The legend gives the hypervolume, what the staircase
+    covers above (0, 0): of a Frontier the share of the rectangle up to both limits, of a table, which knows none, nodes
+    times decades of paths. Where the bound is 0 there is no rectangle: undefined. style: of the lines.
 
     Raises TopoError if there is no point, or a column is missing.
     """
     ax = axes(ax)
-    fronts = _fronts(data)
+    over = over or _over(data)
+    if over not in OVER:
+        raise TopoError(f"over is '{over}'; a front runs over one of {', '.join(OVER)}")
+    fronts = _fronts(data, over)
+    if over == "flops":
+        return _against_flops(fronts, ax, style)
     for i, (label, (front, points)) in enumerate(fronts.items()):
         x, y = np.array(points).T
         best = np.array(efficient(points))
@@ -60,6 +67,37 @@ def frontier(data: Front | Mapping[str, Front], ax: Axes | None = None, **style:
     return ax
 
 
+def _over(data: Any) -> str:
+    """What the fronts run over: nodes, unless every one that says so runs over FLOPs."""
+    fronts = [data] if isinstance(data, Frontier) else list(data.values()) if isinstance(data, Mapping) else []
+    said = {front.over for front in fronts if isinstance(front, Frontier)}
+    return "flops" if said == {"flops"} else "nodes"
+
+
+def _against_flops(fronts: Mapping[str, Any], ax: Axes, style: Mapping[str, Any]) -> Axes:
+    """The same with FLOPs, of which few are good: stairs go up to the right."""
+    for i, (label, (_, points)) in enumerate(fronts.items()):
+        x, y = np.array(points).T
+        best = np.array(efficient([(-a, b) for a, b in points]))
+        look = series(i)
+        order = np.argsort(x[best], kind="stable")
+        left, top = x[best][order], y[best][order]
+        ax.step(left, top, where="post", **{**look, "marker": "none", **style})
+        ax.plot(left, top, **{**look, "linestyle": "none"}, label=label, zorder=4)
+        if not best.all():
+            look |= {"markerfacecolor": "white", "linestyle": "none", "alpha": 0.7, "markersize": 2.5}
+            ax.plot(x[~best], y[~best], **look, zorder=3)
+    for bound, certified in dict.fromkeys(_limits(front)[1:] for front, _ in fronts.values() if front is not None):
+        dashes = "-" if certified else (0, (3, 2))
+        told = "bound" if certified else "bound, not certified"
+        ax.axhline(bound, color=GREY, linewidth=0.8, linestyle=dashes, label=told)
+    _unique_legend(ax, list(fronts))
+    ax.set_xlim(left=0)
+    name_x(ax, "FLOPs, share of the dense network's")
+    name_y(ax, r"$\log_{10}$ effective paths")
+    return ax
+
+
 # What a hypervolume is measured in: of points alone, of a Frontier.
 _UNITS = (
     "nodes times decades of paths, above (0,\N{NO-BREAK SPACE}0)",
@@ -81,25 +119,23 @@ def _limits(front: Frontier) -> tuple[int, float, bool]:
     return front.all_nodes, front.bound, front.certified
 
 
-def _fronts(data: Any) -> dict[str, tuple[Frontier | None, list[tuple[float, float]]]]:
+def _fronts(data: Any, over: str) -> dict[str, tuple[Frontier | None, list[tuple[float, float]]]]:
     """Label -> (the Frontier, if it is one, points (nodes, log10 paths))."""
     if isinstance(data, Frontier):
         data = {f"mode {data.points[0].mode}" if data.points else "masks": data}
     elif not isinstance(data, Mapping) or not all(map(_is_front, data.values())):
-        rows = rows_of(data, ("nodes", "log10_paths"))
+        rows = rows_of(data, (over, "log10_paths"))
         modes = dict.fromkeys(str(row.get("mode", "masks")) for row in rows)
         data = {mode: [row for row in rows if str(row.get("mode", "masks")) == mode] for mode in modes}
     found: dict[str, tuple[Frontier | None, list[tuple[float, float]]]] = {}
     for label, item in data.items():
         if isinstance(item, Frontier):
-            points = [(float(point.nodes), point.log10_paths) for point in item.points]
+            points = [(float(getattr(point, over)), point.log10_paths) for point in item.points]
         else:
-            points = [
-                (number(row["nodes"]), number(row["log10_paths"])) for row in rows_of(item, ("nodes", "log10_paths"))
-            ]
+            points = [(number(row[over]), number(row["log10_paths"])) for row in rows_of(item, (over, "log10_paths"))]
         points = [point for point in points if all(map(math.isfinite, point))]
         if not points:
-            raise TopoError(f"the frontier '{label}' has no point with finite nodes and paths")
+            raise TopoError(f"the frontier '{label}' has no point with finite {over} and paths")
         found[str(label)] = (item if isinstance(item, Frontier) else None, points)
     return found
 

@@ -18,7 +18,9 @@ def initialise(model: nn.Module, kind: str, masks: Mapping[str, Tensor], generat
 
     kaiming_normal: N(0, 2 / fan_in), zero biases, batch norms 1 and 0 (He et al. 2015, eq. 10). open_lth: the same with
     batch-norm scales from U[0, 1] (Frankle et al.). sparse_he: as kaiming_normal, but every output unit with the fan-in
-    that its mask keeps, N(0, 2 / kept), so that variances survive sparsity (Evci et al. 2022, section 3.1).
+    that its mask keeps, N(0, 2 / kept), so that variances survive sparsity (Evci et al. 2022, section 3.1). living: as
+    sparse_he, and the largest kept weight of every output unit that keeps at most 16 is positive: on inputs that are
+    not negative a ReLU whose d weights are all negative is dead for all data, which happens to 2^-d of the units.
     masks: name -> bool tensor in the parameter's layout; a layer without one is dense.
     generator: on the CPU, so that every device starts from the same weights.
     """
@@ -28,8 +30,11 @@ def initialise(model: nn.Module, kind: str, masks: Mapping[str, Tensor], generat
         for path, part in model.named_modules():
             if isinstance(part, nn.Linear | _ConvNd):
                 name = f"{path}.weight" if path else "weight"
-                mask = masks.get(name) if kind == "sparse_he" else None
-                write_weight(Holder(path, part, "weight"), _he_normal(part.weight, mask, part, generator))
+                mask = masks.get(name) if kind in ("sparse_he", "living") else None
+                drawn = _he_normal(part.weight, mask, part, generator)
+                if kind == "living" and mask is not None:
+                    drawn = _living(drawn, mask.cpu(), part)
+                write_weight(Holder(path, part, "weight"), drawn)
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)
             elif isinstance(part, _BatchNorm) and part.affine:
@@ -46,6 +51,36 @@ def _he_normal(weight: Tensor, mask: Tensor | None, part: nn.Module, generator: 
         return drawn * (2 / fan_in) ** 0.5
     kept = mask.cpu()
     return torch.where(kept, drawn * (2 / _fan_in(kept, part).clamp(min=1)).sqrt(), 0.0)
+
+
+# Above, one ReLU in 65,536 is dead.
+_SMALL_FAN_IN = 16
+
+
+def _living(weight: Tensor, kept: Tensor, part: nn.Module) -> Tensor:
+    """The weight with the largest kept entry of every output unit of small fan-in made positive."""
+    rows = _by_output(weight.clone(), part)
+    small = _by_output(kept, part).sum(dim=1) <= _SMALL_FAN_IN
+    place = rows.abs().argmax(dim=1, keepdim=True)
+    largest = rows.gather(1, place)
+    rows.scatter_(1, place, torch.where(small[:, None], largest.abs(), largest))
+    return _from_output(rows, weight, part)
+
+
+def _by_output(weight: Tensor, part: nn.Module) -> Tensor:
+    """(out, weights of an output unit): a transposed convolution holds (in, out / groups, ...)."""
+    if isinstance(part, _ConvNd) and part.transposed:
+        parts = weight.reshape(part.groups, -1, *weight.shape[1:]).transpose(1, 2)
+        return parts.reshape(part.groups * weight.shape[1], -1)
+    return weight.reshape(weight.shape[0], -1)
+
+
+def _from_output(rows: Tensor, weight: Tensor, part: nn.Module) -> Tensor:
+    """What `_by_output` took apart."""
+    if isinstance(part, _ConvNd) and part.transposed:
+        each = weight.shape[0] // part.groups
+        return rows.reshape(part.groups, weight.shape[1], each, *weight.shape[2:]).transpose(1, 2).reshape(weight.shape)
+    return rows.reshape(weight.shape)
 
 
 def _outputs(weight: Tensor, part: nn.Module) -> int:

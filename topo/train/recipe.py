@@ -17,7 +17,7 @@ from topo.train.dynamic import dynamics
 _CHOICES = {
     "optimizer": ("sgd", "adam", "adamw"),
     "schedule": ("multistep", "cosine", "one_cycle", "constant"),
-    "init": ("as_built", "kaiming_normal", "open_lth", "sparse_he", "rescaled"),
+    "init": ("as_built", "kaiming_normal", "open_lth", "sparse_he", "living", "rescaled"),
     "amp": ("auto", "bf16", "fp16", "off"),
     "channels_last": ("auto", "on", "off"),
     "compile": ("auto", "off", "default", "reduce-overhead"),
@@ -62,8 +62,8 @@ class Recipe:
     there is one, else test, which flatters. padding: random crops out of images padded so; flip: random mirror images,
     where the data set says that they keep their class.
     init: as_built, the weights that the model has; kaiming_normal, drawn anew (the `reinitialise` ablation of a mask:
-    Frankle et al. 2021); open_lth (Kaiming normal, batch-norm scales from U[0, 1]); sparse_he (see topo.train.initial);
-    rescaled, as built but each masked layer back at the edge of chaos (topo.pruners.rescale).
+    Frankle et al. 2021); open_lth (Kaiming normal, batch-norm scales from U[0, 1]); sparse_he and living (see
+    topo.train.initial); rescaled, as built but each masked layer back at the edge of chaos (topo.pruners.rescale).
     sparse: static, or the dynamic method by which masks move (topo.train.dynamic: set, rigl, rigl_constant, cht): at
     every `update_every`-th step below the share `update_until` of all, alpha / 2 (1 + cos) of each layer's weights, the
     smallest, go, and as many grow. density: where no masks are given, of the ERK masks to start from. mask_epochs: the
