@@ -93,6 +93,8 @@ def test_contract(method: str) -> None:
     given_ = {"batches": batches()} if how.data == "batches" else {"input_shape": SHAPE}
     if how.rounds > 1:
         given_["rounds"] = 12
+    if "epochs" in how.options:
+        given_["epochs"] = 7
     size = sum(math.prod(shape) for shape in prunable(model).values())
     for density in (0.03, 0.37, 1.0):
         masks = prune(method, model, density=density, rng=5, **given_)
