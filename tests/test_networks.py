@@ -158,7 +158,7 @@ def test_saved_wiring_module_and_wiring(tmp_path):
     wiring.save(tmp_path / "wiring.json")
     assert same(find_wiring(tmp_path / "wiring.json"), wiring)
     assert same(find_wiring(str(tmp_path / "wiring.json")), wiring)
-    with pytest.raises(topo.TopoError, match=r"cannot read the wiring '.*absent\.json'"):
+    with pytest.raises(topo.TopoError, match=r"^cannot read (the wiring )?'.*absent\.json'"):
         find_wiring(tmp_path / "absent.json")
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(topo.TopoError, match="schema"):

@@ -298,7 +298,8 @@ def _saved(path: Path) -> Wiring:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise TopoError(f"cannot read the wiring '{path}': {reason}") from None
     except WiringError as error:
-        raise WiringError(f"'{path}': {error}") from None
+        said = str(error)
+        raise WiringError(said if str(path) in said else f"'{path}': {said}") from None
 
 
 # -- a user's own
