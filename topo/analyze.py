@@ -52,6 +52,7 @@ def analyze(
     nulls: str | Mapping[str, int] | None = None,
     rng: int | np.random.Generator = 0,
     input_shape: Spec | None = None,
+    max_edges: int | None = None,
 ) -> Report:
     """Compute metrics of a mask set.
 
@@ -62,8 +63,9 @@ def analyze(
     topo wrote do, are on that; masks that form a plain stack are chained (a note says so), and others get the metrics
     of single layers only, network metrics being NaN with the reason, and each convolution is in one group.
     metrics: "default", "all", groups or names.
-    view: "channel", "unit" or "kernel", see `topo.graph.views`; by default networks are counted in the channel view,
-    single layers seen in the kernel view. weights: parameter -> array laid out as its mask, or tensor laid out as
+    view: "channel", "unit", "kernel" or "unrolled", see `topo.graph.views`; by default networks are counted in the
+    channel view, single layers seen in the kernel view. max_edges: most edges of the unrolled view that may be listed,
+    for the group `graph`. weights: parameter -> array laid out as its mask, or tensor laid out as
     its parameter (a state_dict), for weighted metrics. threads: default all cores.
     mask_name: the report's name for the masks, by default the file they came from. progress: called as (done, total,
     what), from one thread at a time.
@@ -113,14 +115,15 @@ def analyze(
         masks = used
     for null in wanted:
         ladder.nulls[null].check(wiring)
-    graph = build_graph(masks, wiring, view, weights=weights, threads=threads)
+    build = partial(build_graph, wiring=wiring, view=view, weights=weights, max_edges=max_edges)
+    graph = build(masks, threads=threads)
     if wiring is not None:
         notes += wiring.notes
         notes += _dense_notes(graph)
     name = mask_name or str(masks.provenance.get("file", "masks"))
     rows = list(_rows(graph, entries, unwired, name, progress))
 
-    numbers = partial(_numbers, wiring=wiring, view=view, weights=weights, entries=entries, unwired=unwired)
+    numbers = partial(_numbers, build=build, entries=entries, unwired=unwired)
     samples = _samples(masks, wiring, wanted, rng, numbers, threads, progress) if wanted else {}
     for null in wanted:
         notes += ladder.nulls[null].remarks(masks, wiring)
@@ -182,15 +185,12 @@ def _stripped(module: Any) -> Any:
 def _numbers(
     sample: MaskSet,
     *,
-    wiring: Wiring | None,
-    view: str | None,
-    weights: Mapping[str, Any] | None,
+    build: Callable[[MaskSet], LayeredGraph],
     entries: list[Metric],
     unwired: str,
 ) -> list[Number]:
     """The numbers of one sample of a null model, in the order of the report's rows."""
-    graph = build_graph(sample, wiring, view, weights=weights)
-    return [row.value for row in _rows(graph, entries, unwired, "sample", None)]
+    return [row.value for row in _rows(build(sample), entries, unwired, "sample", None)]
 
 
 def _samples(

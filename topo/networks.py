@@ -26,8 +26,9 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cache, partial
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -40,6 +41,7 @@ from topo.models import build as build_named
 from topo.models import input_shape as named_shape
 from topo.models import names, prunable
 from topo.wiring import Wiring
+from topo.wiring.maps import Maps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -218,7 +220,7 @@ def _built_in(name: str, input_shape: tuple[int, ...], largest: int | None) -> W
             pass
         else:
             if wiring.model == name and wiring.input_shape == input_shape:
-                return wiring
+                return replace(wiring, maps=cache(partial(_maps, name, input_shape)))
     import torch
 
     from topo.trace import trace
@@ -231,6 +233,17 @@ def _built_in(name: str, input_shape: tuple[int, ...], largest: int | None) -> W
     wiring = trace(module, input_shape).named(name)
     _keep(wiring, path)
     return wiring
+
+
+def _maps(name: str, input_shape: tuple[int, ...]) -> Maps:
+    """The maps of a built-in network whose wiring was kept."""
+    import torch
+
+    from topo.trace import trace_maps
+
+    with torch.device("meta"):
+        module = build_named(name)
+    return trace_maps(module, input_shape)
 
 
 def _of_folder(model: str, input_shape: Spec | None) -> Wiring:

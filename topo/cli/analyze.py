@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from topo.cli import inputs, language
-from topo.cli.options import UsageError, check_outputs, command, network_options, plot_file, rule_options
+from topo.cli.options import UsageError, at_least, check_outputs, command, network_options, plot_file, rule_options
 from topo.cli.output import Progress, deliver, quiet, wrote
 from topo.cli.tables import Page, Table
 from topo.errors import FormatError, TopoError
@@ -32,6 +32,12 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     rule_options(made)
     made.add_argument(
         "--view", choices=VIEWS, help="the graph of a convolution (default: channel, and kernel for single layers)"
+    )
+    made.add_argument(
+        "--max-edges",
+        type=at_least(1),
+        metavar="N",
+        help="most edges of the unrolled view that may be listed (100 million)",
     )
     made.add_argument(
         "--metrics",
@@ -149,6 +155,7 @@ def report_of(
         found,
         metrics=args.metrics,
         view=args.view,
+        max_edges=args.max_edges,
         weights=read_weights(args.weights, masks, found) if args.weights else None,
         threads=getattr(args, "threads", None),
         mask_name=name,

@@ -81,6 +81,7 @@ def analysed(
         wiring,
         metrics=args.metrics,
         view=args.view,
+        max_edges=args.max_edges,
         weights=weights,
         threads=getattr(args, "threads", None),
         mask_name=name,

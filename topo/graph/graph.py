@@ -18,6 +18,7 @@ from topo.masks import BitRows, MaskSet, as_numpy
 from topo.wiring import Join, Layer, Wiring
 
 _LARGEST_DENSE = 1 << 36  # 8 GiB of bits
+MOST_EDGES = 100_000_000  # of an edge list: 1.6 GB with what is made of it
 _COPIED = 1 << 14  # layers of up to so many words are copied together
 
 
@@ -78,7 +79,9 @@ class Block:
 
     @cached_property
     def edges(self) -> views.Edges:
-        """The edges in the graph's view, with multiplicities."""
+        """The edges in the graph's view, with multiplicities; TopoError in the unrolled view, which lists none."""
+        if self.view == "unrolled":
+            raise TopoError("the unrolled view lists no edges layer by layer; take view channel or unit here")
         return views.NETWORK_VIEWS[self.view](self.rows, self.reads, self.groups)
 
     @cached_property
@@ -121,6 +124,7 @@ class LayeredGraph:
     without wiring, and then only metrics of single layers are defined.
     weights: parameter -> array of its mask's shape, for weighted metrics. threads: how many threads work on it.
     own: the wiring as it was given, whose masks have their parameters' own shapes; `wiring` and `masks` are plain.
+    max_edges: how many edges of places of maps may be listed.
     memo: results that several metrics share.
     """
 
@@ -134,6 +138,7 @@ class LayeredGraph:
     threads: int | None = 1
     memo: dict[Callable[..., Any], Any] = field(default_factory=dict, repr=False)
     own: Wiring | None = None
+    max_edges: int = MOST_EDGES
 
     def __repr__(self) -> str:
         return screen(*self._table())
@@ -211,6 +216,7 @@ def build_graph(
     *,
     weights: Mapping[str, Any] | None = None,
     threads: int | None = 1,
+    max_edges: int | None = None,
 ) -> WiredGraph: ...
 @overload
 def build_graph(
@@ -220,6 +226,7 @@ def build_graph(
     *,
     weights: Mapping[str, Any] | None = None,
     threads: int | None = 1,
+    max_edges: int | None = None,
 ) -> LayeredGraph: ...
 def build_graph(
     masks: MaskSet,
@@ -228,12 +235,13 @@ def build_graph(
     *,
     weights: Mapping[str, Any] | None = None,
     threads: int | None = 1,
+    max_edges: int | None = None,
 ) -> LayeredGraph:
     """Lay masks on a wiring.
 
     Layers of the wiring without a mask count as dense, embeddings without a mask as sources. Without a wiring the graph
     holds single layers only. view: see `topo.graph.views`; None is channel for the network and kernel for single
-    layers.
+    layers. max_edges: most edges of the unrolled view that are listed, for the group `graph` (100 million by default).
 
     >>> masks = topo.MaskSet({"a": np.array([[1, 1], [1, 0]]), "b": np.array([[1, 1]])})
     >>> graph = topo.build_graph(masks, topo.chain(masks))
@@ -244,10 +252,13 @@ def build_graph(
     unknown view and for weights that do not have the shape of their mask.
     """
     network_view, layer_view = views.requested(view)
+    most = MOST_EDGES if max_edges is None else max_edges
     arrays = None if weights is None else _checked_weights(masks, wiring, weights)
     if wiring is None:
         blocks = tuple(Block(name, masks.rows(name), network_view, layer_view) for name in masks)
-        return LayeredGraph(masks, None, network_view, layer_view, blocks, weights=arrays, threads=threads)
+        return LayeredGraph(
+            masks, None, network_view, layer_view, blocks, weights=arrays, threads=threads, max_edges=most
+        )
     wiring.check(masks)
     masks = wiring.used(masks)
     own, wiring, masks = wiring, wiring.plain, wiring.plain_masks(masks)
@@ -274,7 +285,9 @@ def build_graph(
         else:
             steps.append(step)
     blocks = tuple(whole.values())
-    return WiredGraph(masks, wiring, network_view, layer_view, blocks, tuple(steps), arrays, threads, own=own)
+    return WiredGraph(
+        masks, wiring, network_view, layer_view, blocks, tuple(steps), arrays, threads, own=own, max_edges=most
+    )
 
 
 def used_bits(rows: BitRows, layer: Layer) -> BitRows:

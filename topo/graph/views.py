@@ -3,6 +3,7 @@
 channel   a unit is a channel; an edge per kernel with at least one kept weight, its multiplicity the number kept.
 unit      the same, multiplicity 1.
 kernel    output channels against (input channel, kernel position): the bit rows themselves; a view of single layers.
+unrolled  a unit is a place of a feature map (`topo.graph.unrolled`); a view of networks.
 
 Networks are counted in the channel view (or unit); single layers are bipartite graphs in the kernel view of the
 Ramanujan papers (or any other).
@@ -173,16 +174,19 @@ def of_layer(view: str, rows: BitRows, groups: int = 1) -> Edges:
 
 
 NETWORK_VIEWS = {"channel": channel, "unit": unit}
-VIEWS = ("channel", "unit", "kernel")
+VIEWS = ("channel", "unit", "kernel", "unrolled")
 
 
 def requested(view: str | None) -> tuple[str, str]:
     """(view of the network, view of single layers) for the view a user asks for; TopoError if it is not known.
 
-    None is the default of each, channel and kernel; "kernel" leaves the network's paths in the channel view.
+    None is the default of each, channel and kernel; "kernel" leaves the network's paths in the channel view, "unrolled"
+    single layers in the kernel view.
     """
     if view is None or view == "kernel":
         return "channel", "kernel"
+    if view == "unrolled":
+        return "unrolled", "kernel"
     if view not in VIEWS:
         raise TopoError(f"view '{view}' is not known; there are: {', '.join(VIEWS)}")
     return view, view

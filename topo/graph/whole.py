@@ -9,14 +9,16 @@ queries, keys and gates too; paths follow the value branch alone. Rows of a para
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
+from topo.errors import TopoError
 from topo.graph import paths
 from topo.graph.graph import Block, WiredGraph
 from topo.graph.memo import shared
+from topo.masks import BitRows
 from topo.wiring import Join, Layer
 
 Lists = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -178,7 +180,12 @@ def numbers(graph: WiredGraph) -> Numbers:
 
 @shared
 def whole_graph(graph: WiredGraph) -> WholeGraph:
-    """The whole network as it is seen: `channel` or `unit`."""
+    """The whole network as it is seen: `channel`, `unit` or `unrolled`.
+
+    TopoError, with their number, for more edges of places than `graph.max_edges`, before any is listed.
+    """
+    if graph.view == "unrolled":
+        return _of_places(graph)
     named, ahead = numbers(graph), paths.live(graph).forward
     begins, ends, manies = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)], [np.zeros(0)]
     for begin, end, many in _edges(graph):
@@ -194,11 +201,32 @@ def whole_graph(graph: WiredGraph) -> WholeGraph:
     return WholeGraph.of_edges(len(outputs), begin, end, many, named.inputs, outputs)
 
 
+def _of_places(graph: WiredGraph) -> WholeGraph:
+    from topo.graph import unrolled as places
+
+    found = places.unrolled(graph)
+    listed = places.map_edges(found)
+    size = places.count_edges(found, listed)
+    if size > graph.max_edges:
+        raise TopoError(
+            f"the unrolled network has {size:,} edges, about {16 * size / 2**30:.1f} GB as a list; up to "
+            f"{graph.max_edges:,} are listed unless --max-edges (max_edges) says more"
+        )
+    n = int(listed.number.max(initial=-1)) + 1
+    lists = [(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0)), *places.list_edges(found, listed)]
+    begin, end, many = (np.concatenate(part) for part in zip(*lists))
+    inputs, outputs = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+    inputs[listed.number[found.maps.inputs]] = outputs[listed.number[found.maps.outputs]] = True
+    return WholeGraph.of_edges(n, begin, end, many, inputs, outputs)
+
+
 def total_weight(graph: WiredGraph) -> float:
     """Sum of |w| over the kept weights of every use of a layer that join two units, and 1 for each edge of a join."""
     from topo.graph.graph import laid_out
 
     assert graph.weights is not None
+    if graph.view == "unrolled":
+        return _weight_of_places(graph)
     number, total = numbers(graph).number, 0.0
     for step in graph.steps:
         if not isinstance(step, Block):
@@ -213,6 +241,22 @@ def total_weight(graph: WiredGraph) -> float:
             size *= fed.reshape(step.groups, 1, step.shape[1], 1)
             total += float(size.sum(where=kept))
     return total
+
+
+def _weight_of_places(graph: WiredGraph) -> float:
+    from topo.graph import unrolled as places
+
+    assert graph.weights is not None
+    found = places.unrolled(graph)
+    listed = places.map_edges(found)
+    members, total = listed.sizes, 0.0
+    for step in found.layers:
+        kept = found.rows[step.name].unpack().reshape(step.groups, -1, step.columns)
+        size = np.abs(np.asarray(graph.weights[step.name], np.float64)).reshape(kept.shape)
+        joined = places.joined_by_columns(found, step, members)
+        total += float((np.where(kept, size, 0.0).sum(axis=1) * joined).sum())
+    joins = replace(found, rows={name: BitRows(r.shape, np.zeros_like(r.words)) for name, r in found.rows.items()})
+    return total + sum(len(begin) for begin, _, _ in places.list_edges(joins, listed))
 
 
 class _Paths:

@@ -8,6 +8,7 @@ Value(number, note). Undefined is NaN with the reason in the note. Functions who
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,20 @@ SCOPES = ("network", "layer")
 RESERVED = ("default", "all", *GROUPS)
 # Other names under which a metric may be asked for: node counts in the convention of NPB.
 ALIASES = {"nodes_npb": "nodes"}
+
+
+_OF_EVERY_VIEW = ("graph",)  # groups that look at one list of edges, whatever its units are
+_unrolled: dict[str, Callable[..., Any]] = {}
+
+
+def in_unrolled_view(key: str) -> Callable[[Callable], Callable]:
+    """Decorator: what a metric ("network:NAME" or "layer:NAME") is where the units are places of maps."""
+
+    def enter(function: Callable) -> Callable:
+        _unrolled[key] = function
+        return function
+
+    return enter
 
 
 @dataclass(frozen=True)
@@ -63,7 +78,12 @@ class Metric:
     def __call__(self, graph: LayeredGraph, *block: Block) -> Value:
         """The number of a graph, or of one layer; TopoError, naming the metric, if it gives something else."""
         about = f" at layer '{block[0].name}'" if block else ""
-        result = called(f"metric '{self.name}'", about, self.function, graph, *block)
+        function = self.function
+        if graph.view == "unrolled" and self.wired and self.view == "network" and self.group not in _OF_EVERY_VIEW:
+            if f"{self.scope}:{self.name}" not in _unrolled:
+                return Value(math.nan, "not defined in the unrolled view; it is of the channel view")
+            function = _unrolled[f"{self.scope}:{self.name}"]
+        result = called(f"metric '{self.name}'", about, function, graph, *block)
         value = result if isinstance(result, Value) else _number(result)
         if value is None or not (value.note is None or isinstance(value.note, str)):
             raise TopoError(

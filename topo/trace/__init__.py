@@ -6,11 +6,12 @@ activations: layout operations literally, the others by their rules (`rules`).
 
 from __future__ import annotations
 
+import math
 import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from topo.trace.capture import Captured, batch_size, capture, clean, first_names
 from topo.trace.guard import lost, small_maps, unused
 from topo.trace.inputs import Example, carried_name, examples
 from topo.trace.known import Known, ids_of
+from topo.trace.maps import MapUnits, map_rule
 from topo.trace.nodes import (
     in_place,
     is_layout,
@@ -45,6 +47,7 @@ from topo.trace.rules import RULES, plain, pointwise, rule
 from topo.trace.units import LEARNED, NoRule, Units, Weight, bare, compact, filled, squash, tracked, with_one_mask
 from topo.trace.weights import Made, made_from
 from topo.wiring import CONSTANT, NOTHING, Layer, Step, Wiring
+from topo.wiring.maps import Maps
 
 __all__ = ["rule", "trace"]
 
@@ -123,7 +126,44 @@ def trace(
     wiring, warned = found or one_trace()
     for text in warned:
         warnings.warn(text, TraceWarning, stacklevel=2)
-    return wiring
+    return replace(wiring, maps=cache(partial(trace_maps, module, input_shape, args=args, kwargs=kwargs)))
+
+
+def trace_maps(
+    model: nn.Module,
+    input_shape: Spec | None = None,
+    *,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+) -> Maps:
+    """The wiring of a torch model whose units are the places of its maps, for the unrolled view; as `trace` otherwise.
+
+    Strides, padding (borders that are copied too), dilation, groups, pools, flattening, sums, gates, nearest-neighbour
+    upsampling and transposed convolutions are followed; a pool adds what its window holds.
+    `topo.trace(model).maps()` is the same, found when it is first asked for.
+
+    >>> maps = topo.trace(topo.models.build("mlp:3-2-1"), (3,)).maps()
+    >>> maps.n_units, maps.outputs.tolist()
+    (6, [5])
+
+    Raises TraceError, naming the operation, where places cannot be followed.
+    """
+    module = unwrapped(model)
+    (args, kwargs), captured, _ = captured_as_called(module, input_shape, args, kwargs)
+    units = MapUnits(batch_size(args, kwargs))
+    tracer = _Tracer(units, True, first_names(module))
+    try:
+        made = tracer.run(captured.graph, [None] * sum(node.op == "placeholder" for node in captured.graph.graph.nodes))
+    except TraceError as error:
+        raise TraceError(f"the unrolled view is not known of this model: {error}; other views are") from None
+    ends = [bare(value[:1]).reshape(-1).numpy() for value in captured.outputs(made) if tracked(value)]
+    found = np.unique(np.concatenate(ends or [np.zeros(0, np.int32)]))
+    found = found[found >= 0]
+    if not len(found):
+        raise TraceError("no output of the model depends on an input by operations that can be followed")
+    inputs = np.concatenate([np.arange(start, start + n) for start, n in units.inputs])
+    steps: list[Any] = units.steps
+    return Maps(inputs.astype(np.int32), tuple(steps), found.astype(np.int32), frozenset(units.pools))
 
 
 def _of_equal_blocks(module: nn.Module, one_trace: Callable[[], tuple[Wiring, list[str]]]) -> Any:
@@ -301,6 +341,8 @@ class _Tracer:
             return filled(shape) if known is None else ids_of(known)
         if not value.is_floating_point() or not shape:
             return filled(shape)
+        if self.units.mapped:
+            return torch.from_numpy(self.units.source(math.prod(shape[1:]))).view(1, *shape[1:]).expand(shape)
         axis = self._input_axis(node, shape)
         made = torch.from_numpy(self.units.source(shape[axis]))
         return made.view([-1 if d == axis else 1 for d in range(len(shape))]).expand(shape)
@@ -408,6 +450,8 @@ class _Tracer:
 
     def _by_rule(self, node: Node, inputs: list[Any], shape: Any) -> Any:
         name = operation(node)
+        if isinstance(self.units, MapUnits):
+            return map_rule(self.units, inputs, shape)
         if name in RULES:
             return RULES[name](self.units, inputs, shape)
         if is_pointwise(node):

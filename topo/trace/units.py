@@ -134,6 +134,8 @@ def carried(ids: Tensor) -> Tensor:
 
 def _in_order(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distinct rows in order of first appearance, and which of them each row is."""
+    if (rows[1:, 0] > rows[:-1, 0]).all():
+        return rows, np.arange(len(rows))
     _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     order = np.argsort(first, kind="stable")
     rank = np.empty_like(order)
@@ -142,7 +144,9 @@ def _in_order(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Units:
-    """The steps of a wiring as they are found. `node` is the fx node whose rule runs."""
+    """The steps of a wiring as they are found. `node` is the fx node whose rule runs. mapped: every place is a unit."""
+
+    mapped = False
 
     def __init__(self, batch: int = 1, gates: str = "soft", biases: str = "closed") -> None:
         self.batch, self.gates, self.biases = batch, gates, biases

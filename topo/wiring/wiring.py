@@ -24,6 +24,7 @@ from topo._support.text_files import read_text
 from topo.errors import WiringError
 from topo.masks import BitRows, MaskSet
 from topo.wiring.as_json import fields_of, refusing_odd_values, text_of
+from topo.wiring.maps import Maps
 from topo.wiring.runs import MOST_UNITS
 from topo.wiring.steps import CONSTANT, NOTHING, Join, Layer, Step, as_units
 from topo.wiring.table import Groups, Table
@@ -40,6 +41,7 @@ class Wiring:
     carry no names. It differs from running order in residual networks; by default it is `names`.
     unused: names of weights of the model that the traced way through it does not use (the other branch of an `if`):
     masks of them fit, and are left aside.
+    maps: finds the places of its maps (topo.trace sets it), for the unrolled view; a saved or copied wiring has none.
 
     >>> layers = (Layer("a", (2, 3), np.arange(3), 3), Layer("b", (1, 2), np.array([3, 4]), 5))
     >>> wiring = Wiring(np.arange(3), layers, np.array([5]))
@@ -57,6 +59,7 @@ class Wiring:
     notes: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    maps: Callable[[], Maps] | None = field(default=None, repr=False)
     _names: dict[str, Layer] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -118,7 +121,7 @@ class Wiring:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies are made anew: what is cached knows arrays by their place in memory."""
-        return Wiring, tuple(getattr(self, entry.name) for entry in fields(self) if entry.init)
+        return Wiring, tuple(getattr(self, entry.name) for entry in fields(self) if entry.init and entry.name != "maps")
 
     @cached_property
     def n_units(self) -> int:
