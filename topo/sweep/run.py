@@ -68,7 +68,7 @@ def sweep(
     alone.
 
     >>> toml = {"sweep": {"model": "mlp:8-6-2", "seeds": "0-1"}, "grid": {"method": ["erk", "uniform"], "density": 0.5}}
-    >>> [(row["method"], row["seed"]) for row in sweep(toml, out="results").rows]
+    >>> [(row["method"], row["seed"]) for row in sweep(toml, out="seeds").rows]
     [('erk', 0), ('erk', 1), ('uniform', 0), ('uniform', 1)]
 
     Raises TopoError for a sweep that is none, and for a folder that holds something else.
