@@ -197,3 +197,24 @@ def test_bad_questions_are_answered_in_one_line() -> None:
     with pytest.raises(WiringError, match="needs its wiring"):
         topo.to_networkx(build_graph(masks))
     assert topo.to_networkx(build_graph(masks), "fc1").number_of_edges() == 12
+
+
+@pytest.mark.small
+def test_masks_and_a_wiring_make_a_graph_and_errors_stay_short() -> None:
+    """to_networkx(masks, wiring), by place or by name; a wiring is never printed whole."""
+    masks = topo.MaskSet({"a": np.array([[1, 1], [1, 0]]), "b": np.array([[1, 1]])})
+    wiring = topo.chain(masks)
+    expected = sorted(topo.to_networkx(topo.build_graph(masks, wiring)).edges)
+    for found in (topo.to_networkx(masks, wiring), topo.to_networkx(masks, wiring=wiring)):
+        assert sorted(found.edges) == expected
+    assert sorted(topo.to_networkx(masks, "a", wiring=wiring).nodes) == sorted(topo.to_networkx(masks, "a").nodes)
+    for call in (
+        lambda: topo.to_networkx(masks, wiring, wiring=wiring),
+        lambda: topo.to_networkx(topo.build_graph(masks, wiring), wiring),
+        lambda: topo.to_networkx(masks, 3),
+        lambda: topo.to_networkx(masks, "spam"),
+        lambda: topo.to_networkx(masks),
+    ):
+        with pytest.raises(topo.errors.TopoError) as error:
+            call()
+        assert len(str(error.value)) < 200 and "array(" not in str(error.value)

@@ -22,7 +22,7 @@ import numpy as np
 from topo.errors import MaskError, TopoError, WiringError
 from topo.graph import Block, LayeredGraph, WiredGraph, build_graph, paths, views
 from topo.masks import MaskSet, as_mask_set
-from topo.wiring import Join
+from topo.wiring import Join, Wiring
 
 if TYPE_CHECKING:
     import networkx
@@ -54,14 +54,16 @@ def to_scipy(graph: LayeredGraph | MaskSet, layer: str) -> scipy.sparse.csr_arra
 
 def to_networkx(
     graph: LayeredGraph | MaskSet,
-    layer: str | None = None,
+    layer: str | Wiring | None = None,
     *,
+    wiring: Wiring | None = None,
     level: str = "unit",
     max_edges: int | None = MOST_EDGES,
 ) -> networkx.Graph:
     """The whole network as a DiGraph, or one layer by itself as a bipartite Graph.
 
-    graph: of `topo.build_graph`; for a layer by itself masks will do.
+    graph: of `topo.build_graph`, or masks with the wiring of their network, as in `to_networkx(masks, wiring)`; for a
+    layer by itself masks will do.
 
     level "unit": a node for each unit, called by its number, with `kind` (input, layer, add, gate or score), `layer`
     (the parameter that makes it, or None), `channel` (its place in it), `subset` (0 for inputs, i + 1 for step i, as
@@ -84,13 +86,24 @@ def to_networkx(
     Raises TopoError for an unknown layer or level, for more than max_edges edges (None is no limit), and for a network
     without wiring.
     """
-    graph = graph if isinstance(graph, LayeredGraph) else build_graph(as_mask_set(graph))
+    if isinstance(layer, Wiring):
+        if wiring is not None:
+            raise TopoError("two wirings are given; a network has one")
+        layer, wiring = None, layer
+    if layer is not None and not isinstance(layer, str):
+        raise TopoError(f"layer is a {type(layer).__name__}; it is the name of a layer, or a wiring (topo.trace)")
+    if not isinstance(graph, LayeredGraph):
+        graph = build_graph(as_mask_set(graph), wiring)
+    elif wiring is not None:
+        raise TopoError("a graph of topo.build_graph has its wiring; none can be given beside it")
     if level not in LEVELS:
         raise TopoError(f"level is '{level}'; it is one of {', '.join(LEVELS)}")
     if layer is not None:
         return _bipartite(graph, layer, math.inf if max_edges is None else max_edges)
     if not isinstance(graph, WiredGraph):
-        raise WiringError("a graph of the network needs its wiring: give build_graph a model or topo.chain(masks)")
+        raise WiringError(
+            "a graph of the network needs its wiring (topo.trace(model) or topo.chain): to_networkx(masks, wiring)"
+        )
     if level == "layer":
         return _of_layers(graph)
     return _of_units(graph, math.inf if max_edges is None else max_edges)

@@ -20,7 +20,7 @@ def snip(net: Network, batches: Batches, *, rng: np.random.Generator) -> Scores:
 
 
 @pruner(
-    data="batches", cost="a backward pass a batch and round", rounds=60, schedule="exponential",
+    data="batches", cost="a backward pass a batch and round", rounds=60, schedule="exponential", double=True,
     source="de Jorge et al. 2021, section 4.2",
 )  # fmt: skip
 def iter_snip(net: Network, batches: Batches, *, rng: np.random.Generator) -> Scores:
@@ -30,7 +30,7 @@ def iter_snip(net: Network, batches: Batches, *, rng: np.random.Generator) -> Sc
 
 @pruner(
     data="batches", cost="a backward pass a batch and round", rounds=60, schedule="exponential", regrow=True,
-    source="de Jorge et al. 2021, section 4.1",
+    double=True, source="de Jorge et al. 2021, section 4.1",
 )  # fmt: skip
 def force(net: Network, batches: Batches, *, rng: np.random.Generator) -> Scores:
     """|w dL/dw| in rounds, w the dense weight and the gradient taken where pruned weights are 0: they may come back."""
