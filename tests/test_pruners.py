@@ -27,6 +27,7 @@ from torch.nn.utils import prune as torch_prune  # noqa: E402
 from topo.networks import find_wiring  # noqa: E402
 from topo.pruners import prune, pruners, reinitialise, rescale, scale_branches  # noqa: E402
 from topo.pruners.network import Network, placed, read_batches, working_copy  # noqa: E402
+from topo.pruners.predicted import fit, write_survival  # noqa: E402
 from topo.pruners.selection import layer_budgets, top, totals  # noqa: E402
 from topo.pruners.signal import Signal  # noqa: E402
 from topo.quotas import budgets  # noqa: E402
@@ -82,8 +83,18 @@ def network(model: nn.Module, precision: str = "float64") -> Network:
 # -- what holds for every pruner
 
 
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A predictor of survival that has learned a little."""
+    path = tmp_path_factory.mktemp("predictor") / "p.safetensors"
+    value, slope = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
+    write_survival(path.with_name("s.safetensors"), {"w": (value, slope, (value > 0).short())}, {})
+    fit([path.with_name("s.safetensors")], path, epochs=1)
+    return str(path)
+
+
 @pytest.mark.parametrize("method", list(pruners))
-def test_contract(method: str) -> None:
+def test_contract(method: str, predictor: str) -> None:
     model = small()
     model.fc.bias.requires_grad_(False)
     model.fc.weight.grad = torch.ones_like(model.fc.weight)
@@ -95,6 +106,8 @@ def test_contract(method: str) -> None:
         given_["rounds"] = 12
     if "epochs" in how.options:
         given_["epochs"] = 7
+    if "predictor" in how.options:
+        given_["predictor"] = predictor
     size = sum(math.prod(shape) for shape in prunable(model).values())
     for density in (0.03, 0.37, 1.0):
         masks = prune(method, model, density=density, rng=5, **given_)
@@ -117,8 +130,10 @@ def test_other_seeds_give_other_masks(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", [name for name in pruners if pruners[name].shared_ranking])
-def test_quotas_by_layer(method: str) -> None:
+def test_quotas_by_layer(method: str, predictor: str) -> None:
     how = {"batches": batches(), "input_shape": SHAPE, "rounds": 3}
+    if "predictor" in pruners[method].options:
+        how["predictor"] = predictor
     masks = prune(method, small(), density=0.1, quota="erk", **how)
     wanted = budgets("erk", prunable(small()), density=0.1)
     assert {name: masks.rows(name).kept() for name in masks} == wanted

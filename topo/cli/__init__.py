@@ -21,6 +21,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from topo._version import __version__
 from topo.cli import (
     analyze,
+    autosparse,
     check,
     compare,
     convert,
@@ -28,6 +29,7 @@ from topo.cli import (
     formats,
     generate,
     imp,
+    irp,
     listing,
     plot,
     shrink,
@@ -46,6 +48,8 @@ _COMMANDS = (
     generate,
     train,
     imp,
+    irp,
+    autosparse,
     shrink,
     compare,
     sweep,

@@ -1,4 +1,4 @@
-"""Masks become trained networks: `train`, `train_many`, `imp`; masks on models: `apply_masks`, `strip_masks`, ..."""
+"""Masks become trained networks: `train`, `train_many`, `imp`, `irp`; masks on models: `apply_masks`, ..."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from topo.train.many import train_many
 from topo.train.masking import Drift, apply_masks, strip_masks, verify_masks
 from topo.train.recipe import Recipe, recipes
 from topo.train.run import Run, train
+from topo.train.survival import Survival, irp
 
 __all__ = [
     "Drift",
     "MaskCallback",
     "Recipe",
     "Run",
+    "Survival",
     "Tickets",
     "apply_masks",
     "imp",
+    "irp",
     "recipes",
     "strip_masks",
     "train",

@@ -109,6 +109,18 @@ class Images:
         for images, labels in self.feeds["train"].batches(drawn, places):
             yield Batch(images, labels, len(labels))
 
+    def straight(self) -> Iterator[Batch]:
+        """The training part in order, neither cropped nor mirrored."""
+        data, step = self.data, self.recipe.batch * _TEST_BATCH
+        resident = self.feeds["train"].resident
+        moments = data.mean, data.std
+        feed = Feed(
+            data.train_images, data.train_labels, *moments, self.ranks.device, resident=resident, dtype=self.dtype
+        )  # fmt: skip
+        places = [slice(start, min(start + step, self.count)) for start in range(0, self.count, step)]
+        for images, labels in feed.batches(Plan.straight(self.count), places):
+            yield Batch(images, labels, len(labels))
+
     def look(self, part: str) -> Iterator[Batch]:
         feed, step = self.feeds[part], self.recipe.batch * _TEST_BATCH
         places = [self.ranks.share(start, min(start + step, len(feed))) for start in range(0, len(feed), step)]
