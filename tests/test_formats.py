@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import pickle
@@ -235,7 +236,8 @@ def test_a_conversion_remembers_where_the_masks_came_from(tmp_path):
     formats.write(formats.read(source), tmp_path / "a.safetensors")
     formats.write(formats.read(tmp_path / "a.safetensors"), tmp_path / "b.safetensors")
     found = formats.read(tmp_path / "b.safetensors")
-    assert found.provenance["source"] == {"format": "openlth", "file": "mask.pth"}
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    assert found.provenance["source"] == {"format": "openlth", "file": "mask.pth", "sha256": digest}
     assert found == MaskSet(masks)
 
 
