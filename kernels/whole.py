@@ -189,3 +189,29 @@ def paths_to(ptr, ends, many, begin, closed, backwards, mantissa, exponent):
         if total > 0.0:
             mantissa[v], more = math.frexp(total)
             exponent[v] = top + more
+
+
+@nb.njit(cache=True, nogil=True)
+def distances(ptr, ends):
+    """Undirected edges, both ways -> over pairs of units that a way joins: how many, sum of d, sum of 1 / d."""
+    n = ptr.size - 1
+    depth, queue = np.empty(n, np.int32), np.empty(n, np.int32)
+    pairs, total, inverse = 0, 0, 0.0
+    for root in range(n):
+        depth[:] = -1
+        depth[root] = 0
+        queue[0] = root
+        first, last = 0, 1
+        while first < last:
+            v = queue[first]
+            first += 1
+            for u in ends[ptr[v] : ptr[v + 1]]:
+                if depth[u] < 0:
+                    depth[u] = depth[v] + 1
+                    queue[last] = u
+                    last += 1
+                    if u > root:
+                        pairs += 1
+                        total += depth[u]
+                        inverse += 1.0 / depth[u]
+    return pairs, total, inverse

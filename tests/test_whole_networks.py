@@ -119,3 +119,10 @@ def test_without_wiring_each_is_undefined_with_the_reason() -> None:
     report = topo.analyze({"a": np.ones((3, 4)), "b": np.ones((2, 5))}, metrics="graph")
     assert set(NAMES) <= set(report.network) and all(math.isnan(value) for value in report.network.values())
     assert all("wiring" in row.note for row in report.rows)
+
+
+def test_no_number_of_network_science_stands_without_its_note() -> None:
+    masks, wiring = toys.complete(3, 4, 2)
+    report = topo.analyze(masks, wiring, metrics="science")
+    assert {row.metric for row in report.rows} == {entry.name for entry in chosen("science")}
+    assert all("says little alone" in row.note for row in report.rows)

@@ -350,3 +350,9 @@ def flat_core(whole: WholeGraph, tau: float) -> int:
             rows -= shares[:, k]
             columns[k], shares[:, k] = 0.0, 0.0
     return size
+
+
+def units_on_paths(whole: WholeGraph) -> int:
+    """How many units are on a path from an input to an output."""
+    counts = _Paths(whole)
+    return int(np.count_nonzero((counts.ahead()[0] > 0) & (counts.behind()[0] > 0)))

@@ -28,7 +28,7 @@ __all__ = ["DEFAULT_GROUPS", "GROUPS", "Metric", "chosen", "metric", "metrics", 
 metrics = Registry("metric", __name__, first=("parameters", "nodes", "paths", "balance", "flops"))
 
 # In the order of reports. Groups computed by --metrics default; `all` is every metric there is.
-GROUPS = ("paths", "spectral", "degrees", "structure", "graph", "size", "weighted")
+GROUPS = ("paths", "spectral", "degrees", "structure", "graph", "science", "size", "weighted")
 DEFAULT_GROUPS = ("paths", "spectral", "degrees")
 SCOPES = ("network", "layer")
 RESERVED = ("default", "all", *GROUPS)
@@ -36,7 +36,7 @@ RESERVED = ("default", "all", *GROUPS)
 ALIASES = {"nodes_npb": "nodes"}
 
 
-_OF_EVERY_VIEW = ("graph",)  # groups that look at one list of edges, whatever its units are
+_OF_EVERY_VIEW = ("graph", "science")  # groups that look at one list of edges, whatever its units are
 _unrolled: dict[str, Callable[..., Any]] = {}
 
 
