@@ -33,6 +33,7 @@ MAY_IMPORT = {
         "models",
         "pruners",
         "train",
+        "calibrated",
         "shrinking",
         "shrink",
         "torch_prune",

@@ -57,6 +57,9 @@ def generate(
     without it each convolution is taken to be in one group; `repair` starts from them too, with a density of its own
     where one is given. options: the method's own; and for every method that takes
     a quota `dense`, layers to keep whole, by name or pattern, while the others share the rest.
+    Methods that calibrate (`wanda`, `sparsegpt`) take inputs as `batches`: tensors of token numbers or images, dicts of
+    arguments, or (x, y); and `hf:FOLDER` with the folder's weights (`topo.calibrated.prune`, which gives the pruned
+    weights, too).
     Pruners take a torch module in place of the wiring, which is left as it was, or a model's name, whose weights are
     then drawn from the seed as `topo train` draws them; and (x, y) batches where they need data (`topo.pruners.prune`).
     progress: called as (layers done, layers in all, layer).
@@ -88,6 +91,8 @@ def generate(
         require_shapes(cast("nn.Module", wiring))
     if is_pruner(entry):
         return _scored(entry, wiring, request)
+    if calibrates(entry):
+        return _calibrated(entry, wiring, request)
     request.refuse("batches", "it looks at no data")
     net = _network(wiring, request)
     make = _generated if method in generators else _optimized
@@ -144,7 +149,7 @@ def methods() -> Registry:
     from topo.pruners import pruners
 
     every = Registry("method")
-    for registry in (generators, _optimizer(), pruners):
+    for registry in (generators, _optimizer(), pruners, _by_calibration()):
         every.take(registry)
     return every
 
@@ -158,6 +163,17 @@ def find_method(name: str) -> Any:
 def is_pruner(entry: Any) -> bool:
     """Whether the method scores the weights of a model."""
     return hasattr(entry, "score")
+
+
+def calibrates(entry: Any) -> bool:
+    """Whether the method prunes layers by what calibration data bring into them (`topo.calibrated`)."""
+    return bool(getattr(entry, "calibrates", False))
+
+
+def _by_calibration() -> Registry:
+    from topo.calibrated import methods
+
+    return methods
 
 
 def _optimizer() -> Registry:
@@ -366,4 +382,30 @@ def _scored(entry: Any, model: Any, request: Request) -> MaskSet:
     how = {"rng": rng, "progress": request.progress, "input_shape": shape, "wiring": wiring}
     how |= {"layers": given.get("layers"), "batches": given.get("batches")}
     masks = prune(entry.name, module, **how, **budget, **request.options)
+    return masks.with_provenance(model=name, created_by=f"topo {__version__}", **_asked(request), density=masks.density)
+
+
+def _calibrated(entry: Any, model: Any, request: Request) -> MaskSet:
+    """What a method of `topo.calibrated` makes of a module, or of a named model."""
+    from topo.calibrated.pruning import prune
+    from topo.networks import with_weights
+    from topo.train.run import built
+
+    request.refuse("source", "it looks at weights and at what comes into them")
+    if isinstance(model, Wiring) or str(model).endswith(".json"):
+        raise TopoError(f"method '{entry.name}' prunes weights, which a wiring has not: give a model")
+    given, rng = request.given, request.rng
+    seed = int(rng) if isinstance(rng, int | np.integer) else int(as_rng(rng).integers(2**63))
+    own = str(model).startswith("hf:") if isinstance(model, str | Path) else False
+    module, name = (
+        (with_weights(str(model)), str(model)) if own else built(str(model) if isinstance(model, Path) else model, seed)
+    )
+    how = {key: given[key] for key in ("density", "sparsity", "quota", "layers") if key in given}
+    if "budgets" in given:
+        _wanted_alone(given)
+        how["quota"] = _counts(given["budgets"], {key: weight.numel() for key, weight in module.named_parameters()})
+    pruned = prune(
+        entry.name, module, given.get("batches"), **how, rng=rng, progress=request.progress, **request.options
+    )
+    masks = pruned.masks
     return masks.with_provenance(model=name, created_by=f"topo {__version__}", **_asked(request), density=masks.density)

@@ -100,6 +100,32 @@ def build(model: str, seed: int | None = None) -> nn.Module:
     return _own(own["head"], own["factory"], own["arguments"], model)
 
 
+def with_weights(model: str) -> nn.Module:
+    """The network of `hf:FOLDER` with the folder's own weights, from safetensors files; no code of it is run.
+
+    TopoError, one line, if the folder has no such weights, or not all of the network's.
+    """
+    folder = Path(model.partition(":")[2]).expanduser()
+    kind = type(build(model))
+    import transformers
+
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+    def load() -> Any:
+        how = {"local_files_only": True, "use_safetensors": True, "dtype": "auto", "output_loading_info": True}
+        return kind.from_pretrained(folder, **how)  # type: ignore[attr-defined]
+
+    try:
+        module, told = _run(load, f"'{model}'")
+    finally:
+        transformers.logging.set_verbosity(level)
+    if missing := sorted(told["missing_keys"]):
+        raise TopoError(f"'{folder}' has no weights for '{missing[0]}' ({len(missing)} tensors are missing)")
+    return module
+
+
 def find_wiring(
     model: str | Path | Wiring | nn.Module,
     input_shape: Spec | None = None,

@@ -18,7 +18,7 @@ that a budget is met exactly; in released code the roundings drift, and full lay
 
 with e or F such that the sum is K; `in` is what one output reads (in / groups of a convolution), as in the shape, and
 l = 1 .. L counts layers from the input. All but igq and pyramidal are rational and computed as such. `owl` and `alpha`
-look at more than shapes: methods that see weights measure it and hand it on (`topo.pruners.measured`).
+look at more than shapes: methods that see weights measure it and hand it on (`topo.calibrated`).
 """
 
 from __future__ import annotations

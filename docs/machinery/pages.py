@@ -132,6 +132,13 @@ def pruners() -> Iterator[str]:
                                                       ("Cost", text(entry.cost))])  # fmt: skip
 
 
+def calibrated() -> Iterator[str]:
+    from topo.calibrated import methods as registry
+
+    for name, entry in registry.items():
+        yield from _method(name, entry.function, entry, [("Cost", text(entry.cost))])
+
+
 def _method(name: str, function: Any, entry: Any, more: list[tuple[str, str]]) -> Iterator[str]:
     yield from [f"### {name}", ""]
     yield from docstring(function)
@@ -263,7 +270,21 @@ def _arguments(actions: Iterable[argparse.Action], formatter: argparse.HelpForma
     yield from table(["argument", "meaning"], lines) if lines else ()
 
 
-_PAGES = (metrics, generators, optimizers, pruners, quotas, formats, models, plots, recipes, data, kernels, commands)
+_PAGES = (
+    metrics,
+    generators,
+    optimizers,
+    pruners,
+    calibrated,
+    quotas,
+    formats,
+    models,
+    plots,
+    recipes,
+    data,
+    kernels,
+    commands,
+)
 GENERATED = {made.__name__: made for made in _PAGES}
 
 
@@ -285,6 +306,7 @@ def _fill(app: Any, page: str, source: list[str]) -> None:
 
 @cache
 def _registered() -> frozenset[Any]:
+    from topo.calibrated import methods as by_calibration
     from topo.formats import formats as by_format
     from topo.generators import generators as by_shape
     from topo.metrics import metrics as numbers
@@ -297,6 +319,7 @@ def _registered() -> frozenset[Any]:
     entries = [*by_shape.values(), *by_balance.values(), *numbers.values()]
     found = {entry.function for entry in entries} | {entry.score for entry in by_score.values()}
     found |= {entry.make for entry in networks.values()} | {entry.read for entry in by_format.values()}
+    found |= {entry.function for entry in by_calibration.values()}
     return frozenset(found | set(figures.values()) | set(rules.values()))
 
 

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from topo.cli import frontier, inputs
+from topo.cli import calibrated, frontier, inputs
 from topo.cli.options import (
     UsageError,
     at_least,
@@ -44,10 +44,27 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         help="with balance: N points from most nodes to most paths instead of masks; -o .json, .csv or a figure",
     )  # fmt: skip
     layers_option(made)
-    made.add_argument("--data", metavar="D", help="what pruners look at: digits, or a folder or .npz file of images")
     made.add_argument(
-        "--examples", type=at_least(1), metavar="N", help="images of each class for a pruner (default 10)"
+        "--data", metavar="D",
+        help="what pruners look at: digits, a folder or .npz file of images; for wanda and sparsegpt on language "
+        "models a text, or a .npy, .npz, .pt or .safetensors file of token numbers",
+    )  # fmt: skip
+    made.add_argument(
+        "--examples", type=at_least(1), metavar="N",
+        help="images of each class for a pruner (default 10), or sequences of tokens (default up to 128)",
+    )  # fmt: skip
+    made.add_argument(
+        "--length", type=at_least(1), metavar="N", help="tokens in a sequence (default 2048, or what the model takes)"
     )
+    made.add_argument(
+        "--weights",
+        metavar="W",
+        help="a checkpoint of what wanda and sparsegpt prune (hf:FOLDER has its own)",
+    )
+    made.add_argument(
+        "--out-weights", dest="out_weights", metavar="OUT",
+        help="with wanda and sparsegpt: write the pruned weights too: a folder for hf:, else .safetensors or .pt",
+    )  # fmt: skip
     made.add_argument(
         "--from", dest="source", metavar="FILE", help="masks to start from (repair, configuration, invert, shuffle)"
     )
@@ -59,7 +76,7 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from topo.generate import find_method, generate, is_pruner
+    from topo.generate import calibrates, find_method, generate, is_pruner
 
     entry = find_method(args.method)
     starts = getattr(entry, "starts", False)
@@ -72,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if rewires and args.source is None:
         raise UsageError(f"method '{args.method}' starts from masks: give --from FILE")
-    if not rewires and args.density is None and args.sparsity is None:
+    patterned = calibrates(entry) and any(key == "nm" for key, _ in args.options)
+    if not rewires and args.density is None and args.sparsity is None and not patterned:
         raise UsageError("how much to keep? give --density or --sparsity")
     options = _once(args.options, set(inspect.signature(generate).parameters) - {"budgets", "options"})
     check_outputs([args.source] if args.source else [], {"-o": args.out})
@@ -81,6 +99,12 @@ def run(args: argparse.Namespace) -> int:
     needs = getattr(entry, "needs", "nothing") == "data"
     if needs != (args.data is not None):
         raise UsageError(f"method '{args.method}' " + ("needs --data" if needs else "looks at no data"))
+    if calibrates(entry):
+        _written(calibrated.run(args, options, _seen), args)
+        return 0
+    for name, value in (("--weights", args.weights), ("--out-weights", args.out_weights), ("--length", args.length)):
+        if value is not None:
+            raise UsageError(f"{name} is for methods that calibrate (wanda, sparsegpt), not for '{args.method}'")
     given = _seen(args) if needs else {"input_shape": args.input}
     source: MaskSet | None = None
     wiring = args.model if is_pruner(entry) else inputs.wiring_of(args)
@@ -95,6 +119,12 @@ def run(args: argparse.Namespace) -> int:
             args.method, wiring, density=args.density, sparsity=args.sparsity, quota=args.quota, source=source,
             layers=args.layers, rng=getattr(args, "seed", 0), progress=progress, **given, **options,
         )  # fmt: skip
+    _written(masks, args)
+    return 0
+
+
+def _written(masks: MaskSet, args: argparse.Namespace) -> None:
+    """Write the masks where the command says, and tell what they are."""
     out = Path(args.out) if args.out else _free(_file_name(args.method, args.model, masks))
     write_masks(masks, out)
     say(_summary(masks) + "\n")
@@ -102,7 +132,6 @@ def run(args: argparse.Namespace) -> int:
         for note in masks.provenance.get("notes", ()):
             speak(f"topo: {printable(note)}")
     wrote(out, args)
-    return 0
 
 
 def _source(args: argparse.Namespace, wiring: Any) -> tuple[MaskSet, Any]:
