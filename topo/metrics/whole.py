@@ -332,7 +332,7 @@ def h_score(graph: WiredGraph) -> Value:
 
 
 def _largest(whole: WholeGraph, laplacian: bool, count: int) -> np.ndarray:
-    """The largest eigenvalues of the adjacency matrix, or of the Laplacian, falling."""
+    """The largest eigenvalues of the adjacency matrix, or of the Laplacian, falling; to 1e-8 of the largest."""
     from scipy.sparse.linalg import LinearOperator, eigsh
 
     from topo.kernels import whole as kernels
@@ -355,7 +355,7 @@ def _largest(whole: WholeGraph, laplacian: bool, count: int) -> np.ndarray:
 
         first = np.where(degrees > 0, np.random.default_rng(0).random(whole.n) + 0.5, 0.0)
         operator = LinearOperator((whole.n, whole.n), matvec=times, dtype=np.float64)
-        found = eigsh(operator, count, which="LA", v0=first, ncv=40, tol=1e-11, return_eigenvectors=False)
+        found = eigsh(operator, count, which="LA", v0=first, ncv=40, tol=1e-8, return_eigenvectors=False)
     found = np.append(found, np.zeros(min(whole.n - len(on), 1)))
     return np.sort(found)[::-1][:count]
 
