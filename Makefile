@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --qui
 # The tests of a room: those called as it, or else those that import it.
 OF_ROOM = $(or $(wildcard tests/test_$(T).py tests/test_$(T)_*.py),$(shell grep -lw "topo.$(T)" tests/test_*.py),$(error no test is called or imports '$(T)'))
 
-.PHONY: demo quick test lint types suite interpreted boundscheck fuzz benchmarks docs trace-random trace-zoo clean
+.PHONY: demo quick test test-browser lint types suite interpreted boundscheck fuzz benchmarks docs trace-random trace-zoo clean
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -44,6 +44,11 @@ types: $(READY)
 # The whole suite, kernels compiled.
 suite: $(READY)
 	$(PYTEST)
+
+# The HTML page in a browser, which is installed for it where apt may; without one these tests are skipped.
+test-browser: $(READY)
+	command -v chromium || apt-get install --yes --quiet chromium
+	$(PYTEST) tests/test_page.py
 
 # The kernels as plain Python, on small sizes: arithmetic that only the compiler forgives shows here.
 interpreted: $(READY)

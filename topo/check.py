@@ -23,9 +23,9 @@ FAILURES = ("layer-collapse", "no-paths")
 class Finding:
     """One place where a check fails.
 
-    check: contains, n-m, max-density, adapter, layer-collapse or no-paths. layer: None for the whole. message: the line
-    for a reader. index: of the first parameter (contains), or of the first one of the first group (n-m), in torch's
-    layout. count: parameters (contains, adapter) or groups (n-m) that fail in this layer.
+    check: contains, n-m, max-density, min-density, max-layer-density, adapter, layer-collapse or no-paths. layer: None
+    for the whole. message: the line for a reader. index: of the first parameter (contains), or of the first one of the
+    first group (n-m), in torch's layout. count: parameters (contains, adapter) or groups (n-m) that fail in this layer.
     """
 
     check: str
@@ -41,6 +41,8 @@ def check(
     contains: MaskSet | None = None,
     n_m: str | None = None,
     max_density: float | None = None,
+    min_density: float | None = None,
+    max_layer_density: float | None = None,
     fail_on: Sequence[str] = (),
     layers: str | None = None,
     report: Report | None = None,
@@ -50,7 +52,8 @@ def check(
 
     contains: every parameter that this mask set prunes is pruned in `masks` too. n_m: "2:4" asks for at most 2 kept
     among 4 consecutive inputs, see `over_n_m`. max_density: at most round(max_density * size) parameters are kept,
-    which is how many a mask made at that density has. fail_on: "layer-collapse" (a layer without effective parameter)
+    which is how many a mask made at that density has. min_density: at least so many are kept. max_layer_density: as
+    max_density, of each layer by itself. fail_on: "layer-collapse" (a layer without effective parameter)
     and "no-paths" (no path from input to output). layers: a pattern (`layer1.*`); only matching layers are looked at.
     report: what `analyze` says of the masks on their wiring, with effective_params and effective_paths. "no-paths"
     needs it; without it a layer has collapsed when it keeps nothing. assumed: the report's wiring is a chain that was
@@ -67,9 +70,9 @@ def check(
     if n_m is not None:
         n, m = parse_n_m(n_m)
         found += _present(over_n_m(name, masks.rows(name), n, m) for name in names)
-    if max_density is not None:
+    if (max_density, min_density, max_layer_density) != (None, None, None):
         counts = {name: (masks.rows(name).kept(), masks.rows(name).size) for name in names}
-        found += _present([over_density(counts, max_density)])
+        found += beyond_densities(counts, max_density, min_density, max_layer_density)
     for failure in fail_on:
         if failure not in FAILURES:
             raise TopoError(f"'{failure}' is nothing to fail on; there are: {', '.join(FAILURES)}")
@@ -155,18 +158,36 @@ def _index(values: Sequence[np.integer | int]) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
 
 
-def over_density(counts: Mapping[str, tuple[int, int]], bound: float) -> Finding | None:
-    """Whether more than round(bound * size) parameters are kept, of layers whose (kept, size) are given."""
+def beyond_densities(
+    counts: Mapping[str, tuple[int, int]],
+    most: float | None = None,
+    least: float | None = None,
+    most_of_layer: float | None = None,
+) -> list[Finding]:
+    """Where densities are beyond these bounds, of layers whose (kept, size) are given; a bound D is round(D * size)."""
     kept, size = sum(k for k, _ in counts.values()), sum(s for _, s in counts.values())
-    if kept <= round(bound * size):
-        return None
-    densest = max(counts, key=lambda name: counts[name][0] / counts[name][1])
-    share = counts[densest][0] / counts[densest][1]
-    message = (
-        f"density {kept / size:.6g} is over {bound:g} ({kept:,} of {size:,} parameters kept); "
-        f"the densest layer is '{densest}' with {share:.4g}"
-    )
-    return Finding("max-density", None, message, None, kept)
+    found = []
+
+    def told(check: str, word: str, bound: float, kind: str, layer: str) -> Finding:
+        share = density(layer)
+        message = (
+            f"density {kept / size:.6g} is {word} {bound:g} ({kept:,} of {size:,} parameters kept); "
+            f"the {kind} layer is '{layer}' with {share:.4g}"
+        )
+        return Finding(check, None, message, None, kept)
+
+    def density(name: str) -> float:
+        return counts[name][0] / counts[name][1]
+
+    if most is not None and kept > round(most * size):
+        found.append(told("max-density", "over", most, "densest", max(counts, key=density)))
+    if least is not None and kept < round(least * size):
+        found.append(told("min-density", "under", least, "sparsest", min(counts, key=density)))
+    for name, (k, s) in counts.items() if most_of_layer is not None else ():
+        if most_of_layer is not None and k > round(most_of_layer * s):
+            message = f"'{name}' has density {k / s:.6g}, over {most_of_layer:g} ({k:,} of {s:,} parameters kept)"
+            found.append(Finding("max-layer-density", name, message, None, k))
+    return found
 
 
 def _collapsed(masks: MaskSet, names: list[str], report: Report | None) -> list[Finding]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from topo._support.names import unknown
 from topo.errors import MaskError, TopoError, WiringError
 from topo.graph import Block, LayeredGraph, WiredGraph, build_graph, paths, views
 from topo.masks import MaskSet, as_mask_set
@@ -170,7 +171,7 @@ def _block(graph: LayeredGraph | MaskSet, layer: str) -> Block:
             if block.source:
                 raise TopoError(f"'{layer}' is an embedding without a mask: its outputs are where paths start")
             return block
-    raise TopoError(f"no layer is called '{layer}'; there are: {', '.join(block.name for block in graph.blocks)}")
+    raise TopoError(unknown("layer", layer, [block.name for block in graph.blocks]))
 
 
 def _bipartite(graph: LayeredGraph, layer: str, max_edges: float) -> networkx.Graph:

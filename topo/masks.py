@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from topo._support.names import unknown
 from topo._support.screen import folding, printable, screen
 from topo.errors import MaskError, MaskWarning
 
@@ -238,7 +239,7 @@ class MaskSet(Mapping[str, np.ndarray]):
         try:
             return self._rows[name]
         except KeyError:
-            raise KeyError(f"no mask is called '{name}'; there are: {', '.join(self._rows)}") from None
+            raise KeyError(unknown("mask", name, self._rows)) from None
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -34,6 +34,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from topo._support.names import unknown
 from topo._version import __version__
 from topo.errors import TopoError, WiringError
 from topo.input_spec import Input, Spec, parse_inputs, plain_shape, read_inputs
@@ -92,9 +93,8 @@ def build(model: str, seed: int | None = None) -> nn.Module:
         return _shrunk(tail)
     own = _OWN.fullmatch(model)
     if own is None:
-        known = ", ".join(names())
         raise TopoError(
-            f"no model is called '{model}'; built in are: {known}. Your own are written file.py:factory, "
+            f"{unknown('built-in model', model, names())}. Your own are written file.py:factory, "
             "package.module:factory (with arguments: file.py:factory:width=16), hf:FOLDER or shrunk:FILE"
         )
     return _own(own["head"], own["factory"], own["arguments"], model)
@@ -230,7 +230,7 @@ def matching(layers: str | Sequence[str], names: Sequence[str]) -> list[str]:
         raise TopoError("layers names no layer; leave it out for all linear layers and convolutions")
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise TopoError(f"no layer is called '{pattern}'; there are: {', '.join(names)}")
+            raise TopoError(unknown("layer", pattern, names))
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 

@@ -9,21 +9,25 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import re
+import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 # Before numpy loads. Layers lie side by side on our own threads: with those of OpenBLAS on top, and other work beside
 # it, the spectra of ResNet-18 took 15 times as long.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from topo._support.names import nearest
 from topo._version import __version__
 from topo.cli import (
     analyze,
     autosparse,
     check,
     compare,
+    completion,
     convert,
     evaluate,
     formats,
@@ -32,6 +36,7 @@ from topo.cli import (
     irp,
     listing,
     plot,
+    report,
     shrink,
     sweep,
     trace,
@@ -57,19 +62,31 @@ _COMMANDS = (
     check,
     convert,
     plot,
+    report,
     trace,
     formats,
     listing,
     warm,
+    completion,
 )
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
 class _Parser(argparse.ArgumentParser):
-    """Wrong usage is said in a line that any terminal can take, whatever was typed."""
+    """Wrong usage is said in a line that any terminal can take, whatever was typed, with what was perhaps meant."""
 
     def error(self, message: str) -> NoReturn:
+        known = [name for name in self._option_string_actions if name.startswith("--")]
+        if found := re.match(r"unrecognized arguments: (--[^\s=]+)", message):
+            message += _meant(found[1], known)
+        elif found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            message += _meant(found[1], [name.strip("' ") for name in found[2].split(",")])
         super().error(one_line(message))
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    near = nearest(name, known)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -79,12 +96,26 @@ def parser() -> argparse.ArgumentParser:
         description="Exact graph topology of neural-network pruning masks.",
         epilog="`topo COMMAND -h` shows the options of a command and an example.",
         parents=[common()],
+        allow_abbrev=False,
     )
     made.add_argument("--version", action="version", version=f"topo {__version__}")
     commands = made.add_subparsers(metavar="COMMAND", required=True)
     for command in _COMMANDS:
         command.add(commands, [common()])
+    made.set_defaults(commands=commands.choices)
     return made
+
+
+def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments; what a command does not know is said with that command's usage, and ends the process."""
+    grammar = parser()
+    args, unknown = grammar.parse_known_args(argv)
+    if unknown:
+        args.commands[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    del args.commands
+    args.grammar = grammar
+    args.typed = shlex.join(["topo", *(sys.argv[1:] if argv is None else argv)])
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     thresholds = gc.get_threshold()
     gc.set_threshold(50_000, *thresholds[1:])  # a compiler makes many objects and no garbage: a tenth of its time
     try:
-        args = parser().parse_args(argv)
+        args = parsed(argv)
         command = f"topo {args.command}"
         with warnings_on_stderr(args), results_alone(), compiling_told(args), interrupts(pressed):
             code: int = profiled(lambda: args.run(args)) if getattr(args, "profile", False) else args.run(args)

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from topo.cli import inputs, language
+from topo.cli.choosing import choosing_options, columns_of, lines_of
 from topo.cli.options import UsageError, at_least, check_outputs, command, network_options, plot_file, rule_options
 from topo.cli.output import Progress, deliver, quiet, wrote
 from topo.cli.tables import Page, Table
 from topo.errors import FormatError, TopoError
 from topo.language import Survey
 from topo.masks import MaskSet
-from topo.report import Report, left_out_line, note_lines, reports_to_csv, reports_to_json
+from topo.report import OF_LAYERS, Report, left_out_line, note_lines, reports_to_csv, reports_to_html, reports_to_json
 from topo.report.numerals import shown
 
 
@@ -70,11 +71,15 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     made.add_argument(
         "--holm", action="store_true", help="with --nulls: p adjusted for the number of all that were tested, p_holm"
     )
+    choosing_options(made)
     made.add_argument(
         "--json", metavar="OUT", help="write the report as JSON; - for standard output, and nothing else there"
     )
     made.add_argument(
         "--csv", metavar="OUT", help="write a tidy CSV table; - for standard output, and nothing else there"
+    )
+    made.add_argument(
+        "--html", metavar="OUT", help="write one page that opens offline in any browser, to sort and filter"
     )
     made.add_argument(
         "--plot", type=plot_file, metavar="OUT", help="draw densities layer by layer, as .pdf, .svg or .png"
@@ -84,8 +89,9 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     from topo.metrics import chosen
 
-    check_outputs(args.files, {"--json": args.json, "--csv": args.csv, "--plot": args.plot})
-    if args.plot and "density" not in {entry.name for entry in chosen(args.metrics)}:
+    check_outputs(args.files, {"--json": args.json, "--csv": args.csv, "--html": args.html, "--plot": args.plot})
+    metrics = {entry.name for entry in chosen(args.metrics)}
+    if args.plot and "density" not in metrics:
         raise UsageError("--plot draws the densities of layers: --metrics should hold density")
     if args.holm and not args.nulls:
         raise UsageError("--holm adjusts the p of null models: give --nulls too, as in --nulls same_layers:100")
@@ -108,15 +114,19 @@ def run(args: argparse.Namespace) -> int:
     for form, text in sorted(texts.items(), key=lambda item: getattr(args, item[0]) == "-"):
         if getattr(args, form):
             deliver(text(reports), getattr(args, form), args)
-    if "-" not in (args.json, args.csv):
+    if args.html:
+        deliver(reports_to_html(reports, command=args.typed), args.html, args)
+    if "-" not in (args.json, args.csv, args.html):
         page = Page()
         brief = bool({"default", "all"} & {name.strip() for name in args.metrics.split(",")})
         if len(reports) > 1:
-            show_several(reports, page, brief)
+            show_several(reports, page, args, brief)
         elif surveys[0] is not None:
-            language.show(reports[0], surveys[0], page, lambda report, page: _body(report, page, brief, not brief))
+            language.show(
+                reports[0], surveys[0], page, lambda report, page: _body(report, page, args, brief, not brief)
+            )
         else:
-            show(reports[0], page, brief)
+            show(reports[0], page, args, brief)
     if broken and not args.partial:
         raise TopoError(f"{broken[0]}; the rest was reported: --partial says that it is meant")
     return 0
@@ -175,19 +185,18 @@ _OF_LANGUAGE = frozenset(
     "heads dead_heads kv_groups dead_kv_groups experts dead_experts residual_channels dead_residual_channels "
     "mean_density min_density".split()
 )
-_OF_LAYERS = frozenset("kept density effective_params effective_in effective_out sigma2 ramanujan_gap imdb".split())
 
 
-def show(report: Report, page: Page, brief: bool = False) -> None:
+def show(report: Report, page: Page, args: argparse.Namespace, brief: bool = False) -> None:
     """One mask: the network's numbers, then the layers', then the notes. brief: chosen metrics only."""
     for line in report.headings:
         page.heading(line)
     first = left_out_line(report.coverage)
     page.notes([first] if first else [])
-    _body(report, page, brief)
+    _body(report, page, args, brief)
 
 
-def _body(report: Report, page: Page, brief: bool, layers: bool = True) -> None:
+def _body(report: Report, page: Page, args: argparse.Namespace, brief: bool, layers: bool = True) -> None:
     """The tables and the notes. layers: a row for each layer too."""
     first = left_out_line(report.coverage)
     for header, lines in report.tables():
@@ -196,17 +205,20 @@ def _body(report: Report, page: Page, brief: bool, layers: bool = True) -> None:
         elif header[0] == "null":
             if against := _against(lines, brief):
                 page.table(Table(header, against, left=frozenset({2})))
-        elif layers:
+        elif layers or args.columns or args.sort or args.filter:
+            lines = [lines[place] for place in lines_of(report.layers, args)]
             marks = {i: "collapsed" for i, line in enumerate(lines) if line[0] in report.collapsed}
-            columns = [c for c, name in enumerate(header) if name != "sparsity" or "density" not in header]
-            if brief:
-                columns = [c for c in columns if c < 2 or header[c] in _OF_LAYERS]
+            columns = columns_of(header, 2, args)
+            if columns is None:
+                columns = [c for c, name in enumerate(header) if name != "sparsity" or "density" not in header]
+                if brief:
+                    columns = [c for c in columns if c < 2 or header[c] in OF_LAYERS]
             page.table(Table(header, lines, keys=2, marks=marks).only(columns))
     if report.group is not None:
         page.table(language.group_table(report, brief))
     notes = note_lines(note for note in report.notes if not _of_null(note, report)) + report.null_lines()
     if brief:
-        told = _OF_NETWORK | _OF_LAYERS | _paths()
+        told = _OF_NETWORK | OF_LAYERS | _paths()
         shown_notes = (note for note in report.notes if note["metric"] is None or note["metric"] in told)
         notes = note_lines(note for note in shown_notes if not _of_null(note, report))
         notes += report.null_lines(_OF_NETWORK | _paths())
@@ -263,7 +275,7 @@ _ACROSS = frozenset(
 )
 
 
-def show_several(reports: Sequence[Report], page: Page, brief: bool = False) -> None:
+def show_several(reports: Sequence[Report], page: Page, args: argparse.Namespace, brief: bool = False) -> None:
     """A row for each mask, the network's numbers as columns; what holds for all is said once. brief: chosen metrics."""
     common = [f"{len(reports)} masks"]
     keys = {"mask": [report.mask for report in reports]}
@@ -282,15 +294,21 @@ def show_several(reports: Sequence[Report], page: Page, brief: bool = False) -> 
         order = [name for name in units if name != "path_entropy_width"]
         order.insert(order.index("effective_nodes") + 1, "path_entropy_width")
         units = {name: units[name] for name in order}
-    if brief:
+    if brief and args.columns is None:
         units = {metric: unit for metric, unit in units.items() if metric in _ACROSS}
+    every = reports
+    rows = [{"mask": report.mask, **report.columns, **report.network} for report in reports]
+    reports = [reports[place] for place in lines_of(rows, args)]
+    keys = {name: [values[every.index(report)] for report in reports] for name, values in keys.items()}
     lines = [
         [values[i] for values in keys.values()]
         + [shown(report.network[m], unit) if m in report.network else "" for m, unit in units.items()]
         for i, report in enumerate(reports)
     ]
     marks = {i: "collapsed" for i, report in enumerate(reports) if report.collapsed}
-    page.table(Table([*keys, *units], lines, keys=len(keys), marks=marks))
+    table = Table([*keys, *units], lines, keys=len(keys), marks=marks)
+    chosen = columns_of(table.header, len(keys), args)
+    page.table(table if chosen is None else table.only(chosen))
     against = [
         [report.mask, *line]
         for report in reports

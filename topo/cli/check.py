@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from topo.check import FAILURES, Finding, check, chosen, matches, over_density, over_n_m
+from topo.check import FAILURES, Finding, beyond_densities, check, chosen, matches, over_n_m
 from topo.cli import inputs, language
-from topo.cli.options import UsageError, command, fraction, network_options, rule_options
-from topo.cli.output import Progress, printable, quiet, say
+from topo.cli.answers import Answer, as_json, as_junit
+from topo.cli.options import UsageError, check_outputs, command, fraction, network_options, rule_options
+from topo.cli.output import Progress, deliver, one_line, printable, quiet, say, speak
 from topo.errors import TopoError
 from topo.formats import Reading, naming
 from topo.formats.coverage import size_of
@@ -34,10 +35,14 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         "answer yes or no about a mask by exit code (0 yes, 3 no), with the first place where each check fails",
         "topo check finetuned.safetensors --contains mask.pt --n-m 2:4 --layers 'layer*'",
     )  # fmt: skip
-    made.add_argument("file", metavar="A", help="a mask file or folder")
+    made.add_argument("files", nargs="+", metavar="A", help="a mask file or folder; each of several is answered for")
     made.add_argument("--contains", metavar="B", help="is every parameter that the mask B prunes pruned in A too?")
     made.add_argument("--n-m", type=_n_m, metavar="N:M", help="are at most N kept of M consecutive inputs?")
     made.add_argument("--max-density", type=fraction, metavar="D", help="is no more than this share kept?")
+    made.add_argument("--min-density", type=fraction, metavar="D", help="is at least this share kept?")
+    made.add_argument(
+        "--max-layer-density", type=fraction, metavar="D", help="is no more than this share kept in each layer?"
+    )
     made.add_argument(
         "--fail-on", type=_failures, default=[], metavar="LIST", help=f"say no on any of: {','.join(FAILURES)}"
     )
@@ -53,27 +58,68 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         "layers of its decoder)",
     )
     made.add_argument("--partial", action="store_true", help="say yes also where a file was read in part")
+    made.add_argument(
+        "--json", metavar="OUT", help="write the answers as JSON; - for standard output, and nothing else there"
+    )
+    made.add_argument("--junit", metavar="OUT", help="write the answers as JUnit's XML, which CI services show")
     network_options(made)
     rule_options(made)
 
 
 def run(args: argparse.Namespace) -> int:
-    nothing = args.contains is None and args.n_m is None and args.max_density is None and not args.fail_on
+    nothing = not _requested(args) and not args.fail_on
     if nothing and args.adapter is None:
-        raise UsageError("nothing to check: give --contains, --n-m, --max-density, --adapter or --fail-on")
+        asked = "--contains, --n-m, --max-density, --min-density, --max-layer-density, --adapter or --fail-on"
+        raise UsageError(f"nothing to check: give {asked}")
+    read = [path for path in (*args.files, args.contains, args.adapter) if path]
+    check_outputs(read, {"--json": args.json, "--junit": args.junit})
     wiring = inputs.wiring_of(args)
+    answers: list[Answer] = []
+    for path in args.files:
+        try:
+            answers.append(_answer(argparse.Namespace(**vars(args), file=path), wiring, nothing))
+        except TopoError as error:
+            if len(args.files) == 1 and not (args.json or args.junit):
+                raise
+            answers.append(Answer(path, error=str(error)))
+    if args.json != "-":
+        for answer in answers:
+            prefix = f"{answer.file}: " if len(answers) > 1 else ""
+            for line in answer.lines:
+                say(printable(prefix + line) + "\n")
+    for form, text in ((args.junit, as_junit), (args.json, as_json)):
+        if form:
+            deliver(text(answers), form, args)
+    failed = [answer for answer in answers if answer.error]
+    for answer in failed:
+        speak(f"topo: {one_line(str(answer.error))}")
+    return 1 if failed else NO if any(answer.found for answer in answers) else 0
+
+
+def _requested(args: argparse.Namespace) -> dict[str, Any]:
+    """Check -> its bound or file, of those that were asked for; --fail-on stands by itself."""
+    every = {
+        "contains": args.contains,
+        "n-m": args.n_m,
+        "max-density": args.max_density,
+        "min-density": args.min_density,
+        "max-layer-density": args.max_layer_density,
+    }
+    return {name: value for name, value in every.items() if value is not None}
+
+
+def _answer(args: argparse.Namespace, wiring: Wiring | None, nothing: bool) -> Answer:
+    """What one file, args.file, is answered."""
     reading = inputs.understood(args.file, args, wiring, args.partial)
     by_bits = args.contains is not None or args.adapter is not None or args.fail_on
     is_language_model = language.is_one(reading) and bool(decoder_layers(reading.tensors))
     if is_language_model and reading.inferred and not by_bits:
-        answer = _by_counts(reading, args)
-    else:
-        answer = _by_bits(reading, is_language_model, args, wiring, nothing)
-    return _say(answer, args, nothing)
+        return _said(_by_counts(reading, args), args, nothing)
+    return _said(_by_bits(reading, is_language_model, args, wiring, nothing), args, nothing)
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _Found:
     """Where the checks fail, (kept, size) of each layer that was looked at, file -> what of it was left out, notes."""
 
     found: Sequence[Finding]
@@ -82,7 +128,7 @@ class _Answer:
     notes: Sequence[str]
 
 
-def _by_counts(reading: Reading, args: argparse.Namespace) -> _Answer:
+def _by_counts(reading: Reading, args: argparse.Namespace) -> _Found:
     """N:M and densities of a language model, in one pass that keeps no mask."""
     n_m = None if args.n_m is None else parse_n_m(args.n_m)
     with naming(args.file):
@@ -104,20 +150,19 @@ def _by_counts(reading: Reading, args: argparse.Namespace) -> _Answer:
             found += [first] if first else []
             found += [Finding("n-m", name, f"'{name}'", None, counted.counts[name].over[n_m]) for name in over[1:]]
     sizes = {name: (counted.counts[name].kept, counted.counts[name].size) for name in names}
-    if args.max_density is not None and (dense := over_density(sizes, args.max_density)):
-        found.append(dense)
+    found += beyond_densities(sizes, args.max_density, args.min_density, args.max_layer_density)
     left = {name: size_of(stored, tensor) for name, (stored, tensor) in reading.outside.items()} | reading.lost
     missing = {name: size for name, size in left.items() if args.layers is not None or part_of(name) == DECODER}
     size = sum(size for _, size in sizes.values())
     line = left_out_line({"read": size, "left_out": sum(missing.values()), "names": list(missing)})
     partly = {args.file: line} if line else {}
     aside = [] if args.layers is not None else [_scope(len(names))]
-    return _Answer(found, list(sizes.values()), partly, [*aside, *counted.odd])
+    return _Found(found, list(sizes.values()), partly, [*aside, *counted.odd])
 
 
 def _by_bits(
     reading: Reading, is_language_model: bool, args: argparse.Namespace, wiring: Wiring | None, nothing: bool
-) -> _Answer:
+) -> _Found:
     """Every check, on masks."""
     said: list[str] = []
     if args.fail_on and is_language_model and wiring is None:
@@ -144,6 +189,8 @@ def _by_bits(
         contains=contains,
         n_m=args.n_m,
         max_density=args.max_density,
+        min_density=args.min_density,
+        max_layer_density=args.max_layer_density,
         fail_on=args.fail_on,
         layers=args.layers,
         report=report,
@@ -159,34 +206,35 @@ def _by_bits(
         if held is not None and (line := inputs.left_out(held))
     }
     sizes = [(scoped.rows(name).kept(), scoped.rows(name).size) for name in names]
-    return _Answer(found, sizes, partly, [*aside, *_forecast(forecast, before, args), *said, *notes])
+    return _Found(found, sizes, partly, [*aside, *_forecast(forecast, before, args), *said, *notes])
 
 
-def _say(answer: _Answer, args: argparse.Namespace, nothing: bool) -> int:
-    """The answer in lines, and the exit code; TopoError for a yes over a part that was not asked for."""
+def _said(answer: _Found, args: argparse.Namespace, nothing: bool) -> Answer:
+    """The answer with its lines; TopoError for a yes over a part that was not asked for."""
     found, partly = answer.found, answer.partly
     first = {finding.check: finding for finding in reversed(found)}
-    requested = {"contains": args.contains, "n-m": args.n_m, "max-density": args.max_density}
-    checks = [f"{name} {value}" for name, value in requested.items() if value is not None]
+    requested = _requested(args)
+    checks = [f"{name} {value}" for name, value in requested.items()]
     checks += [_HOLDS[failure] for failure in args.fail_on]
     checks += [f"a merge of {args.adapter} fills no zero"] if nothing else []
-    for path, line in partly.items():
-        say(printable(f"note: {line}" if len(partly) == 1 else f"note: {path}: {line}") + "\n")
+    lines = [f"note: {line}" if len(partly) == 1 else f"note: {path}: {line}" for path, line in partly.items()]
     if not found and partly and not args.partial and args.layers is None:
         path, line = next(iter(partly.items()))
+        for said in lines if len(args.files) == 1 and args.json != "-" else []:
+            say(printable(said) + "\n")
         raise TopoError(f"no yes over a part of '{path}': {line}; --layers PATTERN or --partial says that it is meant")
+    kept, size = sum(n for n, _ in answer.sizes), sum(size for _, size in answer.sizes)
     if not found:
-        kept = f"{sum(n for n, _ in answer.sizes):,} of {sum(size for _, size in answer.sizes):,} parameters kept"
         layers = "1 layer" if len(answer.sizes) == 1 else f"{len(answer.sizes)} layers"
-        say(printable(f"yes: {', '.join(checks)} ({layers}, {kept})") + "\n")
+        lines.append(f"yes: {', '.join(checks)} ({layers}, {kept:,} of {size:,} parameters kept)")
     for name, finding in reversed(first.items()):
         more = sum(other.check == name for other in found) - 1
         tail = f" (and in {more} more {'layer' if more == 1 else 'layers'})" if more else ""
-        say(printable(f"no: {name}: {finding.message}{tail}") + "\n")
-    for note in answer.notes:
-        if note not in partly.values():
-            say(printable(f"note: {note}") + "\n")
-    return NO if found else 0
+        lines.append(f"no: {name}: {finding.message}{tail}")
+    lines += [f"note: {note}" for note in answer.notes if note not in partly.values()]
+    named = (*requested, *args.fail_on, *(["adapter"] if nothing else []))
+    notes = tuple(line.removeprefix("note: ") for line in lines if line.startswith("note: "))
+    return Answer(args.file, named, tuple(found), tuple(lines), kept, size, notes=notes)
 
 
 def _scope(layers: int, more: int = 0) -> str:

@@ -21,6 +21,7 @@ from topo.cli.options import (
 from topo.cli.output import Progress, printable, quiet, say, speak, wrote
 from topo.errors import TopoError
 from topo.files import write_masks
+from topo.formats import writer
 from topo.masks import MaskSet
 
 
@@ -96,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
     check_outputs([args.source] if args.source else [], {"-o": args.out})
     if args.frontier is not None:
         return frontier.run(args, options)
+    if args.out:
+        writer(args.out)  # an ending that is none is said before the work
     needs = getattr(entry, "needs", "nothing") == "data"
     if needs != (args.data is not None):
         raise UsageError(f"method '{args.method}' " + ("needs --data" if needs else "looks at no data"))

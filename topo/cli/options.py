@@ -50,6 +50,7 @@ def command(
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=parents,
+        allow_abbrev=False,
     )
     made.register("action", None, Once)
     made.set_defaults(run=run, command=name)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -46,6 +46,7 @@ __all__ = [
     "refusal",
     "understood",
     "write",
+    "writer",
 ]
 
 _FLAT = (".bias", "norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")
@@ -382,10 +383,15 @@ def write(masks: MaskSet, path: str | Path) -> None:
 
     Raises FormatError for another ending, TopoError if the file cannot be written.
     """
+    writer(path)(masks, Path(path))
+
+
+def writer(path: str | Path) -> Any:
+    """What writes masks to a file of this name; FormatError for another ending, TopoError for a folder."""
     path = Path(path)
     writers = {entry.ending: entry.write for entry in formats.values() if entry.write}
     if path.suffix not in writers:
         raise FormatError(f"'{path}': masks are written to files that end in {' or '.join(map(str, writers))}")
     if path.is_dir():
         raise TopoError(f"cannot write '{path}': it is a folder")
-    writers[path.suffix](masks, path)
+    return writers[path.suffix]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from topo._support.distinct import distinct
+from topo._support.names import unknown
 from topo.errors import TopoError
 from topo.masks import BitRows, column_counts, kernel_counts
 
@@ -188,5 +189,5 @@ def requested(view: str | None) -> tuple[str, str]:
     if view == "unrolled":
         return "unrolled", "kernel"
     if view not in VIEWS:
-        raise TopoError(f"view '{view}' is not known; there are: {', '.join(VIEWS)}")
+        raise TopoError(unknown("view", view, VIEWS))
     return view, view

@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from topo._support.names import unknown
 from topo.errors import TopoError
 from topo.graph import Block, WiredGraph, paths, shared
 from topo.metrics import metric
@@ -74,7 +75,7 @@ def edge_centrality(graph: WiredGraph, name: str) -> np.ndarray:
     walk = paths.effective_counts(graph)
     mantissa, exponent = walk.forward_total()
     if name not in first_use_on_paths(graph):
-        raise TopoError(f"no layer is called '{name}'; there are: {', '.join(first_use_on_paths(graph))}")
+        raise TopoError(unknown("layer", name, first_use_on_paths(graph)))
     index = first_use_on_paths(graph)[name]
     step = graph.steps[index]
     assert isinstance(step, Block)

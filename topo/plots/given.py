@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from topo._support.names import unknown
 from topo.analyze import analyze
 from topo.errors import TopoError, WiringError
 from topo.graph import LayeredGraph, WiredGraph, build_graph
@@ -223,7 +224,7 @@ def layer_called(graph: LayeredGraph, layer: str | None) -> Any:
     for name in (layer, f"{layer}.weight"):
         if name in blocks:
             return blocks[name]
-    raise TopoError(f"no layer is called '{layer}'; there are: {', '.join(blocks)}")
+    raise TopoError(unknown("layer", layer, blocks))
 
 
 def choice(name: str, value: str, allowed: Sequence[str]) -> str:

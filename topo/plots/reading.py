@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from topo._support.names import nearest
 from topo._support.text_files import read_text
 from topo.errors import TopoError
 from topo.plots.settings import SETTINGS
@@ -47,7 +48,9 @@ def read_options(name: str, draw: Callable, given: Mapping[str, str]) -> dict[st
     for key in given:
         if key not in known:
             takes = ", ".join(str(p).partition(":")[0] for p in known.values()) or "none"
-            raise TopoError(f"plot '{name}' has no option '{key}'; it takes: {takes}")
+            near = nearest(key, known)
+            meant = f"; did you mean '{near[0]}'?" if near else ";"
+            raise TopoError(f"plot '{name}' has no option '{key}'{meant} it takes: {takes}")
     missing = [key for key, p in known.items() if p.default is p.empty and key not in given]
     if missing:
         raise TopoError(f"plot '{name}' needs the option '{missing[0]}': -O {missing[0]}=...")

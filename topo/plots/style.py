@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from topo._support.atomic import replacing
+from topo._support.names import unknown
 from topo.errors import TopoError
 
 # Widths of a column and of the whole text, in inches, from the venues' templates.
@@ -58,7 +59,7 @@ def paper(venue: str = "neurips", *, wide: bool = False, ratio: float | None = N
     Raises TopoError for an unknown venue.
     """
     if venue not in VENUES:
-        raise TopoError(f"no venue is called '{venue}'; there are: {', '.join(VENUES)}")
+        raise TopoError(unknown("venue", venue, VENUES))
     width = VENUES[venue][wide]
     height = max(width * _GOLDEN, _LOWEST) if ratio is None else width * ratio
     with _styled(width, height):

@@ -4,6 +4,7 @@ from topo.report.coverage import left_out_line
 from topo.report.report import (
     COLUMNS,
     NULL_COLUMNS,
+    OF_LAYERS,
     SCHEMA,
     Number,
     Report,
@@ -13,6 +14,7 @@ from topo.report.report import (
     note_lines,
     reports_from_json,
     reports_to_csv,
+    reports_to_html,
     reports_to_json,
 )
 from topo.report.reports import Reports, read_reports
@@ -21,6 +23,7 @@ from topo.report.summary import Summary
 __all__ = [
     "COLUMNS",
     "NULL_COLUMNS",
+    "OF_LAYERS",
     "SCHEMA",
     "Number",
     "Report",
@@ -34,5 +37,6 @@ __all__ = [
     "read_reports",
     "reports_from_json",
     "reports_to_csv",
+    "reports_to_html",
     "reports_to_json",
 ]

@@ -12,9 +12,11 @@ import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from topo._support.atomic import write_text
 from topo._support.screen import printable
 from topo._version import __version__
 from topo.errors import TopoError
@@ -22,6 +24,7 @@ from topo.report import text
 from topo.report.groups import grouped, labels
 from topo.report.holm import holm
 from topo.report.numerals import decimal, finite, shown, whole
+from topo.report.page import page
 from topo.report.table import Table, plain
 
 if TYPE_CHECKING:
@@ -375,6 +378,10 @@ class Report:
         """JSON text {"schema": "topo/1", "version", "reports": [this one]}; numbers are finite or null."""
         return reports_to_json([self])
 
+    def to_html(self, path: str | Path | None = None, *, command: str | None = None) -> str:
+        """One HTML page: offline, sortable, every number readable without a script; see `Reports.to_html`."""
+        return reports_to_html([self], path, command=command)
+
     def to_csv(self) -> str:
         """Tidy CSV text: mask, metric, layer, view, value, unit, note; an undefined value is an empty field."""
         return reports_to_csv([self])
@@ -463,6 +470,16 @@ def reports_to_json(reports: Iterable[Report]) -> str:
     """JSON text {"schema": "topo/1", "version", "reports": [...]}, with a line for each layer and each note."""
     head = f'{{"schema": {json.dumps(SCHEMA)}, "version": {json.dumps(__version__)}, "reports": ['
     return head + ",".join("\n " + _report_to_json(report) for report in reports) + "\n]}\n"
+
+
+def reports_to_html(reports: Sequence[Report], path: str | Path | None = None, *, command: str | None = None) -> str:
+    """The page of some reports, see `Reports.to_html`; TopoError for none."""
+    if not reports:
+        raise TopoError("a page is made of one report or more; there is none")
+    made = page(reports, reports_to_json(reports), command=command)
+    if path is not None:
+        write_text(path, made)
+    return made
 
 
 def _report_to_json(report: Report) -> str:

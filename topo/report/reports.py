@@ -11,7 +11,15 @@ from topo._support.atomic import write_text
 from topo._support.names import unknown
 from topo._support.text_files import read_text
 from topo.errors import TopoError
-from topo.report.report import Report, frame, reports_from_json, reports_to_csv, reports_to_json, wide_row
+from topo.report.report import (
+    Report,
+    frame,
+    reports_from_json,
+    reports_to_csv,
+    reports_to_html,
+    reports_to_json,
+    wide_row,
+)
 from topo.report.summary import Summary, summarised
 
 if TYPE_CHECKING:
@@ -125,6 +133,14 @@ class Reports(Sequence[Report]):
     def to_csv(self, path: str | Path | None = None) -> str:
         """The tidy CSV text of `topo analyze --csv`; written to a file too if a path is given."""
         return _written(reports_to_csv(self), path)
+
+    def to_html(self, path: str | Path | None = None, *, command: str | None = None) -> str:
+        """One HTML page: offline, without a request, every number readable without its script and in print.
+
+        It carries the JSON of `to_json`. command: what made the reports, for the head. Written to a file too if a path
+        is given. The same reports give the same bytes. Raises TopoError where there is no report.
+        """
+        return reports_to_html(self, path, command=command)
 
 
 def read_reports(path: str | Path) -> Reports:

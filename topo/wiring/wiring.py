@@ -19,6 +19,7 @@ import numpy as np
 
 from topo._support.atomic import write_text
 from topo._support.distinct import distinct
+from topo._support.names import unknown
 from topo._support.screen import folding, printable, screen
 from topo._support.text_files import read_text
 from topo.errors import WiringError
@@ -149,7 +150,7 @@ class Wiring:
         try:
             return self._names[name]
         except KeyError:
-            raise WiringError(f"no layer is called '{name}'; there are: {', '.join(self._names)}") from None
+            raise WiringError(unknown("layer", name, self._names)) from None
 
     @property
     def input_first(self) -> dict[str, int]:

@@ -1,0 +1,173 @@
+"""The HTML page of reports: one file that asks for nothing, holds every number as text, and runs no stranger's code."""
+
+import base64
+import hashlib
+import json
+import math
+import re
+import shutil
+import subprocess
+from html import unescape
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+import topo
+from topo.cli import main
+from topo.errors import TopoError
+from topo.report import Report, Reports, Row
+from topo.report.numerals import decimal, shown
+from topo.report.page import SCRIPT
+
+HOSTILE = "</script><script>alert(1)</script>\"'&<img src=x onerror=alert(2)>\x1b[31m"
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, scripts, and tables as lists of rows of (text, data-v)."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.scripts, self.tables, self._cell = [], [], {}, None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.tags.append((tag, given))
+        if tag == "script":
+            self.scripts.append([given, ""])
+        if tag == "table":
+            self._rows = self.tables.setdefault(given["id"], [])
+        if tag == "tr":
+            self._rows.append([])
+        if tag in ("td", "th"):
+            self._cell = [given.get("data-v"), ""]
+            self._rows[-1].append(self._cell)
+
+    def handle_endtag(self, tag):
+        self.tags.append((f"/{tag}", {}))
+        self._cell = None if tag in ("td", "th") else self._cell
+
+    def handle_data(self, data):
+        if self.tags and self.tags[-1][0] == "script":
+            self.scripts[-1][1] += data
+        elif self._cell is not None:
+            self._cell[1] += data
+
+
+def report(name="a.pt", seed=0, layer="fc.weight"):
+    rows = [
+        Row(name, "density", None, "channel", 0.25 + seed / 10, "fraction"),
+        Row(name, "effective_paths", None, "channel", 10**400 + seed, "paths"),
+        Row(name, "log10_effective_paths", None, "channel", -math.inf, "log10 paths", "no path"),
+    ]
+    values = [3, math.nan, 10**20, 7, 3]
+    layers = [layer, "b", "c", "d", "e"]
+    rows += [Row(name, "kept", n, "channel", v, "parameters", "why") for n, v in zip(layers, values)]
+    shapes = {n: (2, 2) for n in layers}
+    notes = [{"metric": None, "layer": None, "note": "layers are a chain"}]
+    return Report(name, "topo", "m", "channel", shapes, rows, notes, provenance={"method": name, "seed": seed})
+
+
+@pytest.mark.small
+def test_every_number_stands_in_the_page_as_text_and_as_it_is():
+    made = report()
+    page = Page(made.to_html())
+    network = {row[0][1]: row[1] for row in page.tables["network0"][1:]}
+    assert network["density"] == ["0.25", shown(0.25)]
+    assert network["effective_paths"][0] == decimal(10**400)
+    layers = page.tables["layers0"]
+    assert [cell[1] for cell in layers[0]] == ["layer", "shape", "kept"]
+    assert [row[2][0] for row in layers[1:]] == ["3", "", "1" + "0" * 20, "7", "3"]
+    assert "layers are a chain" in made.to_html().partition('class="data"')[0]
+
+
+@pytest.mark.small
+def test_the_json_in_the_page_is_that_of_the_command():
+    made = Reports([report(), report(HOSTILE, 1, HOSTILE)])
+    page = Page(made.to_html())
+    (data, text), (_, script) = page.scripts
+    assert data == {"type": "application/json", "id": "data"} and script == SCRIPT
+    assert text.replace("\\u003c", "<") == made.to_json() and "<" not in text
+    assert json.loads(text)["reports"][1]["mask"] == HOSTILE
+    assert Reports([report()]).to_html() == report().to_html()
+
+
+@pytest.mark.small
+def test_names_stay_text_and_nothing_is_asked_for():
+    """Whatever a name holds: the tags are those of a page with plain names, and no attribute asks for a file."""
+    plain = Reports([report("x", 0, "y"), report("z", 1, "y")])
+    hostile = Reports([report(HOSTILE, 0, HOSTILE), report(HOSTILE + "2", 1, HOSTILE)])
+    one, other = Page(plain.to_html()), Page(hostile.to_html(command=f"topo {HOSTILE}"))
+    assert [t for t, _ in one.tags if "code" not in t] == [t for t, _ in other.tags if "code" not in t]
+    assert "\x1b" not in hostile.to_html()
+    for tag, given in other.tags:
+        assert not any(key.startswith("on") or key in ("src", "action", "formaction") for key in given), tag
+        assert given.get("href", "#").startswith("#")
+    (policy,) = [given["content"] for _, given in other.tags if given.get("http-equiv") == "Content-Security-Policy"]
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    expected = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:"
+    assert unescape(policy) == expected
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", SCRIPT) and "fetch" not in SCRIPT
+
+
+def test_commands_write_it(tmp_path, capsys):
+    masks = topo.generate("erk", "mlp:8-6-4-2", density=0.6, rng=0)
+    topo.write_masks(masks, tmp_path / "m.safetensors")
+    page, saved, data = tmp_path / "a.html", tmp_path / "b.html", tmp_path / "a.json"
+    assert main(["analyze", str(tmp_path / "m.safetensors"), "--html", str(page), "--json", str(data), "--quiet"]) == 0
+    assert main(["report", str(data), "-o", str(saved), "--quiet"]) == 0
+    first = saved.read_bytes()
+    assert main(["report", str(data), "-o", str(saved), "--quiet"]) == 0
+    assert saved.read_bytes() == first
+    text = Page(page.read_text()).scripts[0][1]
+    assert text.replace("\\u003c", "<") == data.read_text() == Page(saved.read_text()).scripts[0][1]
+    assert "topo analyze" in page.read_text() and "mlp:8-6-4-2" in page.read_text()
+    with pytest.raises(TopoError, match="none"):
+        Reports([]).to_html()
+
+
+def in_browser(path, *options):
+    """The page as the browser has it once its script has run."""
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *options]
+    return subprocess.run([*command, path.as_uri()], capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed; `make test-browser` installs it")
+def test_the_script_runs_under_the_policy(tmp_path):
+    """In a browser: the script runs, no stranger's does, tables get their tools, and the console is empty."""
+    path = tmp_path / "page.html"
+    Reports([report(HOSTILE, 0, HOSTILE), report("b", 1, HOSTILE)]).to_html(path)
+    done = in_browser(path, "--dump-dom", "--enable-logging=stderr")
+    page = Page(done.stdout)
+    assert dict(page.tags)["html"].get("data-ready") == "yes", done.stderr[-2000:]
+    assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert [given.get("aria-label") for tag, given in page.tags if tag == "input" and given.get("placeholder")]
+    assert sum(tag == "circle" for tag, _ in page.tags) == 2 and not any(tag == "img" for tag, _ in page.tags)
+    assert [row[2][0] for row in page.tables["layers0"][1:]] == ["3", "", "1" + "0" * 20, "7", "3"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed; `make test-browser` installs it")
+def test_columns_sort_as_python_does(tmp_path):
+    """A page whose policy admits one more script, which clicks: numbers by size, the undefined last, equals stay."""
+    text = report().to_html()
+    click = (
+        "var t=document.getElementById('layers0'),h=t.tHead.rows[0].cells[2];"
+        "function names(){return Array.from(t.tBodies[0].rows).map(function(r){return r.cells[0].textContent}).join()}"
+        "h.click();var up=names();h.click();document.title=up+'|'+names()"
+    )
+    digest = base64.b64encode(hashlib.sha256(click.encode()).digest()).decode()
+    text = text.replace("; img-src", f" &#x27;sha256-{digest}&#x27;; img-src").replace(
+        "</body>", f"<script>{click}</script></body>"
+    )
+    path = tmp_path / "page.html"
+    path.write_text(text)
+    done = in_browser(path, "--dump-dom")
+    up, down = re.search(r"<title>(.*?)</title>", done.stdout)[1].split("|")
+    assert up == "fc.weight,e,d,c,b" and down == "c,d,fc.weight,e,b"
+    assert np.argsort([3, np.inf, 1e20, 7, 3], kind="stable").tolist() == [0, 4, 3, 2, 1]
