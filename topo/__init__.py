@@ -62,8 +62,9 @@ _HOME = {
     "write_masks": "topo.files",
 }
 _MODULES = (
-    "data", "errors", "formats", "generators", "graph", "interop", "masks", "metrics", "models", "networks", "nulls",
-    "optimize", "plots", "prune", "pruners", "quotas", "report", "torch_prune", "views", "wiring",
+    "data", "decompose", "errors", "formats", "generators", "graph", "interop", "masks", "metrics", "models",
+    "networks", "nulls", "optimize", "plots", "prune", "pruners", "quotas", "report", "torch_prune", "views",
+    "wiring",
 )  # fmt: skip
 
 __all__ = [
