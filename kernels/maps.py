@@ -17,7 +17,7 @@ _PLACES = 1024  # of a map at a time, so that a row of the sum stays in the near
 
 
 @intrinsic
-def lowest_bit(typing_context, word):
+def _lowest_bit(typing_context, word):
     """The place of the lowest bit that is set in a uint64 word that is not 0."""
 
     def codegen(context, builder, signature, args):
@@ -28,7 +28,7 @@ def lowest_bit(typing_context, word):
 
 if nb.config.DISABLE_JIT:
 
-    def lowest_bit(word):
+    def _lowest_bit(word):
         return (int(word) & -int(word)).bit_length() - 1
 
 
@@ -44,7 +44,7 @@ def pull(words, groups, columns, x, y):
             for w in range(words.shape[1]):
                 word = words[o, w]
                 while word:
-                    c = base + 64 * w + lowest_bit(word)
+                    c = base + 64 * w + _lowest_bit(word)
                     word &= word - np.uint64(1)
                     for p in range(first, last):
                         y[o, p] += x[c, p]
@@ -62,7 +62,7 @@ def push(words, groups, columns, b, z):
             for w in range(words.shape[1]):
                 word = words[o, w]
                 while word:
-                    c = base + 64 * w + lowest_bit(word)
+                    c = base + 64 * w + _lowest_bit(word)
                     word &= word - np.uint64(1)
                     for p in range(first, last):
                         z[c, p] += b[o, p]
@@ -78,7 +78,7 @@ def pull_live(words, groups, columns, x, y):
         for w in range(words.shape[1]):
             word = words[o, w]
             while word:
-                c = base + 64 * w + lowest_bit(word)
+                c = base + 64 * w + _lowest_bit(word)
                 word &= word - np.uint64(1)
                 for p in range(y.shape[1]):
                     y[o, p] |= x[c, p]
@@ -94,7 +94,7 @@ def push_live(words, groups, columns, b, z):
         for w in range(words.shape[1]):
             word = words[o, w]
             while word:
-                c = base + 64 * w + lowest_bit(word)
+                c = base + 64 * w + _lowest_bit(word)
                 word &= word - np.uint64(1)
                 for p in range(b.shape[1]):
                     z[c, p] |= b[o, p]
@@ -109,7 +109,7 @@ def meeting(words, groups, columns, x, b, out):
         for w in range(words.shape[1]):
             word, found = words[o, w], np.uint64(0)
             while word:
-                bit = lowest_bit(word)
+                bit = _lowest_bit(word)
                 for p in range(b.shape[1]):
                     if x[base + 64 * w + bit, p] & b[o, p]:
                         found |= np.uint64(1) << np.uint64(bit)
@@ -128,7 +128,7 @@ def edge_sums(words, groups, columns, x, b, sums):
         for w in range(words.shape[1]):
             word = words[o, w]
             while word:
-                c = base + 64 * w + lowest_bit(word)
+                c = base + 64 * w + _lowest_bit(word)
                 word &= word - np.uint64(1)
                 total = 0.0
                 for p in range(b.shape[1]):
@@ -151,7 +151,7 @@ def edges(words, groups, columns, meets, start, begin, end):
         for w in range(words.shape[1]):
             word = words[o, w]
             while word:
-                c = base + 64 * w + lowest_bit(word)
+                c = base + 64 * w + _lowest_bit(word)
                 word &= word - np.uint64(1)
                 for p in range(places):
                     if meets[c, p] >= 0:

@@ -434,6 +434,14 @@ def obeys(name: str, needs_data: bool, words: dict[str, Any]) -> None:
     kept = {layer: masks.rows(layer).kept() for layer in masks}
     inexact = "asked" in masks.provenance
     assert not inexact or masks.provenance["keeps"]
+    if name == "repair":  # it mends the source's masks at their own size or at the density: both are obeyed
+        size = (
+            round(words["density"] * SIZE)
+            if "density" in words
+            else sum(int(m.sum()) for m in words["source"].values())
+        )
+        assert "source" in words and masks.kept == size
+        return
     assert len(words.keys() & {"density", "sparsity", "budgets", "source"}) == 1, "one of two budgets was ignored"
     if "budgets" in words:
         assert kept == words["budgets"] or inexact
