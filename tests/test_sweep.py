@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -260,10 +260,11 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path: Path) -> None:
     toml.write_text(f'[sweep]\nmodel = "{NET}"\nseeds = "0-59"\n[grid]\nmethod = ["balance"]\ndensity = [0.5]\n')
     out = tmp_path / "r"
     command = [sys.executable, "-m", "topo", "sweep", str(toml), "-o", str(out), "--quiet"]
+    pause = threading.Event()
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         while running.poll() is None and not (out.is_dir() and any((out / "cells").glob("*.json"))):
-            time.sleep(0.01)
+            pause.wait(0.01)
     finally:
         os.kill(running.pid, signal.SIGKILL)
         running.wait()
