@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections import Counter
 from pathlib import Path
 
@@ -259,15 +258,11 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path: Path) -> None:
     toml = tmp_path / "s.toml"
     toml.write_text(f'[sweep]\nmodel = "{NET}"\nseeds = "0-59"\n[grid]\nmethod = ["balance"]\ndensity = [0.5]\n')
     out = tmp_path / "r"
-    command = [sys.executable, "-m", "topo", "sweep", str(toml), "-o", str(out), "--quiet"]
-    pause = threading.Event()
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        while running.poll() is None and not (out.is_dir() and any((out / "cells").glob("*.json"))):
-            pause.wait(0.01)
-    finally:
+    told = "progress=lambda *where: print('a cell', flush=True)"
+    code = f"import topo; topo.sweep({str(toml)!r}, {str(out)!r}, {told})"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None and running.stdout.readline() == "a cell\n"
         os.kill(running.pid, signal.SIGKILL)
-        running.wait()
     done = {path.name: path.read_bytes() for path in (out / "cells").glob("*.json")}
     assert 1 <= len(done)
     assert cli.main(["sweep", str(toml), "-o", str(out), "--quiet", "--resume"]) == 0
