@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import pickle
+import sysconfig
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from topo.data import Dataset, batches, data, every_fifth, load
+from topo.data.idx import DEBIAN
+from topo.data.mnist1d import signals
 from topo.data.pixels import as_bytes, channels_last
 from topo.errors import DataError, TopoError
 
 RNG = np.random.default_rng(0)
+STDLIB = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
 
 
 def images(count, side=32, channels=3):
@@ -363,7 +369,7 @@ def test_folders_that_are_no_classes(tmp_path):
 
 @pytest.mark.small
 def test_what_is_no_data_set(tmp_path):
-    with pytest.raises(DataError, match=r"there is no data set 'nowhere'.*built in is digits"):
+    with pytest.raises(DataError, match=r"there is no data set 'nowhere'.*built in is .*digits"):
         load("nowhere")
     with pytest.raises(DataError, match="in no known layout"):
         load(tmp_path)
@@ -395,3 +401,115 @@ def test_batches_for_pruners():
         next(batches(digits, 64, 0, per_class=10))
     with pytest.raises(DataError, match="has 140 images to train on; 150 were asked for"):
         next(batches(digits, 1500, 0, per_class=150))
+
+
+@pytest.mark.small
+def test_mnist1d_is_the_published_set():
+    curves, labels = signals()
+    assert np.bincount(labels).tolist() == [500] * 10 and labels[:10].tolist() == [2, 6, 4, 5, 6, 6, 6, 0, 3, 1]
+    assert curves.mean() == pytest.approx(0, abs=1e-12) and curves.std() == pytest.approx(1)
+    assert curves[0, :3] == pytest.approx([-0.33200567, -0.47191037, -0.77869708])  # of the package's make_dataset
+    assert curves[-1, -2:] == pytest.approx([0.87773435, 1.19315184])
+    made = load("mnist1d")
+    assert made.shape == (1, 1, 40) and (len(made.train_images), len(made.test_images)) == (4000, 1000)
+    back = made.test_images[:, 0, 0] / 255 * 11 - 5.5
+    assert np.abs(back - curves[4000:]).max() <= 11 / 255 / 2 + 1e-9
+    np.testing.assert_array_equal(made.test_labels, labels[4000:])
+
+
+def test_mnist1d_is_that_of_its_package():
+    package = pytest.importorskip("mnist1d.data", reason="the package mnist1d is not installed")
+    made = package.make_dataset()
+    curves, labels = signals()
+    np.testing.assert_array_equal(np.concatenate([made["y"], made["y_test"]]), labels)
+    assert np.abs(np.concatenate([made["x"], made["x_test"]]) - curves).max() < 1e-12
+
+
+def write_idx(path, array):
+    head = bytes((0, 0, 8, array.ndim)) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    data = head + array.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+def write_mnist(folder, prefix="", ending="", first=0, dash="-", test="t10k"):
+    held = {}
+    for part, count in (("train", 20), (test, 10)):
+        held[part] = RNG.integers(0, 256, (count, 5, 5)), np.arange(count) % 10 + first
+        write_idx(folder / f"{prefix}{part}-images{dash}idx3-ubyte{ending}", held[part][0])
+        write_idx(folder / f"{prefix}{part}-labels{dash}idx1-ubyte{ending}", held[part][1])
+    return held
+
+
+@pytest.mark.small
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("dash", ["-", "."])
+def test_idx_files_of_mnist(tmp_path, ending, dash):
+    held = write_mnist(tmp_path, ending=ending, dash=dash)
+    found = load(tmp_path)
+    np.testing.assert_array_equal(found.train_images[:, 0], held["train"][0])
+    np.testing.assert_array_equal(found.test_labels, held["t10k"][1])
+    assert found.classes == tuple("0123456789") and not found.flips and found.notes == ()
+
+
+@pytest.mark.small
+def test_letters_of_emnist_are_upright_and_begin_at_0(tmp_path):
+    held = write_mnist(tmp_path, "emnist-letters-", ".gz", first=1, test="test")
+    found = load(tmp_path)
+    np.testing.assert_array_equal(found.test_images[3, 0], held["test"][0][3].T)
+    assert found.name == "emnist-letters" and found.train_labels.min() == 0 and len(found.notes) == 2
+
+
+@pytest.mark.small
+def test_broken_idx_files_are_named(tmp_path):
+    write_mnist(tmp_path)
+    labels, images_ = tmp_path / "t10k-labels-idx1-ubyte", tmp_path / "train-images-idx3-ubyte"
+    whole = images_.read_bytes()
+    for written, said in (
+        (whole[:-1], r"should hold 500 entries, shape \(20, 5, 5\), and holds 499"),
+        (whole + b"x", "and holds more"),
+        (b"\0\0\x0d\3" + whole[4:], "begins with 00 00 0d 03"),
+        (b"", "begins with"),
+        (whole[:4] + b"\xff" * 12, "should hold"),
+    ):
+        images_.write_bytes(written)
+        with pytest.raises(DataError, match=said):
+            load(tmp_path)
+    images_.write_bytes(whole)
+    labels.unlink()
+    with pytest.raises(DataError, match="no file of test labels"):
+        load(tmp_path)
+    write_idx(labels, np.zeros(10))
+    write_mnist(tmp_path, "emnist-digits-")
+    with pytest.raises(DataError, match="2 data sets"):
+        load(tmp_path)
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    write_mnist(packed, ending=".gz")
+    (packed / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(whole)[:-9])
+    with pytest.raises(DataError, match="not a whole gzip file"):
+        load(packed)
+
+
+def test_fashion_mnist_of_debian():
+    if not DEBIAN.is_dir():
+        with pytest.raises(DataError, match="install Debian's package dataset-fashion-mnist"):
+            load("fashion_mnist")
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    found = load("fashion_mnist")
+    assert found.train_images.shape == (60_000, 1, 28, 28) and np.bincount(found.test_labels).tolist() == [1000] * 10
+
+
+def test_characters_are_one_hot_and_follow_each_other():
+    found = load("chars")
+    assert found.shape == (1, 32, 64) and len(found.classes) == 64
+    assert (found.train_images.sum(axis=3, dtype=np.int64) == 255).all()
+    codes = found.test_images[:, 0].argmax(axis=2)
+    text = "".join(path.read_text("utf-8", "replace") for path in STDLIB[4::5])
+    number = {name: code for code, name in enumerate(found.classes)}
+    coded = [number.get(letter if letter.isprintable() and letter != " " else repr(letter), 63) for letter in text]
+    windows = {tuple(coded[at : at + 33]) for at in range(len(coded) - 32)}
+    assert all((*row, label) in windows for row, label in zip(codes.tolist(), found.test_labels.tolist()))
+    assert load("chars").digests == found.digests
+    # a guess by the training part's counts takes about 4.5 bits; a uniform one would take 6
+    share = np.bincount(found.train_labels, minlength=64) / len(found.train_labels)
+    assert 4 < -np.log2(np.maximum(share[found.test_labels], 1e-6)).mean() < 5.5

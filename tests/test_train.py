@@ -52,7 +52,7 @@ def same(a, b):
 
 
 def test_recipes_of_the_papers():
-    assert set(recipes) == {"grasp", "npb", "open_lth", "phew", "quick", "synflow"}
+    assert set(recipes) == {"chars", "fashion", "grasp", "mnist1d", "npb", "open_lth", "phew", "quick", "synflow"}
     for recipe in recipes.values():
         assert recipe.source and recipe.ema == 0
     assert recipes["npb"].milestones == (80, 120) and recipes["synflow"].milestones == (60, 120)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from topo.masks import MaskSet
     from topo.report import Report, Reports, read_reports
     from topo.shrink import Shrunk, shrink
+    from topo.sweep import sweep
     from topo.trace import rule, trace
     from topo.train import MaskCallback, apply_masks, imp, strip_masks, train, train_many, verify_masks
     from topo.wiring import Wiring, chain
@@ -51,6 +52,7 @@ _HOME = {
     "rule": "topo.trace",
     "shrink": "topo.shrink",
     "strip_masks": "topo.train",
+    "sweep": "topo.sweep",
     "to_networkx": "topo.interop",
     "to_scipy": "topo.interop",
     "trace": "topo.trace",
@@ -90,6 +92,7 @@ __all__ = [
     "rule",
     "shrink",
     "strip_masks",
+    "sweep",
     "to_networkx",
     "to_scipy",
     "trace",

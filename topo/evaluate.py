@@ -18,15 +18,17 @@ import numpy as np
 from topo._support.seeds import as_rng
 from topo.errors import TopoError
 from topo.evidence import Interval, Table, cluster_bootstrap, controlled, left_out, ranked, spearman, table_of
+from topo.evidence.table import LAYER
 from topo.report.holm import holm
 
 LEAST_ROWS = 6
 COMPONENTS = 3
 _FLOOR = 1e-6  # of layer densities, before their logarithm
-_LAYER = "density:"  # columns of layer densities begin so
 _BASELINES = ("mean_log_density", "mld")
 # Columns that say how a run went or how it was set up, by these parts of their names: no metric of a mask.
 _NO_METRIC = ("accuracy", "loss", "seed", "seconds", "epoch")
+# Columns of a sweep that tell masks of one method apart which are no seeds of each other.
+_VARIANTS = ("options", "quota", "null", "density_effective")
 _WIDTH_OF_DENSITY = ("density", "sparsity")
 
 
@@ -138,13 +140,15 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Study:
-    """Rows in their cells. cells: rows of each, with their cluster. family: a number for each row, None without."""
+    """Rows in their cells. cells: rows of each, with their cluster. family: a number for each row, None without. kind:
+    a number that tells the variants of a family apart, too."""
 
     table: Table
     accuracy: np.ndarray
     cells: list[np.ndarray]
     cluster: list[tuple[str, ...]]
     family: np.ndarray | None
+    kind: np.ndarray | None
     layers: Mapping[str, np.ndarray]
 
     @classmethod
@@ -165,13 +169,17 @@ class _Study:
         twice = len(table) - len(set(zip(*table.columns.values())))
         if twice:
             notes.append(f"{twice} rows are equal to another in every column: if they are copies, remove them")
-        number = None
+        number = kind = None
         if family is not None:
             number = np.unique(np.array(table.columns[family]), return_inverse=True)[1]
+            told = [family, *(name for name in _VARIANTS if name in table.columns)]
+            kinds = list(zip(*(table.columns[name] for name in told)))
+            known = {entry: k for k, entry in enumerate(dict.fromkeys(kinds))}
+            kind = np.array([known[entry] for entry in kinds])
         cluster = [tuple(entry[k] for k in around) for entry in cells]
-        layers = {name: values for name in table.columns if name.startswith(_LAYER)
+        layers = {name: values for name in table.columns if name.startswith(LAYER)
                   if (values := table.numbers(name)) is not None}  # fmt: skip
-        return cls(table, accuracy, list(cells.values()), cluster, number, layers)
+        return cls(table, accuracy, list(cells.values()), cluster, number, kind, layers)
 
     @property
     def clusters(self) -> int:
@@ -235,13 +243,13 @@ class _Study:
 
     def ceiling(self) -> float:
         """Mean over cells of the correlation of accuracy with the mean of the same family's other rows."""
-        if self.family is None:
+        if self.kind is None:
             return math.nan
         found = []
         for rows in self.cells:
             others = np.full(len(rows), math.nan)
-            for one in np.unique(self.family[rows]):
-                mine = np.flatnonzero(self.family[rows] == one)
+            for one in np.unique(self.kind[rows]):
+                mine = np.flatnonzero(self.kind[rows] == one)
                 if len(mine) > 1:
                     y = self.accuracy[rows[mine]]
                     others[mine] = (y.sum() - y) / (len(mine) - 1)
@@ -327,7 +335,7 @@ def _metrics(table: Table, wanted: Sequence[str] | None, others: set[str], notes
         return list(dict.fromkeys(wanted))
     found, passed = [], []
     for name in table.columns:
-        if name in others or name.startswith(_LAYER):
+        if name in others or name.startswith(LAYER):
             continue
         if any(part in name.lower() for part in _NO_METRIC) or table.numbers(name) is None:
             passed.append(name)

@@ -18,6 +18,7 @@ import numpy as np
 from topo._support.text_files import LARGEST, read_text
 from topo.errors import TopoError
 
+LAYER = "density:"  # columns of layer densities begin so
 _EMPTY = ("", "None", "none", "null", "nan", "NaN", "NA", "<NA>", "NaT")
 _TRUTH = {"True": 1.0, "False": 0.0, "true": 1.0, "false": 0.0}
 
@@ -75,7 +76,7 @@ def read_table(path: str | Path) -> Table:
     if place.is_dir():
         if not (place / "results.csv").is_file():
             raise TopoError(f"'{path}' is a folder without results.csv, the table that topo sweep writes")
-        place = place / "results.csv"
+        return _with_layers(read_table(place / "results.csv"), place / "layers.csv")
     name = place.name.lower()
     if not name.endswith((".csv", ".csv.gz", ".jsonl")):
         raise TopoError(f"'{path}' is not a table; tables end in .csv, .csv.gz or .jsonl, or are folders of sweeps")
@@ -99,6 +100,18 @@ def read_table(path: str | Path) -> Table:
     except csv.Error as error:
         raise TopoError(f"'{path}' is not CSV: {error}") from None
     return _of_rows(rows, f"'{path}'")
+
+
+def _with_layers(table: Table, path: Path) -> Table:
+    """The table of a sweep with a column `density:LAYER` for each layer of its layers.csv."""
+    if not path.is_file() or "id" not in table.columns:
+        return table
+    layers, place = read_table(path), {name: row for row, name in enumerate(table.columns["id"])}
+    found: dict[str, list[str]] = {}
+    for cell, layer, density in zip(*(layers.columns[name] for name in ("id", "layer", "density"))):
+        if cell in place:
+            found.setdefault(f"{LAYER}{layer}", [""] * len(table))[place[cell]] = density
+    return Table({**table.columns, **{name: tuple(column) for name, column in found.items()}})
 
 
 def _of_rows(rows: Sequence[Mapping[Any, Any]], what: str) -> Table:

@@ -59,6 +59,50 @@ def digits_conv(classes: int) -> nn.Module:
     return DigitsNet(classes)
 
 
+@model("Greydanus & Kobak 2024", shape=(40,), classes=Count(10))
+def mnist1d_mlp(classes: int) -> nn.Module:
+    """Multilayer perceptron for MNIST-1D: 40 inputs, 180 and 180 hidden units.
+
+    41,400 weights with 10 classes.
+    """
+    from topo.models.nets.plain import MLP
+
+    return MLP((40, 180, 180, classes))
+
+
+@model("topo", shape=(784,), classes=Count(10))
+def fashion_mlp(classes: int) -> nn.Module:
+    """Small multilayer perceptron for 28x28 images: 64 and 64 hidden units.
+
+    54,912 weights with 10 classes.
+    """
+    from topo.models.nets.plain import MLP
+
+    return MLP((784, 64, 64, classes))
+
+
+@model("topo", shape=(1, 28, 28), classes=Count(10))
+def fashion_conv(classes: int) -> nn.Module:
+    """Small convolutional net for 28x28 images: the layers of digits_conv.
+
+    56,224 weights with 10 classes.
+    """
+    from topo.models.nets.digits import DigitsNet
+
+    return DigitsNet(classes)
+
+
+@model("topo", shape=(2048,), classes=Count(64))
+def chars_mlp(classes: int) -> nn.Module:
+    """Multilayer perceptron for the next character: 32 x 64 one-hot inputs, 128 and 128 hidden units.
+
+    286,720 weights with 64 classes.
+    """
+    from topo.models.nets.plain import MLP
+
+    return MLP((2048, 128, 128, classes))
+
+
 @model(_TICKET, shape=(3, 32, 32), classes=Count(10))
 def conv2(classes: int) -> nn.Module:
     """Conv-2 for CIFAR: two 3x3 convolutions, two layers of 256 units.

@@ -1,0 +1,282 @@
+"""topo sweep: the plan, cells that are done once, tables that do not depend on who made them, and deaths."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import topo
+from topo import cli
+from topo.evidence import read_table
+from topo.sweep import read_plan
+
+ROOT = Path(__file__).parents[1]
+NET = "mlp:64-12-10"
+POISON = """
+import os, signal
+from torch import nn
+
+def net():
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def tables(**changes: dict) -> dict:
+    """A sweep of eight masks; changes by table."""
+    basic = {"sweep": {"model": NET, "seeds": "0-1"}, "grid": {"method": ["erk", "balance"], "density": [0.5, 0.25]}}
+    return {name: {**basic.get(name, {}), **changes.get(name, {})} for name in {**basic, **changes}}
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_a_plan_is_every_combination_in_order() -> None:
+    plan = read_plan(
+        tables(
+            sweep={"model": [NET, "lenet300"]},
+            method={"balance": {"degree_floor": [4, 8]}},
+            nulls={"kinds": ["same_layers", "reinit"]},
+            train={"data": "digits", "seeds": [3, 4]},
+        )
+    )
+    counts = Counter((c.settings["network"], c.settings["method"], c.settings["null"]) for c in plan.cells)
+    assert counts[NET, "erk", ""] == 2 * 2 * 2 and counts["lenet300", "balance", "reinit"] == 2 * 2 * 2 * 2
+    assert len({cell.id for cell in plan.cells}) == len(plan.cells) == 2 * 3 * (8 + 16)
+    first = plan.cells[0].settings
+    assert (first["data"], first["density"], first["seed"], first["train_seed"]) == ("digits", 0.5, 0, 3)
+    shards = [cell.id for part in ("1/3", "2/3", "3/3") for cell in plan.chosen(shard=part)]
+    assert sorted(shards) == sorted(cell.id for cell in plan.cells)
+    only = plan.chosen(["method=erk", "seed=1", "null="])
+    assert len(only) == 2 * 2 * 2 and {cell.settings["seed"] for cell in only} == {1}
+    left = read_plan(tables(exclude={"where": [{"method": "erk", "density": 0.25}, {"seed": 1}]}))
+    assert [(c.settings["method"], c.settings["density"]) for c in left.cells] == [
+        ("erk", 0.5), ("balance", 0.5), ("balance", 0.25)]  # fmt: skip
+
+
+def test_ids_follow_what_a_cell_depends_on(tmp_path: Path) -> None:
+    file = tmp_path / "net.py"
+    file.write_text("from torch import nn\ndef net():\n    return nn.Linear(4, 2)\n")
+    toml = tmp_path / "s.toml"
+    text = '[sweep]\nmodel = "net.py:net"\ninput = "4"\n[grid]\nmethod = "erk"\ndensity = 0.5\n'
+    toml.write_text(text)
+    ids = [read_plan(toml).cells[0].id]
+    file.write_text(file.read_text() + "# changed\n")
+    ids.append(read_plan(toml).cells[0].id)
+    toml.write_text(text + '[analyze]\nmetrics = "kept"\n')
+    ids.append(read_plan(toml).cells[0].id)
+    toml.write_text(text.replace("0.5", "0.25"))
+    ids.append(read_plan(toml).cells[0].id)
+    assert len(set(ids)) == 4
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    for path in (file, toml):
+        (other / path.name).write_text(path.read_text())
+    assert read_plan(other / "s.toml").cells[0].id == ids[-1]
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"sweeep": {}}, "'sweeep', which it does not know; the nearest is 'sweep'"),
+        ({"grid": {"densty": 1}}, "the nearest is 'density'"),
+        ({"sweep": {"sed": 1}}, "the nearest is 'seeds'"),
+        ({"sweep": {"model": "resnet21"}}, "no model is called 'resnet21'"),
+        ({"sweep": {"model": "gone.py:net"}}, "no file 'gone.py'"),
+        ({"sweep": {"seeds": "4-1"}}, "seeds is '4-1'"),
+        ({"sweep": {"seeds": [-1]}}, "seeds is [-1]"),
+        ({"grid": {"method": "synflw"}}, "the nearest is 'synflow'"),
+        ({"grid": {"density": [2]}}, "density holds 2"),
+        ({"grid": {"density": [0.5, 0.5]}}, "a cell twice: network mlp:64-12-10, method erk, density 0.5, seed 0"),
+        ({"method": {"balance": {"degre_floor": 4}}}, "the nearest is 'degree_floor'"),
+        ({"method": {"snip": {}}}, "[grid] does not name"),
+        ({"nulls": {"kinds": ["same_layer"]}}, "the nearest is 'same_layers'"),
+        ({"nulls": {"kinds": ["reinit"]}}, "needs [train]"),
+        ({"train": {"data": "digit"}}, "the nearest is 'digits'"),
+        ({"train": {"data": "digits", "recipe": "quik"}}, "quik"),
+        ({"train": {"data": "digits", "epoch": 3}}, "the nearest is 'epochs'"),
+        ({"train": {"data": "digits", "options": {"lrr": 3}}}, "lrr"),
+        ({"files": {"path": "gone/{seed}.pt"}}, "no file 'gone/{seed}.pt'"),
+        ({"exclude": {"where": [{"metod": "erk"}]}}, "the nearest is 'method'"),
+        ({"exclude": {"where": [{"method": "erk"}, {"method": "balance"}]}}, "leaves none"),
+    ],
+)
+def test_what_a_sweep_does_not_hold_is_named(change: dict, said: str) -> None:
+    with pytest.raises(topo.TopoError) as caught:
+        read_plan(tables(**change))
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_cells_are_what_the_single_commands_make_and_are_made_once(tmp_path: Path) -> None:
+    given = tables(nulls={"kinds": ["same_layers"]}, analyze={"metrics": "paths,kept"})
+    results = topo.sweep(given, tmp_path / "a")
+    assert len(results.rows) == 16 and not results.failures and not results.left
+    row = next(r for r in results.rows if (r["method"], r["density"], r["seed"], r["null"]) == ("erk", 0.25, 1, ""))
+    wiring = topo.networks.find_wiring(NET)
+    masks = topo.generate("erk", wiring, density=0.25, rng=1)
+    assert topo.read_masks(tmp_path / "a" / "masks" / f"{row['id']}.safetensors") == masks
+    report = topo.analyze(masks, wiring, metrics=["paths", "kept", "mean_log_density"])
+    assert row["kept"] == masks.kept and row["log10_effective_paths"] == report.network["log10_effective_paths"]
+    null = results.rows[results.rows.index(row) + 1]
+    drawn = topo.read_masks(tmp_path / "a" / "masks" / f"{null['id']}.safetensors")
+    assert null["null"] == "same_layers" and drawn != masks and null["kept"] == row["kept"]
+    # another run gives the same bytes, but for the seconds
+    topo.sweep(given, tmp_path / "b", shard="2/2")
+    topo.sweep(given, tmp_path / "b", resume=True)
+    for name in ("plan.csv", "layers.csv", "summary.csv", "failures.csv"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    assert rows(tmp_path / "a" / "results.csv") == rows(tmp_path / "b" / "results.csv")
+    assert [r["id"] for r in rows(tmp_path / "a" / "results.csv")] == [c.id for c in read_plan(given).cells]
+    # what is done is left, what lacks a file is made again
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "a" / "cells").iterdir()}
+    (tmp_path / "a" / "masks" / f"{row['id']}.safetensors").unlink()
+    (tmp_path / "a" / "cells" / f"{null['id']}.json").write_text("{")
+    topo.sweep(given, tmp_path / "a", resume=True)
+    again = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "a" / "cells").iterdir()}
+    assert {name for name in kept if kept[name] != again[name]} == {f"{row['id']}.json", f"{null['id']}.json"}
+    # more seeds add cells
+    more = topo.sweep(given | {"sweep": {"model": NET, "seeds": "0-2"}}, tmp_path / "a", resume=True)
+    assert len(more.rows) == 24
+
+
+def test_folders_of_others_are_refused_and_left(tmp_path: Path) -> None:
+    given = tables(grid={"method": "erk"}, analyze={"metrics": "kept"})
+    out = tmp_path / "r"
+    topo.sweep(given, out)
+    before = (out / "results.csv").read_bytes()
+    with pytest.raises(topo.TopoError, match="holds files already; --resume"):
+        topo.sweep(given, out)
+    with pytest.raises(topo.TopoError, match="another sweep"):
+        topo.sweep(tables(grid={"method": "uniform"}), out, resume=True)
+    held = json.loads((out / "sweep.json").read_text())
+    (out / "sweep.json").write_text(json.dumps(held | {"code": "0.0.9"}))
+    with pytest.raises(topo.TopoError, match=r"was made by topo 0\.0\.9"):
+        topo.sweep(given, out, resume=True)
+    assert (out / "results.csv").read_bytes() == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "x").write_text("mine")
+    with pytest.raises(topo.TopoError, match="not the folder of a sweep"):
+        topo.sweep(given, tmp_path / "other", resume=True)
+    with pytest.raises(topo.TopoError, match="shard is '3/2'"):
+        topo.sweep(given, tmp_path / "new", shard="3/2")
+    assert not (tmp_path / "new").exists()
+
+
+def test_masks_of_files_and_a_cell_that_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (0, 1):
+        masks = topo.generate("erk", NET, density=0.5, rng=seed)
+        topo.write_masks(masks, tmp_path / f"mine_d0.5_s{seed}.safetensors")
+    (tmp_path / "mine_d0.5_s2.safetensors").write_bytes(b"nothing")
+    toml = tmp_path / "s.toml"
+    toml.write_text(
+        f'[sweep]\nmodel = "{NET}"\n[[files]]\npath = "{{method}}_d{{density}}_s{{seed}}.safetensors"\n'
+        '[analyze]\nmetrics = "kept"\n'
+    )
+    out = tmp_path / "r"
+    assert cli.main(["sweep", str(toml), "-o", str(out)]) == 1
+    said = capsys.readouterr()
+    assert "2 cells done, 1 failed, 0 left of 3" in said.out and "mine_d0.5_s2.safetensors" in said.err
+    assert [(r["method"], r["density"], r["seed"]) for r in rows(out / "results.csv")] == [
+        ("mine", "0.5", "0"), ("mine", "0.5", "1")]  # fmt: skip
+    assert [r["state"] for r in rows(out / "plan.csv")] == ["done", "done", "failed"]
+    assert len(rows(out / "failures.csv")) == 1
+    topo.write_masks(masks, tmp_path / "mine_d0.5_s2.safetensors")  # mended: another cell, and the old one is orphaned
+    assert cli.main(["sweep", str(toml), "-o", str(out), "--resume", "--quiet"]) == 0
+    assert len(rows(out / "results.csv")) == 3 and rows(out / "failures.csv") == []
+
+
+def test_equal_effective_density_is_met(tmp_path: Path) -> None:
+    grid = {"method": "erk", "density_effective": [0.05, 0.02]}
+    given = {"sweep": {"model": "mlp:64-60-60-10"}, "grid": grid, "analyze": {"metrics": "paths"}}
+    found = topo.sweep(given, tmp_path / "r")
+    size = 64 * 60 + 60 * 60 + 60 * 10
+    for row in found.rows:
+        goal = round(row["density_effective"] * size)
+        assert abs(row["effective_params"] - goal) <= max(1, goal // 1000) and row["kept"] > row["effective_params"]
+        assert row["density"] == row["density_effective"] < row["density_kept"]
+
+
+def test_the_plan_is_shown_without_a_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toml = tmp_path / "s.toml"
+    grid = '[grid]\nmethod = ["erk", "snip", "npb"]\ndensity = 0.1\n'
+    toml.write_text(f'[sweep]\nmodel = "{NET}"\nseeds = "0-99"\n{grid}')
+    assert cli.main(["sweep", str(toml), "--dry-run", "-o", str(tmp_path / "r")]) == 0
+    assert "300 cells of 300, not trained; 0 done" in capsys.readouterr().out
+    assert not (tmp_path / "r").exists()
+    assert cli.main(["sweep", str(toml)]) == 2 and "-o names the folder" in capsys.readouterr().err
+    assert cli.main(["sweep", str(toml), "--dry-run", "--only", "sed=1"]) == 1
+    assert "the nearest is 'seed'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_sweeps_are_plans(path: Path) -> None:
+    plan = read_plan(path)
+    assert all(cell.work["recipe"] for cell in plan.cells) and len({c.settings["seed"] for c in plan.cells}) >= 5
+
+
+TRAINED = {
+    "sweep": {"model": NET, "seeds": "0-1"},
+    "grid": {"method": "erk", "density": [0.5]},
+    "train": {"data": "digits", "epochs": 1},
+    "analyze": {"metrics": "kept"},
+}
+
+
+@pytest.mark.slow
+def test_engines_give_the_same_tables_and_survive_a_poison_cell(tmp_path: Path) -> None:
+    """The poisonous network kills the process that builds it; the sweep itself never builds one."""
+    pytest.importorskip("distributed", reason="dask.distributed is not installed")
+    (tmp_path / "poison.py").write_text(POISON)
+    given = {**TRAINED, "sweep": {"model": [f"{tmp_path}/poison.py:net", NET], "seeds": "0-1", "input": "64"}}
+    given["exclude"] = {"where": [{"network": f"{tmp_path}/poison.py:net", "seed": 1}]}
+    found = {}
+    for engine in ("local", "dask"):
+        found[engine] = topo.sweep(given, tmp_path / engine, engine=engine, workers=2)
+        assert len(found[engine].rows) == 2 and len(found[engine].failures) == 1
+        assert "died twice" in next(iter(found[engine].failures.values()))
+    for name in ("plan.csv", "layers.csv", "failures.csv"):
+        assert (tmp_path / "local" / name).read_bytes() == (tmp_path / "dask" / name).read_bytes(), name
+    assert rows(tmp_path / "local" / "results.csv") == rows(tmp_path / "dask" / "results.csv")
+    row = found["local"].rows[0]
+    run = topo.train(NET, "digits", masks=topo.generate("erk", NET, density=0.5, rng=0), epochs=1, rng=0, threads=1)
+    assert row["accuracy"] == run.final_accuracy
+    summary = json.loads((tmp_path / "local" / "runs" / row["id"] / "summary.json").read_text())
+    assert summary["final_test_accuracy"] == row["accuracy"]
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_where_it_was(tmp_path: Path) -> None:
+    toml = tmp_path / "s.toml"
+    toml.write_text(f'[sweep]\nmodel = "{NET}"\nseeds = "0-59"\n[grid]\nmethod = ["balance"]\ndensity = [0.5]\n')
+    out = tmp_path / "r"
+    told = "progress=lambda *where: print('a cell', flush=True)"
+    code = f"import topo; topo.sweep({str(toml)!r}, {str(out)!r}, {told})"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None and running.stdout.readline() == "a cell\n"
+        os.kill(running.pid, signal.SIGKILL)
+    done = {path.name: path.read_bytes() for path in (out / "cells").glob("*.json")}
+    assert 1 <= len(done)
+    assert cli.main(["sweep", str(toml), "-o", str(out), "--quiet", "--resume"]) == 0
+    assert len(rows(out / "results.csv")) == 60
+    assert all((out / "cells" / name).read_bytes() == data for name, data in done.items())
+
+
+def test_evaluate_reads_the_folder_of_a_sweep(tmp_path: Path) -> None:
+    given = tables(sweep={"seeds": "0-2"}, grid={"method": ["erk", "uniform", "balance"]})
+    results = topo.sweep(given, tmp_path / "r")
+    table = read_table(tmp_path / "r")
+    assert len(table) == len(results.rows) and "density:fc1.weight" in table.columns
+    columns = dict(table.columns) | {"accuracy": tuple(str(row["log10_effective_paths"]) for row in results.rows)}
+    columns["data"] = ("digits",) * len(table)
+    found = topo.evaluate(columns, metrics=["log10_effective_paths"])
+    assert found.cells == 2 and found.metrics[0]["rho"] == pytest.approx(1)
+    assert found.baseline == "mean_log_density"

@@ -1,0 +1,402 @@
+"""The plan of a sweep: its TOML, checked key by key, as a list of cells that are known by what they hold."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import itertools
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from topo._support.text_files import read_text
+from topo._version import __version__
+from topo.data import data
+from topo.errors import TopoError
+from topo.generate import find_method, methods
+from topo.models import input_shape, names
+from topo.nulls import nulls
+from topo.train.recipe import find_recipe
+
+TABLES = {
+    "sweep": ("model", "input", "seeds", "name"),
+    "grid": ("method", "density", "sparsity", "density_effective", "quota"),
+    "files": ("path", "format", "key"),
+    "nulls": ("kinds",),
+    "analyze": ("metrics", "view"),
+    "train": ("data", "recipe", "epochs", "seeds", "device", "options"),
+    "exclude": ("where",),
+    "method": (),
+}
+BUDGETS = ("density", "sparsity", "density_effective")
+DENSE, FILE = "dense", "file"
+# A null that trains the same mask from other initial weights; the other nulls are those of topo.nulls.
+REINIT = "reinit"
+_FIELD = re.compile(r"\{(\w*)(?::[a-z])?\}")
+_DIGEST = 16
+# Of the work, what does not change what comes of it: where files are, and on which device.
+_ELSEWHERE = ("folder", "device")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination. settings: what tells it from others, in the columns' order. work: what is done in every cell."""
+
+    settings: Mapping[str, Any]
+    work: Mapping[str, Any]
+    digests: Mapping[str, str]
+
+    @cached_property
+    def id(self) -> str:
+        """A hash of the settings, the work, the code's version and the content of files that they name."""
+        work = {key: value for key, value in self.work.items() if key not in _ELSEWHERE}
+        known = {"settings": self.settings, "work": work, "digests": self.digests, "code": __version__}
+        text = json.dumps(known, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST]
+
+    @property
+    def label(self) -> str:
+        """The settings in a line."""
+        return ", ".join(f"{key} {value}" for key, value in self.settings.items() if value not in ("", None))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """cells in order; document: the sweep as understood, every table there."""
+
+    cells: tuple[Cell, ...]
+    document: Mapping[str, Any]
+
+    @property
+    def columns(self) -> list[str]:
+        """The settings' names, in order."""
+        return list(dict.fromkeys(key for cell in self.cells for key in cell.settings))
+
+    def chosen(self, only: Sequence[str] = (), shard: str | None = None) -> list[Cell]:
+        """The cells that all of `only` (k=v) hold for, of these every n-th from the i-th (shard i/n, from 1).
+
+        TopoError for a key that no cell has, for a value that none holds, and for a shard that is none.
+        """
+        found = list(self.cells)
+        for text in only:
+            key, sign, value = text.partition("=")
+            if not sign or key not in self.columns:
+                raise TopoError(f"--only '{text}' is not COLUMN=VALUE{_nearest(key, self.columns)}")
+            held = [cell for cell in found if _written(cell.settings.get(key)) == value.strip()]
+            if not held:
+                there = dict.fromkeys(_written(cell.settings.get(key)) for cell in found)
+                raise TopoError(f"--only '{text}' leaves no cell; {key} is {', '.join(list(there)[:20])}")
+            found = held
+        if shard is not None:
+            part = re.fullmatch(r"(\d{1,9})/(\d{1,9})", shard)
+            if not part or not 1 <= int(part[1]) <= int(part[2]):
+                raise TopoError(f"shard is '{shard}'; it is i/n, from 1/n to n/n")
+            found = found[int(part[1]) - 1 :: int(part[2])]
+        return found
+
+
+def read_plan(source: str | Path | Mapping[str, Any]) -> Plan:
+    """The plan of a sweep's TOML file, or of its tables.
+
+    Every combination of model, method with its options, density, seed, null and training seed is a cell; so is every
+    file of masks with each null and training seed. Paths are looked for beside the TOML file first.
+
+    TopoError that names the nearest key for an unknown one, and for values that are none, files that are missing and
+    cells that come twice.
+    """
+    folder = Path()
+    if isinstance(source, Mapping):
+        document = dict(source)
+    else:
+        folder = Path(source).parent
+        try:
+            document = tomllib.loads(read_text(source, "a sweep"))
+        except tomllib.TOMLDecodeError as error:
+            raise TopoError(f"'{source}' is not TOML: {error}") from None
+    return _Reader(document, folder).plan()
+
+
+class _Reader:
+    def __init__(self, document: Mapping[str, Any], folder: Path) -> None:
+        self.document, self.folder = document, folder
+        _known(document, TABLES, "the sweep")
+        for name, keys in TABLES.items():
+            for table in self._tables(name):
+                if keys:
+                    _known(table, keys, f"[{name}]")
+
+    def _tables(self, name: str) -> list[Mapping[str, Any]]:
+        held = self.document.get(name, [] if name == "files" else {})
+        tables = held if name == "files" and isinstance(held, list) else [held]
+        for table in tables:
+            if not isinstance(table, Mapping):
+                raise TopoError(f"{name} is {table!r}; in a sweep it is a table, [{name}]")
+        return tables
+
+    def _table(self, name: str) -> Mapping[str, Any]:
+        return self._tables(name)[0]
+
+    def plan(self) -> Plan:
+        basic = self._table("sweep")
+        if "model" not in basic:
+            raise TopoError('the sweep names no network: model = "resnet20" in [sweep]')
+        models = _listed("model", basic["model"], str)
+        seeds = _seeds("seeds", basic.get("seeds", "0"))
+        work, train_seeds, kinds = self._work(), self._train_seeds(), self._kinds()
+        shared = self._data(work["data"])
+        made = list(self._made()) + list(self._files())
+        if not made:
+            raise TopoError("the sweep holds no masks: name methods in [grid], or files in [[files]]")
+        cells: dict[str, Cell] = {}
+        shown = list(dict.fromkeys(key for settings, _ in made for key in settings))
+        excluded = self._excluded()
+        for model in models:
+            digests = self._model(model) | shared
+            for settings, own in made:
+                for seed in seeds if own is None else [settings.get("seed", "")]:
+                    for kind, train_seed in itertools.product(kinds, train_seeds):
+                        whole = {"network": model, "data": work["data"]} | {key: settings.get(key, "") for key in shown}
+                        whole |= {"seed": seed, "null": kind}
+                        whole["train_seed"] = (seed if seed != "" else 0) if train_seed is None else train_seed
+                        if any(_matches(whole, rule) for rule in excluded):
+                            continue
+                        cell = Cell(whole, work, digests | (own or {}))
+                        if cell.id in cells:
+                            raise TopoError(f"the sweep holds a cell twice: {cell.label}")
+                        cells[cell.id] = cell
+        if not cells:
+            raise TopoError("the sweep holds no cell: [exclude] leaves none")
+        return Plan(tuple(cells.values()), {"code": __version__, **self.document})
+
+    def _model(self, model: str) -> dict[str, str]:
+        """Digests of the network's file, where it is one; TopoError for a name that no network has."""
+        head = model.partition(":")[0]
+        if head in names():
+            input_shape(model)
+            return {}
+        path = self._beside(head)
+        if path.is_file():
+            return {"model": _digest(path)}
+        if head.endswith((".py", ".json")):
+            raise TopoError(f"there is no file '{head}', which the sweep names as its network")
+        if ":" not in model:
+            raise TopoError(f"no model is called '{model}'{_nearest(model, names())}")
+        return {}
+
+    def _data(self, name: str) -> dict[str, str]:
+        """Of data in files: a digest of their names and sizes; TopoError where there are none."""
+        if not name or (name in data and data[name].recognise is None):
+            return {}
+        path = self._beside(name)
+        if not path.exists():
+            built_in = [entry.name for entry in data.values() if entry.recognise is None]
+            raise TopoError(f"there is no data set '{name}'{_nearest(name, built_in)}")
+        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+        listed = "\n".join(f"{file.relative_to(path)} {file.stat().st_size}" for file in files)
+        return {"data": hashlib.sha256(listed.encode()).hexdigest()}
+
+    def _beside(self, name: str) -> Path:
+        beside = self.folder / Path(name).expanduser()
+        return beside if beside.exists() else Path(name).expanduser()
+
+    def _work(self) -> dict[str, Any]:
+        basic, look, train = (self._table(name) for name in ("sweep", "analyze", "train"))
+        metrics = look.get("metrics", "default")
+        metrics = _listed("metrics", metrics.split(",") if isinstance(metrics, str) else metrics, str)
+        work: dict[str, Any] = {"folder": str(self.folder.resolve()), "input": basic.get("input"), "metrics": metrics,
+                                "view": look.get("view"), "data": "", "recipe": None, "epochs": None,
+                                "device": "auto"}  # fmt: skip
+        if not train:
+            return work
+        if not isinstance(train.get("data"), str):
+            raise TopoError(f'data is {train.get("data")!r} in [train]; it names a data set, as in data = "mnist1d"')
+        recipe, changes = train.get("recipe", "quick"), train.get("options", {})
+        if isinstance(recipe, str) and recipe.endswith(".toml"):
+            recipe = str(self._beside(recipe))
+        if not isinstance(changes, Mapping):
+            raise TopoError(f"options is {changes!r} in [train]; it is a table of keys of the recipe")
+        chosen = find_recipe(recipe).changed(**changes)
+        if "epochs" in train:
+            chosen = chosen.for_epochs(train["epochs"])
+        return work | {"data": train["data"], "recipe": chosen.table(), "device": train.get("device", "auto")}
+
+    def _train_seeds(self) -> list[int | str | None]:
+        """Seeds of training, [None] for that of each mask, [""] where nothing is trained."""
+        train = self._table("train")
+        if not train:
+            return [""]
+        return [*_seeds("seeds", train["seeds"])] if "seeds" in train else [None]
+
+    def _kinds(self) -> list[str]:
+        kinds = _listed("kinds", self._table("nulls").get("kinds", []), str)
+        for kind in kinds:
+            if kind not in (*nulls, REINIT):
+                raise TopoError(f"no null is called '{kind}'{_nearest(kind, [*nulls, REINIT])}")
+            if kind == REINIT and not self._table("train"):
+                raise TopoError(f"the null '{REINIT}' trains a mask from other weights: it needs [train]")
+        return ["", *kinds]
+
+    def _excluded(self) -> list[Mapping[str, Any]]:
+        rules = self._table("exclude").get("where", [])
+        known = ("network", "data", "method", "quota", *BUDGETS, "seed", "null", "train_seed", "options")
+        for rule in rules if isinstance(rules, list) else [rules]:
+            if not isinstance(rule, Mapping) or not rule:
+                raise TopoError(f'where holds {rule!r} in [exclude]; it is a list of tables, [{{ method = "snip" }}]')
+            _known(rule, known, "[exclude]")
+        return rules if isinstance(rules, list) else [rules]
+
+    def _made(self) -> Iterable[tuple[dict[str, Any], None]]:
+        """Settings of masks that a method makes."""
+        grid, options = self._table("grid"), self._table("method")
+        wanted = _listed("method", grid.get("method", []), str)
+        every = [*methods(), DENSE] if wanted or options else []
+        for name in (*wanted, *options):
+            if name not in every:
+                raise TopoError(f"no method is called '{name}'{_nearest(name, every)}")
+        for name in options:
+            if name not in wanted:
+                raise TopoError(f"[method.{name}] has options of a method that [grid] does not name")
+        quotas = _listed("quota", grid.get("quota", [""]), str)
+        for name in wanted:
+            if name == DENSE:
+                yield {"method": DENSE, "options": "", "density": 1.0}, None
+                continue
+            own = options.get(name, {})
+            if not isinstance(own, Mapping):
+                raise TopoError(f"method.{name} is {own!r}; it is a table of options, [method.{name}]")
+            budgets = {key: own[key] for key in BUDGETS if key in own} or {
+                key: grid[key] for key in BUDGETS if key in grid
+            }
+            if not budgets:
+                raise TopoError(f"how much is '{name}' to keep? [grid] needs one of {', '.join(BUDGETS)}")
+            for chosen in self._options(name, {key: value for key, value in own.items() if key not in BUDGETS}):
+                for key, values in budgets.items():
+                    for value in _fractions(key, values):
+                        for quota in quotas:
+                            held: dict[str, Any] = {"method": name, "options": chosen}
+                            held["density"] = round(1 - value, 12) if key == "sparsity" else value
+                            held |= {"quota": quota} if quota else {}
+                            yield held | ({key: value} if key == "density_effective" else {}), None
+
+    def _options(self, name: str, table: Mapping[str, Any]) -> Iterable[str]:
+        """Every combination of a method's options, as JSON text; "" for none."""
+        known = getattr(find_method(name), "options", None)
+        if isinstance(known, Mapping):
+            _known(table, known, f"[method.{name}]")
+        axes = [value if isinstance(value, list) else [value] for value in table.values()]
+        for values in itertools.product(*axes):
+            yield json.dumps(dict(zip(table, values)), sort_keys=True) if table else ""
+
+    def _files(self) -> Iterable[tuple[dict[str, Any], dict[str, str]]]:
+        """Settings of masks that are there, with the digest of their file."""
+        for table in self._tables("files"):
+            if not table:
+                continue
+            text = table.get("path")
+            if not isinstance(text, str) or not text:
+                raise TopoError(f"path is {text!r} in [[files]]; it names files, as in masks/{{method}}_s{{seed}}.pt")
+            fields = _FIELD.findall(text)
+            if odd := [field for field in fields if not field or fields.count(field) > 1]:
+                raise TopoError(f"the field '{odd[0]}' of '{text}' has no name, or comes twice")
+            root = self.folder if not Path(text).is_absolute() else Path()
+            glob = _FIELD.sub("*", text)
+            pieces = _FIELD.split(text)
+            regex = "".join(
+                re.escape(piece) if k % 2 == 0 else f"(?P<{piece}>[^/]+?)" for k, piece in enumerate(pieces)
+            )
+            whole = re.compile(regex)
+            start = Path("/") if Path(text).is_absolute() else root
+            found = sorted(start.glob(glob.lstrip("/"))) if "*" in glob else [root / text]
+            found = [path for path in found if path.exists()]
+            if not found:
+                raise TopoError(f"there is no file '{text}', which [[files]] names")
+            for path in found:
+                name = str(path if Path(text).is_absolute() else path.relative_to(root))
+                match = whole.fullmatch(name)
+                if match is None:
+                    continue
+                held: dict[str, Any] = {"method": FILE, "options": "", "density": ""}
+                held |= {key: _value(value) for key, value in match.groupdict().items()}
+                held |= {"file": name} | {key: table[key] for key in ("format", "key") if key in table}
+                yield held, {"file": _digest(path)}
+
+
+def _known(table: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
+    keys = list(keys)
+    for key in table:
+        if key not in keys:
+            raise TopoError(f"{where} has the key '{key}', which it does not know{_nearest(key, keys)}")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(str(name), known, 1, 0.5)
+    return f"; the nearest is '{near[0]}'" if near else f"; there are: {', '.join(known[:60])}"
+
+
+def _listed(key: str, value: Any, kind: type) -> list[Any]:
+    values = value if isinstance(value, list | tuple) else [value]
+    for item in values:
+        if not isinstance(item, kind) or isinstance(item, bool):
+            raise TopoError(f"{key} holds {item!r} in the sweep; it should hold {kind.__name__} or a list of them")
+    return [item.strip() if isinstance(item, str) else item for item in values]
+
+
+def _fractions(key: str, value: Any) -> list[float]:
+    values = value if isinstance(value, list) else [value]
+    for item in values:
+        if isinstance(item, bool) or not isinstance(item, int | float) or not 0 <= item <= 1:
+            raise TopoError(f"{key} holds {item!r} in the sweep; it is a number from 0 to 1, or a list of them")
+    return [float(item) for item in values]
+
+
+def _seeds(key: str, value: Any) -> list[int]:
+    """Seeds of a number, a list, or text as in "0-4,7"."""
+    if isinstance(value, str):
+        found: list[int] = []
+        for part in value.split(","):
+            ends = re.fullmatch(r"\s*(\d{1,9})\s*(?:-\s*(\d{1,9})\s*)?", part)
+            if not ends or (ends[2] and int(ends[2]) < int(ends[1])):
+                raise TopoError(f'{key} is {value!r} in the sweep; it is a seed, a list, or text as in "0-4,7"')
+            found += range(int(ends[1]), int(ends[2] or ends[1]) + 1)
+        return found
+    found = value if isinstance(value, list) else [value]
+    if not found or any(isinstance(item, bool) or not isinstance(item, int) or item < 0 for item in found):
+        raise TopoError(f'{key} is {value!r} in the sweep; it is a seed, a list, or text as in "0-4,7"')
+    return found
+
+
+def _matches(settings: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
+    return all(settings.get(key, "") == value or _written(settings.get(key)) == value for key, value in rule.items())
+
+
+def _written(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _value(text: str) -> Any:
+    """A field of a file's name: a whole number, a number, or text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, or of the files of a folder with their names."""
+    found = hashlib.sha256()
+    try:
+        for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+            found.update(b"" if path.is_file() else str(file.relative_to(path)).encode() + b"\0")
+            with file.open("rb") as held:
+                found.update(hashlib.file_digest(held, "sha256").digest())
+    except OSError as error:
+        raise TopoError(f"cannot read '{path}': {error.strerror}") from None
+    return found.hexdigest()
