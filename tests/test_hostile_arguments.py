@@ -30,6 +30,7 @@ LINES = {
     "irp": ["irp", "--model", "mlp:6-5-3", "--data", "none", "-o", "run"],
     "autosparse": ["autosparse", "fit", "none.safetensors", "-o", "p.safetensors"],
     "evaluate": ["evaluate", "table.csv"],
+    "sweep": ["sweep", "none.toml", "-o", "results"],
 }
 HOSTILE = [
     "", " ", "nan", "-1", "1e999", "9" * 10, "9" * 25, "9" * 5000, "\u202e\x1b[31m\u00fc", "\udcff", "none/none",
