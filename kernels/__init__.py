@@ -112,6 +112,6 @@ def _kept_if_possible(self: Cache) -> Iterator[None]:
         pass
 
 
-Cache._guard_against_spurious_io_errors = _kept_if_possible
+setattr(Cache, "_guard_against_spurious_io_errors", _kept_if_possible)  # noqa: B010
 for _name, _operation in (("save", fcntl.LOCK_EX), ("load", fcntl.LOCK_SH)):
     setattr(IndexDataCacheFile, _name, _locked(getattr(IndexDataCacheFile, _name), _operation))
