@@ -88,6 +88,8 @@ _DAMAGED = (EOFError, pickle.UnpicklingError, AttributeError, ImportError, Looku
 
 def _locked(method: Callable[..., Any], operation: int) -> Callable[..., Any]:
     """None instead, which to numba is an empty cache, where the lock cannot be had: compiling is slow, not wrong."""
+    # Imported twice in a process, the second would wait for the first for ever.
+    method = getattr(method, "__wrapped__", method)
 
     @functools.wraps(method)
     def alone(self: IndexDataCacheFile, *args: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -328,6 +329,15 @@ def test_versions_that_share_a_cache_each_find_their_own_code(tmp_path: Path) ->
         for mine, other in ((old, new), (new, old)):
             mine.save("types", f"{mine._source_stamp} {turn}")
             assert mine.load("types") == f"{mine._source_stamp} {turn}" and other.load("types") is None
+
+
+def test_a_second_import_does_not_wait_for_the_first(tmp_path: Path) -> None:
+    """As tests and notebooks import anew: the lock is taken once, or each save would wait for itself."""
+    import topo.kernels
+
+    importlib.reload(topo.kernels)
+    for method in (topo.kernels.IndexDataCacheFile.save, topo.kernels.IndexDataCacheFile.load):
+        assert not hasattr(method.__wrapped__, "__wrapped__")
 
 
 WRITER = """
