@@ -236,11 +236,11 @@ assert dead["effective_paths"] == 0 and dead["log10_effective_paths"] == -math.i
 assert math.isnan(dead["path_entropy"])
 
 # %% [markdown]
-# Masks of a residual network form no plain stack. Without a model, layers are analysed one by one, and the numbers of
-# the network are NaN with that reason, not a guess.
+# Masks of a residual network form no plain stack. Where neither the file nor you name a model, layers are analysed one
+# by one, and the numbers of the network are NaN with that reason, not a guess.
 
 # %%
-unwired = topo.analyze(masks, metrics="paths")
+unwired = topo.analyze(topo.MaskSet(dict(masks)), metrics="paths")
 assert math.isnan(unwired.network["effective_paths"]) and unwired.network["kept"] == masks.kept
 print(next(note["note"] for note in unwired.notes if note["metric"] == "effective_paths"))
 

@@ -415,7 +415,7 @@ def test_options_are_read_and_refused() -> None:
     assert text.masks == methods["balance"](wiring, total=300, degree_floor=4.0, min_fan_in=2).masks
     for options, said in (
         ({"spam": 1}, "no option 'spam'; it takes mode=balanced, degree_floor"),
-        ({"degree_floor": "eggs"}, "of type float"),
+        ({"degree_floor": "eggs"}, "auto, or a number of at least 1"),
         ({"mode": "spam"}, "balanced, paths"),
         ({"nm": "4:2"}, "not an N:M pattern"),
         ({"budgets": "spam"}, "no quota is called"),
@@ -678,7 +678,7 @@ def test_generate_comes_here() -> None:
     assert masks.kept == 5418 and masks == methods["balance"](wiring, total=5418, rng=0).masks
     assert masks.provenance["method"] == "balance" and masks.provenance["seed"] == 0
     given = generate("balance", wiring, sparsity=0.98, rng=0, degree_floor="6").provenance["options"]
-    assert given["degree_floor"] == 6.0 and given["mode"] == masks.provenance["options"]["mode"] == "balanced"
+    assert float(given["degree_floor"]) == 6.0 and given["mode"] == masks.provenance["options"]["mode"] == "balanced"
     assert generate("balance", wiring, density=0.1, budgets="erk", nm="2:4").kept == 27090
     assert generate("npb", "mlp:20-30-10", density=0.2, alpha="0.5").kept == 180
 

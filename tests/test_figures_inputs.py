@@ -74,7 +74,9 @@ def _command(capsys, *arguments):
 
 
 def test_settings_are_the_keys_of_recipes_but_for_their_names():
-    assert {spec.name for spec in fields(Recipe)} - set(SETTINGS) == {"name", "source"}
+    """But for the density, which figures draw, and the epochs whose masks are kept, which change no run."""
+    others = {"name", "source", "density", "mask_epochs"}
+    assert {spec.name for spec in fields(Recipe)} - set(SETTINGS) == others
 
 
 def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(folder):

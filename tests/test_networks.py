@@ -124,7 +124,7 @@ def test_module_on_the_path(own, monkeypatch):
 @pytest.mark.parametrize(
     "name, says",
     [
-        ("resnet21", "no model is called 'resnet21'; built in are: .*resnet20"),
+        ("resnet21", "no built-in model is called 'resnet21'; did you mean .*resnet20"),
         ("{own}:broken", "raised KeyError: 'depth'"),
         ("{own}:number", "gave a int; it should give a torch.nn.Module"),
         ("{own}:absent", "names no function 'absent'; the module has: net, broken, number"),

@@ -405,8 +405,8 @@ def test_unit_view_drops_multiplicities() -> None:
     assert network(masks, chain(masks), "effective_paths") == 3 * 9 * 2 * 5 * 4
     assert network(masks, chain(masks), "effective_paths", "unit") == 3 * 2 * 4
     assert build_graph(masks, chain(masks), "kernel").view == "channel"
-    with pytest.raises(TopoError, match="view 'unrolled' is not known; there are: channel, unit, kernel"):
-        build_graph(masks, chain(masks), "unrolled")
+    with pytest.raises(TopoError, match="no view is called 'rolled'"):
+        build_graph(masks, chain(masks), "rolled")
 
 
 @pytest.mark.small

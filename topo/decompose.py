@@ -33,7 +33,7 @@ def collapse(basis: Any, coefficient_mask: Any) -> Collapsed:
     There is an edge i -> o iff some C[o, i, m] with B[m] != 0 is kept; its taps are the union of supp B[m] over these
     m, its multiplicity sum_m |supp B[m]| [C[o, i, m] != 0]. Low-rank and depthwise-separable layers are of this form.
 
-    >>> collapse(np.ones((1, 3, 3)), np.ones((4, 2, 1))).mask.all()
+    >>> bool(collapse(np.ones((1, 3, 3)), np.ones((4, 2, 1))).mask.all())
     True
 
     Source: Li et al. 2021 (ESCALATE), section 3. TopoError if the two do not fit each other.

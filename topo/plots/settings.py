@@ -12,7 +12,7 @@ SETTINGS = (
     "model", "data", "train_images", "test_images", "init", "epochs", "batch", "optimizer", "lr", "momentum",
     "nesterov", "weight_decay", "schedule", "milestones", "factor", "warmup", "label_smoothing", "ema", "padding",
     "flip", "amp", "channels_last", "compile", "deterministic", "placement", "accumulate", "clip", "val", "best_on",
-    "rewind", "rewind_epoch", "fraction",
+    "rewind", "rewind_epoch", "fraction", "sparse", "alpha", "update_every", "update_until",
 )  # fmt: skip
 # Keys that a label names; how many more differ is said behind them.
 _NAMED = 3

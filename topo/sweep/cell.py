@@ -19,7 +19,6 @@ from topo.masks import MaskSet
 from topo.networks import find_wiring
 from topo.nulls import nulls
 from topo.sweep.plan import DENSE, FILE, REINIT, Cell
-from topo.train.recipe import find_recipe
 from topo.wiring import Wiring
 
 # Of a run's folder; its checkpoint is left out: the cell is trained again from the same seed where it is needed.
@@ -171,6 +170,7 @@ def _at_effective(at: Any, wanted: float, wiring: Wiring) -> MaskSet:
 
 def _trained(cell: Cell, model: str, masks: MaskSet, place: Path, files: dict[str, bytes]) -> dict[str, Any]:
     from topo.train import train
+    from topo.train.recipe import find_recipe
 
     settings, work = cell.settings, cell.work
     recipe = find_recipe(dict(work["recipe"]))

@@ -21,7 +21,6 @@ from topo.errors import TopoError
 from topo.generate import find_method, methods
 from topo.models import input_shape, names
 from topo.nulls import nulls
-from topo.train.recipe import find_recipe
 
 TABLES = {
     "sweep": ("model", "input", "seeds", "name"),
@@ -205,6 +204,8 @@ class _Reader:
         return beside if beside.exists() else Path(name).expanduser()
 
     def _work(self) -> dict[str, Any]:
+        from topo.train.recipe import find_recipe
+
         basic, look, train = (self._table(name) for name in ("sweep", "analyze", "train"))
         metrics = look.get("metrics", "default")
         metrics = _listed("metrics", metrics.split(",") if isinstance(metrics, str) else metrics, str)
