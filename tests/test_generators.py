@@ -690,7 +690,7 @@ def test_list_methods(run) -> None:
         assert entry.description.endswith(".") and len(entry.description) < 120
     assert json.dumps(sorted(generators)) == json.dumps(sorted(
         "random uniform er erk erk_plus igq biregular configuration xnet radix nm block expander band smallworld "
-        "shuffle invert ramanujan".split()
+        "shuffle invert ramanujan smart_ratio".split()
     ))  # fmt: skip
 
 

@@ -185,7 +185,7 @@ def test_steps_that_use_parts_say_so() -> None:
 def test_bad_questions_are_answered_in_one_line() -> None:
     masks, wiring = toys.complete(4, 3, 2)
     graph = build_graph(masks, wiring)
-    with pytest.raises(TopoError, match="no layer is called 'fc9'; there are: fc1, fc2"):
+    with pytest.raises(TopoError, match=r"no layer is called 'fc9'; did you mean .* There are: fc1, fc2"):
         topo.to_scipy(graph, "fc9")
     with pytest.raises(TopoError, match="no layer is called 'fc9'"):
         topo.to_networkx(graph, "fc9")

@@ -4,6 +4,7 @@ The commands are read off the parser: a new one that has an output needs its lin
 """
 
 import argparse
+import itertools
 import os
 import signal
 import stat
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import topo
 from topo._support.atomic import PREFIX, replacing, write_text
@@ -29,9 +31,28 @@ LINES = {
     "convert": ["convert", "a.npz"],
     "plot": ["plot", "density_profile", "a.npz"],
     "trace": ["trace", "--show", "mlp:6-5-3"],
+    "check": ["check", "a.npz", "--max-density", "1"],
+    "report": ["report", "r.json"],
+    "evaluate": ["evaluate", "table.csv"],
+    "shrink": ["shrink", "n.npz", "--model", "mlp:6-5-3", "--weights", "w.safetensors"],
 }
-ENDINGS = {"--json": ".json", "--csv": ".csv", "--html": ".html", "--junit": ".xml", "--plot": ".svg"}
-OF_COMMAND = {"generate": ".npz", "convert": ".npz", "plot": ".svg"}
+# Outputs of other lines: weights come of the methods that look at data.
+OTHERS = {
+    ("shrink", "--json"): [*LINES["shrink"], "-o", "small.pt"],
+    ("generate", "--out-weights"): [
+        *("generate", "wanda", "--model", "mlp:64-5-10", "--weights", "d.safetensors", "--density", "0.5"),
+        *("--data", "digits", "--examples", "16", "-o", "m.npz"),
+    ],
+}
+ENDINGS = {
+    "--out-weights": ".safetensors",
+    "--json": ".json",
+    "--csv": ".csv",
+    "--html": ".html",
+    "--junit": ".xml",
+    "--plot": ".svg",
+}
+OF_COMMAND = {"generate": ".npz", "convert": ".npz", "plot": ".svg", "report": ".html", "shrink": ".safetensors"}
 
 
 def _commands():
@@ -51,7 +72,7 @@ def _outputs():
 
 
 def _line(command, option, target):
-    return [*LINES[command], *([option] if option else []), str(target), "--quiet"]
+    return [*OTHERS.get((command, option), LINES[command]), *([option] if option else []), str(target), "--quiet"]
 
 
 @pytest.fixture
@@ -61,6 +82,16 @@ def folder(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for name in ("a.npz", "b.npz"):
         topo.write_masks(MaskSet({"w": rng.random((4, 6)) < 0.5, "v": rng.random((3, 4)) < 0.7}), name)
+    topo.write_masks(MaskSet({"fc1.weight": rng.random((5, 6)) < 0.5, "fc2.weight": np.eye(3, 5)}), "n.npz")
+    for name, sizes in (("w", (6, 5, 3)), ("d", (64, 5, 10))):
+        ends = enumerate(itertools.pairwise(sizes), 1)
+        tensors = {f"fc{at}.{kind}": np.ones((n, m) if kind == "weight" else n, np.float32)
+                   for at, (m, n) in ends for kind in ("weight", "bias")}  # fmt: skip
+        save_file(tensors, f"{name}.safetensors")
+    (tmp_path / "r.json").write_text(topo.analyze(MaskSet({"w": np.eye(3)}), metrics="kept").to_json())
+    rows = [f"n,d,0.1,{'ab'[at % 2]},{at / 20},{-at},{at % 3}" for at in range(12)]
+    head = "network,data,density,method,accuracy,mean_log_density,sinks"
+    (tmp_path / "table.csv").write_text("\n".join([head, *rows]))
     return tmp_path
 
 
@@ -91,16 +122,19 @@ def test_where_a_command_writes(command, option, ending, folder, capsys):
     assert main(_line(command, option, plain)) == 0
     expected = plain.read_bytes()
 
+    def as_expected(content, typed):  # a page says by which command it was made
+        return content.replace(bytes(typed), bytes(plain)) == expected
+
     (folder / "real").mkdir()
     target, link = folder / "real" / f"x{ending}", folder / f"link{ending}"
     link.symlink_to(target)  # it dangles
     for _ in range(2):
         assert main(_line(command, option, link)) == 0
-        assert link.is_symlink() and target.read_bytes() == expected and target.is_file()
+        assert link.is_symlink() and as_expected(target.read_bytes(), link) and target.is_file()
         target.write_text("old")
         target.chmod(0o640)
     assert main(_line(command, option, link)) == 0
-    assert stat.S_IMODE(target.stat().st_mode) == 0o640 and target.read_bytes() == expected
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640 and as_expected(target.read_bytes(), link)
 
     pipe = folder / f"pipe{ending}"
     os.mkfifo(pipe)
@@ -109,7 +143,7 @@ def test_where_a_command_writes(command, option, ending, folder, capsys):
     reader.start()
     assert main(_line(command, option, pipe)) == 0
     reader.join()
-    assert got == [expected] and stat.S_ISFIFO(pipe.stat().st_mode)
+    assert as_expected(got[0], pipe) and stat.S_ISFIFO(pipe.stat().st_mode)
 
     capsys.readouterr()
     inner = folder / f"folder{ending}"

@@ -78,7 +78,7 @@ def test_a_recipe_from_a_file_and_what_is_none(tmp_path):
         (tmp_path / "bad.toml").write_text(text)
         with pytest.raises(TrainingError, match=said.replace("[", r"\[")):
             find_recipe(tmp_path / "bad.toml")
-    with pytest.raises(TopoError, match=r"no recipe is called 'npd'; there are: grasp"):
+    with pytest.raises(TopoError, match=r"no recipe is called 'npd'; did you mean 'npb'.* grasp"):
         find_recipe("npd")
     with pytest.raises(TrainingError, match=r"cannot read .*none.toml"):
         find_recipe(tmp_path / "none.toml")
@@ -504,7 +504,7 @@ def test_what_cannot_be_trained(tmp_path):
         ("mlp:64-10", {"masks": {"fc9.weight": np.eye(3)}}, "mask 'fc9.weight' is not a parameter"),
         ("mlp:64-10", {"epochs": 0}, "epochs = 0; it should be a whole number from 1"),
         ("mlp:64-10", {"resume": True}, "nothing to resume without a run folder"),
-        ("nonsense", {}, "no model is called 'nonsense'"),
+        ("nonsense", {}, "no built-in model is called 'nonsense'"),
     ):
         with pytest.raises(TopoError, match=said):
             topo.train(model, "digits", **options)

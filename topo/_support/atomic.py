@@ -58,6 +58,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
                 os.replace(temporary, target)
         except OSError as error:
             _refuse(path, error)
+        except Exception as error:  # safetensors is written in Rust and has a name of its own for a full disk
+            if type(error).__name__ != "SafetensorError":
+                raise
+            _refuse(path, error)
 
 
 def writable(path: str | Path) -> Path:

@@ -23,7 +23,8 @@ def write_weights(module: Any, path: Path, folder: bool) -> None:
         state = {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
         with replacing(path) as temporary:
             if path.suffix == ".pt":
-                torch.save(state, temporary)
+                with open(temporary, "wb") as file:  # a full disk is an OSError then
+                    torch.save(state, file)
             else:
                 from safetensors.torch import save_file
 

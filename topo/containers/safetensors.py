@@ -148,3 +148,15 @@ def save(
         for name in header:
             if name != "__metadata__":
                 file.write(np.ascontiguousarray(values(name), np.uint8).data)
+
+
+def steady(path: str | Path) -> None:
+    """Sort the metadata of a file that the official package wrote, which orders them anew each time: the same bytes."""
+    with open(path, "r+b") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= size:
+            file.seek(8)
+            file.write(text + b" " * (size - len(text)))

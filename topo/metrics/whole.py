@@ -175,7 +175,7 @@ def two_paths_normalised(graph: WiredGraph) -> Value:
 def mean_strength(graph: WiredGraph) -> Value:
     """Mean over units of the sum of |w| on their edges, 2 sum |w| / N; an edge without a weight (a skip) weighs 1.
 
-    Needs the weights of every layer; a parameter that is used twice counts for each use.
+    It takes the weights of every layer; a parameter that is used twice counts for each use.
     """
     if why := why_no_weights(graph):
         return Value(math.nan, why)

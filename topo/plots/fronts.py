@@ -23,7 +23,7 @@ Front = Frontier | Sequence[Row]
 def frontier(
     data: Front | Mapping[str, Front], ax: Axes | None = None, *, over: str | None = None, **style: Any
 ) -> Axes:
-    """Effective nodes, or FLOPs, against log10 paths of masks of one budget; the staircase is what they dominate.
+    """Effective nodes, or FLOPs, against log10 paths of masks of one budget, and what they dominate.
 
     data: a Frontier (of `topo.optimize.front`), several by label, or a table with the columns log10_paths and nodes, or
     flops (and mode, a front each). over: "nodes" or "flops" (few are good), by default what the fronts run over. Points

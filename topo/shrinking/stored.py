@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from topo._support.atomic import replacing
 from topo.containers.opening import open_container
+from topo.containers.safetensors import steady
 from topo.containers.tensors import Tensor as Stored
 from topo.errors import FormatError, TopoError
 from topo.formats.tree import branches
@@ -41,8 +42,10 @@ def write(path: str | Path, state: Mapping[str, Tensor], model: str, document: s
                 alone[name] = tensor.clone() if tensor.data_ptr() in own else tensor
                 own[tensor.data_ptr()] = name
             save_file(alone, temporary, about)
+            steady(temporary)
         else:
-            torch.save({**about, "state_dict": tensors}, temporary)
+            with open(temporary, "wb") as file:  # a full disk is an OSError then
+                torch.save({**about, "state_dict": tensors}, file)
 
 
 def read(path: str | Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
