@@ -177,7 +177,7 @@ def paths_to(ptr, ends, many, begin, closed, backwards, mantissa, exponent):
             u = ends[e]
             if many[e] and mantissa[u] and exponent[u] > top:
                 top = exponent[u]
-        total = math.ldexp(1.0, max(-top, -2000)) if begin[v] else 0.0
+        total = math.ldexp(1.0, int(max(-top, -2000))) if begin[v] else 0.0
         for e in range(ptr[v], ptr[v + 1]):
             u = ends[e]
             if many[e] and mantissa[u]:
@@ -185,7 +185,7 @@ def paths_to(ptr, ends, many, begin, closed, backwards, mantissa, exponent):
                 if lower == 0:
                     total += many[e] * mantissa[u]
                 elif lower > -1070:
-                    total += many[e] * math.ldexp(mantissa[u], lower)
+                    total += many[e] * math.ldexp(mantissa[u], int(lower))
         if total > 0.0:
             mantissa[v], more = math.frexp(total)
             exponent[v] = top + more
