@@ -228,9 +228,10 @@ def test_every_format_recipe_and_data_layout_is_shown(site: dict[str, str]) -> N
     assert rows(site["formats.html"])[: len(ranked)] == [  # a table of layouts follows
         [entry.name, plain(entry.about), ending] for entry, ending in zip(ranked, endings)
     ]
-    assert rows(site["training.html"]) == [
+    # A process that imported one of the files by itself has them in another order.
+    assert sorted(rows(site["training.html"])) == sorted(
         [name, "your files" if entry.recognise else "built in", plain(entry.about)] for name, entry in data.items()
-    ]
+    )
     for name in recipes:
         written = (ROOT / "topo" / "train" / "recipes" / f"{name}.toml").read_text("utf-8")
         shown = words(part(site["training.html"], name))
