@@ -162,6 +162,7 @@ OBJECTS = {
     "a complex number": lambda: 1 + 2j,
     "a slice": lambda: slice(1, 2),
     "a range": lambda: range(3),
+    "a loss": lambda: torch.nn.CrossEntropyLoss(),
     "an optimizer with its parameters": lambda: torch.optim.SGD([torch.ones(2, 2, requires_grad=True)], lr=0.1),
 }
 

@@ -18,12 +18,13 @@ from topo.containers.opening import open_container
 from topo.containers.tensors import Tensor
 from topo.errors import FormatError, MaskError, TopoError, WiringError
 from topo.formats import live
-from topo.formats.choosing import WAY_OUT, Choice, choose
+from topo.formats.beside import called_as_weights, spread
+from topo.formats.choosing import Choice, choose
 from topo.formats.coverage import coverage, disagreements, of_model, told, uncovered, unused
 from topo.formats.experts import renamed
 from topo.formats.fitting import aligned, oriented, without_scales
-from topo.formats.names import PACKED, RECURRENT, is_embedding, is_weight, plain
-from topo.formats.source import Reader, Source, formats, plural, reader, readers, some
+from topo.formats.names import RECURRENT, is_embedding, is_weight, plain
+from topo.formats.source import WAY_OUT, Reader, Source, formats, plural, reader, readers, some
 from topo.formats.weights import weights_of
 from topo.formats.zeros import rounded
 from topo.masks import MaskSet
@@ -214,7 +215,7 @@ class Reading:
             "torch_ao",
         ):  # which read such tensors
             notes += unused(source, self.raw)
-        masks, known = MaskSet(rows), coverage(self.outside, rows, self.lost)
+        masks, known = MaskSet(rows), coverage(source, self.outside, rows, self.lost)
         provenance = dict(source.provenance)
         if wiring is not None:
             wiring.check(masks)
@@ -312,9 +313,11 @@ def _reading(choice: Choice, name: str, rule: Mapping[str, float]) -> Reading:
         return Reading(name, entry, source, None, rule, found, found, {own: own for own in found})
     raw, made = renamed(choice.found(), source.wiring.names if source.wiring is not None else None)
     source.made.update(made)
+    raw = called_as_weights(raw, source)
     names = aligned(raw, source.wiring, [plain(name) for name in source.state])
     raw = _of_the_model(raw, names, source)
-    found = without_scales({names[name]: tensor for name, tensor in raw.items()}, source, entry.output_first)
+    whole = spread(raw, names, source)
+    found = without_scales({names[name]: tensor for name, tensor in whole.items()}, source, entry.output_first)
     if not found:
         raise FormatError("it holds no mask of two or more dimensions")
     output_first = entry.output_first and not source.as_parameters
@@ -353,7 +356,7 @@ def _dense(source: Source, names: list[str]) -> str:
     wide = source.place.wide
     if wide and all(tensor.is_signs for tensor in wide):
         return f"its tensors hold only -1 and 1; a mask holds 0 and 1; {WAY_OUT}"
-    packed = [name for name in source.state if PACKED.search(name)]
+    packed = source.place.packed
     if packed:
         return (
             f"{plural(len(packed), 'weight')} {'are' if len(packed) > 1 else 'is'} packed integers (GPTQ, AWQ, int4), "

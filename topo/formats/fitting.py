@@ -11,6 +11,7 @@ from topo.containers.tensors import Tensor
 from topo.errors import FormatError
 from topo.formats.experts import renamed
 from topo.formats.names import unwrapped
+from topo.formats.partners import same_words
 from topo.formats.source import Source, plural, some
 from topo.masks import MaskSet
 
@@ -59,6 +60,8 @@ def _by_names(names: list[str], whose: Iterable[str]) -> dict[str, str]:
         bare = unwrapped(name)
         return next((n for n in (name, bare, f"{bare}.weight", bare.removesuffix(".weight")) if n in known), None)
 
+    loose = same_words([name for name in names if parameter(name) is None], known)
+
     def forms(name: str) -> Iterator[tuple[str, str, str]]:
         """(prefix off, prefix on, parameter) in every way that makes the name one of the model's."""
         if found := parameter(name):
@@ -71,6 +74,8 @@ def _by_names(names: list[str], whose: Iterable[str]) -> dict[str, str]:
         for ending in (plain, f"{plain}.weight"):
             for prefix in tails.get(ending, ()):
                 yield "", prefix, prefix + ending
+        if name in loose:  # `layer1_0_conv`, as a ModuleDict must have it
+            yield "", "", loose[name]
 
     fits: dict[tuple[str, str], set[str]] = {}
     ways = {name: {(off, on): found for off, on, found in forms(name)} for name in names}
