@@ -73,6 +73,8 @@ def spread(raw: Mapping[str, Tensor], names: Mapping[str, str], source: Source) 
 
     names: those in the file -> parameters. Raises FormatError where nothing tells the weights' shapes.
     """
+    if all(tensor.inferred for tensor in raw.values()):
+        return dict(raw)
     shapes = {unwrapped(name): shape for name, shape in _weights_beside(source, raw).items()}
     result = dict(raw)
     wider = []

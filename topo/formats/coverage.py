@@ -48,6 +48,8 @@ def uncovered(source: Source, found: Iterable[str]) -> dict[str, tuple[str, Tens
     beside = [other for other in source.others if _same_network(other, used | bare)]
     every = [(place, *pair) for place in (source.place, *beside) for pair in place.parameters.items()]
     for place, parameter, (name, tensor) in every:
+        if tensor.ndim < 2 and name not in place.packed:
+            continue
         plain = unwrapped(parameter)
         if "/" in plain:  # flax: a collection, then the path
             plain = ".".join(part for part in plain.split("/") if part not in ("params", "masks", "mask"))
@@ -120,15 +122,23 @@ def told(known: Coverage) -> list[str]:
     return [line] if line else []
 
 
-def unused(source: Source, found: Iterable[str]) -> Iterator[str]:
+# What tensors are called that decide of a weight beside them.
+_DECIDING = ("mask", "score", "logit", "alpha", "gate", "_m\n")
+
+
+def unused(source: Source, raw: Mapping[str, Tensor]) -> Iterator[str]:
     """Notes on tensors that look like a mask or scores of a weight that was read, and were not used."""
-    used = {unwrapped(name) for name in found}
+    if not source.place.mentions(*_DECIDING):
+        return
+    used = {unwrapped(name) for name in raw}
+    taken = {id(tensor) for tensor in raw.values()}
     shapes = {unwrapped(name): tensor.shape for name, (_, tensor) in source.place.parameters.items()}
     odd = []
     for name, tensor in source.state.items():
-        if tensor.ndim < 2 or not name.endswith((".mask", ".scores", ".mask_scores", "_m", "_score", ".score")):
+        head, _, last = unwrapped(name).rpartition(".")
+        if tensor.ndim < 2 or id(tensor) in taken or not any(part in f"{last}\n" for part in _DECIDING):
             continue
-        head = unwrapped(name).rpartition(".")[0] if not name.endswith("_m") else unwrapped(name).removesuffix("_m")
+        head = unwrapped(name).removesuffix("_m") if name.endswith("_m") else head
         for weight in (head, f"{head}.weight"):
             if shapes.get(weight) == tensor.shape and weight in used:
                 odd.append(name)

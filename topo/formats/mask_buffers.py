@@ -38,6 +38,8 @@ def _parameter(name: str) -> str | None:
 
 def buffers(source: Source) -> dict[str, Tensor]:
     """Parameter -> mask."""
+    if not source.place.partners and not source.place.mentions("mask", "_m\n"):
+        return {}
     known = {unwrapped(name): tensor.shape for name, (_, tensor) in source.place.parameters.items()}
     named = {name: _parameter(name) for name in source.state if "mask" in name or name.endswith("_m")}
     alone = all(named.get(name) for name, tensor in source.state.items() if tensor.ndim >= 2)

@@ -19,6 +19,7 @@ _PARAMETRIZED = re.compile(r"(?P<module>.*?)(?:^|\.)parametrizations\.(?P<name>[
 RECURRENT = re.compile(r"(?:^|\.)weight_(?:ih|hh|hr)(?:_l\d+)?(?:_reverse)?$")
 # Fused experts of transformers: (experts, out, in), under no "weight".
 FUSED = re.compile(r"(?:^|\.)experts\.(?:gate_up_proj|gate_proj|up_proj|down_proj|w1|w2|w3)$")
+_PLAIN = (".weight", ".bias", ".running_mean", ".running_var", ".num_batches_tracked")
 # Adapters beside a base: factors and scales, which are not weights of the network.
 ADAPTER = re.compile(
     r"(?:^|[._])(?:lora_(?:A|B|embedding|magnitude|down|up)|hada_w\d|lokr_w\d|ia3_l|vera_|b?oft_[rRsS])"
@@ -62,7 +63,7 @@ def parameters(state: Mapping[str, Tensor], masks: Collection[str] = ()) -> dict
     for name, tensor in state.items():
         if name in masks:
             continue
-        if name.endswith((".weight", ".bias")) and "parametrizations." not in name:
+        if name.endswith(_PLAIN) and "parametrizations." not in name:
             found.setdefault(name, (name, tensor))
             continue
         if name.endswith(".original0") and name.removesuffix("0") + "1" in state:

@@ -72,13 +72,21 @@ class Branch:
     def is_list(self) -> bool:
         return isinstance(self.content, list)
 
-    @property
+    @cached_property
+    def _text(self) -> str:
+        return "\n".join(self.state) + "\n"
+
+    def mentions(self, *parts: str) -> bool:
+        """Whether a name of a tensor holds one of these texts; "\\n" stands for its end. One look at all of them."""
+        return any(part in self._text for part in parts)
+
+    @cached_property
     def tensors(self) -> list[Tensor]:
         """Its tensors of one or more dimensions."""
         held = self.content if self.is_list else self.state.values()
         return [tensor for tensor in held if isinstance(tensor, Tensor) and tensor.ndim >= 1]
 
-    @property
+    @cached_property
     def wide(self) -> list[Tensor]:
         """Its tensors of two or more dimensions."""
         return [tensor for tensor in self.tensors if tensor.ndim >= 2]

@@ -75,7 +75,7 @@ def _is_layer(name: str, tensor: Tensor) -> bool:
 
 
 def recognise(source: Source) -> str | None:
-    if any(map(ADAPTER.search, source.state)) and not weights(source):
+    if not weights(source) and any(map(ADAPTER.search, source.state)):
         return "a LoRA adapter alone is not a network: merge it into its base (merge_and_unload) and save that"
     if weights(source):
         return None
@@ -138,7 +138,7 @@ def _from_zero_point(source: Source, name: str, tensor: Tensor) -> Tensor:
 
 def _refuse_strange_masks(source: Source, found: Found) -> None:
     """FormatError for what is called a mask, holds 0 and 1, has the shape of a weight, and is not known to be whose."""
-    if source.requested:
+    if source.requested or not source.place.mentions("mask", "Mask", "MASK"):
         return
     shapes = {tensor.shape: name for name, tensor in found.items()}
     for name, tensor in source.state.items():
@@ -155,6 +155,8 @@ def _refuse_hidden_masks(source: Source) -> None:
     if source.requested:
         return
     marker = ".parametrizations."
+    if not source.place.mentions(marker):
+        return
     for name, tensor in source.state.items():
         if marker in name and name.endswith(".original") and tensor.ndim >= 2:
             inside = name.removesuffix("original")

@@ -14,7 +14,7 @@ from topo.errors import MaskError
 from topo.formats import Reading
 from topo.formats.coverage import size_of
 from topo.formats.fitting import aligned
-from topo.formats.names import FUSED, plain
+from topo.formats.names import FUSED
 from topo.language.config import Config
 from topo.language.parts import DECODER, EMBEDDING, part_of
 from topo.report.groups import place_of
@@ -173,7 +173,7 @@ def survey(
         tensors[name] = tensor
     outside = reading.outside if beside else {}
     if reading.wiring is None:  # under names like those of the rest
-        names = aligned(outside, None, [plain(name) for name in reading.source.state])
+        names = aligned(outside, None, reading.source.state)
         outside = {names[name]: held for name, held in outside.items()}
     for name, (stored, tensor) in outside.items():
         size = size_of(reading.source, stored, tensor)
