@@ -2,7 +2,8 @@
 
 A step trades pairs of rows, or of columns, of one layer (curveball) and stays where it was if another set of units
 would be effective. Proposals are symmetric, so that all masks that the walk reaches are equally likely in the end.
-Where whole layers of trades are seldom accepted, fewer pairs trade at a time: how many is measured on a walk of its own.
+Where whole layers of trades are seldom accepted, fewer pairs trade at a time: how many is measured on a walk of its
+own.
 """
 
 from __future__ import annotations
