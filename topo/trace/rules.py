@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from topo.errors import TraceError
 from topo.trace.nodes import (
     ACTIVATIONS,
     CASTS,
@@ -88,6 +89,8 @@ def plain(value: Any, shape: Sequence[int] | None = None) -> Tensor:
 
 
 def _positions(units: Units, shape: Sequence[int], features: int) -> int:
+    if not features:
+        raise TraceError("a layer has no units: a side of its weight is 0")
     return max(1, extent(shape) // (features * units.batch))
 
 
