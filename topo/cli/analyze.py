@@ -66,7 +66,8 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     made.add_argument(
         "--nulls",
         metavar="KIND:N,...",
-        help="z-scores and p of every number against N samples of null models, as in same_layers:100 (topo list nulls)",
+        help="z-scores and p of every number against N samples of null models, as in same_layers:100 (topo list "
+        "nulls); numbers of the group science get same_degrees:20 unless this says else, as none",
     )
     made.add_argument(
         "--holm", action="store_true", help="with --nulls: p adjusted for the number of all that were tested, p_holm"
