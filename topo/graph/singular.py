@@ -26,7 +26,8 @@ decided in integers (sigma_2 is then exactly 0), or it has a 2 x 2 minor that is
 By shape (measured on one AVX-512 core; a step is one product with G and one reorthogonalisation):
     n <= 96               popcount Gram and all its eigenvalues from LAPACK, 0.1 ms at 64 x 576; from n = 100 on Lanczos
                           is as fast
-    n <= 8192             Gram by popcounts (by lists where few rows meet) and Lanczos: 1 ms at 256 x 2304, 4 ms at 512 x 4608, 0.5 s at 4096 x 11008
+    n <= 8192             Gram by popcounts, or by lists where few rows meet, and Lanczos: 1 ms at 256 x 2304, 4 ms at
+                          512 x 4608, 0.5 s at 4096 x 11008
     sparse                CSR and Lanczos, where its edges cost less than the products with the Gram
     n > 8192, not sparse  byte tables on the bits themselves: a Gram would take more than 256 MiB
 Lanczos takes 45 to 70 steps for n up to 1024 and 65 to 130 for 4096, a third fewer where the proof follows: it may then
