@@ -44,7 +44,7 @@ from topo.trace.nodes import (
 )
 from topo.trace.places import pool  # noqa: F401 (its rules)
 from topo.trace.recurrent import recurrent  # noqa: F401 (its rules)
-from topo.trace.rules import RULES, plain, pointwise, rule
+from topo.trace.rules import RULES, fault_of, plain, pointwise, rule
 from topo.trace.units import LEARNED, NoRule, Units, Weight, bare, compact, filled, squash, tracked, with_one_mask
 from topo.trace.weights import Made, made_from
 from topo.wiring import CONSTANT, NOTHING, Layer, Step, Wiring
@@ -407,6 +407,8 @@ class _Tracer:
             return filled(shape)
         layout = name not in RULES and is_layout(node)
         made = _literally(node, inputs) if layout else self._by_rule(node, inputs, shape)
+        if name in RULES and (fault := fault_of(RULES[name], made, shape, self.units.count)):
+            raise NoRule(fault)
         given = [tuple(part.shape) for part in made] if several else tuple(made.shape)
         if given != shape:
             raise NoRule(f"its rule gives ids of shape {given} where the output has {shape}")
