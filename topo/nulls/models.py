@@ -80,11 +80,15 @@ def null(
 def requested(given: str | Mapping[str, int]) -> dict[str, int]:
     """Null model -> number of samples, in the order of the registry, of a mapping or of text as in "same_layers:100".
 
+    "none" is no null model.
+
     >>> requested("same_degrees:50, same_layers:100")
     {'same_layers': 100, 'same_degrees': 50}
 
     Raises TopoError for an unknown null model, one that is named twice, and a number below 1.
     """
+    if isinstance(given, str) and given.strip() == "none":
+        return {}
     pairs = list(given.items()) if isinstance(given, Mapping) else [_pair(part) for part in str(given).split(",")]
     wanted: dict[str, int] = {}
     for name, count in pairs:
