@@ -21,6 +21,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
+from topo._support.trees import require_tree
 from topo.errors import TopoError, TraceError, TraceWarning
 from topo.input_spec import Spec
 from topo.trace.blocks import equal_blocks, traced_once
@@ -118,6 +119,7 @@ def trace(
     if isinstance(model, torch.jit.ScriptModule) or not isinstance(model, nn.Module):
         raise TraceError(f"a {type(model).__name__} cannot be traced; trace takes a torch.nn.Module in Python")
     module = unwrapped(model)
+    require_tree(module)
     for option, value, allowed in (("gates", gates, GATES), ("biases", biases, BIASES)):
         if value not in allowed:
             raise TraceError(f"{option} is {value!r}; it is {' or '.join(map(repr, allowed))}")

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from topo._support.doors import check_function
-from topo.errors import TopoError
+from topo.errors import TopoError, TraceError
 from topo.trace.nodes import (
     ACTIVATIONS,
     CASTS,
@@ -113,6 +113,8 @@ def plain(value: Any, shape: Sequence[int] | None = None) -> Tensor:
 
 
 def _positions(units: Units, shape: Sequence[int], features: int) -> int:
+    if not features:
+        raise TraceError("a layer has no units: a side of its weight is 0")
     return max(1, extent(shape) // (features * units.batch))
 
 
