@@ -378,7 +378,23 @@ def test_a_figure_takes_axes_or_a_figure_to_draw_on(takes: str) -> None:
         plot(of="masks")(plugin(takes, name="odd"))
 
 
-@pytest.mark.parametrize("annotation", [int, "int", "'int'", int | None, "int | None"], ids=repr)
+ANNOTATIONS = pytest.mark.parametrize("annotation", [int, "int", "'int'", int | None, "int | None"], ids=repr)
+
+
+@ANNOTATIONS
+def test_options_of_a_method_are_of_their_type_however_it_is_written(annotation: Any) -> None:
+    from topo.optimize import method, methods
+
+    function = plugin("wiring, *, total, rng, progress, floor=2", name="odd")
+    function.__annotations__["floor"] = annotation
+    with restored(methods):
+        method(source="this test")(function)
+        assert methods["odd"].read({"floor": "3"}) == {"floor": 3}
+        with pytest.raises(TopoError, match="option 'floor' of method 'odd' is 'x'; it is of type int"):
+            methods["odd"].read({"floor": "x"})
+
+
+@ANNOTATIONS
 def test_what_a_figure_draws_is_its_first_argument_under_any_name(tmp_path: Path, capsys: Any, annotation: Any) -> None:
     """Its options are read as what they are annotated with, however that is written."""
     from topo.cli import main

@@ -142,6 +142,18 @@ def test_every_file_says_what_it_is_for() -> None:
         assert len(said.split("\n")[0]) > 20, f"{path}: the first line of the module says what it is for"
 
 
+# "X is no Y" must be read twice: "X is not a Y". "There is no Y", "no more than" and "no larger" are plain.
+_NO = re.compile(r"(?<!\bthere )\b(?:is|are) no (?!more\b|longer\b|less\b|share\b)\w+", re.IGNORECASE)
+
+
+def test_sentences_say_is_not() -> None:
+    pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    for path in [*(path for path, _ in sources()), *pages]:
+        text = re.sub(r"\s+(?:#: |# )?", " ", path.read_text("utf-8"))
+        found = [each[0] for each in _NO.finditer(text)]
+        assert not found, f"{path}: {found}; write 'is not a'"
+
+
 def test_kernels_import_numpy_numba_and_nothing_of_ours() -> None:
     """The package's own face holds no kernel: it finds a place for the compiled ones, and guards it."""
     for path, room in sources():

@@ -73,7 +73,7 @@ def bytes_of(path: Path, in_memory: int = IN_MEMORY) -> bytes | Mapped:
         try:
             seen = os.fstat(handle)
             if not stat.S_ISREG(seen.st_mode):
-                raise FormatError("it is no regular file")
+                raise FormatError("it is not a regular file")
             if seen.st_size == 0:
                 raise FormatError("the file is empty")
             if seen.st_size > in_memory and _is_guarded():

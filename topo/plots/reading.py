@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from topo._support.doors import kind_of
 from topo._support.names import nearest
 from topo._support.text_files import read_text
 from topo.errors import TopoError
@@ -59,8 +60,7 @@ def read_options(name: str, draw: Callable, given: Mapping[str, str]) -> dict[st
 
 
 def _value(name: str, key: str, annotation: Any, text: str) -> Any:
-    written = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    kind = written.strip("'\"").partition(" ")[0]  # of "int | None" the int
+    kind = kind_of(annotation)
     try:
         if kind == "bool":
             return _WORDS[text.lower()]
