@@ -155,5 +155,5 @@ def test_no_reader_of_texts_waits_for_a_pipe(tmp_path):
     for ending, read in ((".json", Wiring.load), (".toml", find_recipe), (".json", read_frontier)):
         pipe = tmp_path / f"{read.__name__}{ending}"
         os.mkfifo(pipe)
-        with pytest.raises(TopoError, match="no regular file"):
+        with pytest.raises(TopoError, match="not a regular file"):
             read(pipe)
