@@ -239,13 +239,17 @@ def test_many_objects_of_one_thing_are_looked_at_once(tmp_path):
     assert list(open_container(tmp_path / "m.pkl").content) == ["w"]
 
 
-def test_a_tensor_of_a_class_is_refused_by_name(tmp_path):
-    """As torch pickles its semi-structured tensors, which only a GPU makes."""
-    name = b"ctorch.sparse.semi_structured\nSparseSemiStructuredTensorCUTLASS\n"
+@pytest.mark.parametrize(
+    "kind",
+    [b"torch.sparse.semi_structured\nSparseSemiStructuredTensorCUSPARSELT", b"torchao.dtypes\nAffineQuantizedTensor"],
+)
+def test_a_tensor_of_a_class_is_refused_by_name(tmp_path, kind):
+    """As torch pickles tensors whose layout only a GPU's library knows, and those of other packages."""
     rebuilt = b"ctorch._utils\n_rebuild_wrapper_subclass\n"
-    data = b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\n(" + rebuilt + name + b")}tR."
+    data = b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\n(" + rebuilt + b"c" + kind + b"\n)}tR."
     (tmp_path / "m.pkl").write_bytes(data)
-    with pytest.raises(FormatError, match=r"class 'torch\.sparse.*CUTLASS', which is not read; .*to_dense"):
+    name = kind.decode().replace("\n", ".")
+    with pytest.raises(FormatError, match=rf"class '{name}', which is not read; .*to_dense"):
         open_container(tmp_path / "m.pkl")
 
 
