@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 State = dict[str, Tensor]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Run(Record):
     """A finished training run: its record, and the trained model on the device it was trained on."""
 
