@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+import topo
 import toys
 from topo.cli import main
 from topo.compare import compare, distances, trajectory
@@ -183,5 +184,11 @@ def test_the_command_shows_distances_and_the_course_of_a_folder(tmp_path, capsys
     assert main(["compare", *pair, pair[0], "--json", "-", "--quiet"]) == 0
     several = json.loads(capsys.readouterr().out)["distances"]
     assert several["nnstd"][0][1] == pytest.approx(far["nnstd"]) and several["nnstd"][0][2] == 0
+    fig = topo.plots.mask_dynamics(series, metric="exploration", wiring=wiring)
+    lines = [line.get_ydata() for ax in fig.axes for line in ax.lines]
+    explored = [step["exploration"] for step in document["steps"]]
+    assert any(len(line) == 3 and np.allclose(line, explored) for line in lines)
+    out = tmp_path.parent / f"{tmp_path.name}.svg"
+    assert main(["plot", "mask_dynamics", str(tmp_path), "-O", "metric=degree_drift", "-o", str(out), "--quiet"]) == 0
     assert main(["compare", pair[0]]) == 2
     assert "name another, or a folder of mask files" in capsys.readouterr().err

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -118,11 +117,7 @@ def _course(args: argparse.Namespace) -> int:
     """A folder of masks, in order: what is born and dies from each to the next, and how far they are from the first."""
     folder = Path(args.a)
     check_outputs([args.a], {"--json": args.json})
-    files = (
-        sorted((file for file in folder.iterdir() if not file.name.startswith(".")), key=_in_order)
-        if (folder.is_dir())
-        else []
-    )
+    files = inputs.in_order(folder) if folder.is_dir() else []
     if len(files) < 2 or (folder / "config.json").exists():
         raise UsageError(f"one mask is compared with others: name another, or a folder of mask files, not '{args.a}'")
     wiring = inputs.wiring_of(args)
@@ -155,11 +150,6 @@ def _chained(masks: MaskSet, wired: Wiring | None) -> Wiring | None:
         return chain(masks)
     except WiringError:
         return None
-
-
-def _in_order(file: Path) -> list[tuple[int, str]]:
-    """Numbers in names count as numbers: epoch_9 stands before epoch_10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", file.name)]
 
 
 def _read(path: str, args: argparse.Namespace, wiring: Wiring | None, key: str | None) -> MaskSet:

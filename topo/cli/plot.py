@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"plot '{args.kind}' has no band for --null")
     if args.null and "null" in options:
         raise UsageError("--null and -O null are both given; a band is of one of them")
-    files = _inputs(args.files)
+    files = _inputs(_spread(args.kind, args.files))
     check_outputs([*(item.path for item in files), *args.null], {"-o": args.out})
     data, more = _given(args, files, options, parameters)
     if "rng" in parameters:
@@ -84,6 +84,14 @@ class _Input:
     path: str
     label: str
     own: str = ""
+
+
+def _spread(kind: str, files: list[str]) -> list[str]:
+    """Of a course that is drawn of one folder of mask files, these, in the order of their names and numbers."""
+    folder = Path(files[0])
+    if kind != "mask_dynamics" or len(files) > 1 or not folder.is_dir() or (folder / "config.json").exists():
+        return files
+    return [str(file) for file in inputs.in_order(folder)] or files
 
 
 def _inputs(texts: list[str], labels: bool = True) -> list[_Input]:
