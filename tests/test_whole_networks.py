@@ -60,7 +60,7 @@ def test_the_core_is_drawn_where_it_lies() -> None:
     masks, wiring = toys.complete(6, 1, 6)
     fig = topo.plots.figure()
     ax = topo.plots.layered_graph(build_graph(masks, wiring), fig.add_subplot(), core=True)
-    rings = [dots for dots in ax.collections if list(getattr(dots, "get_sizes", list)()) == [36]]
+    rings = [dots for dots in ax.collections if dots.get_zorder() == 4]
     assert len(rings) == 1 and rings[0].get_offsets()[:, 0].tolist() == [1.0]
     assert any("1 units meet 90 % of paths, hourglass score 0.83" in text.get_text() for text in fig.findobj(Text))
 
