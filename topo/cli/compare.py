@@ -39,6 +39,8 @@ _NETWORK = (
 
 
 def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
+    from topo.graph.views import VIEWS
+
     made = command(
         commands, parents, run, "compare",
         "what two masks of one network share, layer by layer; of several: densities, nodes, paths, overlaps",
@@ -56,6 +58,7 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     made.add_argument("more", metavar="C", nargs="*", default=[], help="and others")
     network_options(made, keys=True)
     rule_options(made)
+    made.add_argument("--view", choices=VIEWS, help="the graph of the network's numbers (default: channel)")
     made.add_argument(
         "--json", metavar="OUT", help="write the numbers as JSON; - for standard output, and nothing else there"
     )
@@ -81,7 +84,9 @@ def run(args: argparse.Namespace) -> int:
         wired, notes = inputs.network(masks, wiring, args)
         threads = getattr(args, "threads", None)
         with Progress(not quiet(args), f"{name}, ") as progress:
-            report = analyze(masks, wired, metrics=_NETWORK, threads=threads, mask_name=name, progress=progress)
+            report = analyze(
+                masks, wired, metrics=_NETWORK, view=args.view, threads=threads, mask_name=name, progress=progress
+            )
         reports.append(report.with_notes(notes))
         wires.append(wired)
     far = _distances(held, wires)

@@ -17,6 +17,8 @@ from topo.masks import MaskSet
 
 
 def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
+    from topo.graph.views import VIEWS
+
     made = command(
         commands, parents, run, "plot",
         "draw a figure for a paper; every kind is in `topo list plots`",
@@ -43,6 +45,9 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help="masks of a null model, for a band (layer_profile, spectrum); -O null=shuffle:20 draws them",
     )
+    made.add_argument(
+        "--view", choices=VIEWS, help="the graph of a convolution, for figures of metrics and those with a view"
+    )
     made.add_argument("--venue", default="neurips", metavar="V", help="width and type of a venue (default neurips)")
     made.add_argument("--wide", action="store_true", help="as wide as the page's text, not a column")
     made.add_argument(
@@ -57,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     draw = plots.plots[args.kind]
     parameters = inspect.signature(draw).parameters
     options = read_options(args.kind, draw, _once(args.options))
+    if args.view is not None:
+        _take_view(args, options, parameters)
     if args.null and "null" not in parameters:
         raise UsageError(f"plot '{args.kind}' has no band for --null")
     if args.null and "null" in options:
@@ -112,6 +119,17 @@ def _labelled(text: str) -> tuple[str, str]:
     if not sign or not label.strip() or not path or Path(text).exists():
         return "", text
     return (label.strip(), path) if Path(path).exists() or Path(label).name == label else ("", text)
+
+
+def _take_view(args: argparse.Namespace, options: dict[str, Any], parameters: Any) -> None:
+    """--view as the figure's own option, or for the metrics that it shows; UsageError where it has neither."""
+    from topo.plots import takes
+
+    if "view" in parameters:
+        if options.setdefault("view", args.view) != args.view:
+            raise UsageError("--view and -O view are both given")
+    elif takes[args.kind][0] != "reports" or isinstance(options.get("null"), str):
+        raise UsageError(f"plot '{args.kind}' has one view; --view is of figures of metrics, and of single layers")
 
 
 def _option(text: str) -> tuple[str, str]:
@@ -249,7 +267,7 @@ def _reports(args: argparse.Namespace, files: list[_Input], metrics: str) -> Any
             continue
         held, wired = read[item.label]
         threads = getattr(args, "threads", None)
-        reports.append(analyze(held, wired, metrics=metrics, threads=threads, mask_name=item.label))
+        reports.append(analyze(held, wired, metrics=metrics, view=args.view, threads=threads, mask_name=item.label))
         methods.append(held.provenance.get("method"))
         names.append(item.own or item.label)
     if args.kind == "nodes_paths":
