@@ -105,7 +105,7 @@ def fitted(model: nn.Module, masks: MaskSet, wiring: Wiring | None = None) -> di
     square layer is read as the others are.
     """
     places = {name: holder(model, name) for name in masks}
-    turned = masks.provenance.get("input_first", ())
+    turned = masks.provenance.get("input_first") or ()
 
     def laid_out(stored: bool) -> dict[str, Storage]:
         return {
