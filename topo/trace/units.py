@@ -32,6 +32,7 @@ from topo.masks import BitRows
 from topo.wiring import CONSTANT, NOTHING, Join, Layer, Step
 
 MOST_PAIRS = 1 << 26
+MOST_ENTRIES = 1 << 22
 LEARNED = -3
 BESIDE, BESIDE_LEARNED = 1 << 29, 1 << 28
 _MARKS = BESIDE | BESIDE_LEARNED
@@ -159,6 +160,7 @@ class Units:
         self._merged: dict[tuple[Any, ...], int] = {}
         self._beside: dict[int, int] = {}
         self._sliced: dict[str, list[int]] = {}
+        self._entries: dict[str, int] = {}
         self.env: dict[Any, Any] = {}
         self.roots: dict[Any, Any] = {}
         self.known: Any = {}
@@ -575,6 +577,24 @@ class Units:
             axes=(1, 0),
         )
         return np.arange(start, start + width, dtype=np.int32)
+
+    def entries(self, weight: Weight) -> Tensor:
+        """The ids of a view of a parameter whose entries are units of their own, each read off a constant."""
+        if len(weight.size) < 2:
+            return filled(weight.shape, LEARNED)
+        n = math.prod(weight.size)
+        if n > MOST_ENTRIES:
+            raise NoRule(f"a weight that is made of the {n:,} entries of '{weight.name}', which are too many")
+        if weight.name not in self._entries:
+            axes = tuple(range(len(weight.size)))
+            fed = np.full(1, CONSTANT, np.int32)
+            start = self._emit(weight.name, (n, 1), fed, own=weight.size, axes=axes)
+            self._entries[weight.name] = start
+        ids = torch.zeros((1,) * len(weight.shape), dtype=torch.int32)
+        for axis, length in enumerate(weight.size):
+            ids = ids * length + weight.coords[axis]
+        ids = ids + self._entries[weight.name]
+        return squash((ids if weight.kept is None else torch.where(weight.kept, ids, NOTHING)).to(torch.int32))
 
     def _emit(self, name: str, shape: tuple[int, ...], reads: np.ndarray, **about: Any) -> int:
         layer = Layer(name, shape, reads, self.count, **about)

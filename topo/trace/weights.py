@@ -2,14 +2,16 @@
 
 A product is linear in its weight, so `W + W.T`, `W + B @ A` or a concatenation of weights is a sum of layers: an entry
 is live if any of the places that it is made from is. Triangles, masks and padding close entries of a view
-(`Weight.kept`). What is not linear in its parameters (kron, W * V, a softmax over several) is not followed: the
-operation that takes it warns.
+(`Weight.kept`). What is no sum of views (kron, W * V, a softmax over several) is `Later`: if a product needs it, each
+entry of its parameters becomes a unit, and the operations that make it are run on those as on activations.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -49,7 +51,37 @@ class Sum:
         return tuple(self.terms[0].shape)
 
 
-Made = Weight | Sum | Chain
+@dataclass(frozen=True, eq=False)
+class Later:
+    """Weights that are no sum of views. find: gives the ids of their entries, when a product first needs them."""
+
+    shape: tuple[int, ...]
+    find: Callable[[], Tensor]
+
+    @cached_property
+    def ids(self) -> Tensor:
+        return self.find()
+
+
+Made = Weight | Sum | Chain | Later
+_FEW_TERMS = 16
+
+
+def entries(units: Units, value: Any) -> Tensor:
+    """The ids of made weights, entry by entry: of units, one for each entry of a parameter."""
+    if isinstance(value, Later):
+        return value.ids
+    if isinstance(value, Sum):
+        ids = filled(value.shape, NOTHING)
+        for term in value.terms:
+            ids = units.add(ids, entries(units, term))
+        return ids
+    if isinstance(value, Chain):
+        left, right = (entries(units, side) for side in (value.left, value.right))
+        return units.product(left.unsqueeze(1), right.transpose(0, 1).unsqueeze(0), 0)
+    if isinstance(value, Weight):
+        return units.entries(value)
+    return value
 
 
 def terms_of(value: Any) -> tuple[Any, ...]:
@@ -64,6 +96,8 @@ def turned(value: Any) -> Any:
     """The transpose of a matrix."""
     if isinstance(value, Sum):
         return Sum(tuple(turned(term) for term in value.terms))
+    if isinstance(value, Later):
+        return Later(value.shape[::-1], lambda: value.ids.transpose(0, 1))
     return value.turned() if isinstance(value, Chain) else mapped(value, lambda part: part.transpose(0, 1))
 
 
