@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -175,7 +177,7 @@ def test_a_sequence_that_is_too_long_is_one_line_with_the_way_out(monkeypatch):
         TraceError, match="over the 100,000 steps of the example, 400,000 in its 4 .* 512 steps or fewer"
     ):
         topo.trace(lstm, (100_000, 6))
-    monkeypatch.setattr("topo.trace.capture.MOST_OPERATIONS", 50)
+    monkeypatch.setattr(import_module("topo.trace.capture"), "MOST_OPERATIONS", 50)
     with pytest.raises(
         TraceError, match=r"shape \(1, 100, 6\), calls more than 50 operations.* shorter example"
     ) as caught:

@@ -23,8 +23,9 @@ from torch.utils import _pytree as pytree
 
 from topo.errors import TopoError, TraceError, TraceWarning
 from topo.input_spec import Spec
-from topo.trace.blocks import equal_blocks, traced_once
-from topo.trace.capture import Captured, batch_size, capture, clean, first_names, unwrapped
+from topo.trace.blocks import TRIED, equal_blocks, traced_once
+from topo.trace.calls import treated_alike
+from topo.trace.capture import Captured, batch_size, capture, clean, first_names, run_without_numbers, unwrapped
 from topo.trace.guard import lost, small_maps, unused
 from topo.trace.inputs import Example, carried_name, examples
 from topo.trace.known import Known, ids_of
@@ -128,7 +129,7 @@ def trace(
         if value not in allowed:
             raise TraceError(f"{option} is {value!r}; it is {' or '.join(map(repr, allowed))}")
     one_trace = partial(_traced, module, input_shape, args, kwargs, strict, gates, biases)
-    found = _of_equal_blocks(module, one_trace)
+    found = _of_equal_blocks(module, one_trace, lambda: next(iter(examples(module, input_shape, args, kwargs)))[0])
     wiring, warned = found or one_trace()
     for text in warned:
         warnings.warn(text, TraceWarning, stacklevel=2)
@@ -172,7 +173,9 @@ def trace_maps(
     return Maps(inputs.astype(np.int32), tuple(steps), found.astype(np.int32), frozenset(units.pools))
 
 
-def _of_equal_blocks(module: nn.Module, one_trace: Callable[[], tuple[Wiring, list[str]]]) -> Any:
+def _of_equal_blocks(
+    module: nn.Module, one_trace: Callable[[], tuple[Wiring, list[str]]], example: Callable[[], Example]
+) -> Any:
     """The wiring of a model of many equal blocks, from a few of them; None if it has none, or they turn out unlike."""
     run = equal_blocks(module)
     warned: list[list[str]] = []
@@ -184,7 +187,8 @@ def _of_equal_blocks(module: nn.Module, one_trace: Callable[[], tuple[Wiring, li
 
     try:
         names = [clean(key) for key, _ in module.named_parameters(remove_duplicate=False)]
-        wiring = traced_once(run, short, list(dict.fromkeys(names))) if run else None
+        alike = run is not None and treated_alike(run, TRIED + 1, partial(run_without_numbers, module, example()))
+        wiring = traced_once(run, short, list(dict.fromkeys(names))) if run and alike else None
     except (TopoError, IndexError):  # the whole model may say more
         return None
     return None if wiring is None or any(warned) else (wiring, [])

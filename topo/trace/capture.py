@@ -205,6 +205,21 @@ def _drafted(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return _from_program(torch.export.draft_export(module, args, kwargs, strict=False), module)
 
 
+def run_without_numbers(module: nn.Module, given: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
+    """Run a model in eval mode on tensors that hold no numbers: of the meta device, if it is there, else pretended."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    there = any(parameter.is_meta for parameter in module.parameters())
+    with _untouched(module), _silent(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        if there:
+            args, kwargs = pytree.tree_map_only(Tensor, lambda t: t.to("meta"), given)
+            module(*args, **kwargs)
+            return
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            args, kwargs = pytree.tree_map_only(Tensor, mode.from_tensor, given)
+            module(*args, **kwargs)
+
+
 def _from_program(program: Any, module: nn.Module) -> Captured:
     signature = program.graph_signature
     constants = {**signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
