@@ -174,7 +174,7 @@ def by_hand(s, x):
 def test_a_sequence_that_is_too_long_is_one_line_with_the_way_out(monkeypatch):
     lstm = nn.LSTM(6, 8, num_layers=2, bidirectional=True, batch_first=True)
     with pytest.raises(
-        TraceError, match="over the 100,000 steps of the example, 400,000 in its 4 .* 512 steps or fewer"
+        TraceError, match=r"over the 100,000 steps of the example, 400,000 in its 4 .* 512 steps or fewer"
     ):
         topo.trace(lstm, (100_000, 6))
     monkeypatch.setattr(import_module("topo.trace.capture"), "MOST_OPERATIONS", 50)
