@@ -510,7 +510,7 @@ class _Tracer:
         return _is_float(outcome(node)) and any(isinstance(leaf, Made) for leaf in matrices)
 
     def _later(self, node: Node, inputs: list[Any], shape: Any) -> Any:
-        """Weights that are no sums of views: if a product needs them, the operation runs on units of their entries."""
+        """Weights that are not sums of views: if a product needs them, the operation runs on units of their entries."""
         env, args = self.units.env, node.all_input_nodes
 
         def run() -> Any:

@@ -2,7 +2,7 @@
 
 A product is linear in its weight, so `W + W.T`, `W + B @ A` or a concatenation of weights is a sum of layers: an entry
 is live if any of the places that it is made from is. Triangles, masks and padding close entries of a view
-(`Weight.kept`). What is no sum of views (kron, W * V, a softmax over several) is `Later`: if a product needs it, each
+(`Weight.kept`). What is not a sum of views (kron, W * V, a softmax over several) is `Later`: if a product needs it, each
 entry of its parameters becomes a unit, and the operations that make it are run on those as on activations.
 """
 
@@ -53,7 +53,7 @@ class Sum:
 
 @dataclass(frozen=True, eq=False)
 class Later:
-    """Weights that are no sum of views. find: gives the ids of their entries, when a product first needs them."""
+    """Weights that are not a sum of views. find: gives the ids of their entries, when a product first needs them."""
 
     shape: tuple[int, ...]
     find: Callable[[], Tensor]
@@ -305,7 +305,7 @@ def _without_itself(terms: list[Any]) -> list[Any]:
 def _is_statistic(units: Units, arg: Any, value: Any, other: Any) -> bool:
     """Whether `value` only rescales or shifts the weight that it is computed from: its mean, its norm. A note says so.
 
-    By the convention of norms it is no path.
+    By the convention of norms it is not a path.
     """
     if not isinstance(arg, Node) or not isinstance(value, Made | Tensor) or not isinstance(other, Made):
         return False
