@@ -2,7 +2,7 @@
 
 A product is linear in its weight, so `W + W.T`, `W + B @ A` or a concatenation of weights is a sum of layers: an entry
 is live if any of the places that it is made from is. Triangles, masks and padding close entries of a view
-(`Weight.kept`). What is not a sum of views (kron, W * V, a softmax over several) is `Later`: if a product needs it, each
+(`Weight.kept`). What is not a sum of views (kron, W * V, a softmax) is `Later`: if a product needs it, each
 entry of its parameters becomes a unit, and the operations that make it are run on those as on activations.
 """
 
