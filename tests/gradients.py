@@ -256,6 +256,12 @@ def differences(case: Case, convention: str) -> list[str]:
     reaching = {name for name, p in parameters_of(model).items() if p.grad is not None and bool((p.grad != 0).any())}
     lost = [name for name in shapes if len(shapes[name]) > 1 and name in reaching - known]
     found = [f"{name} {shapes[name]} is in no layer" for name in lost]
+    unsaid = [
+        name
+        for name in reaching - set(wiring.names)
+        if len([n for n in shapes[name] if n > 1]) > 1 and not any(name in note for note in wiring.notes)
+    ]
+    found += [f"{name} is in no layer, and no note names it" for name in unsaid]
     if case.more is not None and not any(case.more in note for note in wiring.notes):
         found.append(f"no note says '{case.more}': {wiring.notes}")
     probed = without_norms(model)
@@ -263,6 +269,9 @@ def differences(case: Case, convention: str) -> list[str]:
     for seed, density in enumerate(case.densities):
         rng = np.random.default_rng(seed)
         masks = {name: rng.random(wiring.shapes[name]) < density for name in layers}
+        for name, own in dict(probed.named_buffers()).items():  # masks that the model itself has on its parameters
+            if (key := name.removesuffix("_mask")) != name and key in masks:
+                masks[key] &= own.numpy() != 0
         stored = {name: as_parameter(wiring, name, mask, shapes[name]) for name, mask in masks.items()}
         effective = effective_masks(build_graph(MaskSet(masks), wiring))
         grads = by_gradient(probed, stored, case, convention)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 import topo
+from topo.errors import TraceError
 from topo.graph import build_graph, paths
 from topo.masks import MaskSet
 
@@ -159,3 +162,24 @@ def test_generators_make_masks_for_recurrent_layers(method):
     assert masks.density == pytest.approx(0.4, abs=0.01)
     report = topo.analyze(masks, wiring)
     assert report.network["effective_params"] > 0
+
+
+def by_hand(s, x):
+    h = torch.zeros(x.shape[0], 8)
+    for t in range(x.shape[1]):
+        h = torch.tanh(s.i(x[:, t]) + s.h(h))
+    return h
+
+
+def test_a_sequence_that_is_too_long_is_one_line_with_the_way_out(monkeypatch):
+    lstm = nn.LSTM(6, 8, num_layers=2, bidirectional=True, batch_first=True)
+    with pytest.raises(
+        TraceError, match=r"over the 100,000 steps of the example, 400,000 in its 4 .* 512 steps or fewer"
+    ):
+        topo.trace(lstm, (100_000, 6))
+    monkeypatch.setattr(import_module("topo.trace.capture"), "MOST_OPERATIONS", 50)
+    with pytest.raises(
+        TraceError, match=r"shape \(1, 100, 6\), calls more than 50 operations.* shorter example"
+    ) as caught:
+        topo.trace(Net(by_hand, i=nn.Linear(6, 8), h=nn.Linear(8, 8)), (100, 6))
+    assert "\n" not in str(caught.value)

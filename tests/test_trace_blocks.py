@@ -95,3 +95,22 @@ def test_unequal_blocks_are_traced_whole():
     assert run is not None and run.first == 1
     found, whole = both(model)
     assert any(f"blocks 1 to {N}" in note for note in found.notes) and blocks._equal(found, whole)
+
+
+class ByNumber(Skips):
+    """One block is treated by its number."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for number, layer in enumerate(self.layers):
+            y = layer(x)
+            x = y if number == self.at else x + y
+        return self.out(x)
+
+
+@pytest.mark.parametrize("at", [2, 5, N - 2])
+def test_a_block_that_is_treated_by_its_number_is_seen(at):
+    found = topo.trace(ByNumber(at), (6,))
+    assert not any(NOTE in note for note in found.notes)
+    with mock.patch.object(blocks, "_FEWEST", 10**6):
+        whole = topo.trace(ByNumber(at), (6,))
+    assert blocks._equal(found, whole)

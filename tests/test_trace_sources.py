@@ -333,12 +333,13 @@ def test_rules(name):
     compare(RULES[name], (3, 8), densities=(0.9, 0.6, 0.3))
 
 
-def test_what_is_not_linear_in_its_parameters_warns():
-    net = Net(
-        lambda s, x: s.o(F.linear(s.a(x), torch.kron(s.b, s.c))), a=fc(), b=weight(2, 4)(), c=weight(4, 2)(), o=fc()
-    )
-    with pytest.warns(topo.errors.TraceWarning, match="computed from parameters.* b, c are not layers"):
-        topo.trace(net, (8,))
+def test_an_operation_on_weights_without_a_rule_is_named_and_joined():
+    net = Net(lambda s, x: s.o(F.linear(s.a(x), torch.matrix_exp(s.b))), a=fc(), b=weight(8, 8)(), o=fc())
+    with pytest.warns(topo.errors.TraceWarning, match="matrix_exp .* it has no rule"):
+        wiring = topo.trace(net, (8,))
+    assert wiring.shapes["b"] == (8, 8) and any("matrix_exp" in note for note in wiring.notes)
+    with pytest.raises(topo.errors.TraceError, match="matrix_exp"):
+        topo.trace(net, (8,), strict=True)
 
 
 def test_an_embedding_tied_to_a_head_is_one_mask():

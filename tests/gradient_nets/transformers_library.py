@@ -108,7 +108,11 @@ transformer(
     pick=patches,
 )
 transformer(
-    "LongformerConfig", "LongformerModel", {**SMALL_TEXT, "attention_window": 4, "pad_token_id": 0}, only="soft"
+    "LongformerConfig",
+    "LongformerModel",
+    {**SMALL_TEXT, "attention_window": 4, "pad_token_id": 0},
+    only="soft",
+    more="'pad' puts",
 )
 transformer(
     "MobileViTConfig",

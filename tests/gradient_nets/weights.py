@@ -78,7 +78,7 @@ weights(
     torch.arange(12).view(2, 6),
     parts={"e": lambda: nn.Embedding(12, 8)},
 )
-weights("diagonal", lambda s, x: s.o(x * s.w.diagonal()), more="w")
+weights("diagonal", lambda s, x: s.o(x * s.w.diagonal()))
 weights("locally connected", lambda s, x: s.o((x[:, None, :] * s.w).sum(-1)))
 weights("locally connected, turned", lambda s, x: s.o((x[:, :, None] * s.w).sum(1)))
 weights("linear by hand, einsum", lambda s, x: s.o(torch.einsum("bi,io->bo", x, s.w)))

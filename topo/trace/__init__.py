@@ -24,8 +24,9 @@ from torch.utils import _pytree as pytree
 from topo._support.trees import require_tree
 from topo.errors import TopoError, TraceError, TraceWarning
 from topo.input_spec import Spec
-from topo.trace.blocks import equal_blocks, traced_once
-from topo.trace.capture import Captured, batch_size, capture, clean, first_names, unwrapped
+from topo.trace.blocks import TRIED, equal_blocks, traced_once
+from topo.trace.calls import treated_alike
+from topo.trace.capture import Captured, batch_size, capture, clean, first_names, run_without_numbers, unwrapped
 from topo.trace.guard import lost, small_maps, unused
 from topo.trace.inputs import Example, carried_name, examples
 from topo.trace.known import Known, ids_of
@@ -42,11 +43,12 @@ from topo.trace.nodes import (
     root,
     sizes,
 )
+from topo.trace.parts import parts_of
 from topo.trace.places import pool  # noqa: F401 (its rules)
 from topo.trace.recurrent import recurrent  # noqa: F401 (its rules)
 from topo.trace.rules import RULES, fault_of, plain, pointwise, rule
 from topo.trace.units import LEARNED, NoRule, Units, Weight, bare, compact, filled, squash, tracked, with_one_mask
-from topo.trace.weights import Made, made_from
+from topo.trace.weights import Later, Made, entries, made_from, vector_as_constant
 from topo.wiring import CONSTANT, NOTHING, Layer, Step, Wiring
 from topo.wiring.maps import Maps
 
@@ -62,6 +64,11 @@ _OF_CONSTANTS = frozenset(
     f"aten.{name}" for name in "mul add sub rsub cat stack where pad constant_pad_nd copy zeros_like new_zeros".split()
 )
 _PRODUCTS = frozenset(f"aten.{name}" for name in "matmul mm bmm mv dot einsum linear".split())
+# These tell themselves what they make of a choice.
+_CHOOSE = ("where", "masked_fill", "masked_scatter", "index", "gather", "scatter", "take", "embedding")
+# What the code of a rule, or of torch on ids of odd shapes, may raise.
+_FAILURES = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+_MOST_NESTED = 4
 GATES, BIASES = ("soft", "hard"), ("closed", "live")
 # Operations that carry graphs, which are run inline.
 _CARRIERS = frozenset(
@@ -124,7 +131,7 @@ def trace(
         if value not in allowed:
             raise TraceError(f"{option} is {value!r}; it is {' or '.join(map(repr, allowed))}")
     one_trace = partial(_traced, module, input_shape, args, kwargs, strict, gates, biases)
-    found = _of_equal_blocks(module, one_trace)
+    found = _of_equal_blocks(module, one_trace, lambda: next(iter(examples(module, input_shape, args, kwargs)))[0])
     wiring, warned = found or one_trace()
     for text in warned:
         warnings.warn(text, TraceWarning, stacklevel=2)
@@ -168,7 +175,9 @@ def trace_maps(
     return Maps(inputs.astype(np.int32), tuple(steps), found.astype(np.int32), frozenset(units.pools))
 
 
-def _of_equal_blocks(module: nn.Module, one_trace: Callable[[], tuple[Wiring, list[str]]]) -> Any:
+def _of_equal_blocks(
+    module: nn.Module, one_trace: Callable[[], tuple[Wiring, list[str]]], example: Callable[[], Example]
+) -> Any:
     """The wiring of a model of many equal blocks, from a few of them; None if it has none, or they turn out unlike."""
     run = equal_blocks(module)
     warned: list[list[str]] = []
@@ -180,7 +189,8 @@ def _of_equal_blocks(module: nn.Module, one_trace: Callable[[], tuple[Wiring, li
 
     try:
         names = [clean(key) for key, _ in module.named_parameters(remove_duplicate=False)]
-        wiring = traced_once(run, short, list(dict.fromkeys(names))) if run else None
+        alike = run is not None and treated_alike(run, TRIED + 1, partial(run_without_numbers, module, example()))
+        wiring = traced_once(run, short, list(dict.fromkeys(names))) if run and alike else None
     except (TopoError, IndexError):  # the whole model may say more
         return None
     return None if wiring is None or any(warned) else (wiring, [])
@@ -279,19 +289,34 @@ def _wiring(units: Units, outputs: list[Tensor], module: nn.Module, name: str, s
 def _without_unused_joins(units: Units, ends: np.ndarray) -> list[Step]:
     """The steps, without joins of which nothing is read (averaged attention maps, statistics).
 
-    And without uses of a layer that read nothing but zeros (states before the first step), if it has others.
+    And without uses of a layer that read nothing but zeros (states before the first step), or of which nothing is read,
+    if it has others.
     """
     read = np.zeros(units.count + 2, np.bool_)
     read[ends] = True
     fed = {step.name for step in units.steps if isinstance(step, Layer) and (step.reads != NOTHING).any()}
+    single = {start: name for name, start in units.entry_layers.items()}
     kept: list[Step] = []
+    used: set[str] = set()
+    unread: dict[str, tuple[int, Step]] = {}
     for step in reversed(units.steps):
+        wanted = read[step.start : step.stop]
         if isinstance(step, Layer) and step.name in fed and (step.reads == NOTHING).all():
             continue
-        if isinstance(step, Layer) or read[step.start : step.stop].any():
-            kept.append(step)
-            for operand in step.operands:
-                read[operand] = True
+        if not wanted.any():
+            if isinstance(step, Layer) and step.start not in single:
+                unread[step.name] = (len(kept), step)
+            continue
+        if isinstance(step, Layer):
+            used.add(step.name)
+            if step.start in single and not wanted.all():
+                step = replace(step, rows=np.flatnonzero(wanted).astype(np.int32))
+        kept.append(step)
+        for operand in step.operands:
+            read[operand] = True
+    lost = [(at, step) for name, (at, step) in unread.items() if name not in used]
+    for at, step in sorted(lost, key=lambda entry: -entry[0]):
+        kept.insert(at, step)
     return kept[::-1]
 
 
@@ -304,6 +329,7 @@ class _Tracer:
     def __init__(self, units: Units, strict: bool, first_names: Mapping[str, str]) -> None:
         self.units, self.strict, self.first_names = units, strict, first_names
         self.warned: dict[str, None] = {}
+        self.nested = 0
         units.known = Known()
 
     def run(self, graph: GraphModule, values: Sequence[Any]) -> Any:
@@ -315,7 +341,7 @@ class _Tracer:
             if node.op == "placeholder":
                 value = next(given)
                 env[node] = self._entry(node) if value is None else value
-                node.meta.setdefault("input", value is not None)
+                node.meta.setdefault("input", value is not None and not isinstance(value, Made))
             elif node.op == "get_attr":
                 value = operator.attrgetter(node.target)(graph)
                 env[node] = self._entry(node) if isinstance(value, Tensor) else value
@@ -357,7 +383,7 @@ class _Tracer:
             ids = self._along(node, path[:-1], ids.expand(shape))
             weight: Any = path[-1].args[1]
             features = ids.dim() - outcome(weight).dim() + 1 if "conv" in operation(path[-1]) else -1
-            rows = ids.movedim(features, 0).flatten(1)
+            rows = ids.movedim(features, 0).reshape(ids.shape[features], -1)
             if bool(((rows == rows.amax(1, keepdim=True)) | (rows < 0)).all()):
                 return axis
         return 1 if len(shape) >= 4 else len(shape) - 1
@@ -399,14 +425,15 @@ class _Tracer:
 
     def _apply(self, node: Node, inputs: list[Any], leaves: list[Any], shape: Any, value: Any) -> Any:
         name, several = operation(node), isinstance(shape, list)
+        self._tell_choices(node, name)
         if not any(tracked(leaf) for leaf in leaves):
             weights = [leaf for leaf in leaves if isinstance(leaf, Made)]
             if not (weights and _is_float(value) and self._reads_constants(node, name)):
                 return self._of_constants(node, inputs, weights, shape)
         elif not several and not _is_float(value):
+            node.meta["chosen"] = True
             return filled(shape)
-        layout = name not in RULES and is_layout(node)
-        made = _literally(node, inputs) if layout else self._by_rule(node, inputs, shape)
+        made = self._of_ids(node, inputs, shape)
         if name in RULES and (fault := fault_of(RULES[name], made, shape, self.units.count)):
             raise NoRule(fault)
         given = [tuple(part.shape) for part in made] if several else tuple(made.shape)
@@ -414,10 +441,31 @@ class _Tracer:
             raise NoRule(f"its rule gives ids of shape {given} where the output has {shape}")
         return made
 
+    def _tell_choices(self, node: Node, name: str) -> None:
+        """A note where booleans or numbers of units, found by what the data hold, become factors."""
+        if not any(arg.meta.get("chosen") for arg in node.all_input_nodes):
+            return
+        if not _is_float(outcome(node)):
+            node.meta["chosen"] = True
+        elif not name.removeprefix("aten.").startswith(_CHOOSE):
+            self.units.note(
+                f"'{name.removeprefix('aten.')}' takes what the data choose for something that is never zero"
+            )
+
+    def _of_ids(self, node: Node, inputs: list[Any], shape: Any) -> Any:
+        """What an operation makes of ids: literally if it is layout, by its rule, or by those of what it is made of."""
+        if operation(node) not in RULES and is_layout(node):
+            return _literally(node, inputs)
+        if self.units.mapped or operation(node) in RULES or is_pointwise(node):
+            return self._by_rule(node, inputs, shape)
+        return self._in_parts(node)
+
     def _reads_constants(self, node: Node, name: str) -> bool:
         """Whether an operation on constants and parameters is a layer: it reads data, if without a unit."""
         if name.removeprefix("aten.") in _READS_CONSTANTS:
             return True
+        if name in ("aten.index", "aten.index_select"):
+            return any(root(arg, self.units.roots) is not None for arg in node.all_input_nodes)
         return name in _PRODUCTS and any(root(arg, self.units.roots) is not None for arg in node.all_input_nodes)
 
     def _python(self, node: Node, target: Any, args: Any, kwargs: Any) -> Any:
@@ -442,17 +490,67 @@ class _Tracer:
             made = made_from(self.units, node, inputs, shape, _literally)
             if made is not None:
                 return made
+            if self._makes_weights(node, inputs) and not self.units.mapped:
+                return self._later(node, inputs, shape)
         if is_layout(node) and not weights:
             return _literally(node, inputs)
         name = operation(node)
         if name in _OF_CONSTANTS or (not weights and _is_float(outcome(node))):
             try:
                 return self._by_rule(node, inputs, shape)
-            except (NoRule, IndexError, RuntimeError, TypeError, ValueError):
+            except (NoRule, *_FAILURES):
                 pass  # no more is known of it then
         if isinstance(shape, list):
             return [self._fixed(node, inputs, side) for side in shape]
         return _literally(node, inputs) if is_layout(node) else self._fixed(node, inputs, shape)
+
+    @staticmethod
+    def _makes_weights(node: Node, inputs: list[Any]) -> bool:
+        matrices = [vector_as_constant(leaf) for leaf in _leaves(inputs)]
+        return _is_float(outcome(node)) and any(isinstance(leaf, Made) for leaf in matrices)
+
+    def _later(self, node: Node, inputs: list[Any], shape: Any) -> Any:
+        """Weights that are not sums of views: if a product needs them, the operation runs on units of their entries."""
+        env, args = self.units.env, node.all_input_nodes
+
+        def run() -> Any:
+            held = self.units.node, self.units.env
+            given = {arg: entries(self.units, env[arg]) if isinstance(env[arg], Made) else env[arg] for arg in args}
+            self.units.node, self.units.env = node, {**env, **given}
+            ids = pytree.tree_map(lambda v: entries(self.units, v), inputs, is_leaf=lambda v: isinstance(v, Made))
+            try:
+                made = self._of_ids(node, ids, shape)
+                given = [tuple(part.shape) for part in made] if isinstance(shape, list) else tuple(made.shape)
+                if given != shape:
+                    raise NoRule(f"its rule gives ids of shape {given} where the output has {shape}")
+                return made
+            except NoRule as error:
+                reason = str(error)
+            except TopoError:
+                raise
+            except Exception as error:
+                reason = f"its rule failed ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
+            finally:
+                self.units.node, self.units.env = held
+            return self._unknown(node, _leaves(ids), shape, reason, open=True)
+
+        if not isinstance(shape, list):
+            return Later(shape, run)
+        once = cache(run)
+        return [Later(side, lambda at=at: once()[at]) for at, side in enumerate(shape)]
+
+    def _in_parts(self, node: Node) -> Any:
+        """An operation without a rule, by the operations that it is made of."""
+        if self.nested > _MOST_NESTED:
+            raise NoRule("it has no rule")
+        graph, operands = parts_of(node, self.units.env, self.units.known)
+        env, at = self.units.env, self.units.node
+        self.nested += 1
+        try:
+            return self.run(graph, operands)
+        finally:
+            self.nested -= 1
+            self.units.node, self.units.env = at, env
 
     def _by_rule(self, node: Node, inputs: list[Any], shape: Any) -> Any:
         name = operation(node)
@@ -496,11 +594,18 @@ class _Tracer:
             merged = [self.units.add(a, b) if isinstance(a, Tensor) else a for a, b in zip(merged, other)]
         return merged
 
-    def _unknown(self, node: Node, leaves: Sequence[Any], shape: Any, reason: str) -> Any:
-        """The conservative rule: one unit that adds all units of all inputs, at every output."""
+    def _unknown(self, node: Node, leaves: Sequence[Any], shape: Any, reason: str, open: bool = False) -> Any:
+        """The conservative rule: one unit that adds all units of all inputs, at every output.
+
+        open: it makes weights, and is taken to be never zero.
+        """
         name = operation(node)
         weights = [arg for arg in node.all_input_nodes if root(arg, self.units.roots) is None]
-        lost = sorted({self.first_names.get(key, key) for arg in weights for key in parameters_behind(arg)})
+        lost = (
+            []
+            if open
+            else sorted({self.first_names.get(key, key) for arg in weights for key in parameters_behind(arg)})
+        )
         text = f"{name} at {line(node)}: {reason}; every output is taken to depend on every input"
         text += f", and {', '.join(lost)} are not layers of the wiring" if lost else ""
         text += f" (a rule for it: @topo.rule('{name}'))"
@@ -511,6 +616,7 @@ class _Tracer:
         ids = [np.unique(bare(compact(leaf)[0]).reshape(-1).numpy()) for leaf in leaves if tracked(leaf)]
         row = np.unique(np.concatenate([np.full(1, NOTHING, np.int32), *ids]))
         unit = self.units.merge(torch.from_numpy(row)[None]) if (row >= 0).any() else filled((1,))
+        unit = self.units.add(unit, filled((1,))) if open else unit
         values, sides = outcome(node), shape if isinstance(shape, list) else [shape]
         made = [
             unit.view([1] * len(side)).expand(side) if _is_float(value) else filled(side)
@@ -520,22 +626,31 @@ class _Tracer:
 
     def _write_back(self, target: Any, result: Any, env: dict[Node, Any]) -> None:
         """After an in-place operation, `target` and the tensor that it is a view of hold the result."""
-        if not isinstance(target, Node) or not isinstance(result, Tensor):
+        if not isinstance(target, Node) or not isinstance(result, Tensor | Made):
             return
         chain, base = [], target
-        while base.op == "call_function" and is_layout(base) and isinstance(env.get(base), Tensor):
+        while base.op == "call_function" and is_layout(base) and isinstance(env.get(base), Tensor | Made):
             chain.append(base)
             base = base.all_input_nodes[0]
-        if isinstance(env.get(base), Tensor) and chain:
-            whole = env[base].clone(memory_format=torch.contiguous_format)
-            view = whole
+        if isinstance(env.get(base), Tensor | Made) and chain:
+            taken = []
             for node in reversed(chain):
                 args, kwargs = map_arg((tuple(node.args), dict(node.kwargs)), lambda arg: env[arg])
-                view = _literally(node, [view, *_in_schema_order(node.target, args, kwargs)[1:]], keep=True)
-                if not isinstance(view, Tensor):
-                    return
-            view.copy_(result)
-            env[base] = squash(whole)
+                taken.append((node, _in_schema_order(node.target, args, kwargs)[1:]))
+            before = env[base]
+
+            def written() -> Tensor:
+                whole = entries(self.units, before).clone(memory_format=torch.contiguous_format)
+                view = whole
+                for node, others in taken:
+                    view = _literally(node, [view, *others], keep=True)
+                    if not isinstance(view, Tensor):
+                        return squash(whole)
+                view.copy_(entries(self.units, result))
+                return squash(whole)
+
+            made = isinstance(before, Made) or (isinstance(result, Made) and not tracked(before))
+            env[base] = Later(tuple(before.shape), written) if made else written()
         env[target] = result
 
 

@@ -2,7 +2,8 @@
 
 Where the config of a transformers model says how many blocks there are, and a run of them up to the last is made of
 the same modules, the model is traced with three and with four of the run. The wiring of three, with one block repeated,
-must be that of four, step by step; then the others are repeated likewise. Else the whole model is traced.
+must be that of four, step by step; then the others are repeated likewise. A run of the whole model on tensors without
+numbers (`calls`) tells whether one of the others is treated by its number. Else the whole model is traced.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from torch import Tensor, nn
 from topo.wiring import Layer, Step, Wiring
 
 _FEWEST = 8  # equal blocks; of fewer all are traced
-_TRIED = 3
+TRIED = 3
 
 
 @dataclass(frozen=True)
 class Run:
     """Equal blocks `first` and later of a list of them: `parent.name`, which is called `prefix` in the model."""
 
+    module: nn.Module
     parent: nn.Module
     name: str
     prefix: str
@@ -57,7 +59,7 @@ def equal_blocks(module: nn.Module) -> Run | None:
     if len(blocks) - at < _FEWEST:
         return None
     parent, _, name = prefix.rpartition(".")
-    return Run(module.get_submodule(parent), name, prefix, blocks, at)
+    return Run(module, module.get_submodule(parent), name, prefix, blocks, at)
 
 
 def _alike(one: nn.Module, two: nn.Module, places: tuple[int, int]) -> bool:
@@ -105,13 +107,13 @@ def _same(a: Any, b: Any, places: tuple[int, int]) -> bool:
 def traced_once(run: Run, trace: Callable[[], Wiring], parameters: list[str]) -> Wiring | None:
     """The wiring of the whole model, from two of short ones; None if they do not agree."""
     short = []
-    for length in (_TRIED, _TRIED + 1):
+    for length in (TRIED, TRIED + 1):
         with run.shortened(length):
             short.append(trace())
     once = _repeated(run, short[0], 1)
     if once is None or not _equal(once, short[1]):
         return None
-    more = len(run.blocks) - run.first - _TRIED - 1
+    more = len(run.blocks) - run.first - TRIED - 1
     whole = _repeated(run, short[1], more)
     if whole is None:
         return None
@@ -126,7 +128,7 @@ def traced_once(run: Run, trace: Callable[[], Wiring], parameters: list[str]) ->
 
 def _repeated(run: Run, wiring: Wiring, times: int) -> Wiring | None:
     """The wiring with the second block of the run so many times more; None if the blocks are not alike."""
-    starts = [_first_step(wiring, f"{run.prefix}.{run.first + at}.") for at in range(_TRIED)]
+    starts = [_first_step(wiring, f"{run.prefix}.{run.first + at}.") for at in range(TRIED)]
     if any(at is None for at in starts):
         return None
     one, two, three = (int(at) for at in starts if at is not None)

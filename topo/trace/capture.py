@@ -22,10 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from topo.errors import TraceError
 
+MOST_OPERATIONS = 30_000  # torch captures some 700 a second; Llama-70B calls 5,200
+MOST_STEPS = 2_048  # of recurrent layers, in all layers and directions of one
+_UNROLLED = frozenset("lstm gru rnn_tanh rnn_relu".split())
 _LAST_RESORTS = ("torch.export.draft_export", "a recorded forward pass")
 
 
@@ -99,6 +103,44 @@ class Captured:
         return [flat[i] for i in self.used]
 
 
+class TooLong(TraceError):
+    """Raised while a model is captured that calls more operations than can be followed."""
+
+
+class _Counted(TorchFunctionMode):
+    """Counts the operations that a model calls, and stops it at the most that can be followed."""
+
+    def __init__(self, module: nn.Module, given: Any) -> None:
+        super().__init__()
+        self.calls = 0
+        shapes = [tuple(t.shape) for t in pytree.tree_leaves(given) if isinstance(t, Tensor)]
+        self.about = f"the model {type(module).__name__}, of an example of shape {' and '.join(map(str, shapes))},"
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += getattr(function, "__name__", "") != "__get__"
+        if self.calls > MOST_OPERATIONS:
+            raise TooLong(
+                f"{self.about} calls more than {MOST_OPERATIONS:,} operations, as a loop over many steps does; each is "
+                "followed by itself. Give a shorter example: fewer steps have the same weights"
+            )
+        if getattr(function, "__name__", "") in _UNROLLED and len(args) > 8:
+            _not_too_long(function.__name__, *(args[at] for at in (0, 4, 7, 8)))
+        return function(*args, **(kwargs or {}))
+
+
+def _not_too_long(name: str, x: Any, layers: Any, both: Any, batch_first: Any) -> None:
+    """TooLong if a recurrent layer would be unrolled over more steps than can be followed."""
+    if not isinstance(x, Tensor) or x.dim() not in (2, 3) or isinstance(layers, Tensor):
+        return
+    length, times = x.shape[1 if batch_first is True and x.dim() == 3 else 0], int(layers) * (2 if both is True else 1)
+    if length * times > MOST_STEPS:
+        raise TooLong(
+            f"'{name}' would be unrolled over the {length:,} steps of the example, "
+            f"{length * times:,} in its {times} layers and directions; at most {MOST_STEPS:,} are. Give an example of "
+            f"{MOST_STEPS // times:,} steps or fewer: it has the same weights"
+        )
+
+
 def capture(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Captured:
     """The ladder: export, draft export, one recorded forward pass; TraceError with what each said."""
     failures: dict[str, list[str]] = {}
@@ -112,7 +154,10 @@ def capture(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     for title, way, given in tries:
         try:
             with _untouched(module), _silent(), torch.no_grad(), torch.random.fork_rng(devices=[]):
-                captured = way(module, given, kwargs)
+                with _Counted(module, (given, kwargs)):
+                    captured = way(module, given, kwargs)
+        except TooLong:
+            raise
         except Exception as error:  # whatever the model's own code raises
             said = (str(error).strip().splitlines() or [""])[0][:300]
             failures.setdefault(f"{type(error).__name__}: {said}", []).append(title)
@@ -131,7 +176,10 @@ def capture(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def _exported(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Captured:
-    return _from_program(torch.export.export(module, args, kwargs, strict=False), module)
+    program = torch.export.export(module, args, kwargs, strict=False)
+    if any("functorch" in getattr(node.target, "__module__", "") for node in program.graph.nodes):  # torch.vmap
+        program = program.run_decompositions({})
+    return _from_program(program, module)
 
 
 def _pretended(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Captured:
@@ -155,6 +203,21 @@ def _pretended(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
 
 def _drafted(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Captured:
     return _from_program(torch.export.draft_export(module, args, kwargs, strict=False), module)
+
+
+def run_without_numbers(module: nn.Module, given: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
+    """Run a model in eval mode on tensors that hold no numbers: of the meta device, if it is there, else pretended."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    there = any(parameter.is_meta for parameter in module.parameters())
+    with _untouched(module), _silent(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        if there:
+            args, kwargs = pytree.tree_map_only(Tensor, lambda t: t.to("meta"), given)
+            module(*args, **kwargs)
+            return
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            args, kwargs = pytree.tree_map_only(Tensor, mode.from_tensor, given)
+            module(*args, **kwargs)
 
 
 def _from_program(program: Any, module: nn.Module) -> Captured:

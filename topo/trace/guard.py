@@ -18,8 +18,6 @@ from torch.fx import GraphModule, Node
 from topo.trace.nodes import in_place, is_layout, operation, outcome
 from topo.wiring import Layer, Wiring
 
-_MOST_NAMES = 8
-
 
 def lost(
     wiring: Wiring, graph: GraphModule, used: Iterable[int], kept: Iterable[int], name: Callable[[str], str]
@@ -34,21 +32,16 @@ def lost(
     dead = {key: count for key, count in dead_when_dense(wiring).items() if key in shapes or key not in every}
     if dead:
         listed = [f"{key} ({count:,} of {wiring.layer(key).size:,} weights)" for key, count in dead.items()]
-        found.append(f"{_some(listed)} are dead in the dense network: the trace or the network loses them")
+        found.append(f"{', '.join(listed)} are dead in the dense network: the trace or the network loses them")
     # The g of weight norm scales the rows of its layer.
     held = {*wiring.shapes, *(f"{key}_g" for key in wiring.shapes)}
     missing = [f"{key} {shape}" for key, shape in shapes.items() if len(shape) > 1 and key not in held]
     if missing:
         found.append(
             f"parameters that reach an output and are in no layer, so that masks of them count for nothing: "
-            f"{_some(missing)}"
+            f"{', '.join(missing)}"
         )
     return found
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def unused(

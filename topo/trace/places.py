@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.fx import Node
 
 from topo.trace.nodes import POOLS, REDUCTIONS, is_features, operation, outcome, statistic
-from topo.trace.rules import aten, contract, plain, pointwise
-from topo.trace.units import NoRule, Units, Weight, carried, filled, squash, tracked
+from topo.trace.rules import aten, contract, has_axis, is_matrix, looked_up, plain, pointwise
+from topo.trace.units import LEARNED, NoRule, Units, Weight, carried, filled, squash, tracked
 from topo.trace.weights import Made
 from topo.wiring import CONSTANT, NOTHING
 
 _MOST_FACTORS = 256
+_MOST_WRITTEN = 1 << 22
 _EXTREMA = frozenset("amax amin max min median nanmedian".split())
 
 
@@ -56,6 +57,8 @@ def reduction(units: Units, inputs: list[Any], shape: Any) -> Any:
         if name in _EXTREMA and any(carried(x).shape[d] > 1 for d in dims):
             units.note(f"'{name}' over units is taken for their sum")
         made = units.reduce(x, dims, keepdim=len(sides[0]) == x.dim())
+        if name == "logsumexp":  # the logarithm of how many there are, at least
+            made = units.add(made, filled((1,) * made.dim()))
     made = made.expand(sides[0])
     if operation(units.node) in ("aten.var_mean", "aten.std_mean"):
         return [made, made]
@@ -74,18 +77,12 @@ def _weighted_sum(units: Units, dims: list[int], shape: Any) -> Tensor | None:
     whole = torch.broadcast_shapes(tuple(x.shape), weight.shape)
     if not any(weight.shape[d - len(whole)] > 1 for d in dims if len(whole) - d <= len(weight.shape)):
         return None
-    of_x, of_w = ([d for d in range(len(whole)) if _has(side.shape, d, whole)] for side in (x, weight))
+    of_x, of_w = ([d for d in range(len(whole)) if has_axis(side.shape, d, whole)] for side in (x, weight))
     x = x.reshape([whole[d] for d in of_x]) if len(of_x) < x.dim() else x
     coords = tuple(c.reshape([whole[d] for d in of_w]) if len(of_w) < c.dim() else c for c in weight.coords)
     taken = [d for d in range(len(whole)) if d not in dims]
     made = contract(units, x, replace(weight, coords=coords), (of_x, of_w, taken), tuple(whole[d] for d in taken))
     return made.reshape(shape) if tuple(made.shape) != tuple(shape) else made
-
-
-def _has(shape: Sequence[int], d: int, whole: Sequence[int]) -> bool:
-    """Whether a tensor of this shape, broadcast to `whole`, has the axis d itself."""
-    at = d - (len(whole) - len(shape))
-    return at >= 0 and (shape[at] > 1 or whole[d] == 1)
 
 
 @aten("prod")
@@ -108,10 +105,15 @@ def _multiplied(units: Units, x: Tensor, dims: Sequence[int]) -> list[Tensor]:
     return found
 
 
-@aten("cumsum", "cumprod", "logcumsumexp")
-def running(units: Units, inputs: list[Any], shape: Any) -> Tensor:
-    """Running sums and products: entry k is made of the first k entries, a lower triangle."""
+@aten("cumsum", "cumprod", "logcumsumexp", "cummax", "cummin")
+def running(units: Units, inputs: list[Any], shape: Any) -> Any:
+    """Running sums, products and extrema: entry k is made of the first k entries, a lower triangle."""
     x = inputs[0]
+    if isinstance(shape, list):
+        name = operation(units.node).removeprefix("aten.")
+        if x.dim() and carried(x).shape[inputs[1]] > 1:
+            units.note(f"'{name}' over units is taken for their running sum")
+        return [running(units, inputs, shape[0]), filled(shape[1])]
     dim = inputs[1] % x.dim() if x.dim() else 0
     if not x.dim() or carried(x).shape[dim] == 1:
         return x.expand(shape)
@@ -189,6 +191,8 @@ def pad(units: Units, inputs: list[Any], shape: Any) -> Tensor:
             x = units.reduce(x, [dim], keepdim=True).expand([*x.shape[:dim], shape[dim], *x.shape[dim + 1 :]])
         else:
             x = x.narrow(dim, 0, 1).expand([*x.shape[:dim], shape[dim], *x.shape[dim + 1 :]])
+            if kind == CONSTANT and tracked(x):
+                units.note("'pad' puts a constant beside places: what is padded is taken to be never zero")
             x = units.add(x, filled((1,) * x.dim(), kind))
     return squash(x)
 
@@ -219,6 +223,7 @@ def col2im(units: Units, inputs: list[Any], shape: Any) -> Tensor:
 
 @aten("view_as_complex")
 def view_as_complex(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    units.note("the real and the imaginary part of complex numbers are taken for one unit")
     return units.reduce(inputs[0], [-1]).expand(shape)
 
 
@@ -234,16 +239,35 @@ def view_as_real(units: Units, inputs: list[Any], shape: Any) -> Tensor:
 def index(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     """Literal where the indices are known while tracing; else any entry may be meant, so that they are added."""
     x, given = inputs[0], units.node.args[1]
+    if isinstance(x, Made):
+        return _row_of_table(units, x, all(at is None for at in given[1:]) and given[0] is not None, shape)
     known = [units.known.get(at) if at is not None else None for at in given]
     if all(at is None or value is not None for at, value in zip(given, known)):
         return squash(x[tuple(slice(None) if value is None else value for value in known)])
     dims: list[int] = []
     at = 0
+    if x.dim() and any(side > 1 for side in carried(x).shape):
+        units.note("'index' picks entries by what the data hold: each output is taken to depend on all of them")
+    integers = all(at is None or outcome(at).dtype is not torch.bool for at in given)
+    if integers and any(value is not None for value in known):
+        unknown = [d for d, (at, value) in enumerate(zip(given, known)) if at is not None and value is None]
+        zero = torch.zeros((), dtype=torch.long)
+        places = [slice(None) if at is None else zero if value is None else value for at, value in zip(given, known)]
+        return squash(units.reduce(x, unknown, keepdim=True)[tuple(places)].expand(shape))
     for node in given:
         width = outcome(node).dim() if node is not None and outcome(node).dtype is torch.bool else 1
         dims.extend(range(at, at + width) if node is not None else ())
         at += width
     return _anywhere(units, x, dims, shape)
+
+
+def _row_of_table(units: Units, table: Any, of_rows: bool, shape: Any) -> Tensor:
+    """Rows of a parameter by numbers that are data: an embedding."""
+    if isinstance(table, Weight) and not is_matrix(table):
+        return filled(shape, LEARNED)
+    if not of_rows:
+        raise NoRule("entries of a parameter by numbers that are data, other than its rows")
+    return looked_up(units, table, shape)
 
 
 def _anywhere(units: Units, x: Tensor, dims: Sequence[int], shape: Sequence[int]) -> Tensor:
@@ -257,6 +281,8 @@ def _anywhere(units: Units, x: Tensor, dims: Sequence[int], shape: Sequence[int]
 @aten("index_select")
 def index_select(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     x, dim = inputs[0], inputs[1] % len(shape)
+    if isinstance(x, Made):
+        return _row_of_table(units, x, dim == 0, shape)
     known = units.known.get(units.node.args[2])
     return (
         squash(x.index_select(dim, known)) if known is not None else units.reduce(x, [dim], keepdim=True).expand(shape)
@@ -266,9 +292,14 @@ def index_select(units: Units, inputs: list[Any], shape: Any) -> Tensor:
 @aten("gather", "take_along_dim", "topk", "sort", "kthvalue")
 def gather(units: Units, inputs: list[Any], shape: Any) -> Any:
     x = inputs[0]
-    at = units.known.get(units.node.args[2]) if operation(units.node) == "aten.gather" else None
-    if at is not None:
+    name = operation(units.node).removeprefix("aten.")
+    at = (
+        units.known.get(units.node.args[2 if name == "gather" else 1]) if name in ("gather", "take_along_dim") else None
+    )
+    if at is not None and name == "gather":
         return squash(plain(x).gather(inputs[1], at))
+    if at is not None:
+        return squash(torch.take_along_dim(plain(x), at, *([] if inputs[2] is None else [inputs[2]])))
     dim = inputs[[argument.name for argument in units.node.target._schema.arguments].index("dim")]
     small = units.reduce(x, [dim if dim is not None else -1], keepdim=True)
     if x.dim() and carried(x).shape[dim if dim is not None else -1] > 1:
@@ -286,16 +317,61 @@ def gather(units: Units, inputs: list[Any], shape: Any) -> Any:
     )
 
 
-@aten("index_add", "index_copy", "scatter", "scatter_add", "index_reduce", "scatter_reduce")
+@aten("scatter", "scatter_add", "scatter_reduce", "index_add", "index_copy", "index_reduce", "index_fill")
 def scatter(units: Units, inputs: list[Any], shape: Any) -> Tensor:
-    """What is written may lie anywhere along its axis: it is added to what was there."""
-    x, dim, source = plain(inputs[0]), inputs[1], plain(inputs[3])
+    """What is written to known places lies there; else it may lie anywhere along its axis, and is added there."""
+    name = operation(units.node).removeprefix("aten.")
+    x, dim = plain(inputs[0]), inputs[1]
+    source = plain(inputs[3], x.shape if not isinstance(inputs[3], Tensor | Made) else None)
+    if source.dim() != x.dim():
+        source = source.expand(x.shape) if not source.dim() else source
     if source.dim() != x.dim():
         return x
+    at, dim = units.known.get(units.node.args[2]), dim % x.dim()
+    alike = carried(x).shape[dim] == 1 == carried(source).shape[dim] and tracked(source)
+    places = alike and not (name.startswith("index") and _channel_like(units, x, dim))
+    if at is not None and not places and x.numel() < _MOST_WRITTEN:
+        if name.startswith("index"):
+            at = at.reshape([-1 if d == dim else 1 for d in range(x.dim())])
+            at = at.expand([at.shape[dim] if d == dim else n for d, n in enumerate(x.shape)])
+        source = source[tuple(slice(0, n) for n in at.shape)].expand(at.shape)
+        flat = torch.arange(x.numel()).view(x.shape).gather(dim, at)
+        how = [text for text in (*inputs[4:], units.node.kwargs.get("reduce")) if isinstance(text, str)]
+        adds = "add" in name or bool(how)
+        if any(text in ("prod", "multiply", "amax", "amin") for text in how):
+            units.note(f"'{name}' by '{how[0]}' is taken for sums")
+        x = _without(x, flat) if units.node.kwargs.get("include_self") is False or False in inputs[5:] else x
+        return _written(units, x, source, flat, adds)
+    if not places:
+        units.note(f"'{name}' writes to places that are not known: each output may hold all that is written")
     written = units.reduce(source, [dim], keepdim=True)
-    if any(a != b for d, (a, b) in enumerate(zip(written.shape, x.shape)) if d != dim % x.dim() and a != 1):
+    if any(a != b for d, (a, b) in enumerate(zip(written.shape, x.shape)) if d != dim and a != 1):
         raise NoRule("a scatter into part of a tensor")
     return units.add(x, written.expand(x.shape))
+
+
+def _without(x: Tensor, flat: Tensor) -> Tensor:
+    """x with nothing at these places."""
+    held = x.reshape(-1).clone()
+    held[flat.reshape(-1)] = NOTHING
+    return held.view(x.shape)
+
+
+def _written(units: Units, x: Tensor, source: Tensor, flat: Tensor, adds: bool) -> Tensor:
+    """x with `source` written to, or added at, the places `flat` (numbers of elements of x)."""
+    held, places, values = x.reshape(-1).clone(), flat.reshape(-1), source.reshape(-1)
+    if not adds:
+        held[places] = values
+        return squash(held.view(x.shape))
+    order = torch.argsort(places, stable=True)
+    places, values = places[order], values[order]
+    touched, counts = torch.unique_consecutive(places, return_counts=True)
+    rank = torch.arange(len(places)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    rows = torch.full((len(touched), int(counts.max()) + 1), NOTHING, dtype=torch.int32)
+    rows[:, 0] = held[touched]
+    rows[torch.arange(len(touched)).repeat_interleave(counts), rank + 1] = values
+    held[touched] = units.merge(rows)
+    return squash(held.view(x.shape))
 
 
 @aten("index_put", "_index_put_impl", "_unsafe_index_put")
@@ -303,20 +379,26 @@ def index_put(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     x, values, given = plain(inputs[0]), plain(inputs[2]), units.node.args[1]
     known = [units.known.get(at) if at is not None else None for at in given]
     if all(at is None or value is not None for at, value in zip(given, known)):
-        written = x.clone(memory_format=torch.contiguous_format)
-        written[tuple(slice(None) if value is None else value for value in known)] = values
-        return squash(written)
+        places = tuple(slice(None) if value is None else value for value in known)
+        flat = torch.arange(x.numel()).view(x.shape)[places]
+        return _written(units, x, values.expand(flat.shape), flat, len(inputs) > 3 and bool(inputs[3]))
     taken = sum(1 for at in given if at is not None)
     if any(at is None for at in given[:taken]):
         raise NoRule("writing to unknown places of inner axes")
     rest = len(shape) - taken
     inner = units.reduce(values, list(range(values.dim() - rest))) if values.dim() > rest else values
+    units.note("'index_put' writes to places that are not known: each output may hold all that is written")
     return units.add(x, inner.expand(shape))
 
 
 @aten("masked_scatter")
 def masked_scatter(units: Units, inputs: list[Any], shape: Any) -> Tensor:
-    return units.add(inputs[0].expand(shape), units.channels(plain(inputs[2]), -1).expand(shape))
+    known, x, source = units.known.get(units.node.args[1]), plain(inputs[0]), plain(inputs[2])
+    if known is not None and x.numel() < _MOST_WRITTEN:
+        return squash(x.expand(shape).contiguous().masked_scatter(known.expand(shape), source.contiguous()))
+    units.note("'masked_scatter' writes to places that are not known: each output may hold all that is written")
+    every = units.reduce(source, list(range(source.dim())))
+    return units.add(x.expand(shape), every.expand(shape))
 
 
 @aten("copy", "set_")

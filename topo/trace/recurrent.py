@@ -15,7 +15,8 @@ from torch import Tensor
 
 from topo.trace.nodes import operation
 from topo.trace.rules import aten, biased, contract, plain
-from topo.trace.units import NoRule, Units, Weight, carried, filled, squash
+from topo.trace.units import NoRule, Units, carried, filled, squash
+from topo.trace.weights import Made
 
 State = tuple[Tensor, ...]
 Cell = Callable[[Units, Tensor, Tensor, State], State]
@@ -52,7 +53,7 @@ CELLS: dict[str, Cell] = {"lstm": _lstm, "gru": _gru, "rnn_tanh": _plain_rnn, "r
 
 def _linear(units: Units, weight: Any, bias: Any, ids: Tensor, positions: int = 1) -> Tensor:
     """(in,) -> (out,): one use of a weight, at so many steps."""
-    if not isinstance(weight, Weight):
+    if not isinstance(weight, Made):
         raise NoRule("its weights are computed from parameters in a way that cannot be followed")
     spread = ids.expand(units.batch, positions, -1)
     made = contract(units, spread, weight, ("bti", "oi", "bto"), (units.batch, positions, weight.shape[0]))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -50,8 +51,8 @@ from topo.trace.units import (
     squash,
     tracked,
 )
-from topo.trace.weights import Chain, Made, Sum
-from topo.wiring import CONSTANT, NOTHING
+from topo.trace.weights import Chain, Later, Made, Sum, entries, mapped
+from topo.wiring import CONSTANT, NOTHING, Layer
 
 Rule = Callable[[Units, list[Any], Any], Any]
 RULES: dict[str, Rule] = {}
@@ -279,6 +280,9 @@ def mul(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     softmax, relu, ...) if only one did; else the one that may be zero, if the other never is (1 + scale); else the one
     that is not broadcast; else the first.
     """
+    for value, weight in (inputs[:2], inputs[1::-1]):
+        if isinstance(weight, Weight) and tracked(value) and is_matrix(weight) and not units.mapped:
+            return _times(units, value, weight, shape)
     x, y = plain(inputs[0]), plain(inputs[1])
     if not (tracked(x) and tracked(y)):
         x, y = _of_table(units, x, y, 0, shape), _of_table(units, y, x, 1, shape)
@@ -290,6 +294,21 @@ def mul(units: Units, inputs: list[Any], shape: Any) -> Tensor:
         side = 1 if y.numel() > x.numel() else 0
     value, by = (y, x) if side else (x, y)
     return units.gate(value.expand(shape), by.expand(shape))
+
+
+def _times(units: Units, x: Tensor, weight: Weight, shape: Any) -> Tensor:
+    """Each entry of a parameter times a unit of its own: a layer of one input for each output."""
+    of_x, of_w = ([d for d in range(len(shape)) if has_axis(side.shape, d, shape)] for side in (x, weight))
+    x = x.reshape([shape[d] for d in of_x]) if len(of_x) < x.dim() else x
+    if len(of_w) < len(weight.shape):
+        weight = mapped(weight, lambda c: c.reshape([shape[d] for d in of_w]))
+    return contract(units, x, weight, (of_x, of_w, list(range(len(shape)))), tuple(shape))
+
+
+def has_axis(shape: Sequence[int], d: int, whole: Sequence[int]) -> bool:
+    """Whether a tensor of this shape, broadcast to `whole`, has the axis d itself."""
+    at = d - (len(whole) - len(shape))
+    return at >= 0 and (shape[at] > 1 or whole[d] == 1)
 
 
 def _of_table(units: Units, fixed: Tensor, other: Tensor, at: int, shape: Sequence[int]) -> Tensor:
@@ -353,29 +372,52 @@ def contract(
         raise NoRule("a product of two parameters")
     if isinstance(x, Made) or (tracked(y) and not tracked(x)):
         return contract(units, y, x, (of_y, of_x, of_out), shape)
+    if isinstance(y, Later):
+        return _pairwise(units, x, y.ids, axes, shape, 0)
     if isinstance(y, Sum):
         ids = filled(shape, NOTHING)
         for term in y.terms:
             if isinstance(term, Tensor):
-                made = _by_constant(units, x, term, axes, shape) if tracked(x) else filled(shape, LEARNED)
+                made = _by_constant(units, x, term, axes, shape, True) if tracked(x) else filled(shape, LEARNED)
             else:
                 made = contract(units, x, term, axes, shape)
             ids = units.add(ids, made.expand(shape))
         return ids
-    if isinstance(y, Chain):
-        return _by_chain(units, x, y, axes, shape)
-    if isinstance(y, Weight) and len(y.shape) > 1 and any(a in of_x and a not in of_out for a in of_y):
-        return _weigh(units, x, y, axes, shape)
+    summed = any(a in of_x and a not in of_out for a in of_y)
+    if isinstance(y, Chain) or (isinstance(y, Weight) and (is_matrix(y) or (summed and len(y.size) > 1))):
+        try:
+            return (_by_chain if isinstance(y, Chain) else _weigh)(units, x, y, axes, shape)
+        except NoRule:
+            return _pairwise(units, x, entries(units, y), axes, shape, 0)
     y = plain(y)
     if not tracked(y):
         return _by_constant(units, x, y, axes, shape)
+    return _pairwise(units, x, y, axes, shape, _side(units, x, y))
+
+
+def is_matrix(weight: Weight) -> bool:
+    """Whether this is of a parameter of two or more axes that are longer than 1; others are vectors, and no layers."""
+    return len(weight.shape) > 0 and len([n for n in weight.size if n > 1]) > 1
+
+
+def _pairwise(units: Units, x: Tensor, y: Tensor, axes: Any, shape: Any, value: int | None) -> Tensor:
+    """The product of two tensors of ids: of all pairs of units that it multiplies."""
+    of_x, of_y, of_out = axes
+    (x, of_x), (y, of_y) = (
+        _summed_alone(units, ids, own, {*of_out, *other}) for ids, own, other in ((x, of_x, of_y), (y, of_y, of_x))
+    )
     summed = [a for a in of_x if a not in of_out]
     if set(summed) != {a for a in of_y if a not in of_out}:
         raise NoRule("a product that sums an axis of one factor only")
-    value = _side(units, x, y)
     wide = torch.broadcast_tensors(*(_aligned(v, own, [*of_out, *summed]) for v, own in ((x, of_x), (y, of_y))))
     left, right = (side.reshape(*side.shape[: len(of_out)], -1) for side in wide)
     return units.product(left, right, value).expand(shape)
+
+
+def _summed_alone(units: Units, ids: Tensor, own: Sequence[Any], others: set[Any]) -> tuple[Tensor, list[Any]]:
+    """ids without the axes that are summed over in this factor alone."""
+    alone = [at for at, axis in enumerate(own) if axis not in others]
+    return (units.reduce(ids, alone) if alone else ids), [axis for axis in own if axis in others]
 
 
 def _by_chain(units: Units, x: Tensor, y: Chain, axes: Any, shape: Any) -> Tensor:
@@ -384,11 +426,12 @@ def _by_chain(units: Units, x: Tensor, y: Chain, axes: Any, shape: Any) -> Tenso
     first, second, into, out = (y.right, y.left, column, row) if column in of_x else (y.left, y.right, row, column)
     if into in of_out or out not in of_out or out in of_x:
         raise NoRule("a product with a product of parameters, of another form")
-    between = ["between" if a == into else a for a in of_x]
-    sides = [y.left.shape[1] if a == "between" else n for a, n in zip(between, x.shape)]
+    middle = object()
+    between = [middle if a == into else a for a in of_x]
+    sides = [y.left.shape[1] if a is middle else n for a, n in zip(between, x.shape)]
     names = [
-        ("between", into) if first is y.right else (into, "between"),
-        (out, "between") if first is y.right else ("between", out),
+        (middle, into) if first is y.right else (into, middle),
+        (out, middle) if first is y.right else (middle, out),
     ]
     inner = contract(units, x, first, (of_x, names[0], between), tuple(sides))
     return contract(units, inner, second, (between, names[1], of_out), shape)
@@ -403,10 +446,10 @@ def _aligned(ids: Tensor, own: Sequence[Any], axes: Sequence[Any]) -> Tensor:
     return ids
 
 
-def _by_constant(units: Units, x: Tensor, y: Tensor, axes: Any, shape: Any) -> Tensor:
+def _by_constant(units: Units, x: Tensor, y: Tensor, axes: Any, shape: Any, term: bool = False) -> Tensor:
     """A product with something that is neither an activation nor a parameter: every output adds what it sums over.
 
-    What it is known to be zero for does not pass.
+    What it is known to be zero for does not pass. term: it is one term of a weight, whose others are followed.
     """
     of_x, of_y, of_out = axes
     summed = [at for at, axis in enumerate(of_x) if axis not in of_out]
@@ -417,7 +460,7 @@ def _by_constant(units: Units, x: Tensor, y: Tensor, axes: Any, shape: Any) -> T
         left, right = (side.reshape(*side.shape[: len(of_out)], -1) for side in wide)
         return units.product(left, right, 0).expand(shape)
     if any(small.shape[at] > 1 for at in summed):
-        if any(parameters_behind(arg) for arg in units.node.all_input_nodes if not _carries(units, arg)):
+        if not term and any(parameters_behind(arg) for arg in units.node.all_input_nodes if not _carries(units, arg)):
             raise NoRule("its weight is computed from parameters in a way that cannot be followed")
         x = units.reduce(x, summed, keepdim=True)
     x = x.permute([*(at for at in range(len(of_x)) if at not in summed), *summed])
@@ -452,7 +495,7 @@ def _weigh(units: Units, x: Tensor, w: Weight, axes: Any, shape: Any) -> Tensor:
     before = units.count
     reads = units.reduce(x, [of_x.index(a) for a in of_x if a not in shared and a not in into])
     if units.count > before:
-        units.note(f"layer '{w.name}' reads sums of units: several stand at each of its inputs, as in token mixing")
+        units.note(_sums(f"layer '{w.name}'"))
     kept = [a for a in of_x if a in shared or a in into]
     reads = reads.permute([kept.index(a) for a in (*shared, *into)]).reshape(-1)
     at_out, at_in, at_shared = ([of_w.index(a) for a in letters] for letters in (out, into, shared))
@@ -460,6 +503,10 @@ def _weigh(units: Units, x: Tensor, w: Weight, axes: Any, shape: Any) -> Tensor:
     ids = units.layer(w, reads, out=at_out, into=at_in, shared=at_shared, positions=positions)
     ids = ids.permute([[*shared, *out].index(a) for a in of_out if a in shared or a in out])
     return _aligned(ids, [a for a in of_out if a in shared or a in out], of_out).expand(shape)
+
+
+def _sums(layer: str) -> str:
+    return f"{layer} reads sums of units: several stand at each of its inputs, as in token mixing"
 
 
 @aten("linear")
@@ -485,10 +532,31 @@ def matmul(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     return contract(units, x, y, (of_x, of_y, of_out), shape)
 
 
-@aten("addmm", "addmv", "baddbmm", "addbmm")
+@aten("addbmm")
+def addbmm(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """x + the sum over a batch of products."""
+    made = contract(units, inputs[1], inputs[2], ("bik", "bkj", "ij"), shape)
+    return biased(units, made, plain(inputs[0]).expand(shape)).expand(shape)
+
+
+@aten("cosine_similarity")
+def cosine_similarity(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """A sum of products of pairs, over the lengths of both."""
+    x, y = torch.broadcast_tensors(plain(inputs[0]), plain(inputs[1]))
+    x, y = (side.movedim(inputs[2], -1) for side in (x, y))
+    lengths = units.gate(units.reduce(x, [-1]), units.reduce(y, [-1]))
+    return units.gate(units.product(x, y, None), lengths).expand(shape)
+
+
+@aten("complex", "polar")
+def complex_(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """Both parts of a complex number are taken for one unit."""
+    units.note("the real and the imaginary part of complex numbers are taken for one unit")
+    return units.add(plain(inputs[0]), plain(inputs[1])).expand(shape)
+
+
+@aten("addmm", "addmv", "baddbmm")
 def addmm(units: Units, inputs: list[Any], shape: Any) -> Tensor:
-    if operation(units.node) == "aten.addbmm":
-        raise NoRule("a sum over a batch of products")
     x = inputs[1] if tracked(inputs[1]) or isinstance(inputs[1], Made) else plain(inputs[1])
     made = matmul(units, [x, inputs[2]], shape)
     return biased(units, made, plain(inputs[0]).expand(shape)).expand(shape)
@@ -502,8 +570,8 @@ def einsum(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     left, of_out = equation.split("->")
     terms = [_letters(term, len(value.shape)) for term, value in zip(left.split(","), operands)]
     out = _letters(of_out, len(shape))
-    if any(len(set(term)) < len(term) for term in terms):
-        raise NoRule(f"einsum '{equation}' with a repeated letter")
+    pairs = [_without_repeats(value, term) for value, term in zip(operands, terms)]
+    operands, terms = [value for value, _ in pairs], [term for _, term in pairs]
     if len(operands) == 1:
         return _by_constant(units, operands[0], filled(()), (terms[0], [], out), shape)
     length = {a: n for term, value in zip(terms, operands) for a, n in zip(term, value.shape)}
@@ -540,6 +608,19 @@ def experts(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     made = contract(units, plain(x), weight, ("sk", "ekn", "esn"), each)
     units.share(before, weight.shape[0])
     return units.reduce(made, [0]).expand(shape)
+
+
+def _without_repeats(value: Any, term: list[str]) -> tuple[Any, list[str]]:
+    """ "ii" is the diagonal: "i"."""
+    while len(set(term)) < len(term):
+        letter = next(a for a in term if term.count(a) > 1)
+        one, two = [at for at, a in enumerate(term) if a == letter][:2]
+        rest = [a for at, a in enumerate(term) if at not in (one, two)]
+        if isinstance(value, Made) and not isinstance(value, Weight):
+            raise NoRule("an einsum of a diagonal of such a weight")
+        value = mapped(value, lambda c, d=(one, two): c.diagonal(dim1=d[0], dim2=d[1]))
+        term = [*rest, letter]
+    return value, term
 
 
 def _letters(term: str, dims: int) -> list[str]:
@@ -585,17 +666,23 @@ def convolution(units: Units, inputs: list[Any], shape: Any) -> Tensor:
         for term in weight.terms:
             ids = units.add(ids, convolution(units, [x, term, None, *inputs[3:]], shape))
         return biased(units, ids, inputs[2]).expand(shape)
+    if isinstance(weight, Chain | Later):
+        weight = entries(units, weight)
     axis, space = len(shape) - len(weight.shape) + 1, len(weight.shape) - 2
+    before = units.count
     units_in = units.channels(x, axis)
-    if not isinstance(weight, Weight):
-        if parameters_behind(units.node.args[1]):
-            raise NoRule("its weight is computed from parameters in a way that cannot be followed")
+    if units.count > before:
+        units.note(_sums(f"layer '{weight.name}'" if isinstance(weight, Weight) else "a convolution"))
+    if tracked(weight):
+        made = _by_kernels(units, units_in, weight, groups, transposed)
+    elif not isinstance(weight, Weight):
         made = _fixed_filter(units, units_in.view(groups, -1), shape[axis], weight, transposed)
     else:
         stride, dilation = (tuple(v) * (space if len(v) == 1 else 1) for v in (stride, dilation))
         if isinstance(padding, str):
             padding = [d * (n - 1) // 2 if padding == "same" else 0 for d, n in zip(dilation, weight.shape[2:])]
-        made = units.layer(
+        made = _of_kernels(
+            units,
             weight,
             units_in,
             out=[1] if transposed else [0],
@@ -608,6 +695,22 @@ def convolution(units: Units, inputs: list[Any], shape: Any) -> Tensor:
             positions=max(1, extent((x.shape if transposed else shape)[axis + 1 :])),
         )
     return biased(units, made.view([-1, *[1] * space]), inputs[2]).expand(shape)
+
+
+def _of_kernels(units: Units, weight: Weight, reads: Tensor, **how: Any) -> Tensor:
+    """The layer of a parameter; of its entries, where the view of it is not such a layer."""
+    try:
+        return units.layer(weight, reads, **how)
+    except NoRule:
+        return _by_kernels(units, reads, units.entries(weight), how["groups"], how["out"] == [1])
+
+
+def _by_kernels(units: Units, reads: Tensor, kernels: Tensor, groups: int, transposed: bool) -> Tensor:
+    """reads (in,) -> (out,): a convolution by kernels that are activations or entries of weights."""
+    kernels = kernels.flatten(2).unflatten(0, (groups, -1))  # (groups, out, in, places), or in before out
+    kernels = kernels.transpose(1, 2) if transposed else kernels
+    by = reads.view(groups, 1, -1, 1).expand(kernels.shape)
+    return units.product(by.flatten(2), kernels.flatten(2), 0).reshape(-1)
 
 
 def _fixed_filter(units: Units, reads: Tensor, outputs: int, kernels: Any, transposed: bool) -> Tensor:
@@ -624,12 +727,24 @@ def _fixed_filter(units: Units, reads: Tensor, outputs: int, kernels: Any, trans
 @aten("embedding")
 def embedding(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     weight = inputs[0]
-    if not isinstance(weight, Weight):
+    if not isinstance(weight, Made):
         raise NoRule("its weight is not a parameter")
-    if weight.shape != weight.size:
-        raise NoRule(f"part of the embedding '{weight.name}'")
-    made = units.embedding(weight, _positions(units, shape, weight.shape[1]))
-    return torch.from_numpy(made).expand(shape)
+    return looked_up(units, weight, shape)
+
+
+def looked_up(units: Units, weight: Any, shape: Any) -> Tensor:
+    """A row of a table for each number of an input; the rows are new input units."""
+    width = tuple(weight.shape[1:])
+    positions = _positions(units, shape, extent(width))
+    if isinstance(weight, Weight) and weight.shape == weight.size and len(weight.size) == 2 and weight.kept is None:
+        return torch.from_numpy(units.embedding(weight, positions)).expand(shape)
+    reads, before = torch.from_numpy(units.source(weight.shape[0])), len(units.steps)
+    letters = list(range(len(width)))
+    made = contract(units, reads, weight, (["row"], ["row", *letters], letters), width)
+    for at, step in enumerate(units.steps[before:], before):
+        if isinstance(step, Layer) and len(step.reads) and step.reads.max() >= 0:
+            units.steps[at] = replace(step, kind="embedding", positions=positions)
+    return made.expand(shape)
 
 
 @aten("embedding_bag", "_embedding_bag")

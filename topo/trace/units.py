@@ -32,6 +32,7 @@ from topo.masks import BitRows
 from topo.wiring import CONSTANT, NOTHING, Join, Layer, Step
 
 MOST_PAIRS = 1 << 26
+MOST_ENTRIES = 1 << 22
 LEARNED = -3
 BESIDE, BESIDE_LEARNED = 1 << 29, 1 << 28
 _MARKS = BESIDE | BESIDE_LEARNED
@@ -159,6 +160,7 @@ class Units:
         self._merged: dict[tuple[Any, ...], int] = {}
         self._beside: dict[int, int] = {}
         self._sliced: dict[str, list[int]] = {}
+        self.entry_layers: dict[str, int] = {}
         self.env: dict[Any, Any] = {}
         self.roots: dict[Any, Any] = {}
         self.known: Any = {}
@@ -451,7 +453,7 @@ class Units:
         axes = {
             name: [a for a in range(len(weight.size)) if role[a] == name] for name in ("out", "in", "kernel", "group")
         }
-        if not axes["in"] or not (axes["out"] or axes["group"]):
+        if (into and not axes["in"]) or not (axes["out"] or axes["group"]) or not (axes["in"] or axes["group"]):
             raise NoRule(f"parameter '{weight.name}' of shape {weight.size}, which is not a matrix")
 
         n_out, n_in, n_group = (int(np.prod([weight.size[a] for a in axes[name]])) for name in ("out", "in", "group"))
@@ -469,13 +471,15 @@ class Units:
                 if kept is not None:
                     raise NoRule(f"a view of parameter '{weight.name}' that holds an input of it several times")
                 return self._repeated(weight, reads, out, into, shared, kind, positions, geometry, column)
+            if len(_distinct(group)) < len(group):
+                raise NoRule(f"a view of parameter '{weight.name}' that holds a matrix of it several times")
             full = np.full((n_group, n_in), NOTHING, np.int32)
             full[group[:, None], column[None, :]] = self.seen(reads, learned=False).reshape(len(group), -1).numpy()
             full = full.reshape(-1)
         if (full == CONSTANT).any() and (full < 0).all():
             full[full == CONSTANT] = self.source(int((full == CONSTANT).sum()))
             self.note(f"layer '{weight.name}' reads a learned or fixed constant: its inputs count as input units")
-        flipped = bool(axes["out"]) and min(axes["out"]) > min(axes["in"])
+        flipped = bool(axes["out"] and axes["in"]) and min(axes["out"]) > min(axes["in"])
         per_group = groups if flipped else 1
         shape = (n_out * n_group * per_group, n_in // per_group, *(weight.size[a] for a in axes["kernel"]))
         order = (*axes["group"], *axes["out"], *axes["in"], *axes["kernel"])
@@ -533,7 +537,7 @@ class Units:
         places = np.broadcast_arrays(row[:, None, None], column[None, :, None], tap[None, None, :])
         if len(_distinct(row)) < len(row) or shape[0] != len(pattern):
             raise NoRule(f"a view of parameter '{weight.name}' that holds an output of it several times")
-        pattern[tuple(places)] = kept
+        np.logical_or.at(pattern, tuple(places), kept)
         return BitRows.of_mask(pattern.reshape(shape))
 
     def share(self, since: int, parts: int) -> None:
@@ -576,6 +580,25 @@ class Units:
         )
         return np.arange(start, start + width, dtype=np.int32)
 
+    def entries(self, weight: Weight) -> Tensor:
+        """The ids of a view of a parameter whose entries are units of their own, each read off a constant."""
+        if len(weight.size) < 2:
+            ids = filled(weight.shape, LEARNED)
+            return ids if weight.kept is None else torch.where(weight.kept, ids, NOTHING).to(torch.int32)
+        n = math.prod(weight.size)
+        if n > MOST_ENTRIES:
+            raise NoRule(f"a weight that is made of the {n:,} entries of '{weight.name}', which are too many")
+        if weight.name not in self.entry_layers:
+            axes = tuple(range(len(weight.size)))
+            fed = np.full(1, CONSTANT, np.int32)
+            start = self._emit(weight.name, (n, 1), fed, own=weight.size, axes=axes)
+            self.entry_layers[weight.name] = start
+        ids = torch.zeros((1,) * len(weight.shape), dtype=torch.int32)
+        for axis, length in enumerate(weight.size):
+            ids = ids * length + weight.coords[axis]
+        ids = ids + self.entry_layers[weight.name]
+        return squash((ids if weight.kept is None else torch.where(weight.kept, ids, NOTHING)).to(torch.int32))
+
     def _emit(self, name: str, shape: tuple[int, ...], reads: np.ndarray, **about: Any) -> int:
         layer = Layer(name, shape, reads, self.count, **about)
         for index in self._sliced.get(name, ()) if layer.pattern is None else ():
@@ -610,7 +633,7 @@ def with_one_mask(steps: list[Step]) -> list[Step]:
         if isinstance(step, Layer) and step.own is not None and step.axes is not None:
             size = step.own
             straight = step.axes == tuple(range(len(size))) and size == step.shape
-            swapped = step.axes == (1, 0, *range(2, len(size))) and len(size) == len(step.shape)
+            swapped = step.axes == (1, 0, *range(2, len(size))) and step.shape == (size[1], size[0], *size[2:])
             grouped = step.groups > 1 and step.kind == "conv"
             plain[step.name] = plain.get(step.name, True) and (straight or swapped or grouped)
             turned.setdefault(step.name, set()).add(step.transposed)

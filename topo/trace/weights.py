@@ -2,21 +2,23 @@
 
 A product is linear in its weight, so `W + W.T`, `W + B @ A` or a concatenation of weights is a sum of layers: an entry
 is live if any of the places that it is made from is. Triangles, masks and padding close entries of a view
-(`Weight.kept`). What is not linear in its parameters (kron, W * V, a softmax over several) is not followed: the
-operation that takes it warns.
+(`Weight.kept`). What is not a sum of views (kron, W * V, a softmax) is `Later`: if a product needs it, each
+entry of its parameters becomes a unit, and the operations that make it are run on those as on activations.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
-from topo.trace.nodes import is_layout, is_pointwise, operation, parameters_behind, passes
+from topo.trace.nodes import REDUCTIONS, SATURATING, is_layout, is_pointwise, operation, parameters_behind, passes
 from topo.trace.units import LEARNED, Units, Weight, compact, filled, squash
 from topo.wiring import CONSTANT, NOTHING
 
@@ -49,7 +51,38 @@ class Sum:
         return tuple(self.terms[0].shape)
 
 
-Made = Weight | Sum | Chain
+@dataclass(frozen=True, eq=False)
+class Later:
+    """Weights that are not a sum of views. find: gives the ids of their entries, when a product first needs them."""
+
+    shape: tuple[int, ...]
+    find: Callable[[], Tensor]
+
+    @cached_property
+    def ids(self) -> Tensor:
+        return self.find()
+
+
+Made = Weight | Sum | Chain | Later
+_UNSEEN = Chain | Later  # no view of one parameter
+_FEW_TERMS = 16
+
+
+def entries(units: Units, value: Any) -> Tensor:
+    """The ids of made weights, entry by entry: of units, one for each entry of a parameter."""
+    if isinstance(value, Later):
+        return value.ids
+    if isinstance(value, Sum):
+        ids = filled(value.shape, NOTHING)
+        for term in value.terms:
+            ids = units.add(ids, entries(units, term))
+        return ids
+    if isinstance(value, Chain):
+        left, right = (entries(units, side) for side in (value.left, value.right))
+        return units.product(left.unsqueeze(1), right.transpose(0, 1).unsqueeze(0), 0)
+    if isinstance(value, Weight):
+        return units.entries(value)
+    return value
 
 
 def terms_of(value: Any) -> tuple[Any, ...]:
@@ -64,6 +97,8 @@ def turned(value: Any) -> Any:
     """The transpose of a matrix."""
     if isinstance(value, Sum):
         return Sum(tuple(turned(term) for term in value.terms))
+    if isinstance(value, Later):
+        return Later(value.shape[::-1], lambda: value.ids.transpose(0, 1))
     return value.turned() if isinstance(value, Chain) else mapped(value, lambda part: part.transpose(0, 1))
 
 
@@ -86,7 +121,7 @@ def made_from(units: Units, node: Node, inputs: list[Any], shape: Any, literally
     if name == "_weight_norm":
         return inputs[0]
     inputs = [
-        [_vector_as_constant(v) for v in i] if isinstance(i, list | tuple) else _vector_as_constant(i) for i in inputs
+        [vector_as_constant(v) for v in i] if isinstance(i, list | tuple) else vector_as_constant(i) for i in inputs
     ]
     if not any(isinstance(v, Made) for i in inputs for v in (i if isinstance(i, list) else [i])):
         return None
@@ -113,20 +148,51 @@ def made_from(units: Units, node: Node, inputs: list[Any], shape: Any, literally
     if name in ("where", "masked_fill"):
         return _chosen(units, node, name, inputs, shape)
     if name in ("mul", "multiply", "div", "divide", "true_divide"):
-        return _scaled(node, inputs, shape)
-    given = [value for value in inputs if isinstance(value, Made)]
-    if len(given) == 1 and given[0].shape == shape and passes(node) and not is_pointwise(node):
+        return _scaled(units, node, inputs, shape)
+    if name in ("sum", "mean"):
+        return _reduced(node, inputs, shape)
+    if name in ("copy", "copy_"):
+        return _expanded(inputs[1], shape)
+    given = [value for value in inputs if isinstance(value, Made | Tensor)]
+    if "softmax" in name or len(given) != 1:
+        return None
+    if given[0].shape == shape and passes(node) and not is_pointwise(node):
         return given[0]
-    if len(given) == 1 and given[0].shape == shape and is_pointwise(node):
+    if given[0].shape == shape and is_pointwise(node):
         if not isinstance(given[0], Weight):
             return None
-        return Sum((given[0], filled(shape))) if units.not_zero_at_zero() else given[0]
+        hard = units.gates == "hard" and name in SATURATING
+        return Sum((given[0], filled(shape))) if units.not_zero_at_zero() and not hard else given[0]
     return None
 
 
-def _vector_as_constant(value: Any) -> Any:
+def _reduced(node: Node, inputs: list[Any], shape: Sequence[int]) -> Any:
+    """The sum of a few views."""
+    value, dims = inputs[0], inputs[1] if len(inputs) > 2 else None
+    if not isinstance(value, Made) or any(isinstance(term, _UNSEEN) for term in terms_of(value)):
+        return None
+    given = range(len(value.shape)) if dims in (None, []) else [dims] if isinstance(dims, int) else dims
+    axes = sorted({d % len(value.shape) for d in given}, reverse=True)
+    count = math.prod(value.shape[d] for d in axes)
+    if count > _FEW_TERMS or len(shape) not in (len(value.shape), len(value.shape) - len(axes)):
+        return None
+    parts = [value]
+    for axis in axes:
+        parts = [
+            _each(part, lambda term, at=at, d=axis: mapped(term, lambda c: c.narrow(d, at, 1)))
+            for part in parts
+            for at in range(value.shape[axis])
+        ]
+    terms = [term for part in parts for term in terms_of(part)]
+    return summed([mapped(term, lambda c: c.reshape(shape)) for term in terms])
+
+
+def vector_as_constant(value: Any) -> Any:
     """Parameters of fewer than two dimensions are not layers: learned constants."""
-    return filled(value.shape, LEARNED) if isinstance(value, Weight) and len(value.size) < 2 else value
+    if not isinstance(value, Weight) or len(value.size) > 1:
+        return value
+    ids = filled(value.shape, LEARNED)
+    return ids if value.kept is None else squash(torch.where(value.kept, ids, NOTHING).to(torch.int32))
 
 
 def _each(value: Any, change: Callable[[Any], Any]) -> Any:
@@ -142,6 +208,8 @@ def _layout(node: Node, inputs: list[Any], literally: Literally) -> Any:
     name = operation(node).removeprefix("aten.")
 
     def change(term: Any) -> Any:
+        if isinstance(term, Later):
+            return None
         if isinstance(term, Chain):
             if name == "permute" and [d % 2 for d in inputs[1]] == [0, 1]:
                 return term
@@ -174,7 +242,9 @@ def _swaps(dims: Sequence[Any]) -> bool:
 
 def _unsqueezed(value: Any, dim: int) -> Any:
     if isinstance(value, Made):
-        return _each(value, lambda term: None if isinstance(term, Chain) else mapped(term, lambda c: c.unsqueeze(dim)))
+        return _each(
+            value, lambda term: None if isinstance(term, _UNSEEN) else mapped(term, lambda c: c.unsqueeze(dim))
+        )
     return value.unsqueeze(dim) if isinstance(value, Tensor) else value
 
 
@@ -186,7 +256,7 @@ def _cat(parts: Sequence[Any], dim: int, shape: Sequence[int]) -> Any:
         before, after = at, shape[dim] - at - part.shape[dim]
         at += part.shape[dim]
         for term in terms_of(part):
-            if isinstance(term, Chain):
+            if isinstance(term, _UNSEEN):
                 return None
             if isinstance(term, Weight) or not bool((compact(term)[0] == NOTHING).all()):
                 terms.append(_padded(term, [*[0] * 2 * (len(shape) - 1 - dim), before, after]))
@@ -195,7 +265,7 @@ def _cat(parts: Sequence[Any], dim: int, shape: Sequence[int]) -> Any:
 
 def _padded(term: Any, sides: list[int]) -> Any:
     """A view beside zeros: what stands there is the first element along the axis, and not kept."""
-    if isinstance(term, Chain):
+    if isinstance(term, _UNSEEN):
         return None
 
     def repeated(c: Tensor) -> Tensor:
@@ -218,7 +288,7 @@ def _indexed(units: Units, node: Node, name: str, inputs: list[Any]) -> Any:
     if any(arg is not None and at is None for arg, at in zip(given, known)):
         return None
     places = tuple(slice(None) if at is None else at for at in known)
-    return _each(inputs[0], lambda term: None if isinstance(term, Chain) else mapped(term, lambda c: c[places]))
+    return _each(inputs[0], lambda term: None if isinstance(term, _UNSEEN) else mapped(term, lambda c: c[places]))
 
 
 def _without_itself(terms: list[Any]) -> list[Any]:
@@ -232,29 +302,56 @@ def _without_itself(terms: list[Any]) -> list[Any]:
     return [_closed(term, ~same) for term in terms] if bool(same.any()) and not bool(same.all()) else terms
 
 
+def _is_statistic(units: Units, arg: Any, value: Any, other: Any) -> bool:
+    """Whether `value` only rescales or shifts the weight that it is computed from: its mean, its norm. A note says so.
+
+    By the convention of norms it is not a path.
+    """
+    if not isinstance(arg, Node) or not isinstance(value, Made | Tensor) or not isinstance(other, Made):
+        return False
+    own = {term.name for term in terms_of(other) if isinstance(term, Weight)}
+    behind = parameters_behind(arg)
+    if not behind or not behind <= own or math.prod(value.shape) >= math.prod(other.shape) or not _reduces(arg):
+        return False
+    units.note(f"the weight that is made of '{min(own)}' and what is computed from it is taken for it")
+    return True
+
+
+def _reduces(node: Node) -> bool:
+    """Whether a sum, mean, norm or product takes part in computing `node`."""
+    queue, seen = [node], set()
+    while queue:
+        at = queue.pop()
+        if at not in seen:
+            seen.add(at)
+            queue.extend(at.all_input_nodes)
+            name = operation(at).removeprefix("aten.") if at.op == "call_function" else ""
+            if name in REDUCTIONS or name in ("mv", "dot", "vdot", "matmul", "mm"):
+                return True
+    return False
+
+
 def _expanded(value: Any, shape: Sequence[int]) -> Any:
     if not isinstance(value, Made):
         return value.expand(shape)
     if value.shape == tuple(shape):
         return value
-    return _each(value, lambda term: None if isinstance(term, Chain) else mapped(term, lambda c: c.expand(shape)))
+    return _each(value, lambda term: None if isinstance(term, _UNSEEN) else mapped(term, lambda c: c.expand(shape)))
 
 
 def _added(units: Units, node: Node, sides: list[Any], shape: Sequence[int]) -> Any:
     """W + V. What is computed from a weight itself (its mean, taken off) is not another term."""
     terms: list[Any] = []
     for side, other, arg in zip(sides, sides[::-1], node.args):
+        if _is_statistic(units, arg, side, other):
+            continue
         if isinstance(side, Made):
             side = _expanded(side, shape)
             if side is None:
                 return None
             terms += terms_of(side)
         elif isinstance(side, Tensor):
-            if isinstance(arg, Node) and (behind := parameters_behind(arg)):
-                own = {term.name for term in terms_of(other) if isinstance(term, Weight)}
-                if behind <= own:
-                    units.note(f"the weight that is made of '{min(own)}' and what is computed from it is taken for it")
-                    continue
+            if isinstance(arg, Node) and parameters_behind(arg):
                 return None
             if bool((compact(side)[0] != NOTHING).any()):
                 terms.append(torch.where(side == NOTHING, NOTHING, CONSTANT).to(torch.int32).expand(tuple(shape)))
@@ -267,7 +364,7 @@ def _added(units: Units, node: Node, sides: list[Any], shape: Sequence[int]) -> 
 
 def _closed(term: Any, kept: Tensor) -> Any:
     """A term without the entries that are not kept."""
-    if isinstance(term, Chain):
+    if isinstance(term, _UNSEEN):
         return None
     shape = torch.broadcast_shapes(tuple(term.shape), kept.shape)
     if isinstance(term, Tensor):
@@ -277,9 +374,15 @@ def _closed(term: Any, kept: Tensor) -> Any:
     return replace(term, coords=tuple(c.expand(shape) for c in term.coords), kept=whole)
 
 
-def _scaled(node: Node, inputs: list[Any], shape: Sequence[int]) -> Any:
+def _scaled(units: Units, node: Node, inputs: list[Any], shape: Sequence[int]) -> Any:
     """W times a constant: without the entries that it is zero for. The product of two parameters is not linear."""
     one, two = inputs[:2]
+    divides = "div" in operation(node)
+    for value, other, arg in ((two, one, node.args[1]), (one, two, node.args[0])):
+        if isinstance(other, Made) and tuple(other.shape) == tuple(shape) and _is_statistic(units, arg, value, other):
+            return other
+        if divides and isinstance(other, Tensor | int | float) and isinstance(value, Made) and value is two:
+            return None
     if isinstance(one, Made) and isinstance(two, Made):
         weight = one if one.shape == tuple(shape) and not _varies(two) else two if not _varies(one) else None
         return weight if weight is not None and weight.shape == tuple(shape) else None
@@ -294,7 +397,7 @@ def _scaled(node: Node, inputs: list[Any], shape: Sequence[int]) -> Any:
 
 def _varies(value: Made) -> bool:
     """Whether a factor is a matrix of its own, and not a vector of scales."""
-    return not isinstance(value, Weight) or len([n for n in value.size if n > 1]) > 1
+    return not isinstance(value, Weight) or len([n for n in value.size if n > 1]) > 1 or value.kept is not None
 
 
 def _is_pruning(node: Node) -> bool:
