@@ -48,7 +48,7 @@ from topo.graph.bipartite import Bipartite
 # Aimed at, relative to sigma_1; `top_two` promises 1e-8. HOPED: by the squares of residuals, before the proof.
 TOLERANCE, HOPED = 5e-9, 1e-10
 SMALL, LARGEST_PROVED, LARGEST_GRAM = 96, 2048, 8192
-# Up to here LAPACK, which compiles nothing, is about as fast as the kernel of `second`; beyond, that takes half its time.
+# Up to here LAPACK, which compiles nothing, is as fast as the kernel of `second`; beyond, that takes half its time.
 TINY = 16
 # Beyond so many steps all eigenvalues are taken, up to a side at which that takes seconds.
 MOST_STEPS, LARGEST_DENSE = 600, 4096
