@@ -437,7 +437,8 @@ def lanczos(products, indptr, indices, columns, start, tolerance, hoped, values,
     basis, turned = np.empty((most, n)), np.empty((n, most))
     alpha, beta, w, u = np.zeros(most), np.zeros(most), np.empty(n), np.empty(columns)
     theta, of_tridiagonal = np.empty(3), np.empty((0, 0))
-    basis[0], turned[:, 0] = start, start
+    for i in range(n):
+        basis[0, i] = turned[i, 0] = start[i]
     step, check, last, before, found = 0, min(24, most), 0, math.inf, 0
     while True:
         if indices.size:
