@@ -19,7 +19,7 @@ import toys
 from topo.errors import TopoError
 from topo.graph import LayeredGraph, build_graph, singular
 from topo.graph.bipartite import Bipartite, of_block, weighted
-from topo.graph.singular import TopTwo, top_two
+from topo.graph.singular import TopTwo, second, top_two
 from topo.kernels import components as components_kernel
 from topo.kernels import spectrum as kernels
 from topo.masks import BitRows, MaskSet
@@ -174,6 +174,39 @@ def test_imdb_is_gated_by_the_classes_alone() -> None:
     assert found["gated"] == 1 and math.isnan(found["narc"])
     assert found["imdb_classes"] == 1 and found["imdb"] == pytest.approx(2 * math.sqrt(2))
     assert found["imdb_coverage"] == 3 / 15
+
+
+@pytest.mark.parametrize("rows", [3, 16, 17, 96, 97, 150])
+@pytest.mark.parametrize("columns", [7, 20, 70, 200])
+@pytest.mark.parametrize("kind", ["random", "regular", "blocks", "alone", "copies"])
+def test_the_second_value_of_a_class(rows: int, columns: int, kind: str) -> None:
+    """Connected or not, wide or tall, with the first value once or as often as there are rows."""
+    rng = np.random.default_rng(rows + columns)
+    mask = rng.random((rows, columns)) < 0.3
+    if kind == "regular":
+        mask = np.argsort(rng.random((rows, columns)), axis=1) < 4
+    elif kind == "blocks":
+        mask = np.arange(rows)[:, None] % 2 == np.arange(columns) % 2
+    elif kind == "alone":
+        mask = np.arange(columns) // 3 == np.arange(rows)[:, None]
+    elif kind == "copies":
+        mask = np.repeat(mask[: -(-rows // 2)], 2, axis=0)[:rows]
+    mask = mask[mask.any(axis=1)]
+    one, two = dense_pair(mask)
+    if two < 1e-9 * one:
+        pytest.skip("of rank 1, where nobody asks")
+    found, proved = second(bipartite(mask), int(mask.any(axis=0).sum()))
+    assert proved and found == pytest.approx(two, abs=1e-8 * one)
+
+
+@pytest.mark.small
+def test_classes_that_touch_as_many_units_as_they_have_edges_need_not_be_alike() -> None:
+    """Three channels of degree 9, each with three weights to three outputs of its own: sigma2 is sigma1, sqrt(27)."""
+    mask = np.zeros((9, 3, 3, 1))
+    mask[range(9), np.arange(9) // 3] = 1
+    found = numbers(mask, "channel")
+    assert found["imdb_classes"] == 1
+    assert found["imdb"] == pytest.approx(math.sqrt(8) + math.sqrt(2) - math.sqrt(27))
 
 
 @pytest.mark.small
@@ -613,6 +646,37 @@ def test_tridiagonal(n: int, kind: str) -> None:
     assert values == pytest.approx(np.linalg.eigvalsh(full)[::-1][:k], rel=1e-14)
     assert full @ vectors.T == pytest.approx(vectors.T * values, abs=1e-13)
     assert vectors @ vectors.T == pytest.approx(np.eye(k), abs=1e-8)
+
+
+@pytest.mark.small
+@pytest.mark.parametrize("n", [2, 3, 5, 17, 40])
+def test_second_largest(n: int) -> None:
+    rows = np.random.default_rng(n).integers(0, 2, (n, 2 * n)).astype(float)
+    for matrix in (rows @ rows.T, np.eye(n), np.ones((n, n)), np.diag(np.arange(n, 0.0, -1.0))):
+        expected = np.linalg.eigvalsh(matrix)
+        assert kernels.second_largest(matrix.copy()) == pytest.approx(expected[-2], abs=1e-14 * n * expected[-1])
+
+
+@pytest.mark.small
+@pytest.mark.parametrize("in_csr", [False, True])
+def test_lanczos(in_csr: bool) -> None:
+    """One start finds the largest two of what it can see, orthonormal vectors, and says when there is but one."""
+    rng = np.random.default_rng(5)
+    mask = rng.random((30, 50)) < 0.2
+    indptr, indices = np.concatenate([[0], np.cumsum(mask.sum(axis=1))]), np.nonzero(mask)[1].astype(np.int32)
+    if not in_csr:
+        indptr, indices = indptr[:0], indices[:0]
+    products = np.zeros((0, 0), np.float32) if in_csr else (mask.astype(np.float32) @ mask.T)
+    start = rng.standard_normal(30)
+    start /= np.linalg.norm(start)
+    values, vectors, residuals = np.empty(2), np.empty((2, 30)), np.empty(2)
+    assert kernels.lanczos(products, indptr, indices, 50, start, 1e-9, 1e-12, values, vectors, residuals)
+    assert values == pytest.approx(svd(mask.astype(float), compute_uv=False)[:2] ** 2, rel=1e-11)
+    assert vectors @ vectors.T == pytest.approx(np.eye(2), abs=1e-14)
+    through = vectors @ mask @ mask.T
+    assert residuals == pytest.approx(np.linalg.norm(through - values[:, None] * vectors, axis=1), abs=1e-12)
+    same = 3 * np.eye(30, dtype=np.float32)
+    assert not kernels.lanczos(same, indptr[:0], indices[:0], 0, start, 1e-9, 1e-12, values, vectors, residuals)
 
 
 @pytest.mark.small

@@ -18,6 +18,7 @@ from topo.graph import Block, LayeredGraph
 from topo.graph.bipartite import Bipartite, of_block
 from topo.graph.memo import shared
 from topo.metrics import metric
+from topo.metrics.spectral import bipartites
 from topo.report import Value
 
 _VITA = "released code of Hoang et al., Revisiting Pruning at Initialization, ICLR 2023 (scores.py)"
@@ -43,7 +44,8 @@ class Pair:
 def pairs(graph: LayeredGraph) -> list[Pair]:
     """Pairs of masked layers of a wired graph, in running order of the second."""
     steps = [step for step in graph.steps if isinstance(step, Block)]
-    seen: dict[tuple[int, int], Bipartite] = {}
+    whole = [block for block in graph.masked_blocks if block.layer_view == "kernel"]
+    seen = {(id(block.rows), block.groups): bipartites(graph)[block.name] for block in whole}
 
     def of_kernels(block: Block) -> Bipartite:  # of the part that is used; whole uses of a parameter share their rows
         key = (id(block.rows), block.groups)
@@ -52,12 +54,15 @@ def pairs(graph: LayeredGraph) -> list[Pair]:
         return seen[key]
 
     found = []
+    starts = np.array([step.layer.start for step in steps if step.layer is not None], np.int64)
+    stops = np.array([step.layer.stop for step in steps if step.layer is not None], np.int64)
     for place, second in enumerate(steps):
-        units = np.repeat(second.reads, second.kernel_size)
-        for first in steps[:place]:
+        units, reads = np.repeat(second.reads, second.kernel_size), np.sort(second.reads)
+        read = np.searchsorted(reads, starts[:place]) < np.searchsorted(reads, stops[:place])
+        for first in map(steps.__getitem__, np.flatnonzero(read)):
             assert first.layer is not None
-            kernel_size = np.flatnonzero((units >= first.layer.start) & (units < first.layer.stop))
-            if len(kernel_size) and first.masked and second.masked:
+            if first.masked and second.masked:
+                kernel_size = np.flatnonzero((units >= first.layer.start) & (units < first.layer.stop))
                 made = units[kernel_size] - first.layer.start
                 order = np.argsort(made, kind="stable")
                 found.append(

@@ -26,7 +26,7 @@ from topo.errors import TopoError
 from topo.graph import Block, LayeredGraph
 from topo.graph.bipartite import Bipartite, of_block
 from topo.graph.memo import shared
-from topo.graph.singular import TopTwo, top_two
+from topo.graph.singular import TopTwo, second, top_two
 from topo.metrics import metric
 from topo.report import Value
 
@@ -126,18 +126,23 @@ def layerwise(unit: str, source: str = "definition", *, weighted: bool = False) 
     def enter(function: Callable) -> Callable:
         name, doc = function.__name__.removeprefix("layer_"), summary(function)
 
-        def values(graph: LayeredGraph) -> list[Value]:
-            return [Value.of(function(graph, block)) for block in graph.masked_blocks]
+        @shared
+        def values(graph: LayeredGraph) -> dict[str, Value]:
+            return {block.name: Value.of(function(graph, block)) for block in graph.masked_blocks}
+
+        @functools.wraps(function)
+        def of_layer(graph: LayeredGraph, block: Block) -> Value:
+            return values(graph)[block.name]
 
         def mean(graph: LayeredGraph) -> float | Value:
-            numbers = [float(value.number) for value in values(graph) if not math.isnan(value.number)]
+            numbers = [float(value.number) for value in values(graph).values() if not math.isnan(value.number)]
             if numbers:
                 return math.fsum(numbers) / len(numbers)
-            reasons = {value.note for value in values(graph)}
+            reasons = {value.note for value in values(graph).values()}
             return Value(math.nan, reasons.pop() if len(reasons) == 1 else "no layer has it defined")
 
         def count(graph: LayeredGraph) -> int:
-            return sum(not math.isnan(value.number) for value in values(graph))
+            return sum(not math.isnan(value.number) for value in values(graph).values())
 
         mean.__name__, mean.__doc__ = name, f"Mean over the layers where it is defined: {doc}"
         count.__name__, count.__doc__ = f"{name}_layers", f"Number of layers where {name} is defined."
@@ -145,7 +150,8 @@ def layerwise(unit: str, source: str = "definition", *, weighted: bool = False) 
         about["weighted"] = weighted
         metric(scope="network", unit=unit, **about)(mean)
         metric(scope="network", unit="layers", **about)(count)
-        return metric(scope="layer", unit=unit, **about)(function)
+        metric(scope="layer", unit=unit, **about)(of_layer)
+        return function
 
     return enter
 
@@ -299,10 +305,12 @@ def degree_classes(graph: LayeredGraph, block: Block, least_units: int = 3) -> C
         d_r = degree * len(units) / touched
         if degree < 3 or d_r < 3:
             continue
+        # Units that touch together no more than each of them are alike: rank 1.
+        alike = touched == degree and made.values is None
+        sigma2, shown = (0.0, True) if alike else second(made.turned.only_right(units), touched)
+        proved = proved and shown
         bound = ramanujan(degree, d_r)
-        top = top_two(made.turned.only_right(units))
-        proved = proved and top.proved
-        gaps.append(bound - top.sigma2)
+        gaps.append(bound - sigma2)
         bounds.append(bound)
         covered += len(units)
     if not gaps:
@@ -313,12 +321,18 @@ def degree_classes(graph: LayeredGraph, block: Block, least_units: int = 3) -> C
 
 def classes(made: Bipartite, least_units: int) -> Iterator[tuple[int, np.ndarray, int]]:
     """(degree, left units of that degree, number of right units that they touch), degrees ascending."""
-    degrees, words = made.left_degrees, made.turned.words
-    for degree in np.flatnonzero(np.bincount(degrees) >= least_units):
-        if degree:
-            units = np.flatnonzero(degrees == degree)
-            touched = int(np.bitwise_count(np.bitwise_or.reduce(words[units], axis=0)).sum())
-            yield int(degree), units, touched
+    degrees = made.left_degrees
+    sizes = np.bincount(degrees)
+    order, starts = np.argsort(degrees, kind="stable"), np.cumsum(sizes) - sizes
+    found = np.flatnonzero(sizes >= least_units)
+    found = found[found > 0]
+    if len(found) == 0:
+        return
+    every = np.flatnonzero(sizes)
+    joined = np.bitwise_or.reduceat(made.turned.words[order], starts[every], axis=0)
+    touched = np.bitwise_count(joined).sum(axis=1)[np.searchsorted(every, found)]
+    for degree, number in zip(found.tolist(), touched.tolist()):
+        yield degree, order[starts[degree] : starts[degree] + sizes[degree]], number
 
 
 def spectrum(graph: LayeredGraph, block: Block) -> Spectrum:

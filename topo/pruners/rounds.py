@@ -195,13 +195,18 @@ def _ranked(
         found = {name: _at(how, net, data, scores, name, places, invert) for name, places in candidates.items()}
         lots.clear()  # what an earlier round drew by lot is ranked again, or gone with its equals
         flags = _chosen(found, net.keep, shares, ties, lots, whole)
+        if done + 1 == rounds and candidates is everywhere:  # all in their places
+            masks = {name: flags[name].reshape(shape) for name, shape in shapes.items()}
+            break
         alive = {name: places[flags[name]] for name, places in candidates.items()}
         if done + 1 < rounds:
             for name, places in candidates.items():
                 _zero(net, name, places, flags[name], how.regrow)
+    else:
+        masks = {name: _flags(places, shapes[name]) for name, places in alive.items()}
     if progress:
         progress(rounds, rounds, "done")
-    return {name: _flags(places, shapes[name]) for name, places in alive.items()}
+    return masks
 
 
 def _whole(dense: str, quota: str | Mapping[str, int], shapes: Mapping[str, Any], total: int) -> set[str]:
@@ -264,7 +269,10 @@ def _checked(how: Pruner, net: Network, scores: Any) -> dict[str, torch.Tensor]:
 def _at(
     how: Pruner, net: Network, data: Batches, scores: Mapping[str, Any], name: str, places: np.ndarray, invert: bool
 ) -> np.ndarray:
-    """Float64 scores of one layer at these places; TopoError if one of the layer is not finite."""
+    """Scores of one layer at these places, float32 as they are (they compare alike) and others as float64.
+
+    TopoError if one of the layer is not finite.
+    """
     values = scores[name].detach().reshape(-1)
     if values.dtype.itemsize == 1 and values.is_floating_point():
         values = values.float()  # torch has no sums in float8
@@ -275,7 +283,7 @@ def _at(
             f"pruner '{how.name}': {len(bad)} of {len(values)} scores of '{name}' are not finite "
             f"(the first is {float(bad[0])}); masks need finite scores{not_finite(net, data)}"
         )
-    array = values.double().cpu().numpy()
+    array = (values if values.dtype == torch.float32 else values.double()).cpu().numpy()
     array = array if len(places) == len(array) else array[places]
     return -array if invert else array
 
