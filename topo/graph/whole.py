@@ -23,6 +23,7 @@ from topo.wiring import Join, Layer
 
 Lists = tuple[np.ndarray, np.ndarray, np.ndarray]
 Counts = tuple[np.ndarray, np.ndarray]  # mantissas and exponents
+_AT_ONCE = 1 << 20  # units whose products are taken together
 
 
 def in_buckets(keys: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -58,10 +59,12 @@ class WholeGraph:
         >>> WholeGraph.of_edges(2, both, both + 1, np.array([1.0, 2.0]), *ends).size
         1
         """
-        _, order = in_buckets(end, n)
+        order = in_buckets(end, n)[1]
         ptr, by_begin = in_buckets(begin[order], n)
         order = order[by_begin]
+        del by_begin
         begin, end, many = begin[order], end[order], many[order]
+        del order
         new = np.ones(len(end), np.bool_)
         new[1:] = (end[1:] != end[:-1]) | (begin[1:] != begin[:-1])
         if not new.all():
@@ -139,7 +142,9 @@ def _edges(graph: WiredGraph) -> Iterator[Lists]:
         if isinstance(step, Block):
             if not step.source:
                 rows, places, many = step.edges.pairs()
-                yield step.edges.reads[places], step.use.start + rows, many.astype(np.float64)
+                made = (step.use.start + rows).astype(np.int32)
+                del rows
+                yield step.edges.reads[places], made, many.astype(np.float64)
             continue
         made = step.start + np.arange(len(step.operands[0])) // step.width
         for number, operand in enumerate(step.operands):
@@ -312,7 +317,11 @@ def core_of_paths(whole: WholeGraph, tau: float, most_work: int) -> list[int] | 
         if (len(taken) + 1) * whole.size > most_work:
             return None
         ahead, behind = counts.ahead(closed=closed), counts.behind(closed=closed)
-        share = _scaled(ahead[0] * behind[0] / total, ahead[1] + behind[1], top)
+        share = np.empty(whole.n)
+        for first in range(0, whole.n, _AT_ONCE):
+            part = slice(first, first + _AT_ONCE)
+            share[part] = _scaled(ahead[0][part] * behind[0][part] / total, ahead[1][part] + behind[1][part], top)
+        del ahead, behind
         unit = _first_of_largest(share)
         taken.append(unit)
         closed[unit] = True
