@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -40,6 +41,32 @@ def test_spectra_that_are_hard_to_tell(mask, first, second):
     layer = _analyzed(mask).layers[0]
     assert layer["sigma1"] == pytest.approx(first, rel=1e-9)
     assert layer["sigma2"] == pytest.approx(second, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 10**5), (10**5, 1), (10**4, 10), (10, 10**4)])
+def test_every_metric_of_a_layer_of_any_proportions_in_bounded_memory(shape, monkeypatch):
+    """Ten million inputs took all memory once: 256 flags of each unit, and 32 bytes for each flag of a product."""
+    monkeypatch.setattr(sys.modules["topo.analyze"], "_WIDE", 0)
+    masks = MaskSet({"w": np.ones(shape, np.bool_)})
+    topo.analyze(MaskSet({"w": np.ones((2, 3), np.bool_)}), metrics="all", threads=1)  # compiling takes memory, too
+    tracemalloc.start()
+    try:
+        report = topo.analyze(masks, metrics="all", threads=1)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 200 * math.prod(shape) + (20 << 20)
+    network, size = report.network, math.prod(shape)
+    assert network["pairs_joined"] == 1 and network["effective_paths"] == network["kept"] == size
+    assert network["disconnected"] == 0
+
+
+def test_what_wide_networks_share_is_let_go_and_changes_nothing(monkeypatch):
+    rng = np.random.default_rng(0)
+    masks = MaskSet({"a": rng.random((9, 12)) < 0.4, "b": rng.random((5, 9)) < 0.5})
+    together = topo.analyze(masks, metrics="all", threads=1).to_json()
+    monkeypatch.setattr(sys.modules["topo.analyze"], "_WIDE", 0)
+    assert topo.analyze(masks, metrics="all", threads=1).to_json() == together
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 0), (4, 3, 0, 3)])

@@ -11,10 +11,10 @@ import topo
 from topo.cli.listing import _LISTS
 from topo.masks import MaskSet
 
-# None that loads torch, scipy or matplotlib: Python would compile all of it anew without docstrings. (Wirings come from
-# the cache.)
+# Only two that load torch or matplotlib: Python compiles all of those anew without docstrings, ten seconds. (Wirings
+# come from the cache.)
 _LINES = [
-    *(["list", what] for what in _LISTS if what not in ("methods", "plots")),
+    *(["list", what] for what in _LISTS),
     ["analyze", "a.npz", "--metrics", "paths,degrees,size", "--nulls", "same_layers:3", "--json", "-"],
     ["analyze", "a.npz", "--model", "mlp:6-4-3", "--metrics", "paths"],
     ["compare", "a.npz", "b.npz", "--json", "-"],

@@ -349,3 +349,26 @@ def test_many_threads_write_one_file_whole(folder):
         if Path("x.txt").exists():
             assert Path("x.txt").read_text() in texts
     assert Path("x.txt").read_text() in texts and _left(folder) == []
+
+
+def test_safetensors_of_one_content_are_the_same_bytes_each_time(folder):
+    """The official package orders metadata anew for each file."""
+    import torch
+
+    from topo.pruners.predicted import write_survival
+    from topo.shrinking.stored import write as write_smaller
+    from topo.train.folder import Folder
+
+    layer = torch.eye(3)
+    writers = {
+        "weights of a run": lambda path: Folder(path.parent).write_weights({"a": layer}, path.name),
+        "survival": lambda path: write_survival(path, {"a": (layer, layer, layer)}, {"rounds": 2}),
+        "smaller model": lambda path: write_smaller(path, {"a": layer}, "mlp:3-3", "{}"),
+        "masks": lambda path: topo.write_masks(MaskSet({"a": np.eye(3)}, provenance={"model": "m", "seed": 1}), path),
+    }
+    for what, write in writers.items():
+        found = set()
+        for at in range(8):
+            write(folder / f"{at}.safetensors")
+            found.add((folder / f"{at}.safetensors").read_bytes())
+        assert len(found) == 1, what

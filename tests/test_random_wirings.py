@@ -94,3 +94,20 @@ def test_sweeps_of_random_wirings(seed: int, monkeypatch: pytest.MonkeyPatch) ->
     exact, (mantissa, exponent) = flow.exact_paths(graph), flow.counts(graph).forward_total()
     assert exact == flow.exact_paths(graph, direction="backward")
     assert np.ldexp(mantissa, exponent) == pytest.approx(exact, rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_pairs_joined_of_random_wirings(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the side that has fewer units, some at a time, rows of layers some at a time: always the same share."""
+    rng = np.random.default_rng(seed)
+    wiring = random_wiring(rng)
+    wiring = Wiring(wiring.inputs, (*wiring.steps, Layer("last", (2, 1), [0], wiring.n_units)), wiring.outputs)
+    density = rng.choice([0.3, 0.7, 1.0])
+    masks = MaskSet({name: rng.random(wiring.layer(name).shape) < density for name in wiring.names})
+    graph, net = build_graph(masks, wiring), naive.Net(masks, wiring)
+    expected = [twin(net) for twin in map(naive.twin, ("pairs_joined", "expected_dead_relu_share"))]
+    for at_once, flags in ((256, 1 << 24), (1, 1), (3, 20)):
+        monkeypatch.setattr("topo.metrics.living._AT_ONCE", at_once)
+        monkeypatch.setattr("topo.metrics.living._FLAGS", flags)
+        found = [metrics[f"network:{name}"](graph).number for name in ("pairs_joined", "expected_dead_relu_share")]
+        assert found == pytest.approx(expected, rel=1e-12, nan_ok=True)

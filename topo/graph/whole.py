@@ -25,6 +25,7 @@ from topo.wiring import Join, Layer
 
 Lists = tuple[np.ndarray, np.ndarray, np.ndarray]
 Counts = tuple[np.ndarray, np.ndarray]  # mantissas and exponents
+_AT_ONCE = 1 << 20  # units whose products are taken together
 
 
 def in_buckets(keys: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +70,7 @@ class WholeGraph:
         1
         """
         begin, end, many, made_by = edges
-        _, order = in_buckets(end, n)
+        order = in_buckets(end, n)[1]
         ptr, by_begin = in_buckets(begin[order], n)
         order = order[by_begin]
         begin, end, many, made_by = begin[order], end[order], many[order], made_by[order]
@@ -339,7 +340,11 @@ def core_of_paths(whole: WholeGraph, tau: float, most_work: int) -> list[int] | 
         if (len(taken) + 1) * whole.size > most_work:
             return None
         ahead, behind = counts.ahead(closed=closed), counts.behind(closed=closed)
-        share = _scaled(ahead[0] * behind[0] / total, ahead[1] + behind[1], top)
+        share = np.empty(whole.n)
+        for first in range(0, whole.n, _AT_ONCE):
+            part = slice(first, first + _AT_ONCE)
+            share[part] = _scaled(ahead[0][part] * behind[0][part] / total, ahead[1][part] + behind[1][part], top)
+        del ahead, behind
         unit = _first_of_largest(share)
         taken.append(unit)
         closed[unit] = True

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from topo._support.atomic import replacing
+from topo.containers.safetensors import steady
 from topo.errors import TopoError
 from topo.pruners import pruner
 from topo.pruners.network import Batches, Network, Scores
@@ -109,6 +110,7 @@ def fit(data: Sequence[str | Path], out: str | Path, epochs: int = 10, seed: int
     state = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
     with replacing(Path(out)) as temporary:
         save_file(state, temporary, {"format": PREDICTOR, "features": FEATURES})
+        steady(temporary)
     return module
 
 
@@ -133,6 +135,7 @@ def write_survival(path: str | Path, layers: dict[str, tuple[Tensor, Tensor, Ten
             tensors[f"{name}:{what}"] = part.contiguous()
     with replacing(Path(path)) as temporary:
         save_file(tensors, temporary, {"format": DATA, "about": json.dumps(about)})
+        steady(temporary)
 
 
 def read_survival(path: str | Path) -> dict[str, tuple[Tensor, Tensor, Tensor]]:

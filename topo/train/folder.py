@@ -30,6 +30,7 @@ from safetensors.torch import save_file
 from topo._support.atomic import PREFIX, replacing, write_text
 from topo._support.text_files import read_text
 from topo._version import __version__
+from topo.containers.safetensors import steady
 from topo.errors import TopoError, TrainingError
 from topo.files import write_masks
 from topo.masks import MaskSet
@@ -160,6 +161,7 @@ class Folder:
                 save_file(dict(state), temporary, {"format": "pt", "created_by": f"topo {__version__}"})
             except SafetensorError as error:  # a full disk
                 raise TrainingError(f"cannot write '{self / name}': {error}") from None
+            steady(temporary)
 
     def write_moved(self, masks: MaskSet, epoch: int) -> None:
         """The masks after an epoch, where they move."""
