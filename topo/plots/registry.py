@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 from topo._support.doors import check_function, check_word
@@ -11,14 +12,15 @@ from topo.errors import TopoError
 plots = Registry("plot", "topo.plots")
 
 
-# What the command line makes of each INPUT: "reports", "masks", "graphs" (with the wiring) or "rows" (of a table); and
-# the metrics that the reports hold.
+# What the command line makes of the INPUTs: "reports" (by their labels), "masks" (those of one, or of several by their
+# labels), "graphs" (one, on its wiring) or "rows" (of tables and runs, a list); and the metrics that the reports hold.
 OF = ("reports", "masks", "graphs", "rows")
 takes: dict[str, tuple[str, str]] = {}
 
 
 def plot(of: str, metrics: str = "") -> Callable[[Callable], Callable]:
-    """Decorator: register a figure. of, metrics: see `takes`. TopoError for other words and functions."""
+    """Decorator: register a figure: a function of what is drawn and of `ax`, or `fig` for several axes, that gives the
+    axes it drew on. of, metrics: see `takes`. TopoError for other words and functions."""
 
     def enter(function: Callable) -> Callable:
         plugin = f"plot '{getattr(function, '__name__', function)}'"
@@ -26,6 +28,8 @@ def plot(of: str, metrics: str = "") -> Callable[[Callable], Callable]:
         if not isinstance(metrics, str):
             raise TopoError(f"{plugin} has metrics={metrics!r}; they are names in one text, with commas between")
         check_function(plugin, function, "data", more=True)  # and options that users give
+        if not {"ax", "fig"} & inspect.signature(function).parameters.keys():
+            raise TopoError(f"{plugin} is called as (data, ax=...) or (data, fig=...); it takes neither ax nor fig")
         takes[function.__name__] = (of, metrics)
         plots.add()(function)
         return function
