@@ -54,13 +54,13 @@ def balance(
 
     What the numbers mean. Node and path counts, the two goals of Node-Path Balancing, can both be driven to their
     limits without helping accuracy: mode "paths" beats every published method that we counted in both, and on the
-    digits trained 3 (at 97 and 98 % sparsity) to 53 (at 99.5 %) points of accuracy below mode "balanced" (water, 8). Paths and
-    effective nodes trade one for one at given layer sizes, so that no weighing of the two is special. How evenly the
-    parameters share the paths (U) is not a law of accuracy either. What won in practice is weights gathered on fewer
-    units of regular fan-in: the degree floor. At 1, all nodes live; large, a dense core is left. IGQ budgets and a floor
-    of 16 are the default since they were the best of six by the validation parts of two data sets, and were ahead of
-    random masks, SynFlow and NPB on a third that was not used to choose: docs/does_topology_predict.md, where they are
-    not ahead, too. At 90 % methods hardly differ. Figures: benchmarks/README.md.
+    digits trained 3 (at 97 and 98 % sparsity) to 53 (at 99.5 %) points of accuracy below mode "balanced" (water, 8).
+    Paths and effective nodes trade one for one at given layer sizes, so that no weighing of the two is special. How
+    evenly the parameters share the paths (U) is not a law of accuracy either. What won in practice is weights gathered
+    on fewer units of regular fan-in: the degree floor. At 1, all nodes live; large, a dense core is left. IGQ budgets
+    and a floor of 16 are the default since they were the best of six by the validation parts of two data sets, and were
+    ahead of random masks, SynFlow and NPB on a third that was not used to choose: docs/does_topology_predict.md, where
+    they are not ahead, too. At 90 % methods hardly differ. Figures: benchmarks/README.md.
     """
     if mode not in MODES:
         raise TopoError(f"mode is '{mode}'; it is one of {', '.join(MODES)}")
