@@ -777,6 +777,10 @@ def test_blocks_are_told_as_the_density_that_was_asked_for() -> None:
         "81,269 parameters (density 0.3) are not a whole number of blocks; 81,264 parameters (density 0.299982) are"
     )
     assert generate("npb", "resnet20", density=0.299982, block=4).kept == 81264
+    with pytest.raises(
+        TopoError, match=r"10 parameters .* are not a whole number of blocks; 16 parameters \(density 0.1\) are"
+    ):
+        generate("balance", "mlp:16-8-4", density=0.0625, block=4)
 
 
 @pytest.mark.parametrize("net, density", [("resnet20", 0.01), ("mlp:64-300-100-10", 0.05)])

@@ -10,7 +10,7 @@ instead of two a layer (benchmarks/train_gpu.py measures both).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import MethodType
 from typing import TYPE_CHECKING, Any, cast
@@ -105,7 +105,7 @@ def fitted(model: nn.Module, masks: MaskSet, wiring: Wiring | None = None) -> di
     square layer is read as the others are.
     """
     places = {name: holder(model, name) for name in masks}
-    turned = masks.provenance.get("input_first", ())
+    turned = masks.provenance.get("input_first") or ()
 
     def laid_out(stored: bool) -> dict[str, Storage]:
         return {
@@ -212,7 +212,8 @@ def _save_plain(model: nn.Module, *given: Any, **options: Any) -> Any:
 
     With the names of a masked module it refuses tied weights, and reads others as if they were not there.
     """
-    with laid_aside(model, None):
+    sharded = any(_is_sharded(tensor) for place, _ in _masked(model) for tensor in place.stored)
+    with nullcontext() if sharded else laid_aside(model, None):
         return cast(Any, type(model)).save_pretrained(model, *given, **options)
 
 
