@@ -168,12 +168,14 @@ def runs(tables: Mapping[str, list[Row]]) -> str:
         rows = whole(rows)
         masks = [row for row in rows if is_mask(row)]
         seeds = len({row["seed"] for row in rows})
-        hours = sum(float(row["seconds"]) for row in rows) / 3600
+        minutes = sum(float(row["seconds"]) for row in rows) / 60
         lines.append([
             first["data"], first["network"], ", ".join(map(percent, densities(rows))), str(seeds), f"{len(masks):,}",
-            f"{len(rows) - len(masks):,}", str(failed), f"{hours:.1f}",
+            f"{len(rows) - len(masks):,}", str(failed), f"{minutes:.0f}",
         ])  # fmt: skip
-    return table(["data", "network", "densities", "seeds", "masks", "their nulls", "failed", "hours of a core"], lines)
+    return table(
+        ["data", "network", "densities", "seeds", "masks", "their nulls", "failed", "minutes of a core"], lines
+    )
 
 
 def accuracies(rows: Sequence[Row]) -> str:
