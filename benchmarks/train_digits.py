@@ -60,7 +60,7 @@ def methods(data: Dataset) -> dict[str, Maker]:
         "snip": from_weights("snip", data),
         "synflow": from_weights("synflow"),
         "npb": from_shapes("npb"),
-        "balance": from_shapes("balance"),
+        "balance, water, 8": from_shapes("balance", budgets="water", degree_floor=8),
         "balance, mode paths": from_shapes("balance", mode="paths"),
     }
 

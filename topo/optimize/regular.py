@@ -16,6 +16,8 @@ from topo.optimize.registry import Progress
 from topo.optimize.repair import mend
 from topo.wiring import Layer
 
+# The defaults of method balance, chosen by the study (docs/does_topology_predict.md).
+DEGREE_FLOOR, RULE = 16.0, "igq"
 # What the degree floor is multiplied with in each try.
 _FLOORS = (1.0, 2.0, 0.5)
 
@@ -24,8 +26,8 @@ def solve_balanced(
     problem: Problem,
     rng: np.random.Generator,
     *,
-    degree_floor: float | None = 8,
-    rule: str = "water",
+    degree_floor: float | None = DEGREE_FLOOR,
+    rule: str = RULE,
     progress: Progress | None = None,
 ) -> Balanced:
     """Near-biregular masks: U close to its bound sum_e log n_e, whatever the seed.

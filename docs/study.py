@@ -1,0 +1,489 @@
+"""The study: the tables of the sweeps in docs/study, and the page that is written from them.
+
+python docs/study.py                    writes docs/does_topology_predict.md and its figures from the tables
+python docs/study.py RESULTS [...]      first packs the results of `topo sweep` into docs/study/NAME.csv.gz
+
+Every number and every sentence of findings on the page is made here from the tables.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import math
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from scipy import stats
+
+import topo
+from topo import plots
+from topo._support.atomic import replacing, write_text
+from topo.evidence.table import LAYER, Table, read_table
+from topo.plots.evidence import draw_evidence
+
+HERE = Path(__file__).parent
+TABLES, PAGE = HERE / "study", HERE / "does_topology_predict.md"
+PRIMARY = "effective_params"  # named before the sweeps were run
+METRICS = (
+    PRIMARY, "mean_log_density", "effective_nodes", "log10_effective_paths", "path_entropy_width", "path_entropy",
+    "balance_gap", "flops_effective", "copeland", "overlap_coefficient", "sigma1", "sigma2", "spectral_gap",
+    "is_ramanujan", "ramanujan_gap_relative", "delta_s", "imdb", "imdb_relative", "components",
+)  # fmt: skip
+CHOICE = ("mnist1d", "digits")  # options of balance are chosen on the validation parts of these
+SETTINGS = ("network", "data", "method", "options", "density", "density_effective", "seed", "null", "train_seed")
+OUTCOMES = ("accuracy", "val_accuracy", "seconds")
+MOVED = "live_units"  # the sweep in which balance moves units at fixed weights
+RIVALS = ("erk", "igq", "synflow", "npb", "phew")
+Row = Mapping[str, str]
+
+
+# -- tables
+
+
+def pack(results: Path) -> Path:
+    """Settings, outcomes, the metrics of the page and layer densities of a sweep's folder, as docs/study/NAME.csv.gz.
+
+    Cells that failed are rows without an outcome.
+    """
+    table = read_table(results)
+    rows = rows_of(table) + list(csv.DictReader(io.StringIO((results / "failures.csv").read_text("utf-8"))))
+    names = [name for name in table.columns if name in (*SETTINGS, *OUTCOMES, *METRICS) or name.startswith(LAYER)]
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_short(name, row.get(name, "")) for name in names] for row in rows)
+    TABLES.mkdir(exist_ok=True)
+    path = TABLES / f"{results.name}.csv.gz"
+    with replacing(path) as temporary:
+        temporary.write_bytes(gzip.compress(out.getvalue().encode(), mtime=0))
+    return path
+
+
+def _short(name: str, entry: str) -> str:
+    """Numbers of metrics to six digits: no finding rests on more."""
+    try:
+        return entry if name in SETTINGS or not entry else f"{float(entry):.6g}"
+    except ValueError:
+        return entry
+
+
+def rows_of(table: Table) -> list[Row]:
+    return [{name: column[row] for name, column in table.columns.items()} for row in range(len(table))]
+
+
+def read() -> dict[str, list[Row]]:
+    """The tables, by name; rows of cells that failed have no accuracy."""
+    return {path.name.removesuffix(".csv.gz"): rows_of(read_table(path)) for path in sorted(TABLES.glob("*.csv.gz"))}
+
+
+def whole(rows: Iterable[Row]) -> list[Row]:
+    """Those of cells that did not fail."""
+    return [row for row in rows if row["accuracy"]]
+
+
+def kind(row: Row) -> str:
+    """What a row is called: its method, with the options that tell it from others, and the null that it is of it."""
+    options = json.loads(row["options"]) if row["options"] else {}
+    name = " ".join([row["method"], *(str(value) for value in options.values())])
+    name += " at equal effective density" if row.get("density_effective") else ""
+    return f"{name}: {row['null']}" if row.get("null") else name
+
+
+def is_mask(row: Row) -> bool:
+    return not row.get("null")
+
+
+def values(rows: Iterable[Row], column: str = "accuracy") -> dict[tuple[str, str], dict[str, float]]:
+    """(kind, density) -> seed -> accuracy in percent."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for row in rows:
+        found.setdefault((kind(row), row["density"]), {})[row["seed"]] = 100 * float(row[column])
+    return found
+
+
+# -- statistics
+
+
+def interval(numbers: Sequence[float]) -> tuple[float, float]:
+    """Mean and half the width of its 95 % interval (Student's t)."""
+    n = len(numbers)
+    half = float(stats.t.ppf(0.975, n - 1)) * float(np.std(numbers, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    return float(np.mean(numbers)), half
+
+
+def paired(one: Mapping[str, float], other: Mapping[str, float]) -> tuple[float, float] | None:
+    """Mean and half-interval of one minus other over the seeds of both."""
+    seeds = sorted(set(one) & set(other))
+    return interval([one[seed] - other[seed] for seed in seeds]) if len(seeds) > 1 else None
+
+
+def verdict(found: tuple[float, float]) -> int:
+    """1 above 0 with 95 %, -1 below, 0 open."""
+    mean, half = found
+    return 0 if abs(mean) <= half else (1 if mean > 0 else -1)
+
+
+def said(found: tuple[float, float] | None, sign: bool = False) -> str:
+    if found is None:
+        return ""
+    mean, half = found
+    text = f"{mean:+.1f} ± {half:.1f}" if sign else f"{mean:.1f} ± {half:.1f}"
+    return f"**{text}**" if sign and verdict(found) else text
+
+
+def counted(verdicts: Sequence[int]) -> str:
+    """How often the interval of a difference lies above 0, below it, and on both sides."""
+    above, below = verdicts.count(1), verdicts.count(-1)
+    return f"above in {above}, below in {below}, open in {len(verdicts) - above - below} of {len(verdicts)} cells"
+
+
+# -- the page
+
+
+def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rule = [":--" if k == 0 else "--:" for k in range(len(header))]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *lines]) + "\n"
+
+
+def percent(density: str) -> str:
+    return f"{100 * float(density):g} %"
+
+
+def densities(rows: Iterable[Row]) -> list[str]:
+    return sorted({row["density"] for row in rows}, key=float, reverse=True)
+
+
+def runs(tables: Mapping[str, list[Row]]) -> str:
+    lines = []
+    for rows in tables.values():
+        first, failed = rows[0], sum(not row["accuracy"] for row in rows)
+        rows = whole(rows)
+        masks = [row for row in rows if is_mask(row)]
+        seeds = len({row["seed"] for row in rows})
+        minutes = sum(float(row["seconds"]) for row in rows) / 60
+        lines.append([
+            first["data"], first["network"], ", ".join(map(percent, densities(rows))), str(seeds), f"{len(masks):,}",
+            f"{len(rows) - len(masks):,}", str(failed), f"{minutes:.0f}",
+        ])  # fmt: skip
+    return table(
+        ["data", "network", "densities", "seeds", "masks", "their nulls", "failed", "minutes of a core"], lines
+    )
+
+
+def accuracies(rows: Sequence[Row]) -> str:
+    """Every kind of mask: mean and interval per density, the best on top; the best of a column in bold."""
+    held = values(row for row in rows if is_mask(row))
+    columns = densities(rows)
+    kinds = list(dict.fromkeys(name for name, _ in held))
+    means = {key: interval(list(found.values())) for key, found in held.items()}
+    best = {d: max(means[name, d][0] for name in kinds if (name, d) in means) for d in columns}
+
+    def height(name: str) -> float:
+        return float(np.mean([means[name, d][0] - best[d] for d in columns if (name, d) in means]))
+
+    lines = []
+    for name in sorted(kinds, key=height, reverse=True):
+        cells = []
+        for d in columns:
+            text = said(means.get((name, d)))
+            cells.append(f"**{text}**" if text and means[name, d][0] == best[d] else text)
+        lines.append([name, *cells])
+    return table(["masks", *(percent(d) for d in columns)], lines)
+
+
+def of_nulls(rows: Sequence[Row]) -> tuple[str, dict[str, list[int]]]:
+    """Nulls minus their masks, paired by seed; and the verdicts of each null."""
+    held = values(rows)
+    found: dict[str, list[int]] = {}
+    lines = []
+    for name in sorted({name for name, _ in held if ": " in name}, key=lambda name: (name.split(": ")[1], name)):
+        method, null = name.split(": ")
+        cells = []
+        for d in densities(rows):
+            pair = paired(held.get((name, d), {}), held.get((method, d), {}))
+            cells.append(said(pair, sign=True))
+            if pair is not None:
+                found.setdefault(null, []).append(verdict(pair))
+        lines.append([name, *cells])
+    return table(["null minus mask", *(percent(d) for d in densities(rows))], lines), found
+
+
+def chosen(tables: Mapping[str, list[Row]]) -> tuple[str, str]:
+    """Validation accuracy of the options of balance, a column a data set of CHOICE, and the best mean."""
+    found: dict[str, list[float]] = {}
+    sets = [rows for rows in tables.values() if rows[0]["data"] in CHOICE]
+    for rows in sets:
+        held = values([row for row in rows if row["method"] == "balance" and is_mask(row)], "val_accuracy")
+        for name in dict.fromkeys(name for name, _ in held):
+            cells = [float(np.mean(list(entry.values()))) for (other, _), entry in held.items() if other == name]
+            found.setdefault(name, []).append(float(np.mean(cells)))
+    whole = {name: entries for name, entries in found.items() if len(entries) == len(sets)}
+    best = max(whole, key=lambda name: float(np.mean(whole[name])))
+    lines = [
+        [name, *(f"{entry:.1f}" for entry in entries), f"{np.mean(entries):.1f}"]
+        for name, entries in sorted(whole.items(), key=lambda item: -float(np.mean(item[1])))
+    ]
+    return best, table(["options", *(rows[0]["data"] for rows in sets), "mean"], lines)
+
+
+def against(rows: Sequence[Row], mine: str) -> tuple[str, dict[str, list[int]]]:
+    """Test accuracy of one kind minus that of the rivals, paired by seed."""
+    held = values(row for row in rows if is_mask(row))
+    columns = densities(rows)
+    lines, found = [], {}
+    for rival in RIVALS:
+        pairs = [paired(held.get((mine, d), {}), held.get((rival, d), {})) for d in columns]
+        if any(pair is not None for pair in pairs):
+            lines.append([rival, *(said(pair, sign=True) for pair in pairs)])
+            found[rival] = [verdict(pair) for pair in pairs if pair is not None]
+    return table([f"{mine} minus", *(percent(d) for d in columns)], lines), found
+
+
+def equal_effective(rows: Sequence[Row]) -> str:
+    """Methods minus ERK masks of equal effective density, paired by seed."""
+    held = values(row for row in rows if is_mask(row))
+    twin = "erk at equal effective density"
+    columns = [d for d in densities(rows) if (twin, d) in held]
+    if not columns:
+        return ""
+    lines = [
+        [name, *(said(paired(held.get((name, d), {}), held[twin, d]), sign=True) for d in columns)]
+        for name in dict.fromkeys(name for name, _ in held)
+        if name != twin
+    ]
+    return table([f"minus {twin}", *(percent(d) for d in columns)], lines)
+
+
+def number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:+.2f}"
+
+
+def moved(rows: Sequence[Row]) -> tuple[str, str]:
+    """The dose and the response: degree floors, the effective nodes and weights that are left, and accuracies."""
+    rows = whole(rows)
+    held, columns = values(rows), densities(rows)
+    doses = sorted({int(json.loads(row["options"])["degree_floor"]) for row in rows})
+    first, *others = (_at(rows, dose) for dose in doses)
+    lines, verdicts = [], []
+    for dose, name in zip(doses, (first, *others)):
+        line = [str(dose)]
+        for d in columns:
+            mine = [row for row in rows if kind(row) == name and row["density"] == d]
+            nodes, weights = (np.mean([float(row[key]) for row in mine]) for key in ("effective_nodes", PRIMARY))
+            line += [f"{nodes:,.0f}", f"{weights:,.0f}", said(interval(list(held[name, d].values())))]
+            if name != first:
+                verdicts.append(verdict(paired(held[name, d], held[first, d]) or (0.0, 0.0)))
+        lines.append(line)
+    header = ["degree floor", *(f"{what}, {percent(d)}" for d in columns for what in ("nodes", "weights", "accuracy"))]
+    return table(header, lines), (
+        f"Moving the same effective weights to fewer units (degree floors above {doses[0]}, {rows[0]['data']}), beside "
+        f"all units: {counted(verdicts)}."
+    )
+
+
+def _at(rows: Sequence[Row], dose: int) -> str:
+    return next(kind(row) for row in rows if json.loads(row["options"])["degree_floor"] == dose)
+
+
+def correlations(found: topo.Evaluation) -> str:
+    def held(entry: Mapping[str, Any], key: str) -> str:
+        low, high = ("low", "high") if key == "rho" else ("partial_low", "partial_high")
+        if math.isnan(entry[key]):
+            return ""
+        return number(entry[key]) + ("" if math.isnan(entry[low]) else f" ({entry[low]:+.2f} to {entry[high]:+.2f})")
+
+    lines = [
+        [f"`{entry['metric']}`", held(entry, "rho"), held(entry, "partial"), number(entry["partial_components"]),
+         number(entry["means"]), str(entry["undefined"])]
+        for entry in found.metrics
+    ]  # fmt: skip
+    return table(
+        ["metric", "raw", f"given `{found.baseline}`", "given 3 components", "methods' means", "undefined"], lines
+    )
+
+
+def predictions(found: topo.Evaluation) -> str:
+    held = sorted((e for e in found.left_out if not math.isnan(e["r2"])), key=lambda e: -e["r2"])
+    lines = [
+        [_features(entry["features"]), f"{entry['r2']:.2f}", number(entry["gain"]), f"{100 * entry['pairs']:.0f} %"]
+        for entry in held
+    ]  # fmt: skip
+    return table(["features", "R2", "beyond density", "pairs in order"], lines)
+
+
+def _features(names: Sequence[str]) -> str:
+    return "all of them" if len(names) > 2 else " + ".join(f"`{name}`" for name in names)
+
+
+def of_metrics(found: topo.Evaluation) -> list[str]:
+    """Findings of the evaluation, as sentences."""
+    named = {entry["metric"]: entry for entry in found.metrics}
+    density, first = named["mean_log_density"], named[PRIMARY]
+    sentences = [
+        f"The mean log density of the layers alone correlates with accuracy at {density['rho']:+.2f} within cells; the "
+        f"primary metric `{PRIMARY}`, named beforehand, at {first['rho']:+.2f}, and at {first['partial']:+.2f} where "
+        f"the density of the layers is given ({_span(first, 'partial_')}). The noise ceiling is {found.ceiling:.2f}."
+    ]
+    surviving = [
+        f"`{name}`" for name, entry in named.items()
+        if name != PRIMARY and not math.isnan(entry["partial_low"]) and entry["partial_low"] * entry["partial_high"] > 0
+    ]  # fmt: skip
+    sentences.append(
+        f"Given the density of the layers, the intervals of these metrics leave out 0: {', '.join(surviving)}."
+        if surviving else "Given the density of the layers, no other metric's interval leaves out 0."
+    )  # fmt: skip
+    alone = next(entry for entry in found.left_out if entry["features"] == ["mean_log_density"])
+    best = max((e for e in found.left_out if not math.isnan(e["gain"])), key=lambda e: e["gain"])
+    sentences.append(
+        f"For a method that the line has not seen, densities alone order {100 * alone['pairs']:.0f} % of the pairs "
+        f"right (R2 {alone['r2']:.2f}); the most is gained by {_features(best['features'])} ({best['gain']:+.2f} R2, "
+        f"{100 * best['pairs']:.0f} % of the pairs)."
+    )
+    return sentences
+
+
+def _span(entry: Mapping[str, Any], prefix: str) -> str:
+    low, high = entry[f"{prefix}low"], entry[f"{prefix}high"]
+    return "no interval: one cluster" if math.isnan(low) else f"95 % interval {low:+.2f} to {high:+.2f}"
+
+
+NULLS = {
+    "same_layers": "Masks shuffled within their layers, which keeps the densities of the layers alone",
+    "same_degrees": "Random masks in which every unit keeps its degrees",
+}
+
+
+def page(tables: Mapping[str, list[Row]]) -> str:
+    ran, names = runs(tables), list(tables)
+    intervention = tables.get(MOVED)
+    tables = {name: whole(rows) for name, rows in tables.items() if name != MOVED}
+    found = evaluated(tables)
+    best, choice = chosen(tables)
+    nulls: dict[str, list[int]] = {}
+    wins: dict[str, dict[str, list[int]]] = {}
+    parts = []
+    for name, rows in tables.items():
+        title = f"{rows[0]['data']}, {rows[0]['network']}"
+        parts += [f"### {title}\n", accuracies(rows), f"![accuracy against sparsity on {title}](study/{name}.png)\n"]
+        text, verdicts = of_nulls(rows)
+        for null, entries in verdicts.items():
+            nulls.setdefault(null, []).extend(entries)
+        parts += ["Nulls of the masks, trained as they are:\n", text] if verdicts else []
+        if text := equal_effective(rows):
+            parts += ["At the effective density of the columns, instead of the density:\n", text]
+        text, wins[name] = against(rows, best)
+        parts += [f"The chosen options, `{best}`, against others:\n", text]
+    findings = of_metrics(found)
+    findings += [
+        f"{NULLS[null]}, beside the masks that they are nulls of: {counted(entries)}."
+        for null, entries in sorted(nulls.items()) if null in NULLS
+    ]  # fmt: skip
+    for name, verdicts in wins.items():
+        data = tables[name][0]["data"]
+        seen = "its validation part was used for the choice" if data in CHOICE else "it was not used for the choice"
+        findings.append(
+            f"`{best}` on {data} ({seen}): "
+            + "; ".join(f"against {rival} {counted(entries)}" for rival, entries in verdicts.items()) + "."
+        )  # fmt: skip
+    if intervention is not None:
+        text, sentence = moved(intervention)
+        findings.append(sentence)
+        parts += ["### An intervention: units moved at fixed weights\n", text]
+    return "\n".join([
+        "# The study: does topology predict accuracy?",
+        "",
+        prose(
+            """`docs/study.py` writes this page from the tables in docs/study, which the sweeps in sweeps/ made: nothing
+            in it is typed by hand. An interval is 95 % of the mean over seeds (Student's t). Differences are paired by
+            seed; one in bold has an interval that leaves out 0. Accuracies are those of the last epoch on test data, in
+            percent. A seed is that of the mask, the weights and the order of the data at once."""
+        ),
+        "## Findings",
+        "",
+        *(prose(f"* {sentence}", "  ").rstrip() for sentence in findings),
+        "",
+        prose(
+            """These are findings on small networks of which most weights are gone. Larger networks and longer training
+            were not looked at; `sweeps/fashion_conv.toml` is for those with more hours."""
+        ),
+        "## What was run",
+        "",
+        ran,
+        "Cells fail where no budget of ERK meets an effective density within a weight in a thousand.",
+        "",
+        "```sh",
+        *(f"topo sweep sweeps/{name}.toml -o {name}" for name in names),
+        f"python docs/study.py {' '.join(names)}",
+        "```",
+        "",
+        "## Accuracy",
+        "",
+        *parts,
+        "## Which metric goes with accuracy",
+        "",
+        prose(
+            f"""`topo evaluate` over all {found.rows:,} rows, masks and nulls, in {found.cells} cells of network, data
+            and density ([rules](evaluate.md)). Intervals are of the bootstrap over networks with their data, of which
+            there are {found.clusters}: few, so that the intervals are wide."""
+        ),
+        correlations(found),
+        "![correlations with accuracy](study/evidence.png)",
+        "",
+        "A line fitted without one method and tried on it, each in turn:",
+        "",
+        predictions(found),
+        "## Options of balance",
+        "",
+        f"By the accuracy on the validation parts of {' and '.join(CHOICE)}, the mean over densities and seeds:",
+        "",
+        choice,
+    ])  # fmt: skip
+
+
+def prose(text: str, indent: str = "") -> str:
+    """A paragraph in lines, and an empty one."""
+    return textwrap.fill(" ".join(text.split()), 118, subsequent_indent=indent) + "\n"
+
+
+def evaluated(tables: Mapping[str, list[Row]]) -> topo.Evaluation:
+    return topo.evaluate([row for rows in tables.values() for row in rows], metrics=METRICS, primary=PRIMARY)
+
+
+def draw(tables: Mapping[str, list[Row]]) -> None:
+    """The accuracies of each table's masks, of balance the chosen options alone; and the correlations."""
+    best, _ = chosen(tables)
+    for name, rows in tables.items():
+        shown = [
+            {"method": kind(row), "density": row["density"], "accuracy": row["accuracy"]}
+            for row in rows
+            if is_mask(row) and not row.get("density_effective") and (row["method"] != "balance" or kind(row) == best)
+        ]
+        with plots.paper(wide=True, ratio=0.5):
+            figure = plots.figure()
+            plots.accuracy_sparsity(shown, figure.add_subplot())
+            plots.save(figure, TABLES / f"{name}.png", dpi=130)
+    with plots.paper(wide=True, ratio=0.7):
+        figure = plots.figure()
+        draw_evidence(evaluated(tables), figure.add_subplot())
+        plots.save(figure, TABLES / "evidence.png", dpi=130)
+
+
+def main(folders: Sequence[str]) -> None:
+    matplotlib.use("Agg")
+    for folder in folders:
+        pack(Path(folder))
+    tables = read()
+    write_text(PAGE, page(tables))
+    draw({name: whole(rows) for name, rows in tables.items() if name != MOVED})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

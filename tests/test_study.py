@@ -1,0 +1,84 @@
+"""The study's page: written by its script from its tables alone, with intervals and differences as scipy has them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import tomllib
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import topo
+from topo.sweep.plan import read_plan
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def study() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("study", ROOT / "docs" / "study.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_the_page_is_what_the_script_writes_of_the_tables(study: ModuleType) -> None:
+    assert study.PAGE.read_text("utf-8") == study.page(study.read())
+    assert sum(path.stat().st_size for path in study.TABLES.iterdir()) < 2_000_000
+
+
+def test_every_table_holds_all_cells_of_a_sweep_that_is_shipped(study: ModuleType) -> None:
+    for name, rows in study.read().items():
+        toml = tomllib.loads((ROOT / "sweeps" / f"{name}.toml").read_text("utf-8"))
+        assert {row["data"] for row in rows} == {toml["train"]["data"]}
+        del toml["train"]  # whose data are not on every machine
+        planned = [cell.settings for cell in read_plan(toml).cells]
+        keys = ("network", "method", "options", "density", "density_effective", "seed", "null")
+        assert Counter(tuple(row.get(key, "") for key in keys) for row in rows) == Counter(
+            tuple("" if cell.get(key) is None else str(cell.get(key)) for key in keys) for cell in planned
+        ), name
+
+
+def test_intervals_are_those_of_student(study: ModuleType) -> None:
+    numbers = [3.0, 4.5, 2.0, 7.25, 5.0]
+    mean, half = study.interval(numbers)
+    low, high = stats.t.interval(0.95, 4, np.mean(numbers), stats.sem(numbers))
+    assert np.allclose([mean - half, mean + half], [low, high])
+    one, other = {"0": 3.0, "1": 5.0, "2": 9.0}, {"1": 4.0, "2": 7.0, "3": 1.0}
+    assert study.paired(one, other) == study.interval([1.0, 2.0])
+    assert [study.verdict(found) for found in ((2.0, 1.0), (-2.0, 1.0), (1.0, 2.0))] == [1, -1, 0]
+    assert study.counted([1, -1, 0, 1]) == "above in 2, below in 1, open in 1 of 4 cells"
+
+
+def test_tables_are_packed_with_what_failed(study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "TABLES", tmp_path / "study")
+    toml = {
+        "sweep": {"model": "mlp:64-32-10", "seeds": "0-1"},
+        "grid": {"method": ["erk"], "density": 0.1},
+        "method": {"balance": {"min_fan_in": [1, 60]}},
+    }
+    toml["grid"]["method"].append("balance")
+    results = topo.sweep(toml, tmp_path / "tiny")
+    assert len(results.failures) == 2
+    (tmp_path / "tiny" / "results.csv").write_text(_with_accuracy((tmp_path / "tiny" / "results.csv").read_text()))
+    study.pack(tmp_path / "tiny")
+    first = (tmp_path / "study" / "tiny.csv.gz").read_bytes()
+    study.pack(tmp_path / "tiny")
+    assert (tmp_path / "study" / "tiny.csv.gz").read_bytes() == first
+    rows = study.read()["tiny"]
+    assert len(rows) == 6 and len(study.whole(rows)) == 4
+    kinds = {study.kind(row) for row in rows}
+    assert kinds == {"erk", "balance 1", "balance 60"}
+    assert {json.loads(row["options"])["min_fan_in"] for row in rows if not row["accuracy"]} == {60}
+
+
+def _with_accuracy(text: str) -> str:
+    """The table of a sweep that trained nothing, with accuracies."""
+    header, *lines = text.splitlines()
+    return "\n".join([f"{header},accuracy", *(f"{line},0.5" for line in lines)]) + "\n"
