@@ -520,9 +520,9 @@ class _Tracer:
             ids = pytree.tree_map(lambda v: entries(self.units, v), inputs, is_leaf=lambda v: isinstance(v, Made))
             try:
                 made = self._of_ids(node, ids, shape)
-                given = [tuple(part.shape) for part in made] if isinstance(shape, list) else tuple(made.shape)
-                if given != shape:
-                    raise NoRule(f"its rule gives ids of shape {given} where the output has {shape}")
+                sizes = [tuple(part.shape) for part in made] if isinstance(shape, list) else tuple(made.shape)
+                if sizes != shape:
+                    raise NoRule(f"its rule gives ids of shape {sizes} where the output has {shape}")
                 return made
             except NoRule as error:
                 reason = str(error)
@@ -537,7 +537,7 @@ class _Tracer:
         if not isinstance(shape, list):
             return Later(shape, run)
         once = cache(run)
-        return [Later(side, lambda at=at: once()[at]) for at, side in enumerate(shape)]
+        return [Later(side, partial(lambda at: once()[at], at)) for at, side in enumerate(shape)]
 
     def _in_parts(self, node: Node) -> Any:
         """An operation without a rule, by the operations that it is made of."""

@@ -386,7 +386,7 @@ def contract(
     summed = any(a in of_x and a not in of_out for a in of_y)
     if isinstance(y, Chain) or (isinstance(y, Weight) and (is_matrix(y) or (summed and len(y.size) > 1))):
         try:
-            return (_by_chain if isinstance(y, Chain) else _weigh)(units, x, y, axes, shape)
+            return _by_chain(units, x, y, axes, shape) if isinstance(y, Chain) else _weigh(units, x, y, axes, shape)
         except NoRule:
             return _pairwise(units, x, entries(units, y), axes, shape, 0)
     y = plain(y)
@@ -610,6 +610,10 @@ def experts(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     return units.reduce(made, [0]).expand(shape)
 
 
+def _diagonal(one: int, two: int) -> Callable[[Any], Any]:
+    return lambda c: c.diagonal(dim1=one, dim2=two)
+
+
 def _without_repeats(value: Any, term: list[str]) -> tuple[Any, list[str]]:
     """ "ii" is the diagonal: "i"."""
     while len(set(term)) < len(term):
@@ -618,7 +622,7 @@ def _without_repeats(value: Any, term: list[str]) -> tuple[Any, list[str]]:
         rest = [a for at, a in enumerate(term) if at not in (one, two)]
         if isinstance(value, Made) and not isinstance(value, Weight):
             raise NoRule("an einsum of a diagonal of such a weight")
-        value = mapped(value, lambda c, d=(one, two): c.diagonal(dim1=d[0], dim2=d[1]))
+        value = mapped(value, _diagonal(one, two))
         term = [*rest, letter]
     return value, term
 

@@ -178,13 +178,13 @@ def _reduced(node: Node, inputs: list[Any], shape: Sequence[int]) -> Any:
         return None
     parts = [value]
     for axis in axes:
-        parts = [
-            _each(part, lambda term, at=at, d=axis: mapped(term, lambda c: c.narrow(d, at, 1)))
-            for part in parts
-            for at in range(value.shape[axis])
-        ]
+        parts = [_narrowed(part, axis, at) for part in parts for at in range(value.shape[axis])]
     terms = [term for part in parts for term in terms_of(part)]
     return summed([mapped(term, lambda c: c.reshape(shape)) for term in terms])
+
+
+def _narrowed(part: Any, axis: int, at: int) -> Any:
+    return _each(part, lambda term: mapped(term, lambda c: c.narrow(axis, at, 1)))
 
 
 def vector_as_constant(value: Any) -> Any:
