@@ -21,7 +21,7 @@ from topo.report import Value
 
 ALONE = "says little alone: compare with null models that keep the degrees, as --nulls same_degrees:20"
 BESIDE = {"same_degrees": 20}  # what is drawn where numbers of this group are asked for by name, and nulls not at all
-_MOST_WORK = 1 << 35  # units x edges that are looked at
+_MOST_WORK = 1 << 31  # units x edges that are looked at
 _REFERENCES = 5
 _WIDEST = 2_000  # units of the matrices of structural consistency
 _REMOVALS = 5
