@@ -35,8 +35,11 @@ class _Recorder(TorchFunctionMode):
         name = getattr(function, "__name__", str(function))
         if name == "__get__":
             return made
-        taken = tuple(self._source(value) for value in pytree.tree_leaves((args, kwargs)))
+        given = pytree.tree_leaves((args, kwargs))
         tensors = [value for value in pytree.tree_leaves(made) if isinstance(value, Tensor)]
+        if not tensors and not any(isinstance(value, Tensor) for value in given):
+            return made  # of torch itself, which asks for devices the first time
+        taken = tuple(self._source(value) for value in given)
         self.calls.append((name, taken, tuple(tuple(t.shape) for t in tensors)))
         self.held += tensors
         self.made.update((id(t), len(self.calls) - 1) for t in tensors)
