@@ -63,6 +63,10 @@ _READS_CONSTANTS = frozenset(
 _OF_CONSTANTS = frozenset(
     f"aten.{name}" for name in "mul add sub rsub cat stack where pad constant_pad_nd copy zeros_like new_zeros".split()
 )
+# These take the shape of a weight alone.
+_OF_SHAPES = frozenset(
+    f"aten.{name}" for name in "zeros_like ones_like new_zeros new_ones empty_like rand_like randn_like".split()
+)
 _PRODUCTS = frozenset(f"aten.{name}" for name in "matmul mm bmm mv dot einsum linear".split())
 # These tell themselves what they make of a choice.
 _CHOOSE = ("where", "masked_fill", "masked_scatter", "index", "gather", "scatter", "take", "embedding")
@@ -490,6 +494,8 @@ class _Tracer:
             made = made_from(self.units, node, inputs, shape, _literally)
             if made is not None:
                 return made
+            if operation(node) in _OF_SHAPES:
+                return self._by_rule(node, inputs, shape)
             if self._makes_weights(node, inputs) and not self.units.mapped:
                 return self._later(node, inputs, shape)
         if is_layout(node) and not weights:
