@@ -247,7 +247,7 @@ def arguments(command: argparse.ArgumentParser) -> list[list[str]]:
     for action in command._actions:
         name = action.dest if not action.option_strings else action.dest.upper()
         value = str(action.metavar or (f"{{{','.join(action.choices)}}}" if action.choices else name))
-        many = {0: "", None: value, "+": f"{value} [{value} ...]", "*": f"[{value} ...]"}
+        many = {0: "", None: value, "?": f"[{value}]", "+": f"{value} [{value} ...]", "*": f"[{value} ...]"}
         written = many[action.nargs]
         options = [f"{option} {written}".strip() for option in action.option_strings]
         must = "; required" if action.required and options else ""

@@ -21,7 +21,7 @@ def rows():
                 yield pytest.param(name, convention, marks=marks)
 
 
-@pytest.mark.parametrize("name, convention", rows())
+@pytest.mark.parametrize("name, convention", list(rows()))
 def test_effective_weights_are_those_with_a_gradient(name, convention):
     found = differences(TABLE[name], convention)
     assert not found, "\n".join(found)

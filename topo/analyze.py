@@ -102,7 +102,7 @@ def analyze(
         wiring = find_wiring(wiring)
     entries = chosen(metrics, weights=weights is not None)
     beside = named(metrics, "science") if nulls is None else []
-    wanted = dict(BESIDE) if beside else ladder.requested(nulls or {})
+    wanted = dict(BESIDE) if beside else ladder.requested({} if nulls is None else nulls)
     held = [entry for entry in entries if not beside or entry.name in beside]
     notes: list[str] = [str(note) for note in masks.provenance.get("notes", ())] + untraced
     unwired = ""

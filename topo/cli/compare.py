@@ -203,7 +203,7 @@ def _two(
         page.notes(_partly(reports))
         if wired_both:
             page.table(_network_table(reports))
-        if far:
+        if far and not found.groups:
             page.table(Table(["distance of graphs", "A, B"], [[name, shown(value)] for name, value in far.items()]))
         for by in dict.fromkeys(entry["by"] for entry in found.groups):
             page.table(_group_table(by, found.groups))
