@@ -43,7 +43,7 @@ def test_spectra_that_are_hard_to_tell(mask, first, second):
     assert layer["sigma2"] == pytest.approx(second, rel=1e-6, abs=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(1, 10**5), (10**5, 1), (10**4, 10), (10, 10**4)])
+@pytest.mark.parametrize("shape", [(1, 10**5), (10**5, 1), (2000, 10), (10, 2000)])
 def test_every_metric_of_a_layer_of_any_proportions_in_bounded_memory(shape, monkeypatch):
     """Ten million inputs took all memory once: 256 flags of each unit, and 32 bytes for each flag of a product."""
     monkeypatch.setattr(sys.modules["topo.analyze"], "_WIDE", 0)
