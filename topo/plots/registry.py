@@ -12,7 +12,7 @@ from topo.errors import TopoError
 plots = Registry("plot", "topo.plots")
 
 
-# What the command line makes of the INPUTs: "reports" (by their labels), "masks" (those of one, or of several by their
+# What the command line makes of the inputs: "reports" (by their labels), "masks" (those of one, or of several by their
 # labels), "graphs" (one, on its wiring) or "rows" (of tables and runs, a list); and the metrics that the reports hold.
 OF = ("reports", "masks", "graphs", "rows")
 takes: dict[str, tuple[str, str]] = {}
