@@ -55,7 +55,7 @@ def test_every_metric_of_a_layer_of_any_proportions_in_bounded_memory(shape, mon
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 800 * math.prod(shape) + (20 << 20)  # flags and floats of one metric took 1,250 a unit
+    assert peak < 200 * math.prod(shape) + (20 << 20)
     network, size = report.network, math.prod(shape)
     assert network["pairs_joined"] == 1 and network["effective_paths"] == network["kept"] == size
     assert network["disconnected"] == 0

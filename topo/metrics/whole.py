@@ -365,7 +365,8 @@ def _largest(whole: WholeGraph, laplacian: bool, count: int) -> np.ndarray:
 
         first = np.where(degrees > 0, np.random.default_rng(0).random(whole.n) + 0.5, 0.0)
         operator = LinearOperator((whole.n, whole.n), matvec=times, dtype=np.float64)
-        found = eigsh(operator, count, which="LA", v0=first, ncv=40, tol=1e-8, return_eigenvectors=False)
+        basis = min(40, max(12, 10**6 // whole.n))  # vectors: with 40 of millions of units they would take gigabytes
+        found = eigsh(operator, count, which="LA", v0=first, ncv=basis, tol=1e-8, return_eigenvectors=False)
     found = np.append(found, np.zeros(min(whole.n - len(on), 1)))
     return np.sort(found)[::-1][:count]
 
