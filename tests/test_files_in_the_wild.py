@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import re
 from contextlib import nullcontext
 
 import numpy as np
@@ -840,3 +841,18 @@ def test_two_keys_of_one_file_are_compared(tmp_path, capsys):
     assert "A = run.pt, B = run.pt" in capsys.readouterr().out
     assert main(["compare", *[str(path)] * 3, "--key", "model", "--key", "ema"]) == 2
     assert "--key is given 2 times for 3 files" in capsys.readouterr().err
+
+
+def test_names_that_fit_several_parts_of_a_model_are_refused(tmp_path):
+    """Which of nine `conv2` is meant no shape tells; it was one of them, another in each process."""
+    wiring = topo.networks.find_wiring("resnet20")
+    rng = np.random.default_rng(0)
+    for names in (["conv2.weight"], ["conv1.weight", "conv2.weight"], ["conv1", "conv2"], ["module.conv2.weight"]):
+        shapes = {"conv1": (64, 64, 3, 3), "conv2": (64, 64, 3, 3)}
+        masks = {name: rng.random(shapes[re.search(r"conv\d", name)[0]]) < 0.5 for name in names}
+        np.savez(tmp_path / "masks.npz", **masks)
+        with pytest.raises(FormatError, match=r"fit 9 parts of the model: 'blocks\.0', 'blocks\.1'.*'blocks\.0\.conv"):
+            topo.read_masks(tmp_path / "masks.npz", wiring)
+    whole = topo.generate("erk", wiring, density=0.1, rng=0)  # all of the model's names under a prefix still fit
+    np.savez(tmp_path / "masks.npz", **{f"net.{name}": mask for name, mask in whole.items()})
+    assert topo.read_masks(tmp_path / "masks.npz", wiring) == whole

@@ -14,7 +14,7 @@ from topo.cli.tables import Page, Table
 from topo.errors import FormatError, TopoError
 from topo.language import Survey
 from topo.masks import MaskSet
-from topo.metrics import Metric, chosen
+from topo.metrics import GROUPS, Metric, chosen
 from topo.report import OF_LAYERS, Report, left_out_line, note_lines, reports_to_csv, reports_to_html, reports_to_json
 from topo.report.numerals import shown
 from topo.report.report import ORIGIN
@@ -251,7 +251,7 @@ def _body(report: Report, page: Page, args: argparse.Namespace, brief: bool, lay
         shown_notes = (note for note in report.notes if note["metric"] is None or note["metric"] in told)
         notes = note_lines(note for note in shown_notes if not _of_null(note, report))
         notes += report.null_lines(_OF_NETWORK | _paths())
-        notes.append("more numbers: --metrics spectral, degrees, structure, size, weighted (topo list metrics), --json")
+        notes.append(f"more numbers: --metrics {', '.join(GROUPS[1:])} (topo list metrics), --json")
     page.notes([note for note in notes if note != first])
 
 

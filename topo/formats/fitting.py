@@ -71,7 +71,7 @@ def _by_names(names: list[str], whose: Iterable[str]) -> dict[str, str]:
             if found := parameter(".".join(parts[cut:])):
                 yield ".".join(parts[:cut]) + ".", "", found
         for ending in (plain, f"{plain}.weight"):
-            for prefix in tails.get(ending, ()):
+            for prefix in sorted(tails.get(ending, ())):
                 yield "", prefix, prefix + ending
         if name in loose:  # `layer1_0_conv`, as a ModuleDict must have it
             yield "", "", loose[name]
@@ -86,6 +86,8 @@ def _by_names(names: list[str], whose: Iterable[str]) -> dict[str, str]:
     first = _most(fits, set())
     others = {way: found - fits[first] for way, found in fits.items() if way != first}
     second = _most(others, fits[first]) if any(others.values()) else None
+    if second is not None and len(_places(others)) > 1:
+        second = None  # nothing tells which of them is meant
 
     def fitted(name: str) -> str:
         """By the first prefix, or outside of it (a head beside the prefixed rest) by another."""
@@ -101,10 +103,16 @@ def _by_names(names: list[str], whose: Iterable[str]) -> dict[str, str]:
 def _most(fits: Mapping[tuple[str, str], set[str]], taken: set[str]) -> tuple[str, str]:
     """The prefix under which most names fit: none, then one that is not an average, if several do.
 
-    Raises FormatError if two prefixes give the same parameters.
+    Raises FormatError if two prefixes give the same parameters, or if the names fit several parts of the model.
     """
     most = max(map(len, fits.values()))
     best = [way for way, found in fits.items() if len(found) == most]
+    if not taken and len(places := _places(fits)) > 1:
+        said = ", ".join(f"'{place.rstrip('.')}'" for place in places[:3]) + (", ..." if len(places) > 3 else "")
+        raise FormatError(
+            f"its names fit {len(places)} parts of the model: {said}; name the masks as the model does, such as "
+            f"'{min(fits['', places[0]])}'"
+        )
     if ("", "") in best:
         return "", ""
     best = [way for way in best if not _EMA.search(way[0])] or best
@@ -112,6 +120,13 @@ def _most(fits: Mapping[tuple[str, str], set[str]], taken: set[str]) -> tuple[st
         said = ", ".join(f"'{(off or on).rstrip('.')}'" for off, on in sorted(best))
         raise FormatError(f"its names fit the model under several prefixes: {said}; --key takes one")
     return best[0]
+
+
+def _places(fits: Mapping[tuple[str, str], set[str]]) -> list[str]:
+    """The parts of the model that most names fit alike, where no names fit as they are or without a prefix."""
+    most = max(map(len, fits.values()))
+    best = [way for way, found in fits.items() if len(found) == most]
+    return [on for _, on in best] if all(on for _, on in best) else []
 
 
 def paired(a: MaskSet, b: MaskSet) -> MaskSet:
