@@ -59,8 +59,8 @@ def balance(
     evenly the parameters share the paths (U) is not a law of accuracy either. What won in practice is weights gathered
     on fewer units of regular fan-in: the degree floor. At 1, all nodes live; large, a dense core is left. IGQ budgets
     and a floor of 16 are the default since they were the best of six by the validation parts of two data sets, and were
-    ahead of random masks, SynFlow and NPB on a third that was not used to choose: docs/does_topology_predict.md, where
-    they are not ahead, too. At 90 % methods hardly differ. Figures: benchmarks/README.md.
+    ahead of random masks, SynFlow and NPB on a third that was not used to choose; on a fourth they were behind SynFlow
+    (docs/does_topology_predict.md). At 90 % methods hardly differ. Figures: benchmarks/README.md.
     """
     if mode not in MODES:
         raise TopoError(f"mode is '{mode}'; it is one of {', '.join(MODES)}")
