@@ -22,6 +22,7 @@ from topo.report import Value
 ALONE = "says little alone: compare with null models that keep the degrees, as --nulls same_degrees:20"
 BESIDE = {"same_degrees": 20}  # what is drawn where numbers of this group are asked for by name, and nulls not at all
 _MOST_WORK = 1 << 31  # units x edges that are looked at
+_MOST_EDGES = 8_000_000  # that communities are looked for among: some twenty seconds
 _REFERENCES = 5
 _WIDEST = 2_000  # units of the matrices of structural consistency
 _REMOVALS = 5
@@ -248,6 +249,8 @@ def modularity(graph: WiredGraph) -> Value:
     whole = whole_graph(graph)
     if not whole.size:
         return Value(math.nan, NO_EDGES)
+    if whole.size > _MOST_EDGES:
+        return Value(math.nan, f"{whole.size:,} edges; communities are looked for among up to {_MOST_EDGES:,}")
     labels = community_labels(graph)
     if labels is None:
         return Value(math.nan, f"{whole.n:,} units in {len(whole.of_layers):,} groups of layers: their sums do not fit")
