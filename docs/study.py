@@ -41,6 +41,8 @@ CHOICE = ("mnist1d", "digits")  # options of balance are chosen on the validatio
 SETTINGS = ("network", "data", "method", "options", "density", "density_effective", "seed", "null", "train_seed")
 OUTCOMES = ("accuracy", "val_accuracy", "seconds")
 MOVED = "live_units"  # the sweep in which balance moves units at fixed weights
+CHANCE = 15.0  # percent: below it, of ten classes, nothing was learned
+SAME_WEIGHTS = 0.01  # share by which effective weights may differ to be called equal
 RIVALS = ("erk", "igq", "synflow", "npb", "phew")
 Row = Mapping[str, str]
 
@@ -140,7 +142,7 @@ def said(found: tuple[float, float] | None, sign: bool = False) -> str:
 
 
 def counted(verdicts: Sequence[int]) -> str:
-    """How often the interval of a difference lies above 0, below it, and on both sides."""
+    """How often the interval of a difference lies above 0, below it, and on both sides (too wide to tell)."""
     above, below = verdicts.count(1), verdicts.count(-1)
     return f"above in {above}, below in {below}, open in {len(verdicts) - above - below} of {len(verdicts)} cells"
 
@@ -200,7 +202,7 @@ def accuracies(rows: Sequence[Row]) -> str:
 
 
 def of_nulls(rows: Sequence[Row]) -> tuple[str, dict[str, list[int]]]:
-    """Nulls minus their masks, paired by seed; and the verdicts of each null."""
+    """Nulls minus their masks, paired by seed; and the verdicts of each null where one of both learned something."""
     held = values(rows)
     found: dict[str, list[int]] = {}
     lines = []
@@ -208,9 +210,10 @@ def of_nulls(rows: Sequence[Row]) -> tuple[str, dict[str, list[int]]]:
         method, null = name.split(": ")
         cells = []
         for d in densities(rows):
-            pair = paired(held.get((name, d), {}), held.get((method, d), {}))
+            both = held.get((name, d), {}), held.get((method, d), {})
+            pair = paired(*both)
             cells.append(said(pair, sign=True))
-            if pair is not None:
+            if pair is not None and max(float(np.mean(list(side.values()))) for side in both) > CHANCE:
                 found.setdefault(null, []).append(verdict(pair))
         lines.append([name, *cells])
     return table(["null minus mask", *(percent(d) for d in densities(rows))], lines), found
@@ -228,10 +231,19 @@ def chosen(tables: Mapping[str, list[Row]]) -> tuple[str, str]:
     whole = {name: entries for name, entries in found.items() if len(entries) == len(sets)}
     best = max(whole, key=lambda name: float(np.mean(whole[name])))
     lines = [
-        [name, *(f"{entry:.1f}" for entry in entries), f"{np.mean(entries):.1f}"]
+        [name, *(f"{entry:.1f}" for entry in entries), f"{np.mean(entries):.1f}", _behind(sets, best, name)]
         for name, entries in sorted(whole.items(), key=lambda item: -float(np.mean(item[1])))
     ]
-    return best, table(["options", *(rows[0]["data"] for rows in sets), "mean"], lines)
+    return best, table(["options", *(rows[0]["data"] for rows in sets), "mean", "behind the first"], lines)
+
+
+def _behind(sets: Sequence[Sequence[Row]], best: str, name: str) -> str:
+    """Validation accuracy of the best options minus that of others, paired by data, density and seed."""
+    apart = []
+    for rows in sets:
+        held = values([row for row in rows if row["method"] == "balance" and is_mask(row)], "val_accuracy")
+        apart += [held[best, d][seed] - held[name, d][seed] for d in densities(rows) for seed in held[best, d]]
+    return "" if name == best else said(interval(apart), sign=True)
 
 
 def against(rows: Sequence[Row], mine: str) -> tuple[str, dict[str, list[int]]]:
@@ -248,18 +260,22 @@ def against(rows: Sequence[Row], mine: str) -> tuple[str, dict[str, list[int]]]:
 
 
 def equal_effective(rows: Sequence[Row]) -> str:
-    """Methods minus ERK masks of equal effective density, paired by seed."""
-    held = values(row for row in rows if is_mask(row))
+    """Masks minus ERK masks of as many effective weights, paired by seed, where both have as many within 1 %."""
+    masks = [row for row in rows if is_mask(row)]
+    held, weights = values(masks), values(masks, PRIMARY)
     twin = "erk at equal effective density"
     columns = [d for d in densities(rows) if (twin, d) in held]
-    if not columns:
-        return ""
-    lines = [
-        [name, *(said(paired(held.get((name, d), {}), held[twin, d]), sign=True) for d in columns)]
-        for name in dict.fromkeys(name for name, _ in held)
-        if name != twin
-    ]
-    return table([f"minus {twin}", *(percent(d) for d in columns)], lines)
+    lines = []
+    for name in dict.fromkeys(name for name, _ in held if name != twin):
+        cells = []
+        for d in columns:
+            mine, theirs = (float(np.mean(list(weights[key, d].values()))) for key in (name, twin))
+            equal = abs(mine - theirs) <= SAME_WEIGHTS * theirs
+            cells.append(said(paired(held[name, d], held[twin, d]), sign=True) if equal else "")
+        if any(cells):
+            lines.append([name, *cells])
+    seeds = ", ".join(f"{len(held[twin, d])} seeds" for d in columns)
+    return table([f"minus {twin} ({seeds})", *(percent(d) for d in columns)], lines) if columns else ""
 
 
 def number(value: float) -> str:
@@ -271,6 +287,7 @@ def moved(rows: Sequence[Row]) -> tuple[str, str]:
     rows = whole(rows)
     held, columns = values(rows), densities(rows)
     doses = sorted({int(json.loads(row["options"])["degree_floor"]) for row in rows})
+    doses = [dose for k, dose in enumerate(doses) if not k or _numbers(rows, dose) != _numbers(rows, doses[k - 1])]
     first, *others = (_at(rows, dose) for dose in doses)
     lines, verdicts = [], []
     for dose, name in zip(doses, (first, *others)):
@@ -291,6 +308,12 @@ def moved(rows: Sequence[Row]) -> tuple[str, str]:
 
 def _at(rows: Sequence[Row], dose: int) -> str:
     return next(kind(row) for row in rows if json.loads(row["options"])["degree_floor"] == dose)
+
+
+def _numbers(rows: Sequence[Row], dose: int) -> list[tuple[str, ...]]:
+    """All that is known of the runs at a dose: floors beyond what a layer can bear make the same masks."""
+    name = _at(rows, dose)
+    return [tuple(row[key] for key in row if key not in ("options", "seconds")) for row in rows if kind(row) == name]
 
 
 def correlations(found: topo.Evaluation) -> str:
@@ -323,8 +346,11 @@ def _features(names: Sequence[str]) -> str:
     return "all of them" if len(names) > 2 else " + ".join(f"`{name}`" for name in names)
 
 
-def of_metrics(found: topo.Evaluation) -> list[str]:
-    """Findings of the evaluation, as sentences."""
+def of_metrics(found: topo.Evaluation, each: Sequence[topo.Evaluation]) -> list[str]:
+    """Findings of the evaluation, as sentences. each: the evaluations of the networks by themselves."""
+    count = len(each)
+    apart = {entry["metric"]: [one["partial"] for e in each for one in e.metrics if one["metric"] == entry["metric"]]
+             for entry in found.metrics}  # fmt: skip
     named = {entry["metric"]: entry for entry in found.metrics}
     density, first = named["mean_log_density"], named[PRIMARY]
     sentences = [
@@ -332,14 +358,12 @@ def of_metrics(found: topo.Evaluation) -> list[str]:
         f"primary metric `{PRIMARY}`, named beforehand, at {first['rho']:+.2f}, and at {first['partial']:+.2f} where "
         f"the density of the layers is given ({_span(first, 'partial_')}). The noise ceiling is {found.ceiling:.2f}."
     ]
-    surviving = [
-        f"`{name}`" for name, entry in named.items()
-        if name != PRIMARY and not math.isnan(entry["partial_low"]) and entry["partial_low"] * entry["partial_high"] > 0
-    ]  # fmt: skip
+    signs = {name: [math.copysign(1, value) for value in apart[name] if not math.isnan(value)] for name in named}
+    agreeing = [f"`{name}`" for name, held in signs.items() if len(held) == count and abs(sum(held)) == count]
     sentences.append(
-        f"Given the density of the layers, the intervals of these metrics leave out 0: {', '.join(surviving)}."
-        if surviving else "Given the density of the layers, no other metric's interval leaves out 0."
-    )  # fmt: skip
+        f"Given the density of the layers, these have one sign in all {count} networks, which chance gives one metric in "
+        f"{2 ** (count - 1)}: {', '.join(agreeing) or 'none'}."
+    )
     alone = next(entry for entry in found.left_out if entry["features"] == ["mean_log_density"])
     best = max((e for e in found.left_out if not math.isnan(e["gain"])), key=lambda e: e["gain"])
     sentences.append(
@@ -378,12 +402,17 @@ def page(tables: Mapping[str, list[Row]]) -> str:
             nulls.setdefault(null, []).extend(entries)
         parts += ["Nulls of the masks, trained as they are:\n", text] if verdicts else []
         if text := equal_effective(rows):
-            parts += ["At the effective density of the columns, instead of the density:\n", text]
+            share = f"within {100 * SAME_WEIGHTS:.0f} %"
+            told = f"Beside ERK masks with as many effective weights, {share}, at an effective density of:"
+            parts += [f"{told}\n", text]
         text, wins[name] = against(rows, best)
         parts += [f"The chosen options, `{best}`, against others:\n", text]
-    findings = of_metrics(found)
+    findings = of_metrics(found, [evaluated({name: rows}) for name, rows in tables.items()])
+    of = {null: ", ".join(rows[0]["data"] for rows in tables.values() if any(row.get("null") == null for row in rows))
+          for null in nulls}  # fmt: skip
     findings += [
-        f"{NULLS[null]}, beside the masks that they are nulls of: {counted(entries)}."
+        f"{NULLS[null]}, beside the masks that they are nulls of ({of[null]}; where one of both is above "
+        f"{CHANCE:.0f} %): {counted(entries)}."
         for null, entries in sorted(nulls.items()) if null in NULLS
     ]  # fmt: skip
     for name, verdicts in wins.items():
@@ -403,8 +432,9 @@ def page(tables: Mapping[str, list[Row]]) -> str:
         prose(
             """`docs/study.py` writes this page from the tables in docs/study, which the sweeps in sweeps/ made: nothing
             in it is typed by hand. An interval is 95 % of the mean over seeds (Student's t). Differences are paired by
-            seed; one in bold has an interval that leaves out 0. Accuracies are those of the last epoch on test data, in
-            percent. A seed is that of the mask, the weights and the order of the data at once."""
+            seed; one in bold has an interval that leaves out 0, an open one has not: it is too wide to tell. Accuracies
+            are those of the last epoch on test data, in percent. A seed is that of the mask, the weights and the order
+            of the data at once."""
         ),
         "## Findings",
         "",
@@ -432,7 +462,7 @@ def page(tables: Mapping[str, list[Row]]) -> str:
         prose(
             f"""`topo evaluate` over all {found.rows:,} rows, masks and nulls, in {found.cells} cells of network, data
             and density ([rules](evaluate.md)). Intervals are of the bootstrap over networks with their data, of which
-            there are {found.clusters}: few, so that the intervals are wide."""
+            there are {found.clusters}: so few that they are too narrow, and hold the truth less often than 95 %."""
         ),
         correlations(found),
         "![correlations with accuracy](study/evidence.png)",
@@ -454,7 +484,13 @@ def prose(text: str, indent: str = "") -> str:
 
 
 def evaluated(tables: Mapping[str, list[Row]]) -> topo.Evaluation:
-    return topo.evaluate([row for rows in tables.values() for row in rows], metrics=METRICS, primary=PRIMARY)
+    """`topo evaluate` over all rows; options of balance that made the same masks count once."""
+    known = {
+        tuple(value for key, value in row.items() if key not in ("options", "seconds")): row
+        for rows in tables.values()
+        for row in rows
+    }
+    return topo.evaluate(list(known.values()), metrics=METRICS, primary=PRIMARY)
 
 
 def draw(tables: Mapping[str, list[Row]]) -> None:

@@ -209,6 +209,6 @@ assert max(alive) - min(alive) < 0.05
 #
 # It does not show that balance makes networks better. This is one data set of tiny images, one small network, few seeds
 # and few epochs, and several comparisons without a correction for their number. At the higher density all but `uniform`
-# are within a few percent of each other. The default of `balance` (`degree_floor`) was found on these very digits,
-# partly by looking at their test images, so this table flatters it. Repeat it on your data, with more seeds, and report
-# the rows where it loses.
+# are within a few percent of each other. The defaults of `balance` were chosen by validation parts of two data sets, of
+# which these digits are one, so this table flatters it. Repeat it on your data, with more seeds, and report the rows
+# where it loses.

@@ -143,8 +143,10 @@ def trajectory(series: Mapping[str, MaskSet], wiring: Wiring | None = None) -> l
     >>> [entry["exploration"] for entry in trajectory({"0": one, "1": other})]
     [0.5, 0.75]
 
-    Raises MaskError if masks differ in their layers.
+    Raises MaskError if masks differ in their layers, and for a series of none.
     """
+    if not series:
+        raise MaskError("a series of no masks has no course: give one mask set at least")
     first = before = next(iter(series.values()))
     ever = {name: np.zeros_like(first.rows(name).words) for name in first}
     found: list[dict[str, Any]] = []

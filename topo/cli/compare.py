@@ -129,13 +129,18 @@ def _course(args: argparse.Namespace) -> int:
     keys = _keys(args.key, len(files))
     series = {file.name: _read(str(file), args, wiring, key) for file, key in zip(files, keys)}
     wired, notes = inputs.network(next(iter(series.values())), wiring, args)
-    steps = trajectory(series, _chained(next(iter(series.values())), wired))
+    chained = _chained(next(iter(series.values())), wired)
+    steps = trajectory(series, chained)
+    if chained is not wired and chained is not None:
+        notes = [*notes, *chained.notes]
+    notes = [*notes, *(f"{name}: {line}" for name, masks in series.items() for line in _told(masks))]
     if args.json:
         document = {
             "schema": "topo-course/1",
             "version": __version__,
             "folder": args.a,
             "steps": [{k: _finite(v) if isinstance(v, float) else v for k, v in step.items()} for step in steps],
+            "coverage": [masks.provenance.get("coverage") for masks in series.values()],
             "notes": notes,
         }
         deliver(json.dumps(document, allow_nan=False, indent=1) + "\n", args.json, args)
@@ -145,6 +150,12 @@ def _course(args: argparse.Namespace) -> int:
         page.table(Table(list(steps[0]), [[step["mask"], *map(shown, list(step.values())[1:])] for step in steps]))
         page.notes(notes)
     return 0
+
+
+def _told(masks: MaskSet) -> list[str]:
+    """What was left out of a file, and the other notes of its reading."""
+    partly = inputs.left_out(masks)
+    return [*([partly] if partly else []), *inputs.rest(masks)]
 
 
 def _chained(masks: MaskSet, wired: Wiring | None) -> Wiring | None:

@@ -84,6 +84,7 @@ def spread(raw: Mapping[str, Tensor], names: Mapping[str, str], source: Source) 
             continue
         filled = (*tensor.shape, *[1] * (len(shape) - tensor.ndim))
         if len(filled) == len(shape) and all(n in (1, whole) for n, whole in zip(filled, shape)) and tensor.is_binary:
+            _require_one_way(name, tensor.shape, shape)
             result[name] = tensor.view(shape, partial(_filled, filled, shape))
             wider.append(name)
         elif tensor.ndim >= 2 and tensor.size == prod(shape) and tensor.shape[0] == shape[0]:
@@ -98,6 +99,16 @@ def spread(raw: Mapping[str, Tensor], names: Mapping[str, str], source: Source) 
                 "model"
             )
     return result
+
+
+def _require_one_way(name: str, mask: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """FormatError for a mask of several dimensions that torch's broadcasting would lay along other axes."""
+    last = (*[1] * (len(shape) - len(mask)), *mask)
+    if 1 < len(mask) < len(shape) and all(n in (1, whole) for n, whole in zip(last, shape)):
+        raise FormatError(
+            f"mask '{name}' has shape {mask}, its weight {shape}: it may stand for the first axes or for the last; "
+            f"give it {len(shape)} dimensions"
+        )
 
 
 def _known(names: Mapping[str, str], source: Source) -> dict[str, tuple[int, ...]]:

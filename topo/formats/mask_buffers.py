@@ -70,14 +70,21 @@ def recognise(source: Source) -> str | None:
     recognise=recognise,
 )
 def read(source: Source) -> Found:
-    gone = next((name for name in source.place.partners if says_gone(name.rpartition(".")[2])), None)
+    masks = buffers(source)
+    used = {id(mask) for mask in masks.values()}
+    names = [name for name, tensor in source.state.items() if id(tensor) in used]
+    gone = next((name for name in names if says_gone(name)), None)
     if gone is not None and not source.requested:
         raise FormatError(
             f"in '{gone}' 1 may stand for what was pruned; --format mask_buffers reads 1 as kept; otherwise "
             "topo.MaskSet({name: array == 0}), then topo.write_masks"
         )
-    taken = [f"'{name}' for '{of}'" for name, of in source.place.partners.items() if _parameter(name) is None]
+    partners = {name: of for name, of in source.place.partners.items() if _parameter(name) is None}
+    taken = [f"'{name}' for '{of}'" for name, of in partners.items() if id(source.state[name]) in used]
+    beside = [name for name in partners if id(source.state[name]) not in used]
+    if beside:
+        source.notes.append(f"a second mask of '{partners[beside[0]]}' left out: {some(beside)}")
     if taken:
         listed = ", ".join(taken[:3]) + (", ..." if len(taken) > 3 else "")
         source.notes.append(f"taken for masks by their names, shapes and values of 0 and 1: {listed}")
-    return buffers(source)
+    return masks

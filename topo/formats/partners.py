@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from topo.containers.tensors import Tensor
+from topo.errors import FormatError
 from topo.formats.names import unwrapped
 
 _BETWEEN = re.compile(r"[._/:\-]+")
@@ -22,7 +23,9 @@ _TOKENS = re.compile(
 )
 # Words for what is gone: 1 would stand for what was pruned.
 _GONE = re.compile(
-    r"(?:is_?)?(?:pruned|removed|dropped|zeroed|deleted|dead|cut|masked_?out)(?:_?(?:weights|params))?", re.I
+    r"(?:is_?)?(?:pruned|removed|dropped|zeroed|deleted|dead|cut|inv(?:erse|erted)?|masked_?out)"
+    r"(?:_?(?:weights|params|masks?))?",
+    re.I,
 )
 _NUMBERED = re.compile(r"(?:^|.*[._])_?masks?[._]?(\d+)$", re.I)
 
@@ -47,9 +50,10 @@ def is_called_mask(name: str) -> bool:
     return "mask" in name.lower() and not _TOKENS.search(name)
 
 
-def says_gone(word: str) -> bool:
-    """Whether a key or the last part of a name says that 1 stands for what was pruned."""
-    return bool(_GONE.fullmatch(word))
+def says_gone(name: str) -> bool:
+    """Whether a part of a name says that 1 stands for what was pruned: `fc.pruned`, `removed_mask.fc`, `pruned_fc`."""
+    parts = [part for part in _BETWEEN.split(name) if part]
+    return any(_GONE.fullmatch(part) for part in (*parts, *("_".join(parts).split("_"))))
 
 
 def holds_both(tensor: Tensor) -> bool:
@@ -80,19 +84,49 @@ def partners(state: Mapping[str, Tensor]) -> dict[str, str]:
     asked = [name for name in asked if state[name].is_binary and (is_called_mask(name) or holds_both(state[name]))]
     if not asked:
         return {}
-    found, listed = {}, {}
+    claimed: dict[str, list[str]] = {}
+    listed: dict[str, dict[int, str]] = {}
     others = [name for name, tensor in state.items() if tensor.ndim >= 2 and name not in set(asked)]
     by_shape: dict[tuple[int, ...], dict[tuple[str, ...], list[str]]] = {}
     for name in others:
         by_shape.setdefault(state[name].shape, {}).setdefault(words(name), []).append(name)
     for name in asked:
         if number := _NUMBERED.match(name):
-            listed[int(number[1])] = name
+            listed.setdefault(name[: number.start(1)], {})[int(number[1])] = name
             continue
         weight = _whose(name, by_shape.get(state[name].shape, {}))
         if weight is not None and not state[weight].is_binary:
-            found[name] = weight
-    return {**found, **_in_order(listed, state, others)}
+            claimed.setdefault(weight, []).append(name)
+    found = {name: weight for weight, names in claimed.items() if (name := _likeliest(weight, names, state))}
+    if len(listed) == 1:
+        found |= _in_order(next(iter(listed.values())), state, others)
+    return found
+
+
+def _likeliest(weight: str, names: list[str], state: Mapping[str, Tensor]) -> str | None:
+    """Of the tensors that may mask a weight the one that is called a mask, or that says least beside its words.
+
+    None where nothing of that name masks it, as zeros of the weight tell. Raises FormatError for several masks.
+    """
+    masks = [name for name in names if is_called_mask(name)]
+    if not masks:
+        names = [name for name in names if not _contradicted(state[name], state[weight])]
+    for chosen in (masks, names):
+        least = min((len(bare(name)) for name in chosen), default=0)
+        nearest = [name for name in chosen if len(bare(name)) == least]
+        if len(nearest) == 1:
+            return nearest[0]
+        if len(nearest) > 1 and chosen is masks:
+            said = " and ".join(f"'{name}'" for name in nearest[:2])
+            raise FormatError(f"{said} may both be the mask of '{weight}': leave one out, or give --key of the masks")
+    return None
+
+
+def _contradicted(tensor: Tensor, weight: Tensor) -> bool:
+    """Whether a weight that has zeros has other values where the tensor has 0: it was not pruned by it."""
+    return weight.is_float and weight.has_zero and any(
+        bool(((mask == 0) & (block != 0)).any()) for mask, block in zip(tensor.blocks(), weight.blocks())
+    )  # fmt: skip
 
 
 def _may_mask(name: str, state: Mapping[str, Tensor]) -> bool:
@@ -115,13 +149,17 @@ def _may_mask(name: str, state: Mapping[str, Tensor]) -> bool:
 
 
 def _whose(name: str, weights: Mapping[tuple[str, ...], list[str]]) -> str | None:
-    """The weight with the longest run of the name's words; else the only one whose words end as the name's do."""
+    """The weight with the longest run of the name's words; else the only one whose words end as the name's do.
+
+    A number alone is a weight's name at the front (`0.gate`), not behind other words (`aug.0`).
+    """
     said = words(name)
     for length in range(len(said), 0, -1):
         hits = {
             weights[run][0]
             for i in range(len(said) - length + 1)
             if len(weights.get(run := said[i : i + length], ())) == 1
+            and (i == 0 or is_called_mask(name) or not all(word.isdecimal() for word in run))
         }
         if hits:
             return hits.pop() if len(hits) == 1 else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from topo.containers.tensors import Tensor
 from topo.errors import MaskError
 from topo.formats.names import is_embedding, is_weight, unwrapped
+from topo.formats.partners import same_words
 from topo.formats.source import Found, Source, plural, reader, some, suffixed
 
 
@@ -55,6 +56,7 @@ def masks_beside_weights(source: Source) -> Found:
         if weight is not None and weight.shape != mask.shape:
             raise MaskError(f"mask '{name}_mask' has shape {mask.shape} but its weight has {weight.shape}")
     known = {unwrapped(name) for name in masks}
+    known |= set(same_words([name for name in masks if unwrapped(name) not in weights], weights).values())
     zeroed = {
         name: tensor.weights()
         for name, tensor in weights.items()

@@ -12,6 +12,7 @@ from topo.graph.memo import shared
 from topo.graph.whole import whole_graph
 from topo.metrics import metric
 from topo.metrics.science import ALONE
+from topo.metrics.whole import NO_EDGES
 from topo.report import Value
 
 _CLAUSET = "Clauset, Shalizi & Newman, Power-law distributions in empirical data, SIAM Review 2009"
@@ -109,15 +110,16 @@ def _fitted(graph: WiredGraph) -> tuple[np.ndarray, Fit | None]:
     return degrees, fit(degrees)
 
 
-_ONE = "all units have one degree: there is no tail"
+def _no_tail(degrees: np.ndarray) -> str:
+    return "all units have one degree: there is no tail" if len(degrees) else NO_EDGES
 
 
 @metric(group="science", scope="network", unit="exponent", source=_CLAUSET)
 def power_law_exponent(graph: WiredGraph) -> Value:
     """Exponent of the tail of the units' degrees that is nearest to a power law, by maximum likelihood; undirected."""
-    found = _fitted(graph)[1]
+    degrees, found = _fitted(graph)
     if found is None:
-        return Value(math.nan, _ONE)
+        return Value(math.nan, _no_tail(degrees))
     steep = ", which fall faster than every power that is looked at" if found.exponent > _STEEPEST - 1e-3 else ""
     return Value(found.exponent, f"of degrees from {found.first} on{steep}; {ALONE}")
 
@@ -127,7 +129,7 @@ def power_law_p(graph: WiredGraph) -> Value:
     """Share of 100 samples of the fitted power law that are further from their own fits; up to 0.1 rules it out."""
     degrees, found = _fitted(graph)
     if found is None:
-        return Value(math.nan, _ONE)
+        return Value(math.nan, _no_tail(degrees))
     if len(degrees) > _MOST_DEGREES:
         return Value(math.nan, f"{len(degrees):,} units have edges; samples are drawn of up to {_MOST_DEGREES:,}")
     rng, further, rising = np.random.default_rng(0), 0, np.sort(degrees)

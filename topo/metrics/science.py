@@ -115,6 +115,16 @@ def _small_world(graph: WiredGraph) -> tuple[float, float, float, float, float] 
     return closed_ways(whole), mean_length(whole), closed, lengths, closed_ways(lattice(whole, rng))
 
 
+def _joined(graph: WiredGraph) -> str:
+    """The note of small worlds: in how many parts the graph is, of which the shortest ways say nothing."""
+    from topo.kernels import whole as kernels
+
+    whole = whole_graph(graph)
+    parts = int(kernels.components(*whole.both, np.empty(whole.n, np.int32))[0])
+    parts -= int(np.count_nonzero(whole.in_degrees + whole.out_degrees == 0))
+    return f"in {parts:,} parts, lengths are of joined pairs alone; {ALONE}" if parts > 1 else ALONE
+
+
 def closed_ways(whole: WholeGraph) -> float:
     """Share of the ways of three edges that close to a 4-cycle; 0.0 if there is no way.
 
@@ -152,7 +162,7 @@ def small_world_sigma(graph: WiredGraph) -> Value:
     clustering, length, at_random, lengths, _ = found
     if not at_random:
         return Value(math.nan, "networks of the same degrees have no 4-cycle")
-    return Value(clustering / at_random / (length / lengths), ALONE)
+    return Value(clustering / at_random / (length / lengths), _joined(graph))
 
 
 @metric(
@@ -173,7 +183,7 @@ def small_world_omega(graph: WiredGraph) -> Value:
     clustering, length, _, lengths, of_lattice = found
     if not of_lattice:
         return Value(math.nan, "the lattice of the same degrees has no 4-cycle")
-    return Value(lengths / length - clustering / of_lattice, ALONE)
+    return Value(lengths / length - clustering / of_lattice, _joined(graph))
 
 
 # Hubs.

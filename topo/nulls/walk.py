@@ -92,7 +92,7 @@ _lock = Lock()
 
 def plan(wiring: Wiring, masks: MaskSet) -> Plan:
     """How far these masks are walked, measured once in a process, with random numbers of its own."""
-    found = hashlib.blake2b(repr([(name, shape) for name, shape in wiring.shapes.items()]).encode(), digest_size=16)
+    found = hashlib.blake2b(wiring.to_json().encode(), digest_size=16)
     for name in masks:
         found.update(name.encode() + masks.rows(name).words.tobytes())
     key = found.digest()

@@ -29,7 +29,7 @@ from topo.trace.calls import treated_alike
 from topo.trace.capture import Captured, batch_size, capture, clean, first_names, run_without_numbers, unwrapped
 from topo.trace.guard import lost, small_maps, unused
 from topo.trace.inputs import Example, carried_name, examples
-from topo.trace.known import Known, ids_of
+from topo.trace.known import OF_SHAPES, Known, ids_of
 from topo.trace.maps import MapUnits, map_rule
 from topo.trace.nodes import (
     in_place,
@@ -62,10 +62,6 @@ _READS_CONSTANTS = frozenset(
 # Rules that hold for constants as well: they carry zeros.
 _OF_CONSTANTS = frozenset(
     f"aten.{name}" for name in "mul add sub rsub cat stack where pad constant_pad_nd copy zeros_like new_zeros".split()
-)
-# These take the shape of a weight alone.
-_OF_SHAPES = frozenset(
-    f"aten.{name}" for name in "zeros_like ones_like new_zeros new_ones empty_like rand_like randn_like".split()
 )
 _PRODUCTS = frozenset(f"aten.{name}" for name in "matmul mm bmm mv dot einsum linear".split())
 # These tell themselves what they make of a choice.
@@ -494,7 +490,7 @@ class _Tracer:
             made = made_from(self.units, node, inputs, shape, _literally)
             if made is not None:
                 return made
-            if operation(node) in _OF_SHAPES:
+            if operation(node).removeprefix("aten.") in OF_SHAPES:
                 return self._by_rule(node, inputs, shape)
             if self._makes_weights(node, inputs) and not self.units.mapped:
                 return self._later(node, inputs, shape)
@@ -517,11 +513,14 @@ class _Tracer:
 
     def _later(self, node: Node, inputs: list[Any], shape: Any) -> Any:
         """Weights that are not sums of views: if a product needs them, the operation runs on units of their entries."""
-        env, args = self.units.env, node.all_input_nodes
+        env = self.units.env
+        args = {arg: env[arg] for arg in node.all_input_nodes}  # as they are now: what writes in place changes them
 
         def run() -> Any:
             held = self.units.node, self.units.env
-            given = {arg: entries(self.units, env[arg]) if isinstance(env[arg], Made) else env[arg] for arg in args}
+            given = {
+                arg: entries(self.units, value) if isinstance(value, Made) else value for arg, value in args.items()
+            }
             self.units.node, self.units.env = node, {**env, **given}
             ids = pytree.tree_map(lambda v: entries(self.units, v), inputs, is_leaf=lambda v: isinstance(v, Made))
             try:

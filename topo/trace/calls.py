@@ -26,7 +26,8 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self.calls: Calls = []
         self.starts: list[int] = []
-        self.names = {id(p): name for name, p in module.named_parameters(remove_duplicate=False)}
+        held = (module.named_parameters, module.named_buffers)
+        self.names = {id(t): name for named in held for name, t in named(remove_duplicate=False)}
         self.made: dict[int, int] = {}
         self.held: list[Any] = []  # so that no number of an object is given twice
 
@@ -34,7 +35,9 @@ class _Recorder(TorchFunctionMode):
         made = function(*args, **(kwargs or {}))
         name = getattr(function, "__name__", str(function))
         if name == "__get__":
-            return made
+            if not isinstance(made, Tensor):
+                return made
+            name = f"get {function.__self__.__name__}"
         given = pytree.tree_leaves((args, kwargs))
         tensors = [value for value in pytree.tree_leaves(made) if isinstance(value, Tensor)]
         if not tensors and not any(isinstance(value, Tensor) for value in given):
@@ -47,7 +50,8 @@ class _Recorder(TorchFunctionMode):
 
     def _source(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
-            return repr(value) if isinstance(value, bool | int | float | str | None) else type(value).__name__
+            plain = isinstance(value, bool | int | float | str | slice | None)
+            return repr(value) if plain else type(value).__name__
         if id(value) in self.made:
             return self.made[id(value)]
         return self.names.get(id(value), str(tuple(value.shape)))

@@ -22,6 +22,8 @@ from topo.trace.units import squash
 from topo.wiring import CONSTANT, NOTHING
 
 _MOST = 1 << 24  # elements
+# Operations that take the shape of their first tensor alone.
+OF_SHAPES = frozenset("zeros_like ones_like full_like new_zeros new_ones new_full".split())
 
 
 class Known(dict[Node, Any]):
@@ -55,7 +57,13 @@ class Known(dict[Node, Any]):
             return
         if not isinstance(target, torch._ops.OpOverload):
             return
-        taken = [self._given(arg, env) for arg in node.all_input_nodes]
+        shape_of = node.args[0] if target.overloadpacket.__name__ in OF_SHAPES else None
+
+        def given(arg: Node) -> Any:
+            value = self._given(arg, env)
+            return _stand_in(outcome(arg)) if arg is shape_of and not isinstance(env.get(arg), Tensor) else value
+
+        taken = [given(arg) for arg in node.all_input_nodes]
         writes = in_place(node)
         made = outcome(node)
         tensors = [value for value in pytree.tree_leaves(made) if isinstance(value, Tensor)]
@@ -69,7 +77,7 @@ class Known(dict[Node, Any]):
             if writes and self.get(node.args[0]) is not None:
                 self._lost.add(self._storage(node.args[0]))
             return
-        args, kwargs = map_arg((tuple(node.args), dict(node.kwargs)), lambda arg: self._given(arg, env))
+        args, kwargs = map_arg((tuple(node.args), dict(node.kwargs)), given)
         kwargs = {**kwargs, "device": torch.device("cpu")} if "device" in kwargs else kwargs
         args = pytree.tree_map(lambda arg: torch.device("cpu") if isinstance(arg, torch.device) else arg, args)
         try:
@@ -85,6 +93,11 @@ class Known(dict[Node, Any]):
     def _storage(self, node: Any) -> int:
         value = self.get(node)
         return value.untyped_storage().data_ptr() if isinstance(value, Tensor) else -1
+
+
+def _stand_in(value: Any) -> Tensor | None:
+    """A tensor of the shape and type of a weight, of which nothing else is asked."""
+    return torch.zeros((), dtype=value.dtype).expand(value.shape) if isinstance(value, Tensor) else None
 
 
 def ids_of(value: Tensor) -> Tensor:

@@ -423,15 +423,16 @@ def _summed_alone(units: Units, ids: Tensor, own: Sequence[Any], others: set[Any
 def _by_chain(units: Units, x: Tensor, y: Chain, axes: Any, shape: Any) -> Tensor:
     """x times a product of matrices: first the factor that shares the summed axis, then the other."""
     of_x, (row, column), of_out = axes
-    first, second, into, out = (y.right, y.left, column, row) if column in of_x else (y.left, y.right, row, column)
+    from_right = column in of_x  # told by axes, since both factors may be one weight
+    first, second, into, out = (y.right, y.left, column, row) if from_right else (y.left, y.right, row, column)
     if into in of_out or out not in of_out or out in of_x:
         raise NoRule("a product with a product of parameters, of another form")
     middle = object()
     between = [middle if a == into else a for a in of_x]
     sides = [y.left.shape[1] if a is middle else n for a, n in zip(between, x.shape)]
     names = [
-        (middle, into) if first is y.right else (into, middle),
-        (out, middle) if first is y.right else (middle, out),
+        (middle, into) if from_right else (into, middle),
+        (out, middle) if from_right else (middle, out),
     ]
     inner = contract(units, x, first, (of_x, names[0], between), tuple(sides))
     return contract(units, inner, second, (between, names[1], of_out), shape)
