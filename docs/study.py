@@ -361,8 +361,8 @@ def of_metrics(found: topo.Evaluation, each: Sequence[topo.Evaluation]) -> list[
     signs = {name: [math.copysign(1, value) for value in apart[name] if not math.isnan(value)] for name in named}
     agreeing = [f"`{name}`" for name, held in signs.items() if len(held) == count and abs(sum(held)) == count]
     sentences.append(
-        f"Given the density of the layers, these have one sign in all {count} networks, which chance gives one metric in "
-        f"{2 ** (count - 1)}: {', '.join(agreeing) or 'none'}."
+        f"Given the density of the layers, these have one sign in all {count} networks, which chance gives one metric "
+        f"in {2 ** (count - 1)}: {', '.join(agreeing) or 'none'}."
     )
     alone = next(entry for entry in found.left_out if entry["features"] == ["mean_log_density"])
     best = max((e for e in found.left_out if not math.isnan(e["gain"])), key=lambda e: e["gain"])
