@@ -97,7 +97,8 @@ def partners(state: Mapping[str, Tensor]) -> dict[str, str]:
         weight = _whose(name, by_shape.get(state[name].shape, {}))
         if weight is not None and not state[weight].is_binary:
             claimed.setdefault(weight, []).append(name)
-    found = {name: weight for weight, names in claimed.items() if (name := _likeliest(weight, names, state))}
+    likeliest = ((_likeliest(weight, names, state), weight) for weight, names in claimed.items())
+    found = {name: weight for name, weight in likeliest if name is not None}
     if len(listed) == 1:
         found |= _in_order(next(iter(listed.values())), state, others)
     return found
