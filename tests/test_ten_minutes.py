@@ -311,7 +311,7 @@ def test_a_recipe_is_one_file(tmp_path: Path) -> None:
     run = topo.train("mlp:64-6-10", "digits", recipe=str(tmp_path / "short.toml"))
     assert len(run.history) == 1 and run.recipe.lr == 0.25
     (tmp_path / "short.toml").write_text("epoch = 1\n")
-    with pytest.raises(TopoError, match="has the key 'epoch', which no recipe has; keys are .*epochs"):
+    with pytest.raises(TopoError, match=r"has the key 'epoch', which no recipe has; keys are .*epochs"):
         topo.train("mlp:64-6-10", "digits", recipe=str(tmp_path / "short.toml"))
 
 
