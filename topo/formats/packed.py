@@ -28,7 +28,7 @@ def packed(state: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def is_beside_packed(name: str, packed: Mapping[str, int]) -> bool:
-    """Whether a tensor is no weight itself, but belongs to the packed ones of its module: scales and code books."""
+    """Whether a tensor belongs to the packed ones of its module: scales and code books."""
     if not packed or name in packed or not name.endswith(_OF_PACKED):
         return False
     inside = name.removesuffix(".weight").rpartition(".")[0]
