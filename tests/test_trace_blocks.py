@@ -118,21 +118,22 @@ def test_a_block_that_is_treated_by_its_number_is_seen(at):
     assert blocks._equal(found, whole)
 
 
+WAYS = {
+    "turned": lambda self, w, x: x @ w,
+    "turned by T": lambda self, w, x: x @ w.T.T,
+    "in part": lambda self, w, x: torch.nn.functional.pad(x[:, :3] @ w[:3, :3], (0, 3)),
+    "rows in another order": lambda self, w, x: x @ w[[5, 4, 3, 2, 1, 0]].T,
+    "through a buffer": lambda self, w, x: x @ (w * self.kept).T,
+    "with zeros written": lambda self, w, x: x @ w.clone().fill_diagonal_(0).T,
+}
+
+
 class LateOtherwise(Skips):
     """One block reads its weight turned, in part, or through a buffer, where the others do not."""
 
-    WAYS = {
-        "turned": lambda self, w, x: x @ w,
-        "turned by T": lambda self, w, x: x @ w.T.T,
-        "in part": lambda self, w, x: torch.nn.functional.pad(x[:, :3] @ w[:3, :3], (0, 3)),
-        "rows in another order": lambda self, w, x: x @ w[[5, 4, 3, 2, 1, 0]].T,
-        "through a buffer": lambda self, w, x: x @ (w * self.kept).T,
-        "with zeros written": lambda self, w, x: x @ w.clone().fill_diagonal_(0).T,
-    }
-
     def __init__(self, at: int, way: str) -> None:
         super().__init__(at)
-        self.way = self.WAYS[way]
+        self.way = WAYS[way]
         self.register_buffer("kept", torch.eye(6).roll(1, 0))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -141,7 +142,7 @@ class LateOtherwise(Skips):
         return self.out(x)
 
 
-@pytest.mark.parametrize("way", LateOtherwise.WAYS)
+@pytest.mark.parametrize("way", WAYS)
 def test_a_late_block_that_reads_its_weight_otherwise_is_seen(way):
     model = LateOtherwise(N - 1, way)
     found = topo.trace(model, (6,))

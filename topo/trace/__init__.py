@@ -480,8 +480,10 @@ class _Tracer:
 
     def _reads_constants(self, node: Node, name: str) -> bool:
         """Whether an operation on constants and parameters is a layer: it reads data, if without a unit."""
-        if name == "aten.addmm" and outcome(node.args[0]).dim() > 1 and root(node.args[1], self.units.roots) is None:
-            return False  # a weight plus the product of two
+        if name == "aten.addmm":
+            added, left = node.all_input_nodes[:2]
+            if outcome(added).dim() > 1 and root(left, self.units.roots) is None:
+                return False  # a weight plus the product of two
         if name.removeprefix("aten.") in _READS_CONSTANTS:
             return True
         if name in ("aten.index", "aten.index_select"):
@@ -609,9 +611,10 @@ class _Tracer:
         if operation(node) not in _CARRIERS or not graphs:
             return self._unknown(node, _leaves(args), shape, "it has no rule")
         env, last = self.units.env, max(at for at, arg in enumerate(args) if isinstance(arg, GraphModule))
-        operands, given = list(args[last + 1 :]), list(node.args[last + 1 :])
+        operands = list(args[last + 1 :])
+        given: Any = node.args[last + 1 :]
         if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
-            operands, given = list(operands[0]), list(given[0])
+            operands, given = list(operands[0]), given[0]
         results = []
         for graph in graphs:
             results.append(self.run(graph, operands))
