@@ -70,7 +70,7 @@ def test_a_recipe_from_a_file_and_what_is_none(tmp_path):
         ("lr = 0", "lr = 0; it should be a number above 0"),
         ("lr = nan", "lr = nan"),
         ('flip = "yes"', "flip = 'yes'; it should be true or false"),
-        ('schedule = "step"', "it should be one of multistep, cosine, one_cycle, constant"),
+        ('schedule = "step"', "it should be one of multistep, cosine, linear, one_cycle, constant"),
         ("milestones = [3, 1]", "a list of epochs in rising order"),
         ('optimizer = "adam"\nnesterov = true', "nesterov = True"),
         ("lr = ", "is not TOML"),

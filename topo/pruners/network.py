@@ -38,7 +38,8 @@ class Network:
     before any pruning (the same memory, if there is one round). input_shape: of one example, None if unknown. keep:
     parameters that this round keeps. known_wiring: None if the module is to be traced. held: how each weight holds its
     mask. output: the key of the output that counts, "" for the logits or the first tensor. reached: the weights on
-    which some derivative depended; None before there was one. told: notes on how the weights were found.
+    which some derivative depended; None before there was one. told: notes on how the weights were found. density:
+    that was asked for, if one was.
     """
 
     module: nn.Module
@@ -51,6 +52,7 @@ class Network:
     output: str = ""
     reached: set[str] | None = None
     told: tuple[str, ...] = ()
+    density: float | None = None
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

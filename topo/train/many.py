@@ -32,8 +32,9 @@ from topo.train.ranks import Ranks, ranks
 from topo.train.recipe import Recipe, find_recipe
 from topo.train.run import Run, built, dressed, equal_bits, on_threads, seed_of, shaped, train
 from topo.train.schedule import learning_rate
+from topo.train.sequences import Sequences
 from topo.train.source import Images, source_of
-from topo.train.task import Task
+from topo.train.task import Task, smoothed
 
 if TYPE_CHECKING:
     from topo.wiring import Wiring
@@ -120,10 +121,14 @@ def train_many(
 
 def _apart(model: str | nn.Module, source: Any, recipe: Recipe, here: Ranks) -> str:
     """Why nets cannot train side by side, as if alone; empty if nothing speaks against it."""
+    if isinstance(source, Sequences):
+        return "the data are tokens"
     if not isinstance(source, Images):
         return "DataLoaders give each net batches of its own"
     if recipe.ema:
         return "the recipe averages weights (ema)"
+    if recipe.haunted:
+        return "the recipe has ghosts (ghost_activation, ghost_skip)"
     if recipe.moves:
         return f"the recipe moves masks (sparse = '{recipe.sparse}')"
     if here.world > 1:
@@ -273,7 +278,9 @@ class Together:
             rate = learning_rate(recipe, epoch * steps + number, steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            losses, correct = self._losses(self._answers(images, shared), labels, recipe.label_smoothing)
+            answers = self._answers(images, shared)
+            smooth = smoothed(recipe.label_smoothing, answers.shape[2], recipe.smoothing == "others")
+            losses, correct = self._losses(answers, labels, smooth)
             start = number // recipe.accumulate * recipe.accumulate
             counts = (self.source.sizes or [])[start : min(start + recipe.accumulate, steps)]
             (losses.sum() / sum(counts)).backward()
