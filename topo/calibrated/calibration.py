@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from topo._support.doors import drawn
 from topo._support.seeds import as_rng
 from topo.data.tokens import NUMBERS, tokens_in
 from topo.errors import TopoError
@@ -85,7 +86,7 @@ def calls(calibration: Iterable[Any] | None, model: nn.Module, method: str) -> l
         return tensor.to(parameter.device, parameter.dtype if tensor.is_floating_point() else tensor.dtype)
 
     found: list[Call] = []
-    for number, item in enumerate(calibration if calibration is not None else ()):
+    for number, item in enumerate(drawn(calibration, "the calibration data")):
         try:
             if isinstance(item, Mapping):
                 found.append(((), {str(k): placed(v) for k, v in item.items() if k != "labels"}))

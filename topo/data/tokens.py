@@ -30,7 +30,7 @@ _TEST = 0.1  # share of a file that is kept for testing, its end
 class Tokens:
     """Token numbers to train on, to test on and, perhaps, to validate on; each part one row, in the order of the text.
 
-    mask: the token that hides others, None if there is none. notes: what was assumed. DataError for a part that is no
+    mask: the token that hides others, None if there is none. notes: what was assumed. DataError for a part that is not a
     row of whole numbers from 0, or is empty.
     """
 
@@ -103,7 +103,7 @@ def load_tokens(source: str | Path | Tokens, *, tokenizer: str | Path | None = N
     masks. A file alone is cut: its last tenth is tested on. docstrings: those of fifty modules of Python's own
     library, every fifth module tested on.
 
-    DataError, one line, for files that are none, that are no text, and numbers that are no tokens.
+    DataError, one line, for files that do not exist or hold something else, and numbers that are not tokens.
     """
     if isinstance(source, Tokens):
         return source

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
+from topo._support.doors import drawn
 from topo.errors import TopoError
 from topo.input_spec import input_text, plain_shape, read_inputs
 from topo.models.modules.holders import copied, made_plain, unwrapped
@@ -205,7 +206,7 @@ def read_batches(batches: Iterable[Any] | None, method: str) -> list[tuple[Any, 
     A batch may also be a dict that holds its labels beside its inputs. TopoError if there is none, a batch is not a
     pair, x and y differ in length, or x holds bytes (images that are not yet normalised).
     """
-    found = [_pair(batch, number) for number, batch in enumerate(batches or ())]
+    found = [_pair(batch, number) for number, batch in enumerate(drawn(batches, "the batches"))]
     if not found:
         raise TopoError(f"pruner '{method}' needs data: batches, an iterable of (x, y)")
     return found
@@ -229,6 +230,9 @@ def _pair(batch: Any, number: int) -> tuple[Any, Tensor]:
     else:
         x = tuple(map(_tensor, given)) if several else _tensor(given)
     for part in [x] if isinstance(x, Tensor) else list(x.values() if isinstance(x, dict) else x):
+        if part.is_meta or part.layout != torch.strided or part.is_nested:
+            kind = "on the meta device" if part.is_meta else "a nested tensor" if part.is_nested else part.layout
+            raise TopoError(f"batch {number} holds x that is {kind}; x is a plain tensor of numbers")
         if part.dtype == torch.uint8 or part.is_complex():
             raise TopoError(f"batch {number} holds x of type {part.dtype}; x is normalised and of a floating type")
         if not part.ndim or len(part) != len(y):

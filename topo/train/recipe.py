@@ -191,7 +191,7 @@ class Recipe:
         return value
 
     def _wrong(self, key: str, value: Any, should: str) -> TrainingError:
-        return TrainingError(f"the recipe '{self.name}' has {key} = {value!r}; it should be {should}")
+        return TrainingError(f"the recipe {self.name!r} has {key} = {value!r}; it should be {should}")
 
     @property
     def haunted(self) -> bool:
@@ -227,7 +227,7 @@ def _known(table: Mapping[str, Any], name: str) -> None:
     keys = [spec.name for spec in fields(Recipe)]
     if odd := [key for key in table if key not in keys]:
         raise TrainingError(
-            f"the recipe '{name}' has the key '{odd[0]}', which no recipe has; keys are {', '.join(keys)}"
+            f"the recipe {name!r} has the key '{odd[0]}', which no recipe has; keys are {', '.join(keys)}"
         )
 
 
@@ -251,7 +251,7 @@ def _parse(text: str, name: str) -> Recipe:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise TrainingError(f"the recipe '{name}' is not TOML: {error}") from None
+        raise TrainingError(f"the recipe {name!r} is not TOML: {error}") from None
     table = table.get("recipe", table) if isinstance(table.get("recipe", {}), dict) else table  # a run's config.toml
     return find_recipe({"name": name, **table})
 

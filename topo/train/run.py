@@ -262,7 +262,7 @@ def dressed(
     """Put the model on its device and draw its weights; how parameters hold masks, and those to be kept in place."""
     if recipe.best_on == "val" and "val" not in source.parts:
         raise TrainingError(
-            f"the recipe '{recipe.name}' has best_on = 'val' and '{source.name}' has no validation part; val = 0.1 "
+            f"the recipe {recipe.name!r} has best_on = 'val' and '{source.name}' has no validation part; val = 0.1 "
             "holds out a tenth of the training images"
         )
     if any(parameter.is_meta for parameter in network.parameters()):

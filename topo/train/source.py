@@ -169,7 +169,11 @@ class Loaders:
     def first(self) -> Batch:
         with in_one_line("the training data gave no batch"), torch.random.fork_rng(devices=[]):
             held = next(iter(self.loaders["train"]))
-        return Batch.of(held).to(self.ranks.device)
+        return self._placed("train", held)
+
+    def _placed(self, part: str, held: Any) -> Batch:
+        with in_one_line(f"a batch of the {part} data does not go to {self.ranks.device}"):
+            return Batch.of(held).to(self.ranks.device)
 
     def lay(self, channels_last: bool, resident: bool | None) -> None:
         """Nothing is laid anywhere: batches come as they are."""
@@ -191,7 +195,7 @@ class Loaders:
             given += 1
             if given > due:
                 break
-            yield Batch.of(held).to(self.ranks.device)
+            yield self._placed(part, held)
         if given != due:
             more = "more" if given > due else f"{given:,}"
             raise TrainingError(f"the {part} data have {due:,} batches by their length and gave {more}")
@@ -208,7 +212,7 @@ def source_of(data: Any, recipe: Recipe, ranks: Ranks) -> Images | Loaders | Seq
     if recipe.task != "auto" or recipe.length:
         key, value = ("task", recipe.task) if recipe.task != "auto" else ("length", recipe.length)
         raise TrainingError(
-            f"the recipe '{recipe.name}' has {key} = {value!r}, which is for tokens; these data are none"
+            f"the recipe {recipe.name!r} has {key} = {value!r}, which is for tokens; these data are none"
         )
     if isinstance(data, str | Path | Dataset):
         return Images(load(data, val=recipe.val or None), recipe, ranks)
@@ -297,6 +301,8 @@ def _update(digest: Any, held: Any) -> bool:
     if isinstance(held, tuple | list):
         digest.update(f"{len(held)} ".encode())
         return all([_update(digest, part) for part in held])
+    if isinstance(held, Tensor) and (held.is_meta or held.layout != torch.strided or held.is_nested):
+        return False
     if isinstance(held, Tensor):
         plain = held.detach().cpu().contiguous()
         digest.update(f"{plain.dtype} {tuple(plain.shape)}".encode())
