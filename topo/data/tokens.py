@@ -30,8 +30,8 @@ _TEST = 0.1  # share of a file that is kept for testing, its end
 class Tokens:
     """Token numbers to train on, to test on and, perhaps, to validate on; each part one row, in the order of the text.
 
-    mask: the token that hides others, None if there is none. notes: what was assumed. DataError for a part that is not a
-    row of whole numbers from 0, or is empty.
+    mask: the token that hides others, None if there is none. notes: what was assumed. DataError for a part that is not
+    a row of whole numbers from 0, or is empty.
     """
 
     name: str

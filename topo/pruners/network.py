@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
-from topo._support.doors import drawn
+from topo._support.doors import drawn, said
 from topo.errors import TopoError
 from topo.input_spec import input_text, plain_shape, read_inputs
 from topo.models.modules.holders import copied, made_plain, unwrapped
@@ -177,9 +177,15 @@ def working_copy(
     model = unwrapped(model)
     how = {"wiring": wiring, "input_shape": input_shape, "layers": layers, "example": example}
     held, found, told = masked_parameters(model, **how)  # type: ignore[arg-type]
-    module = copied(model).eval()
-    if precision != "model":
-        module.to(getattr(torch, precision))
+    module = copied(model)
+    try:
+        module.eval()
+        if precision != "model":
+            module.to(getattr(torch, precision))
+    except Exception as error:  # of a class of one's own
+        raise TopoError(
+            f"the model {type(model).__name__} does not go into eval mode, or {precision}: {said(error)}"
+        ) from error
     for parameter in module.parameters():
         parameter.requires_grad_(False)
         parameter.grad = None
@@ -247,8 +253,8 @@ def _tensor(values: Any) -> Tensor:
     try:
         return torch.as_tensor(np.asarray(values) if isinstance(values, list) else values)
     except (TypeError, ValueError, RuntimeError) as error:
-        said = str(error).partition("\n")[0]
-        raise TopoError(f"a batch holds a {type(values).__name__} that is not an array of numbers: {said}") from None
+        why = str(error).partition("\n")[0]
+        raise TopoError(f"a batch holds a {type(values).__name__} that is not an array of numbers: {why}") from None
 
 
 def first_example(batches: Batches) -> Example:

@@ -121,7 +121,8 @@ class Fit:
         self.fused()
         self.masked = [(model.get_parameter(name), mask) for name, mask in masks.items()]
         self.running = self._wrapped()
-        self.optimizer = stepper(recipe, self.parameters, ranks.device)
+        with in_one_line(f"the optimizer {recipe.optimizer} does not take the parameters"):
+            self.optimizer = stepper(recipe, self.parameters, ranks.device)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=choices.amp == torch.float16)
         self.average = [p.detach().clone() for p in self.parameters] if recipe.ema else None
         self.taken = 0  # steps of the optimizer
@@ -328,9 +329,10 @@ class Fit:
 
     def tested(self) -> dict[str, Tensor]:
         """The weights that were tested last, on the CPU, by the names of the plain model and with zeros in place."""
-        kept = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        self.settle()
-        state = plain_state(self.model)
+        with in_one_line("the state dict of the model is not one of tensors"):
+            kept = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            self.settle()
+            state = plain_state(self.model)
         if self.average is not None:
             self.model.load_state_dict(kept)
         return state

@@ -7,7 +7,6 @@ stacks, elementwise. Small nets gain most: alone they wait for the interpreter, 
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from topo._support.trees import require_tree
 from topo.data import Dataset
 from topo.errors import TopoError, TrainingError
 from topo.masks import MaskSet, as_mask_set
-from topo.models.modules.holders import unwrapped
+from topo.models.modules.holders import copied, unwrapped
 from topo.train.feed import mixed
 from topo.train.fit import Choices, Progress, own_randomness, stepper
 from topo.train.masking import FusedMasks, applied_masks
@@ -86,13 +86,15 @@ def train_many(
     how: dict[str, Any] = {"recipe": chosen, "device": device, "threads": threads, "wiring": wiring}
 
     def alone(place: int) -> Run:
-        net = copy.deepcopy(model) if isinstance(model, nn.Module) else model
+        net = copied(model) if isinstance(model, nn.Module) else model
         tell = _told(progress, place, len(given), chosen.epochs)
         try:
             return train(net, data, masks=given[place], rng=each[place], progress=tell, **how)
         except TrainingError as error:
             raise TrainingError(f"net {place + 1} of {len(given)}: {error}") from error.__cause__
 
+    if isinstance(model, nn.Module):
+        require_tree(model)
     with on_threads(threads), ranks(device) as here:
         source = source_of(data, chosen, here)
         why = _apart(model, source, chosen, here)
@@ -106,7 +108,7 @@ def train_many(
                 found += together.carried_out(progress)
             except TopoError:
                 raise
-            except (RuntimeError, NotImplementedError) as error:
+            except Exception as error:  # whatever the model or torch.func raises
                 if out_of_memory(error):
                     raise TrainingError(
                         f"out of memory on {here.device} with {at_once} nets side by side; a smaller at_once needs less"
@@ -163,7 +165,7 @@ class Together:
         self.nets: list[nn.Module] = []
         laid: list[dict[str, Tensor]] = []
         for mask, seed in zip(masks, seeds):
-            net, _ = built(shaped(copy.deepcopy(model), source, Task()), seed)
+            net, _ = built(shaped(copied(model) if isinstance(model, nn.Module) else model, source, Task()), seed)
             _, kept = dressed(unwrapped(net), source, mask, recipe, here, seed, wiring, Task())
             if mask is not None and set(kept) != set(mask):
                 raise RuntimeError("a masked weight is computed by a parametrization")

@@ -203,6 +203,8 @@ def on_threads(count: int | None) -> Iterator[None]:
 
 def shaped(model: str | nn.Module, source: Source, task: Task) -> str | nn.Module:
     """The model, after one batch where it has lazy layers, drawn as after torch.manual_seed(0)."""
+    if isinstance(model, nn.Module):
+        require_tree(model)
     if isinstance(model, nn.Module) and is_lazy(model):
         inner = unwrapped(model)
         with torch.random.fork_rng(devices=[]):
@@ -390,11 +392,14 @@ def carry_out(fit: Fit, folder: Folder | None, progress: Progress | None, keep: 
     with equal_bits(fit.recipe.deterministic, fit.choices.compile != "off"), _tensorboard(folder, fit.epoch) as log:
         while True:
             if keep == fit.epoch:
-                kept = {name: tensor.detach().cpu().clone() for name, tensor in fit.model.state_dict().items()}
+                with in_one_line("the state dict of the model is not one of tensors"):
+                    kept = {name: tensor.detach().cpu().clone() for name, tensor in fit.model.state_dict().items()}
                 if folder is not None:
                     folder.write_checkpoint({"schema": SCHEMA, "model": kept}, "rewind.pt")
             if folder is not None:
-                folder.write_checkpoint(fit.state())
+                with in_one_line("the state dict of the model is not one of tensors"):
+                    state = fit.state()
+                folder.write_checkpoint(state)
                 folder.write_history(fit.history)
                 if fit.moving is not None and fit.epoch in fit.recipe.mask_epochs:
                     folder.write_moved(fit.moving.masks(), fit.epoch)
