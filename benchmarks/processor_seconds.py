@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
-
 from run import HERE, machine, rewrite
 
 MARKS = ("<!-- seconds: written by benchmarks/processor_seconds.py -->", "<!-- end of seconds -->")
@@ -92,7 +91,7 @@ def magnitude(wired: bool) -> str:
 
 @contextlib.contextmanager
 def unproved() -> Iterator[None]:
-    """Spectra by one start of Lanczos to its residuals: what they cost where nobody asks if a larger value was missed."""
+    """Spectra by one start of Lanczos to its residuals: what they cost where nobody asks if a larger one was missed."""
     from topo.graph import singular
     from topo.kernels.spectrum import lanczos
 
@@ -135,9 +134,8 @@ def proofs() -> Iterator[str]:
     for shape in ((128, 1152), (256, 256), (256, 2304), (512, 512), (512, 4608)):
         for density in (0.5, 0.1, 0.02):
             words = [BitRows.of_mask(np.random.default_rng(k).random(shape) < density).words for k in range(3)]
-            layers = functools.partial(map, lambda rows: top_two(Bipartite(rows, shape[1])))
             task = f"3 random layers of {shape[0]} x {shape[1]} at {1 - density:.0%}"
-            yield row(task, lambda words=words, layers=layers: list(layers(words)))
+            yield row(task, lambda words=words, left=shape[1]: [top_two(Bipartite(rows, left)) for rows in words])
 
 
 def line(task: str, ours: float, rival: str, theirs: float, goal: str, ratio: float, digits: int = 3) -> str:
