@@ -38,7 +38,7 @@ Drawn = Report | MaskSet
 Data = Drawn | Sequence[Drawn] | Mapping[str, Drawn | Sequence[Drawn]] | Sequence[Mapping[str, Any]]
 
 
-@plot("reports", _METRICS)
+@plot("reports,rows", _METRICS)
 def nodes_paths(
     data: Data,
     ax: Axes | None = None,

@@ -11,18 +11,23 @@ from topo.errors import TopoError
 plots = Registry("plot", "topo.plots")
 
 
-# What the command line makes of each INPUT: "reports", "masks", "graphs" (with the wiring) or "rows" (of a table); and
-# the metrics that the reports hold.
-OF = ("reports", "masks", "graphs", "rows")
+# What the command line makes of each INPUT, the first of several that all inputs hold: "reports", "masks", "graphs"
+# (with the wiring), "rows" (of a table), "courses" (epochs of runs), "evaluation", "frontiers"; and the metrics that
+# the reports hold.
+OF = ("reports", "masks", "graphs", "rows", "courses", "evaluation", "frontiers")
 takes: dict[str, tuple[str, str]] = {}
 
 
 def plot(of: str, metrics: str = "") -> Callable[[Callable], Callable]:
-    """Decorator: register a figure. of, metrics: see `takes`. TopoError for other words and functions."""
+    """Decorator: register a figure. of (one of OF, or more with commas between), metrics: see `takes`.
+
+    TopoError for other words and functions.
+    """
 
     def enter(function: Callable) -> Callable:
         plugin = f"plot '{getattr(function, '__name__', function)}'"
-        check_word(plugin, "of", of, OF)
+        for word in of.split(",") if isinstance(of, str) else [of]:
+            check_word(plugin, "of", word, OF)
         if not isinstance(metrics, str):
             raise TopoError(f"{plugin} has metrics={metrics!r}; they are names in one text, with commas between")
         check_function(plugin, function, "data", more=True)  # and options that users give
