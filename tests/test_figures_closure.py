@@ -121,7 +121,7 @@ def _holds(figure, path):
         from topo.plots.written import rows_of_file
 
         columns = {key for row in rows_of_file(path, kind) for key in row}
-        return NEEDED[figure] <= columns and not (figure == "ranking" and kind == "run")
+        return NEEDED[figure] <= columns and not (figure == "ranking" and kind in ("run", "rounds"))
     return True
 
 
@@ -182,3 +182,27 @@ def test_seeds_are_averaged_and_named_ones_are_not(written):
         labels(reports, group="spam")
     with pytest.raises(TopoError, match="9 series of layer profiles cannot be told apart: group=method"):
         labels([topo.analyze({"fc": [[1, 0], [1, k % 2]]}, mask_name=f"m{k}") for k in range(9)])
+
+
+@pytest.mark.parametrize("ending", ["pdf", "svg", "png"])
+def test_a_figure_says_how_it_was_made(written, tmp_path, monkeypatch, ending):
+    """The command, the version and the hash of each input stand in the file."""
+    import hashlib
+
+    monkeypatch.chdir(tmp_path)
+    Path("r.json").write_bytes(written["one.json"].read_bytes())
+    assert main(["plot", "density_profile", "r.json", "-o", f"x.{ending}", "--quiet"]) == 0
+    said = Path(f"x.{ending}").read_bytes().decode("latin-1").replace("&quot;", '"').replace("\\", "")
+    digest = hashlib.sha256(Path("r.json").read_bytes()).hexdigest()
+    assert "plot density_profile r.json" in said and f"topo {topo.__version__}" in said
+    assert f'"r.json": "{digest}"' in said
+
+
+def test_slides_have_type_that_is_read_from_afar(written):
+    from test_figures import CASES
+    from test_figures_print import _drawn, _faults
+
+    for kind in CASES:
+        figure = _drawn(kind, *CASES[kind](), "slides")
+        least = min(text.get_fontsize() for text in figure.findobj(matplotlib.text.Text) if text.get_text().strip())
+        assert least >= 14 and _faults(figure) == [], kind

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import inspect
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 from topo._support.doors import called
 from topo.cli import inputs
 from topo.cli.options import UsageError, check_outputs, command, network_options, plot_file
-from topo.cli.output import quiet, speak, wrote
+from topo.cli.output import printable, quiet, speak, wrote
 from topo.errors import TopoError
 from topo.masks import MaskSet
 
@@ -72,9 +74,34 @@ def run(args: argparse.Namespace) -> int:
         drawn = called(f"plot '{args.kind}'", "", draw, data, **place, **options, **more)
         if getattr(drawn, "figure", drawn) is not figure:
             raise TopoError(f"plot '{args.kind}' gives {type(drawn).__name__}; it gives the axes that it drew on")
-        plots.save(figure, args.out)
+        plots.save(figure, args.out, about=_about(args, files))
     wrote(args.out, args)
     return 0
+
+
+_HASHED = 256 * 2**20  # bytes, as of provenance
+
+
+def _about(args: argparse.Namespace, files: list[_Input]) -> str:
+    """What the figure says of how it was made: command, version, seed, and the inputs by their content."""
+    from topo._version import __version__
+
+    hashes = {item.path: _sha256(Path(item.path)) for item in files}
+    made = {"command": args.typed, "topo": __version__, "seed": getattr(args, "seed", 0), "inputs": hashes}
+    return printable(json.dumps(made, ensure_ascii=True))
+
+
+def _sha256(path: Path) -> str:
+    """The hash of a file; of a folder that of the names and hashes of what lies in it; of large files their size."""
+    found = hashlib.sha256()
+    if path.is_dir():
+        for part in sorted(p for p in path.rglob("*") if p.is_file()):
+            found.update(f"{part.relative_to(path).as_posix()} {_sha256(part)}\n".encode(errors="surrogateescape"))
+        return found.hexdigest()
+    if path.stat().st_size > _HASHED:
+        return f"{path.stat().st_size} bytes, not hashed"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -144,8 +171,7 @@ def _given(
         return evaluation_in(files[0].path), {}
     if "metric" in parameters and part == "reports":
         metric = options.get("metric", parameters["metric"].default)
-        more_metrics = {"effective_density": "density"}.get(metric, metric)
-        metrics = ",".join(filter(None, ("kept,density,effective_params", more_metrics, metrics)))
+        metrics = ",".join(filter(None, ("kept,density,effective_params", metric, metrics)))
     written = any(kinds[item.path] in ("reports", "sweep") for item in files)
     default = parameters["null"].default if "null" in parameters else None
     rewired = isinstance(options.get("null", default), str) and not written

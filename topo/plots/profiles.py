@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -53,6 +54,8 @@ _WITHOUT_VIEW = ("kept", "density", "sparsity", "effective_params")
 # Small hollow marks inside the full ones of the density, where all that is kept is effective.
 _EFFECTIVE: dict[str, Any] = {"markerfacecolor": "white", "linestyle": "--"}
 _INSIDE = 0.6
+# Layers beside the main road: a line through them would be a spike that is no course of anything.
+_SHORTCUT = re.compile(r"(^|[._])(shortcut|downsample|skip)([._]|$)")
 
 
 @dataclass(frozen=True)
@@ -360,12 +363,19 @@ def _draw(
     log = not gaps and _spans_decades([*profiles, *beside])
     if log:
         ax.set_yscale("log")
+    aside = [x for x, name in enumerate(layers) if _SHORTCUT.search(name)]
+    main = [x for x in range(len(layers)) if x not in set(aside)]
+    if not main:
+        main, aside = aside, []
     for profile, look in lines:
         heights = np.array([profile.values.get(name, math.nan) for name in layers])
         size = min(mpl.rcParams["lines.markersize"], size_of(ax)[0] / len(layers))
         look = {"markersize": size * (_INSIDE if "markerfacecolor" in look else 1), **look}
         drawable = np.isfinite(heights) & ((heights > 0) | (not log))
-        ax.plot(range(len(layers)), np.where(drawable, heights, math.nan), **{**look, **style})
+        heights = np.where(drawable, heights, math.nan)
+        ax.plot(main, heights[main], **{**look, **style})
+        if aside:
+            ax.plot(aside, heights[aside], **{**look, "linestyle": "none", **style, "label": None})
         if profile.every:
             draw_spread(ax, range(len(layers)), [profile.every[name] for name in layers], *spread, look["color"])
     collapsed = set().union(*(profile.collapsed for profile in profiles))
@@ -383,9 +393,11 @@ def _draw(
         whole_ticks(ax.yaxis, every)
     ax.set_xlim(-0.5, len(layers) - 0.5)
     name_layers(ax, layers)
+    if aside:
+        name_x(ax, f"{ax.get_xlabel()} (shortcuts apart from the line)".replace(") (", "; "))
     most = max((len(values) for profile in profiles for values in profile.every.values()), default=1)
     if said := said_of(*spread, most):
-        name_x(ax, f"{ax.get_xlabel()} ({said} masks)")
+        name_x(ax, f"{ax.get_xlabel()} ({said} masks)".replace(") (", "; "))
     ax.grid(axis="y")
     ax.set_axisbelow(True)
     legend(ax, [profile.label for profile in profiles])
