@@ -23,7 +23,7 @@ from topo.wiring import Join, Layer, Wiring
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-TOOLS = ("sphinx", "myst_parser", "furo", "latex2mathml")
+TOOLS = ("sphinx", "myst_parser", "furo", "latex2mathml", "sphinx_copybutton", "sphinx_design")
 PAGES = sorted(page for page in DOCS.glob("*.md"))
 FENCE = re.compile(r"^```(python|pycon)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"</?(?:a|code|span|strong|em|b)(?:\s[^>]*)?>")

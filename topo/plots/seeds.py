@@ -117,13 +117,16 @@ def series_of(given: Mapping[str, Any], data: Any, group: str, what: str) -> dic
     columns = {label: _columns(item) for label, item in given.items()}
     found: dict[str, list[Any]] = {}
     if group == _AUTO:
-        together: dict[Any, list[str]] = {}
+        shared: dict[Any, list[str]] = {}
         for label in given:
-            together.setdefault(_key(columns[label], label), []).append(label)
-        for shared, labels in list(together.items()):
-            if len({str(columns[label].get("seed")) for label in labels}) < len(labels):  # one mask twice is no sample
-                del together[shared]
-                together |= {label: [label] for label in labels}
+            shared.setdefault(_key(columns[label], label), []).append(label)
+        twice = {
+            key for key, labels in shared.items() if len({str(columns[k].get("seed")) for k in labels}) < len(labels)
+        }
+        together: dict[Any, list[str]] = {}
+        for label in given:  # one mask twice is no sample
+            key = _key(columns[label], label)
+            together.setdefault(label if key in twice else key, []).append(label)
         names = _names([columns[labels[0]] for labels in together.values()], list(together.values()))
         found = {name: [given[label] for label in labels] for name, labels in zip(names, together.values())}
     else:
