@@ -105,6 +105,41 @@ def test_tables_are_sorted_and_cut(folder, capsys):
     assert code == 2 and "did you mean 'density'" in error
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("option", ["--sort={}", "--sort=-{}", "--columns=kept,{}", "--filter={}>0"])
+@pytest.mark.parametrize("name, meant", [("densty", "did you mean 'density'"), ("narc", "no column is called 'narc'")])
+def test_a_column_that_no_table_has_is_refused_before_the_work(
+    folder, capsys, monkeypatch, tmp_path, count, option, name, meant
+):
+    """Unknown names, and metrics that --metrics does not choose: nothing is read, printed or written."""
+    monkeypatch.setattr("topo.cli.analyze.report_of", lambda *args: pytest.fail("the work was begun"))
+    files = [folder / f"m{seed}.safetensors" for seed in range(count)]
+    written = ["--json", tmp_path / "a.json", "--csv", tmp_path / "a.csv"]
+    code, out, error = said(capsys, "analyze", *files, "--metrics", "paths", option.format(name), *written)
+    assert (code, out) == (2, "") and meant in error and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "option", ["--sort=log10_path_norm", "--columns=log10_path_norm", "--filter=log10_path_norm>0"]
+)
+def test_a_column_that_only_weights_would_make_is_refused_before_anything_is_said(folder, capsys, tmp_path, option):
+    code, out, error = said(capsys, "analyze", folder / "m0.safetensors", option, "--json", tmp_path / "a.json")
+    assert (code, out) == (2, "") and "log10_path_norm" in error and not list(tmp_path.iterdir())
+
+
+def test_every_column_of_the_table_of_masks_can_be_asked_for(folder, capsys):
+    """Those that differ, and those that the heading says for all."""
+    files = [folder / f"m{seed}.safetensors" for seed in range(2)]
+    for column in ("mask", "format", "model", "view", "density", "effective_nodes"):
+        code, out, error = said(
+            capsys, "analyze", *files, "--metrics", "paths", f"--sort={column}", f"--columns=kept,{column}",
+            f"--filter={column}!=x",
+        )  # fmt: skip
+        assert code == 0 and "m0.safetensors" in out and "m1.safetensors" in out, (column, error)
+    for column in ("method", "seed", "density_asked"):  # where masks are from, which no column shows
+        assert said(capsys, "analyze", *files, "--metrics", "paths", f"--sort={column}")[0] == 0
+
+
 def test_a_gate_over_several_files(folder, capsys, tmp_path):
     files = [folder / f"m{seed}.safetensors" for seed in range(3)]
     code, out, _ = said(capsys, "check", *files, "--min-density", "0.3", "--junit", tmp_path / "out.xml")

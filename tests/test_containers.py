@@ -646,7 +646,7 @@ WORDS = {
     "too long a start": ({"starts_with": b"a" * 600}, "longer than the 512"),
     "a suffix without its dot": ({"suffix": "csv"}, "neither an ending"),
     "a folder of bytes": ({"folder": b"*"}, "not a pattern of file names"),
-    "recognise no function": ({"recognise": True}, "not a function"),
+    "recognise no function": ({"recognise": True}, "recognise is True; it is a function"),
     "before a number": ({"suffix": ".x", "before": 3}, "neither a name nor several"),
     "no name": ({"name": " ", "suffix": ".x"}, "its name is"),
     "an about of lines": ({"about": "a\nb", "suffix": ".x"}, "not one line"),

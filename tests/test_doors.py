@@ -16,7 +16,7 @@ import pytest
 
 import topo
 from topo._support.registry import Registry
-from topo.errors import PluginWarning, TopoError
+from topo.errors import PluginWarning, TopoError, TraceError, TraceWarning
 
 ROOT = Path(__file__).parents[1]
 
@@ -98,13 +98,23 @@ DOORS = {
         "topo.train.dynamic", "dynamics", "dynamic", {"source": "this test"},
         {"source": ("", None), "even": ("yes", 1)}, "layer", named=True,
     ),
+    "formats": Door(
+        "topo.formats", "formats", "reader", {"recognise": lambda source: "it never is"},
+        {"recognise": (3, None, lambda: None), "before": (3, (3,), ("",)), "output_first": ("yes", None),
+         "ending": ("npz", ".npz"), "write": (3, lambda masks, path: None), "rank": (3,)},
+        "source", documented=False, args=("what it is",), named=True,
+    ),
+    "containers": Door(
+        "topo.containers.container", "containers", "container", {"suffix": ".plugin"},
+        {"suffix": ("plugin", 3, [3]), "starts_with": ("text", b"", [3], b"x" * 513), "folder": ("", 3),
+         "recognise": (3, lambda: None), "before": (3, (3,)), "refuses": ("yes", 1), "rank": (3,)},
+        "file", documented=False, args=("what it is",), named=True,
+    ),
 }  # fmt: skip
 # Registries whose entries are not functions under a decorator, with the tests of their own doors.
 ELSEWHERE = {
     "recipes": "tests/test_train.py: a recipe is a TOML file, whose keys are checked",
     "every": "topo.generate.methods: a view of three other registries",
-    "formats": "tests/test_readers.py: readers",
-    "containers": "tests/test_containers.py: kinds of file",
 }
 
 
@@ -358,6 +368,85 @@ def test_an_optimizer_gives_masks_with_a_certificate() -> None:
         method(source="this test")(plugin("wiring, *, total, rng, progress", body="return {}", name="odd"))
         with pytest.raises(TopoError, match="method 'odd' gives dict"):
             topo.generate("odd", "mlp:8-6-4", density=0.5)
+
+
+# -- rules of a trace: they are held by the names of operations, where a later one takes the place of an earlier one
+
+
+def _shifted() -> Any:
+    """A network that calls an operation of one's own between two layers."""
+    import torch
+    from torch import nn
+
+    if not hasattr(torch.ops.topo_doors, "shift"):
+        shift = torch.library.custom_op(
+            "topo_doors::shift", lambda x: x.roll(1, 1), mutates_args=(), schema="(Tensor x) -> Tensor"
+        )
+        shift.register_fake(torch.empty_like)
+
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(2, 3, bias=False), nn.Linear(3, 2, bias=False)
+
+        def forward(self, x: Any) -> Any:
+            return self.second(torch.ops.topo_doors.shift(self.first(x)))
+
+    return Shifted()
+
+
+@pytest.fixture
+def rules(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The rules there are; those of a test are gone after it."""
+    from topo.trace import rules
+
+    monkeypatch.setattr(rules, "RULES", held := dict(rules.RULES))
+    monkeypatch.setattr(importlib.import_module("topo.trace"), "RULES", held)
+    return held
+
+
+@pytest.mark.parametrize("names", [(), ("shift",), ("",), (None,), (3,), ("a.b", "c"), ("my lib.shift",)])
+def test_rules_are_for_operations_by_name(rules: dict[str, Any], names: tuple[Any, ...]) -> None:
+    before = dict(rules)
+    with pytest.raises(TopoError, match=r"a rule of a trace is for .*; it is for operations by name") as caught:
+        topo.rule(*names)(lambda units, inputs, shape: inputs[0])
+    assert rules == before and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("thing", [3, None, "text", lambda units: 0, lambda a, b, c, d: 0])
+def test_what_is_no_rule_is_refused(rules: dict[str, Any], thing: Any) -> None:
+    before = dict(rules)
+    with pytest.raises(TopoError, match=r"the rule of mylib\.shift .*\(units, inputs, shape\)"):
+        topo.rule("mylib.shift")(thing)
+    assert rules == before
+
+
+BAD_IDS = {
+    "nothing": (lambda ids: None, "its rule gives NoneType where a tensor of ids goes"),
+    "text": (lambda ids: "ids", "its rule gives str where"),
+    "several": (lambda ids: [ids, ids], "its rule gives list where"),
+    "an array": (lambda ids: ids.numpy(), "its rule gives ndarray where"),
+    "another shape": (lambda ids: ids[:, :2], r"its rule gives ids of shape \(1, 2\) where the output has \(1, 3\)"),
+    "floats": (lambda ids: ids.double(), "its rule gives float64 where ids are whole numbers"),
+    "truth": (lambda ids: ids > 0, "its rule gives bool where"),
+    "units that are not made yet": (lambda ids: ids + 3, "its rule gives ids from 5 to 7; there are 5 units so far"),
+    "less than any constant": (lambda ids: ids * 0 - 9, "its rule gives ids from -9 to -9"),
+    "a mistake": (lambda ids: {}["x"], "its rule failed .KeyError: 'x'"),
+    "another mistake": (lambda ids: ids.spam, "its rule failed .AttributeError"),
+    "a mistake of arithmetic": (lambda ids: 1 / 0, "its rule failed .ZeroDivisionError"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("makes, told", BAD_IDS.values(), ids=BAD_IDS)
+def test_what_a_rule_gives_is_checked(rules: dict[str, Any], makes: Any, told: str) -> None:
+    """As without a rule: a warning that names the operation and every output of every input; an error if strict."""
+    topo.rule("topo_doors.shift")(lambda units, inputs, shape: makes(inputs[0]))
+    with pytest.warns(TraceWarning, match=rf"topo_doors\.shift at .*: {told}"):
+        wiring = topo.trace(_shifted(), (2,))
+    assert len(set(wiring.layers[1].reads.tolist())) == 1
+    with pytest.raises(TraceError, match=rf"topo_doors\.shift at .*: {told}") as caught:
+        topo.trace(_shifted(), (2,), strict=True)
+    assert "\n" not in str(caught.value)
 
 
 # -- entry points of other packages

@@ -227,3 +227,19 @@ def test_one_screen_of_each(folder):
     said = str(report)
     assert "effective_nodes" in said and next(iter(report.shapes)) in said
     assert len(said.splitlines()) > 60
+
+
+def test_results_print_in_a_few_lines(tmp_path):
+    """However many cells, metrics, epochs or images they hold."""
+    toml = {"sweep": {"model": "mlp:8-6-2", "seeds": "0-9"}, "grid": {"method": ["erk", "uniform"], "density": 0.5}}
+    table = {"accuracy": list(range(6)), **{f"metric{k}": [k, *range(5)] for k in range(60)}}
+    digits = topo.data.load("digits")
+    run = topo.train("mlp:64-8-10", digits, masks=topo.generate("erk", "mlp:64-8-10", density=0.5), epochs=1)
+    said = {
+        "20 cells done, 0 failed, 0 left": topo.sweep(toml, tmp_path / "results"),
+        "6 rows, 1 cells": topo.evaluate(table, cell=None, family=None),
+        "images of 1x8x8 in 10 classes": digits,
+        "296 of 592 parameters kept, 1 epochs of 'quick', seed 0": run,
+    }
+    for text, thing in said.items():
+        assert text in repr(thing) and len(repr(thing).splitlines()) < 25, repr(thing)

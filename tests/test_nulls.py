@@ -20,6 +20,7 @@ import toys
 from topo.cli import main
 from topo.errors import TopoError, WiringError
 from topo.generators.rewiring import expected_overlap, mixing, rewire
+from topo.graph import build_graph, paths
 from topo.metrics import metrics
 from topo.nulls import nulls, requested, score, seeds
 from topo.wiring import Join, Layer, Wiring, chain
@@ -38,6 +39,7 @@ def tables(masks: topo.MaskSet, wiring: Wiring) -> dict[str, list[Any]]:
         found["rows"].append(flat.sum(1).tolist())
         found["columns"].append([part.sum(0).tolist() for part in np.split(flat, wiring.layer(name).groups)])
         found["kernels"].append(mask.reshape(*mask.shape[:2], -1).sum(2).tolist())
+    found["effective"] = paths.live(build_graph(masks, wiring)).effective.tolist()
     return found
 
 
@@ -48,14 +50,16 @@ KEPT = {
     "same_columns": {"total", "layers", "columns"},
     "same_degrees": {"total", "layers", "rows", "columns"},
     "same_kernels": {"total", "layers", "rows", "kernels"},
+    "same_effective": {"total", "layers", "rows", "columns", "effective"},
+    "same_kernels_degrees": {"total", "layers", "rows", "columns", "kernels"},
     "relabelled": {"total", "layers"},
 }
 
 
 @pytest.mark.small
 def test_the_ladder_in_its_order() -> None:
-    assert list(nulls) == [*RUNGS, "relabelled"] == list(KEPT)
-    assert [name for name, entry in nulls.items() if entry.wired] == ["relabelled"]
+    assert list(nulls) == [*RUNGS, "same_effective", "same_kernels_degrees", "relabelled"] == list(KEPT)
+    assert [name for name, entry in nulls.items() if entry.wired] == ["same_effective", "relabelled"]
     assert all(entry.keeps for entry in nulls.values())
 
 
@@ -71,17 +75,18 @@ def test_each_keeps_what_it_says_and_changes_the_rest(net: str, name: str) -> No
         after = tables(sample, wiring)
         assert all(after[what] == before[what] for what in KEPT[name])
         changed |= {what for what in before if after[what] != before[what]} | ({"mask"} if sample != masks else set())
-        if name == "same_kernels":  # a kernel of a linear layer is one weight
+        if name.startswith("same_kernels"):  # a kernel of a linear layer is one weight
             linear = [key for key in masks if len(masks.shapes[key]) == 2]
             assert all(np.array_equal(sample[key], masks[key]) for key in linear)
-    still = name == "same_kernels" and net == "gated"
+    still = name.startswith("same_kernels") and net == "gated"
     free = set(before) - KEPT[name] | {"mask"}
+    free, changed = free - {"effective"}, changed - {"effective"}  # in most of these nets all units are, whatever moves
     if net == "branching" and name == "relabelled":
         free &= changed  # few of its units may move: the strands are short
     assert changed == (set() if still else free)
 
 
-@pytest.mark.parametrize("name", [name for name in KEPT if name != "relabelled"])
+@pytest.mark.parametrize("name", [name for name in KEPT if not nulls[name].wired])
 def test_without_a_wiring_each_layer_is_taken_by_itself(name: str) -> None:
     masks = toys.sparse(toys.residual(), 0.5)
     apart, wired = nulls[name](masks, 7), nulls[name](masks, 7, toys.residual())
@@ -114,6 +119,21 @@ SMALL = [  # masks, how many masks have what is kept
     pytest.param("same_columns", {"a": [[1, 1, 0], [0, 1, 1], [0, 0, 0]]}, None, 27, id="same_columns"),
     pytest.param("same_columns", {"a": np.array([1, 0, 0, 1, 1, 0]).reshape(6, 1, 1, 1)}, grouped(), 9, id="grouped"),
     pytest.param("same_kernels", {"a": np.array([1, 0, 0, 0, 1, 1]).reshape(1, 2, 1, 3)}, None, 9, id="same_kernels"),
+    pytest.param("same_kernels_degrees", {"a": np.eye(3).reshape(3, 1, 1, 3)}, None, 6, id="kernels_and_columns"),
+    pytest.param(
+        "same_kernels_degrees",
+        {"a": np.array([1, 1, 0, 1, 0, 1, 0, 1, 1, 1, 1, 0]).reshape(2, 2, 3), "b": [[1, 0]]},
+        None,
+        4,
+        id="channels_apart",
+    ),
+    pytest.param(  # hidden unit 2 is not fed: it may not be the one that feeds output 1
+        "same_effective",
+        {"fc1": [[1, 0], [0, 1], [0, 0]], "fc2": [[0, 1, 1], [1, 0, 0]]},
+        toys.complete(2, 3, 2)[1],
+        4,
+        id="same_effective",
+    ),
     pytest.param("same_degrees", {"a": np.eye(3)}, None, 6, id="permutations"),
     pytest.param("same_degrees", {"a": [[1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]}, None, 12, id="same_degrees"),
 ]
@@ -127,6 +147,19 @@ def test_uniform_on_a_small_space(name: str, masks: Any, wiring: Wiring | None, 
     assert len(found) == many
     chi2 = sum((count - 100) ** 2 / 100 for count in found.values())
     assert abs(chi2 - (many - 1)) < 4 * math.sqrt(2 * (many - 1))
+
+
+def test_what_a_walk_could_do_is_told() -> None:
+    masks = topo.MaskSet({"fc1": [[1, 0], [0, 1], [0, 0]], "fc2": [[0, 1, 1], [1, 0, 0]]})
+    wiring = toys.complete(2, 3, 2)[1]
+    report = topo.analyze(masks, wiring, metrics="kept,effective_units", nulls="same_effective:3")
+    (said,) = [
+        note["note"] for note in report.notes if str(note["note"]).startswith("same_effective: ") and not note["metric"]
+    ]
+    share = int(said.split()[1].rstrip("%"))
+    assert 50 < share < 100  # a third of the places that trades of fc2 lead to is refused
+    with pytest.raises(TopoError, match="null model 'same_effective' needs the network's wiring"):
+        nulls["same_effective"](masks)
 
 
 def test_the_number_of_small_states_by_enumeration() -> None:
@@ -458,7 +491,8 @@ def test_samples_depend_on_the_seed_and_on_nothing_else() -> None:
 def test_progress_counts_samples() -> None:
     said: list[tuple[int, int, str]] = []
     topo.analyze(MASKS, WIRING, metrics="kept", nulls="same_rows:3", threads=2, progress=lambda *at: said.append(at))
-    assert said[-3:] == [(done, 3, "null model same_rows") for done in (1, 2, 3)]
+    assert [(*at, text.split(",")[0]) for *at, text in said[-3:]] == [(n, 3, "null model same_rows") for n in (1, 2, 3)]
+    assert said[-1][2] == "null model same_rows, 0 s left"
 
 
 def test_what_cannot_be_asked_for() -> None:

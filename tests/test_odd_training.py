@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -76,7 +78,55 @@ def flaky():
     return Says(change)
 
 
+def with_weight(make):
+    model = plain()
+    model[1].weight = nn.Parameter(make(), requires_grad=make().is_floating_point())
+    return model
+
+
+def in_inference_mode():
+    with torch.inference_mode():
+        return plain()
+
+
+def holding_itself():
+    model = plain()
+    model[1]._modules["up"] = model
+    return model
+
+
+def with_attribute(value):
+    model = plain()
+    model.odd = value
+    return model
+
+
+class Own(torch.Tensor):
+    pass
+
+
+def channels_last():
+    parts = nn.Conv2d(1, 3, 3), nn.Conv2d(3, 2, 2), nn.Flatten(), nn.Linear(2, 3)
+    return nn.Sequential(*parts).to(memory_format=torch.channels_last)
+
+
 MODELS = {
+    "made in inference mode": in_inference_mode,
+    "a weight of whole numbers": lambda: with_weight(lambda: torch.ones(3, 16, dtype=torch.int64)),
+    "an expanded weight": lambda: with_weight(lambda: torch.randn(1, 16).expand(3, 16)),
+    "a weight that lies otherwise": lambda: with_weight(lambda: torch.randn(16, 3).t()),
+    "a sparse weight": lambda: with_weight(lambda: torch.randn(3, 16).to_sparse()),
+    "a weight of a class of its own": lambda: with_weight(lambda: torch.randn(3, 16).as_subclass(Own)),
+    "a weight in eight bits": lambda: with_weight(lambda: torch.randn(3, 16).to(torch.float8_e4m3fn)),
+    "channels last": channels_last,
+    "a layer without units": lambda: plain(nn.Linear(16, 0), nn.Linear(0, 3)),
+    "holds itself": holding_itself,
+    "holds a lock": lambda: with_attribute(threading.Lock()),
+    "holds a generator": lambda: with_attribute(number for number in range(3)),
+    "wrapped": lambda: nn.DataParallel(plain()),
+    "compiled": lambda: torch.compile(plain(), backend="eager"),
+    "a class": lambda: nn.Linear,
+    "a function": lambda: plain,
     "lazy": lambda: plain(nn.LazyLinear(3)),
     "lazy convolution": lambda: nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(3)),
     "no parameter": lambda: plain(nn.Identity()),
@@ -168,6 +218,9 @@ def test_odd_models(name):
     for method, more in (("snip", {"batches": batch}), ("magnitude", {}), ("synflow", {"rounds": 2}), ("erk", {})):
         masks = one_line(topo.generate, method, MODELS[name](), density=0.5, input_shape=(1, 4, 4), **more)
         assert masks is None or masks.density == pytest.approx(0.5, abs=0.1)
+        if masks is not None and name != "on meta" and one_line(topo.apply_masks, model := MODELS[name](), masks):
+            assert topo.verify_masks(model, masks) == ()
+            assert topo.verify_masks(topo.strip_masks(model), masks) == ()
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -189,6 +242,62 @@ def test_recipes_at_the_edge(number):
     model = plain(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
     run = topo.train(model, images(), recipe=RECIPE | FINE[number], masks={"1.weight": np.ones((8, 16))})
     assert np.isfinite(run.final_loss)
+
+
+WRITABLE = {
+    "made in inference mode": "made in inference mode",
+    "an expanded weight": "is an expanded view, whose elements share memory",
+    "a sparse weight": "is stored as torch.sparse_coo",
+}
+
+
+@pytest.mark.parametrize("name", WRITABLE)
+def test_weights_into_which_nothing_can_be_written(name):
+    masks = {"1.weight": np.eye(3, 16)}
+    with pytest.raises(TopoError, match=rf"^'1.weight' .*{WRITABLE[name]}"):
+        topo.apply_masks(MODELS[name](), masks)
+
+
+def test_whole_numbers_stay_whole_under_a_mask():
+    layer = nn.Linear(4, 3)
+    del layer.weight
+    layer.register_buffer("weight", torch.full((3, 4), 7, dtype=torch.int8))
+    topo.apply_masks(layer, {"weight": np.eye(3, 4)})
+    assert layer.weight.dtype == torch.int8 and layer.weight.equal(7 * torch.eye(3, 4, dtype=torch.int8))
+
+
+@pytest.mark.parametrize("method", ["magnitude", "erk", "snip"])
+def test_weights_off_the_way_that_was_traced_are_told(method):
+    class Branching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.never = nn.Linear(16, 3), nn.Linear(16, 5)
+
+        def forward(self, x):
+            return self.a(x.flatten(1))
+
+    batch = [(torch.rand(6, 1, 4, 4), torch.arange(6) % 3)]
+    more = {"batches": batch} if method == "snip" else {}
+    masks = topo.generate(method, Branching(), density=0.5, input_shape=(1, 4, 4), **more)
+    said = "not masked, since no output depends on them on the way that was traced: 'never.weight'"
+    assert said in masks.provenance["notes"] and "never.weight" not in masks
+    assert not topo.generate(method, plain(), density=0.5, input_shape=(1, 4, 4), **more).provenance.get("notes")
+
+
+def test_a_square_matrix_of_ones_own_is_laid_as_its_masks_have_on_record():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(16, 16))
+
+        def forward(self, x):
+            return x.flatten(1) @ self.w
+
+    masks = topo.generate("erk", Own(), density=0.4, input_shape=(1, 4, 4))
+    model = topo.apply_masks(Own(), masks)
+    assert not model.w.detach().numpy()[~masks["w"].T].any() and topo.verify_masks(model, masks) == ()
+    with pytest.raises(TopoError, match=r"fits the parameter .* both output-first and input-first"):
+        topo.apply_masks(Own(), {"w": masks["w"]})
 
 
 def test_batches_of_one_under_batch_norm():

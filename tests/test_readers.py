@@ -50,7 +50,7 @@ WORDS = {
     "rank": ({"rank": 3}, "there is no rank="),
     "before a number": ({"before": 3}, "before=3 is neither a name nor several"),
     "before numbers": ({"before": (3,)}, "neither a name nor several"),
-    "no function": ({"recognise": "yes"}, "recognise and write are functions"),
+    "no function": ({"recognise": "yes"}, "recognise is 'yes'; it is a function"),
     "an ending without write": ({"ending": ".npz"}, "ending .* and write are given together"),
     "write without an ending": ({"write": print}, "ending .* and write are given together"),
     "an ending without a dot": ({"ending": "npz", "write": print}, "ending"),
@@ -76,7 +76,7 @@ def test_a_name_is_taken_once(door):
         reader("mine", "a file of mine", recognise=never)({})
 
 
-@pytest.mark.parametrize("lacks", [False, True, 3, b"no", ["no"]])
+@pytest.mark.parametrize("lacks", [False, True, 3, b"no", ["no"], ""])
 def test_a_recognise_that_gives_neither_none_nor_a_text_is_named(door, file, lacks):
     reader("mine", "a file of mine", recognise=lambda source: lacks)(lambda source: {})
     with pytest.raises(TopoError, match="reader 'mine' is faulty: recognise gives"):

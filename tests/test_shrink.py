@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import topo
 from topo.cli import main
-from topo.errors import ShrinkError, TopoError
+from topo.errors import ShrinkError, TopoError, TraceWarning
 from topo.networks import build
 
 pytestmark = pytest.mark.small
@@ -374,6 +374,37 @@ def test_a_model_whose_functions_hold_the_original_is_refused() -> None:
             topo.trace(net, (3,)),
             args=(torch.rand(1, 3),),
         )
+
+
+def test_what_cannot_be_followed_is_refused_or_stays_whole() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            high = self.b(torch.relu(self.a(x)))
+            return self.c(torch.linalg.qr(high[:, None] * torch.eye(5, dtype=x.dtype))[0].sum(1))
+
+    net = stirred(Odd()).double()
+    masks = {name: np.ones(getattr(net, name[0]).weight.shape, bool) for name in ("a.weight", "b.weight", "c.weight")}
+    masks["a.weight"][[1, 2]], masks["b.weight"][:, 3], masks["c.weight"][:, 1] = False, False, False
+    with pytest.warns(TraceWarning, match="linalg_qr"), pytest.raises(ShrinkError, match=r"linalg_qr.*--conservative"):
+        topo.shrink(net, masks, input_shape=(4,))
+    with pytest.warns(TraceWarning) as told:
+        small = topo.shrink(net, masks, input_shape=(4,), conservative=True)
+    assert len(told) == 1
+    assert small.model.a.weight.shape == (3, 4) and small.model.b.weight.shape == (5, 3)  # all that qr reads stays
+    x = torch.rand(3, 4, dtype=torch.float64)
+    assert torch.allclose(masked_twin(net, masks)(x), small.model(x), rtol=1e-9)
+
+
+def test_the_smaller_model_exports_and_prints_in_a_line() -> None:
+    net = stirred(Residual())
+    small = topo.shrink(net, dead_masks(net, net.shape, 1, 0.4, 0.3), input_shape=net.shape)
+    x = torch.rand(1, *net.shape)
+    assert torch.equal(torch.export.export(small.model, (x,)).module()(x), small.model(x))
+    assert repr(small).startswith(f"Shrunk({small.report['before']['parameters']:,} -> ") and "\n" not in repr(small)
 
 
 # -- the command

@@ -572,11 +572,22 @@ def test_kernels_against_numpy(shape) -> None:
     indices = np.empty(indptr[-1], np.int32)
     kernels.to_csr(words(mask), indptr, indices)
     assert (indices == np.nonzero(mask)[1]).all()
+    again = np.full((rows, rows), np.nan, np.float32)
+    kernels.gram_of_lists(indptr, indices, np.concatenate([[0], np.cumsum(mask.sum(axis=0))]), again)
+    assert (again == products).all()
     x, y, u = rng.random(rows), np.empty(rows), np.empty(columns)
     kernels.through_csr(indptr, indices, x, u, y)
     assert y == pytest.approx(mask @ (mask.T @ x))
     kernels.through_gram(products, x, y)
     assert y == pytest.approx(mask @ (mask.T @ x))
+
+
+@pytest.mark.parametrize("shape, density", [((300, 900), 0.01), ((300, 900), 0.3), ((130, 4000), 0.003)])
+def test_the_gram_is_the_same_by_words_and_by_lists(shape, density) -> None:
+    graph = bipartite(np.random.default_rng(0).random(shape) < density)
+    matrix = BitRows(shape, graph.words).unpack().astype(np.float32)
+    assert singular._few_pairs(graph) == (density < 0.1)
+    assert (singular.gram(graph)[0] == matrix @ matrix.T).all()
 
 
 @pytest.mark.small

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gradient_nets import TABLE
+from gradient_nets import MISSED, TABLE
 from gradients import CONVENTIONS, differences
 
 torch.set_num_threads(1)
@@ -30,3 +30,7 @@ def test_effective_weights_are_those_with_a_gradient(name, convention):
 def test_the_table_is_large_and_has_every_family():
     families = {name.partition("/")[0] for name in TABLE}
     assert families >= {"hand", "layers", "weights", "gates", "attention", "recurrent"} and len(TABLE) >= 120
+
+
+def test_every_network_that_is_said_to_be_missed_is_in_the_table():
+    assert {name.strip() for names in MISSED.values() for name in names.split(";")} <= set(TABLE)

@@ -13,8 +13,13 @@ import topo
 import toys
 from naive.weighted import WeightedNet
 from topo.graph import build_graph
+from topo.graph.communities import modularity_of
+from topo.graph.references import lattice, rewired
 from topo.graph.whole import WholeGraph, whole_graph
+from topo.kernels import science as kernels
 from topo.metrics import chosen
+from topo.metrics.power_law import Fit, drawn, fit
+from topo.metrics.science import ALONE, closed_ways, community_labels, modularity, structural_consistency
 from topo.metrics.whole import core_units, graph_spectral_gap, laplacian_radius
 
 pytestmark = pytest.mark.small
@@ -108,9 +113,9 @@ def test_resnet20_has_the_units_of_its_tensors_and_uniform_masks_feed_them_all()
 
 
 def test_parallel_edges_are_one_and_their_paths_add_up() -> None:
-    whole = WholeGraph.of_edges(
-        3, np.array([1, 0, 0, 0]), np.array([2, 2, 1, 2]), np.arange(1.0, 5.0), *np.eye(3, dtype=bool)[[0, 2]]
-    )
+    edges = np.array([1, 0, 0, 0]), np.array([2, 2, 1, 2]), np.arange(1.0, 5.0), np.array([0, 2, 1, 1], np.int32)
+    whole = WholeGraph.of_edges(3, edges, *np.eye(3, dtype=bool)[[0, 2]], np.ones(3, bool))
+    assert whole.made_by.tolist() == [1, 2, 0]
     assert [part.tolist() for part in whole.outgoing] == [[0, 2, 3, 3], [1, 2, 2], [3.0, 6.0, 1.0]]
     assert [part.tolist() for part in whole.incoming] == [[0, 0, 1, 3], [0, 0, 1], [3.0, 6.0, 1.0]]
 
@@ -121,8 +126,110 @@ def test_without_wiring_each_is_undefined_with_the_reason() -> None:
     assert all("wiring" in row.note for row in report.rows)
 
 
-def test_no_number_of_network_science_stands_without_its_note() -> None:
-    masks, wiring = toys.complete(3, 4, 2)
-    report = topo.analyze(masks, wiring, metrics="science")
-    assert {row.metric for row in report.rows} == {entry.name for entry in chosen("science")}
-    assert all("says little alone" in row.note for row in report.rows)
+def test_no_number_of_network_science_stands_alone_or_says_that_it_does() -> None:
+    wiring = toys.complete(6, 8, 5)[1]
+    masks = toys.sparse(wiring, 0.5, 1)
+    alone = topo.analyze(masks, wiring, metrics="science", nulls="none")
+    assert {row.metric for row in alone.rows} == {entry.name for entry in chosen("science")} and not alone.nulls
+    assert all("says little alone" in row.note for row in alone.rows)
+    everything = topo.analyze(masks, wiring, metrics="all")
+    assert not everything.nulls
+    assert {row.note for row in everything.rows if row.metric == "path_length"} == {ALONE}
+    beside = topo.analyze(masks, wiring, metrics="kept,path_length,modularity,rich_club")
+    assert {entry["metric"] for entry in beside.nulls} == {"path_length", "modularity", "rich_club"}
+    assert all(entry["null"] == "same_degrees" and entry["samples"] == 20 for entry in beside.nulls)
+    assert beside.network == {key: alone.network.get(key, value) for key, value in beside.network.items()}
+    notes = {row.metric: row.note for row in beside.rows if row.layer is None}
+    assert notes["path_length"] is None and notes["modularity"] == "a lower bound"
+    assert {entry["null"] for entry in topo.analyze(masks, wiring, metrics="science", nulls="same_layers:2").nulls} == {
+        "same_layers"
+    }
+
+
+def _network(graph: nx.Graph) -> WholeGraph:
+    begin, end = (np.array(side) for side in zip(*(sorted(edge) for edge in graph.edges)))
+    size, none = len(begin), np.zeros(len(graph), bool)
+    edges = begin, end, np.ones(size), np.zeros(size, np.int32)
+    return WholeGraph.of_edges(len(graph), edges, none, none, np.ones(1, bool))
+
+
+def test_disjoint_blocks_are_the_communities() -> None:
+    masks, wiring = toys.disjoint(6, 5, 3)
+    rng = np.random.default_rng(0)
+    orders = [rng.permutation(30) for _ in range(4)]
+    mixed = {name: masks[name][orders[k + 1]][:, orders[k]] for k, name in enumerate(masks)}
+    graph = build_graph(topo.MaskSet(mixed), wiring)
+    labels = community_labels(graph)
+    assert len(set(labels.tolist())) == 6 and modularity(graph).number == pytest.approx(5 / 6)
+
+
+def test_communities_are_the_best_of_all_on_small_networks() -> None:
+    """Every partition of seven units is tried; greedy moves may miss the best by little."""
+    for seed in range(6):
+        masks = topo.MaskSet({"a": np.random.default_rng(seed).random((3, 4)) < 0.6})
+        graph = build_graph(masks, topo.chain(masks))
+        found, best = modularity(graph).number, max(modularity_of(whole_graph(graph), p) for p in _partitions(7))
+        assert best - 0.03 <= found <= best + 1e-12
+
+
+def _partitions(n: int, start: tuple[int, ...] = ()):
+    if len(start) == n:
+        yield np.array(start)
+        return
+    for label in range(max(start, default=-1) + 2):
+        yield from _partitions(n, (*start, label))
+
+
+def test_references_keep_the_degrees_of_each_layer_and_skips() -> None:
+    wiring = topo.networks.find_wiring("resnet20")
+    whole = whole_graph(build_graph(topo.generate("erk", wiring, density=0.03, rng=0), wiring))
+    for other in (rewired(whole, np.random.default_rng(0)), lattice(whole, np.random.default_rng(0))):
+        for side in ("begins", "ends"):
+            one, two = ((g.begins if side == "begins" else g.outgoing[1], g.made_by) for g in (whole, other))
+            assert sorted(zip(*one)) == sorted(zip(*two))
+        joins = [
+            {(u, v) for u, v, by in zip(g.begins, g.outgoing[1], g.made_by) if not g.of_layers[by]}
+            for g in (whole, other)
+        ]
+        assert joins[0] == joins[1] and (other.begins < other.outgoing[1]).all()
+        assert set(zip(other.begins, other.outgoing[1])) != set(zip(whole.begins, whole.outgoing[1]))
+    assert closed_ways(lattice(whole, np.random.default_rng(0))) > 1.4 * closed_ways(whole)
+
+
+def test_a_ring_of_neighbours_is_more_of_a_small_world_than_chance() -> None:
+    wiring = toys.complete(80, 80, 80)[1]
+    masks = topo.generate("smallworld", wiring, density=0.1, rng=0)
+    found = topo.analyze(masks, wiring, metrics="science", nulls="none").network
+    assert found["small_world_sigma"] > 1.5
+
+
+def test_cycles_and_betweenness_are_those_of_networkx() -> None:
+    for graph in (nx.karate_club_graph(), nx.path_graph(5), nx.complete_graph(6), nx.gnm_random_graph(30, 80, seed=1)):
+        whole = _network(graph)
+        cycles, ways = (int(n) for n in kernels.four_cycles(*whole.both))
+        assert (4 * cycles / ways if ways else 0) == nx.bipartite.robins_alexander_clustering(nx.Graph(graph.edges))
+        between = np.empty(whole.n)
+        kernels.betweenness(*whole.both, between)
+        expected = nx.betweenness_centrality(graph, normalized=False)
+        np.testing.assert_allclose(between, [expected[v] for v in sorted(graph)], atol=1e-9)
+
+
+def test_a_power_law_is_recovered_and_a_binomial_is_ruled_out() -> None:
+    rng = np.random.default_rng(0)
+    law = drawn(np.full(4000, 3), Fit(2.5, 3, 0.0), rng)
+    found = fit(law)
+    assert found.exponent == pytest.approx(2.5, abs=0.1)
+    again = [fit(drawn(law, found, rng)).distance for _ in range(20)]
+    assert np.mean(np.array(again) >= found.distance) > 0.1
+    flat = rng.binomial(40, 0.5, 4000)
+    found = fit(flat)
+    assert found.distance > max(fit(drawn(flat, found, rng)).distance for _ in range(5))
+
+
+def test_blocks_are_consistent_and_chance_is_not() -> None:
+    def of(mask: np.ndarray) -> float:
+        masks = topo.MaskSet({"a": mask})
+        return structural_consistency(build_graph(masks, topo.chain(masks))).number
+
+    blocks = np.kron(np.eye(5), np.ones((8, 8))).astype(bool)
+    assert of(blocks) > 0.95 and of(np.random.default_rng(0).random((40, 40)) < 0.2) < 0.4

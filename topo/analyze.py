@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -21,7 +22,8 @@ from topo.files import read_masks
 from topo.graph import LayeredGraph, build_graph
 from topo.input_spec import Spec
 from topo.masks import MaskSet, are_masks, as_mask_set
-from topo.metrics import Metric, chosen
+from topo.metrics import Metric, chosen, named
+from topo.metrics.science import ALONE, BESIDE
 from topo.networks import find_wiring, named_in
 from topo.report import Number, Report, Row, Value, few
 from topo.report.groups import is_language_model
@@ -71,8 +73,9 @@ def analyze(
     what), from one thread at a time.
     nulls: null model -> number of samples, as {"same_layers": 100} or "same_layers:100,same_degrees:50"; the same
     metrics are computed of every sample (weights stay at their places), and `Report.nulls` says how far the masks are
-    from them, see `topo.nulls`. rng: draws the samples; they are the same on any number of threads, and those of one
-    null model whatever others are asked for.
+    from them, see `topo.nulls`. None draws 20 samples of same_degrees for metrics of the group `science` that are asked
+    for by name; "none" or {} draws none. rng: draws the samples; they are the same on any number of threads, and those
+    of one null model whatever others are asked for.
 
     >>> masks = topo.MaskSet({"a": np.array([[1, 1], [1, 0]]), "b": np.array([[1, 1]])})
     >>> report = topo.analyze(masks, topo.chain(masks), metrics="paths")
@@ -94,7 +97,9 @@ def analyze(
     if wiring is not None:
         wiring = find_wiring(wiring)
     entries = chosen(metrics, weights=weights is not None)
-    wanted = ladder.requested(nulls) if nulls is not None else {}
+    beside = named(metrics, "science") if nulls is None else []
+    wanted = dict(BESIDE) if beside else ladder.requested(nulls or {})
+    held = [entry for entry in entries if not beside or entry.name in beside]
     notes: list[str] = [str(note) for note in masks.provenance.get("notes", ())] + untraced
     unwired = ""
     if wiring is None and any(entry.wired for entry in entries):
@@ -123,18 +128,18 @@ def analyze(
     name = mask_name or str(masks.provenance.get("file", "masks"))
     rows = list(_rows(graph, entries, unwired, name, progress))
 
-    numbers = partial(_numbers, build=build, entries=entries, unwired=unwired)
+    numbers = partial(_numbers, build=build, entries=held, unwired=unwired)
     samples = _samples(masks, wiring, wanted, rng, numbers, threads, progress) if wanted else {}
     for null in wanted:
         notes += ladder.nulls[null].remarks(masks, wiring)
-    scores, undefined = _scores(rows, samples)
+    scores, undefined = _scores([row for row in rows if not beside or row.metric in beside], samples)
     return Report(
         mask=name,
         format=masks.provenance.get("format"),
         model=wiring.model if wiring else None,
         view=graph.view,
         shapes={block.name: block.shape for block in graph.masked_blocks},
-        rows=rows,
+        rows=_beside(rows, scores),
         notes=[*({"metric": None, "layer": None, "note": note} for note in notes), *undefined],
         nulls=scores,
         coverage=masks.provenance.get("coverage"),
@@ -204,17 +209,28 @@ def _samples(
 ) -> dict[str, list[list[Number]]]:
     """Null model -> the numbers of each of its samples, in the order of the report's rows."""
     jobs = [(name, seed) for name, seeds in ladder.seeds(rng, wanted).items() for seed in seeds]
-    done, lock = count(1), Lock()
+    done, lock, began = count(1), Lock(), time.monotonic()
 
     def one(job: tuple[str, np.random.Generator]) -> list[Number]:
         found = numbers(ladder.nulls[job[0]](masks, job[1], wiring))
         if progress:
             with lock:
-                progress(next(done), len(jobs), f"null model {job[0]}")
+                number = next(done)
+                left = (time.monotonic() - began) / number * (len(jobs) - number)
+                progress(number, len(jobs), f"null model {job[0]}, {_time_left(left)}")
         return found
 
     drawn = iter(pool.over(one, jobs, threads))
     return {name: [next(drawn) for _ in range(number)] for name, number in wanted.items()}
+
+
+def _time_left(seconds: float) -> str:
+    """As a reader wants it.
+
+    >>> _time_left(8), _time_left(200)
+    ('8 s left', '3 min left')
+    """
+    return f"{seconds:.0f} s left" if seconds < 100 else f"{seconds / 60:.0f} min left"
 
 
 def _scores(
@@ -240,6 +256,18 @@ def _scores(
             if note:
                 notes.append({**about, "note": f"{name}: {note}"})
     return scores, notes
+
+
+def _beside(rows: Sequence[Row], scores: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """The rows; those of numbers that stand beside a null model do not say that they stand alone."""
+    held = {(entry["metric"], entry["layer"]) for entry in scores if entry["p"] == entry["p"]}
+
+    def told(row: Row) -> Row:
+        if row.note is None or ALONE not in row.note or (row.metric, row.layer) not in held:
+            return row
+        return replace(row, note=row.note.replace(ALONE, "").removesuffix("; ") or None)
+
+    return [told(row) for row in rows]
 
 
 def _dense_notes(graph: LayeredGraph) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from topo._support.screen import screen
 from topo._support.seeds import as_rng
 from topo.errors import TopoError
 from topo.evidence import Interval, Table, cluster_bootstrap, controlled, left_out, ranked, spearman, table_of
@@ -32,7 +33,7 @@ _VARIANTS = ("options", "quota", "null", "density_effective")
 _WIDTH_OF_DENSITY = ("density", "sparsity")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """What `evaluate` found. metrics: the strongest first. notes: what a reader has to know.
 
@@ -50,6 +51,15 @@ class Evaluation:
     metrics: tuple[Mapping[str, Any], ...]
     left_out: tuple[Mapping[str, Any], ...]
     notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        def shown(value: float) -> str:
+            return "" if math.isnan(value) else f"{value:+.3f}"
+
+        first = f"Evaluation({self.rows:,} rows, {self.cells} cells of {self.clusters} clusters)"
+        keys = ("rho", "low", "high", "partial")
+        lines = [[entry["metric"], *(shown(entry[key]) for key in keys)] for entry in self.metrics]
+        return screen(first, ["metric", *keys], lines)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of `topo evaluate --json`: numbers are finite or None."""

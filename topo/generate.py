@@ -19,7 +19,7 @@ from topo.generators import Generator, generators
 from topo.masks import MaskSet, as_mask_set
 from topo.models import input_shape as named_shape
 from topo.models import names
-from topo.networks import find_wiring, maskable
+from topo.networks import find_wiring, left_unmasked, maskable
 from topo.quotas import budgets as quota_budgets
 from topo.quotas import quotas
 from topo.wiring import Wiring, apart
@@ -85,6 +85,9 @@ def generate(
     request = Request(method, given, options, rng, progress, input_shape)
     if wiring is None and not getattr(entry, "rewires", False):
         raise TopoError(f"method '{method}' makes masks for a network: give its wiring, its name or a torch module")
+    if isinstance(wiring, type):
+        kind = wiring.__name__
+        raise TopoError(f"the class {kind} is not a network; give a module made of it: {kind}(...)")
     if hasattr(wiring, "named_modules"):
         from topo.models.modules.calling import require_shapes
 
@@ -114,6 +117,8 @@ def generate(
             turned = known.provenance.get("input_first", {})
             if method == "configuration" and any(len(shape) > 2 for shape in known.shapes.values()):
                 record["notes"] = ["each convolution was taken to be in one group: groups are known with a model alone"]
+    if layers is None and (said := left_unmasked(net)):
+        record["notes"] = [*masks.provenance.get("notes", ()), *record.get("notes", ()), *said]
     if turned := {name: groups for name, groups in turned.items() if name in masks}:
         record["input_first"] = turned
     return masks.in_order(net.names).with_provenance(**record, **_asked(request), density=masks.density)

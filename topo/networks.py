@@ -219,6 +219,14 @@ def maskable(wiring: Wiring, layers: str | Sequence[str] | None = None) -> dict[
     return {name: shape for name, shape in wiring.shapes.items() if name in chosen}
 
 
+def left_unmasked(wiring: Wiring) -> list[str]:
+    """A line on the weights of the model that no method masks, since no output of the traced way depends on them."""
+    if not wiring.unused:
+        return []
+    named = ", ".join(f"'{name}'" for name in wiring.unused[:3]) + (", ..." if len(wiring.unused) > 3 else "")
+    return [f"not masked, since no output depends on them on the way that was traced: {named}"]
+
+
 def matching(layers: str | Sequence[str], names: Sequence[str]) -> list[str]:
     """Those of `names` that are named by `layers` or match a pattern in it; TopoError if one stands for none.
 

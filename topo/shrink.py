@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from topo.errors import ShrinkError
+from topo.errors import ShrinkError, TraceWarning
 from topo.files import read_masks
 from topo.graph import build_graph
 from topo.input_spec import Spec
@@ -45,7 +46,7 @@ _MOST_TRIES = 12
 _CONSERVATIVE = "every output is taken to depend on every input"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Shrunk:
     """A smaller model and where its parts come from.
 
@@ -69,6 +70,14 @@ class Shrunk:
     report: Mapping[str, Any]
     sizes: tuple[tuple[str, str, Any], ...] = ()
     added: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        before, after, proof = self.report["before"], self.report["after"], self.report["proof"]
+        stays = sum(self.report["stays"].values())
+        return (
+            f"Shrunk({before['parameters']:,} -> {after['parameters']:,} parameters, {self.report['removed']:,} units "
+            f"removed, {stays:,} dead ones stay, outputs differ by {proof['relative_difference']:.2g} of the largest)"
+        )
 
     def to_json(self) -> str:
         """The map from old to new places: per tensor its shapes and the old index of each new one (null: all)."""
@@ -410,7 +419,11 @@ def _result(work: _Work, wiring: Wiring, made: Made, notes: list[str]) -> Shrunk
         groups = storage.groups if storage.groups == 1 else storage.groups * cut_mask.shape[0] // laid.shape[0]
         new_masks[name] = replace(storage, shape=cut_mask.shape, groups=groups).mask(cut_mask)
     after = MaskSet(new_masks, provenance={k: v for k, v in work.masks.provenance.items() if k in ("method", "seed")})
-    small_wiring = trace(small, args=work.example[0], kwargs=work.example[1])
+    small_wiring = wiring
+    if decision.gone.any():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TraceWarning)  # what cannot be followed was said of the whole model
+            small_wiring = trace(small, args=work.example[0], kwargs=work.example[1])
     report = _report(work, wiring, small_wiring, after, MaskSet(part), made, notes)
     report["shapes"] = shapes
     return Shrunk(small, after, small_wiring, kept, report, tuple(map(tuple, made.sizes)), tuple(made.added))

@@ -16,7 +16,8 @@ from topo.wiring import Layer
 
 
 class Graph(nx.DiGraph):
-    """inputs, outputs: lists of nodes. An edge has `many`, how many paths follow it. strength: sum of |w|."""
+    """inputs, outputs: lists of nodes. An edge has `many`, how many paths follow it, and `made_by`, (step, group) of a
+    layer, (step,) of a join. strength: sum of |w|."""
 
 
 @cache
@@ -38,8 +39,10 @@ def graph_of(net: Net) -> Graph:
     graph.add_nodes_from(u for u in made if stands.get(u) == u)
     graph.strength = 0
     for step in steps:
+        place = net.wiring.steps.index(step)
         if isinstance(step, Layer):
-            edges = [(u, v, 1) for _, u, v in net.edges(step)]
+            per_group = step.shape[0] // step.groups
+            edges = [(u, v, 1, (place, (v - step.start) // per_group)) for _, u, v in net.edges(step)]
             if isinstance(net, WeightedNet):
                 graph.strength += sum(
                     abs(Fraction(float(net.weights[p[0]][p[1:]]))) for p, u, v in net.parameters(step) if u in stands
@@ -51,13 +54,15 @@ def graph_of(net: Net) -> Graph:
                     v = step.start + k // step.width
                     follows = step.kind == "add" or (step.kind == "gate" and number == 0 and v in net.forward)
                     if u in stands and stands[u] != stands[v]:
-                        edges.append((u, v, int(follows)))
+                        edges.append((u, v, int(follows), (place,)))
                         graph.strength += 1
-        for u, v, many in edges:
+        for u, v, many, made_by in edges:
             if u in stands:
                 u, v = stands[u], stands[v]
-                before = graph[u][v]["many"] if graph.has_edge(u, v) else 0
-                graph.add_edge(u, v, many=before + many)
+                if graph.has_edge(u, v):
+                    graph[u][v]["many"] += many
+                else:
+                    graph.add_edge(u, v, many=many, made_by=made_by)
     graph.inputs = [u for u in graph if u in net.starts]
     graph.outputs = [u for u in graph if u in net.ends]
     return graph

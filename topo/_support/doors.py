@@ -62,17 +62,21 @@ def called(plugin: str, about: str, function: Callable[..., Any], *args: Any, **
     except (TopoError, MemoryError):
         raise
     except Exception as error:
-        said = (str(error).strip().splitlines() or ["it says nothing more"])[0]
-        raise TopoError(f"{plugin} failed{about}: {type(error).__name__}: {said}") from error
+        raise TopoError(f"{plugin} failed{about}: {said(error)}") from error
+
+
+def said(error: Exception) -> str:
+    """What an error is and says, in one line."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['it says nothing more'])[0]}"
 
 
 def summary(function: Any) -> str:
     """First line of the docstring; of the source's, where Python was started without docstrings (-OO)."""
-    said = getattr(function, "__doc__", None) or ""
-    if not said and sys.flags.optimize >= 2:
+    text = getattr(function, "__doc__", None) or ""
+    if not text and sys.flags.optimize >= 2:
         try:
             written = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-            said = ast.get_docstring(written) or ""  # type: ignore[arg-type]
+            text = ast.get_docstring(written) or ""  # type: ignore[arg-type]
         except (OSError, TypeError, SyntaxError):  # no source is there, or it is no definition
             pass
-    return said.strip().partition("\n")[0].rstrip()
+    return text.strip().partition("\n")[0].rstrip()

@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from topo.cli import inputs, language
-from topo.cli.choosing import choosing_options, columns_of, lines_of
+from topo.cli.choosing import check_columns, choosing_options, columns_of, lines_of
 from topo.cli.options import UsageError, at_least, check_outputs, command, network_options, plot_file, rule_options
 from topo.cli.output import Progress, deliver, quiet, wrote
 from topo.cli.tables import Page, Table
 from topo.errors import FormatError, TopoError
 from topo.language import Survey
 from topo.masks import MaskSet
+from topo.metrics import Metric, chosen
 from topo.report import OF_LAYERS, Report, left_out_line, note_lines, reports_to_csv, reports_to_html, reports_to_json
 from topo.report.numerals import shown
+from topo.report.report import ORIGIN
 
 
 def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
@@ -66,7 +68,8 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     made.add_argument(
         "--nulls",
         metavar="KIND:N,...",
-        help="z-scores and p of every number against N samples of null models, as in same_layers:100 (topo list nulls)",
+        help="z-scores and p of every number against N samples of null models, as in same_layers:100 (topo list "
+        "nulls); numbers of the group science get same_degrees:20 unless this says else, as none",
     )
     made.add_argument(
         "--holm", action="store_true", help="with --nulls: p adjusted for the number of all that were tested, p_holm"
@@ -87,14 +90,13 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from topo.metrics import chosen
-
     check_outputs(args.files, {"--json": args.json, "--csv": args.csv, "--html": args.html, "--plot": args.plot})
-    metrics = {entry.name for entry in chosen(args.metrics)}
-    if args.plot and "density" not in metrics:
+    entries = chosen(args.metrics, weights=args.weights is not None)
+    if args.plot and "density" not in {entry.name for entry in entries}:
         raise UsageError("--plot draws the densities of layers: --metrics should hold density")
     if args.holm and not args.nulls:
         raise UsageError("--holm adjusts the p of null models: give --nulls too, as in --nulls same_layers:100")
+    check_columns(args, *_possible_columns(entries, several=len(args.files) > 1))
     wiring = inputs.wiring_of(args)
     if args.layers and wiring is not None:
         raise UsageError("--layers looks at layers one by one, without the network of --model; give one of them")
@@ -108,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
         broken += [error] if error else []
     if args.holm:
         reports = [report.with_holm() for report in reports]
+    check_columns(args, *_columns(reports))
     if args.plot:
         _plot(reports, args)
     texts = {"json": reports_to_json, "csv": reports_to_csv}
@@ -130,6 +133,31 @@ def run(args: argparse.Namespace) -> int:
     if broken and not args.partial:
         raise TopoError(f"{broken[0]}; the rest was reported: --partial says that it is meant")
     return 0
+
+
+def _possible_columns(entries: Sequence[Metric], several: bool) -> tuple[list[str], list[str]]:
+    """Columns of the table that --sort and --filter may name, and --columns, as far as the metrics tell beforehand."""
+    if not several:
+        known = ["layer", "shape", *(entry.name for entry in entries if entry.scope == "layer")]
+        return known, known
+    known = [*_OF_MASKS, *(entry.name for entry in entries if entry.scope == "network"), *sorted(_OF_LANGUAGE)]
+    return [*known, *("density_asked" if name == "density" else name for name in ORIGIN), "read", "left_out"], known
+
+
+def _columns(reports: Sequence[Report]) -> tuple[list[str], list[str]]:
+    """Columns of the table that --sort and --filter may name, and --columns."""
+    entries = reports[0].layers if len(reports) == 1 else _rows(reports)
+    known = list(dict.fromkeys(key for entry in entries for key in entry))
+    origin = {key for report in reports for key in report.columns} if len(reports) > 1 else set()
+    return known, [name for name in known if name not in origin]
+
+
+def _rows(reports: Sequence[Report]) -> list[dict[str, Any]]:
+    """A row for each of several masks."""
+    return [
+        {**{name: getattr(report, name) for name in _OF_MASKS}, **report.columns, **report.network}
+        for report in reports
+    ]
 
 
 def report_of(
@@ -156,9 +184,9 @@ def report_of(
     found, more = inputs.network(masks, wiring, args)
     notes += more
     if args.layers is not None:
-        chosen = language.selected(list(masks), args.layers)
+        selected = language.selected(list(masks), args.layers)
         known = {key: value for key, value in masks.provenance.items() if key != "model"}
-        masks = MaskSet({layer: masks.rows(layer) for layer in chosen}, provenance=known)
+        masks = MaskSet({layer: masks.rows(layer) for layer in selected}, provenance=known)
         found, notes = None, []
     report = analyze(
         masks,
@@ -176,6 +204,7 @@ def report_of(
     return report.with_notes(notes), None, error
 
 
+_OF_MASKS = ("mask", "format", "model", "view")
 # What a terminal shows where several groups were computed: a layer in 120 columns. JSON and CSV hold everything.
 _OF_NETWORK = frozenset(
     "spectral_gap spectral_ratio ramanujan_gap is_ramanujan imdb narc weighted_spectral_gap full_spectrum "
@@ -243,8 +272,6 @@ def _against(lines: Sequence[Sequence[str]], brief: bool) -> list[Sequence[str]]
 
 
 def _paths() -> frozenset[str]:
-    from topo.metrics import chosen
-
     return frozenset(entry.name for entry in chosen("paths"))
 
 
@@ -279,7 +306,7 @@ def show_several(reports: Sequence[Report], page: Page, args: argparse.Namespace
     """A row for each mask, the network's numbers as columns; what holds for all is said once. brief: chosen metrics."""
     common = [f"{len(reports)} masks"]
     keys = {"mask": [report.mask for report in reports]}
-    for name in ("format", "model", "view"):
+    for name in _OF_MASKS[1:]:
         values = [getattr(report, name) or "" for report in reports]
         if len(set(values)) > 1:
             keys[name] = values
@@ -297,8 +324,7 @@ def show_several(reports: Sequence[Report], page: Page, args: argparse.Namespace
     if brief and args.columns is None:
         units = {metric: unit for metric, unit in units.items() if metric in _ACROSS}
     every = reports
-    rows = [{"mask": report.mask, **report.columns, **report.network} for report in reports]
-    reports = [reports[place] for place in lines_of(rows, args)]
+    reports = [reports[place] for place in lines_of(_rows(reports), args)]
     keys = {name: [values[every.index(report)] for report in reports] for name, values in keys.items()}
     lines = [
         [values[i] for values in keys.values()]
@@ -307,8 +333,8 @@ def show_several(reports: Sequence[Report], page: Page, args: argparse.Namespace
     ]
     marks = {i: "collapsed" for i, report in enumerate(reports) if report.collapsed}
     table = Table([*keys, *units], lines, keys=len(keys), marks=marks)
-    chosen = columns_of(table.header, len(keys), args)
-    page.table(table if chosen is None else table.only(chosen))
+    columns = columns_of(table.header, len(keys), args, above=_OF_MASKS)
+    page.table(table if columns is None else table.only(columns))
     against = [
         [report.mask, *line]
         for report in reports
@@ -317,8 +343,8 @@ def show_several(reports: Sequence[Report], page: Page, args: argparse.Namespace
         for line in _against(lines_of, brief)
     ]
     if against:
-        columns = next(header for report in reports for header, _ in report.tables() if header[0] == "null")
-        page.table(Table(["mask", *columns], against, keys=2, left=frozenset({3})))
+        header = next(header for report in reports for header, _ in report.tables() if header[0] == "null")
+        page.table(Table(["mask", *header], against, keys=2, left=frozenset({3})))
     told = _OF_NETWORK | _paths() if brief else None
     explained = [f"{report.mask}: {line}" for report in reports for line in report.null_lines(told)]
     page.notes(_notes_of_several(reports) + explained)

@@ -63,16 +63,22 @@ def choosing_options(made: argparse.ArgumentParser) -> None:
     )
 
 
+def check_columns(args: argparse.Namespace, known: Sequence[str], shown: Sequence[str]) -> None:
+    """UsageError for a column of --filter or --sort that is not `known`, and for one of --columns that is not shown."""
+    _check_lines(args, known)
+    for name in _listed(args.columns):
+        _check(name, shown)
+
+
 def lines_of(entries: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> list[int]:
     """Places of the lines that --filter leaves, in the order of --sort; UsageError for a column that is not there."""
     known = list(dict.fromkeys(key for entry in entries for key in entry))
     kept = list(range(len(entries)))
+    _check_lines(args, known)
     for wanted in args.filter:
-        _check(wanted.column, known)
         kept = [place for place in kept if wanted.fits(entries[place].get(wanted.column))]
     if args.sort:
         name = args.sort.removeprefix("-")
-        _check(name, known)
         down = args.sort.startswith("-")
         defined = [place for place in kept if _defined(entries[place].get(name))]
         defined.sort(key=lambda place: _order(entries[place][name]), reverse=down)
@@ -80,14 +86,25 @@ def lines_of(entries: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> 
     return kept
 
 
-def columns_of(header: Sequence[str], keys: int, args: argparse.Namespace) -> list[int] | None:
-    """Places of the columns of --columns, the first `keys` in front; None without it."""
+def columns_of(
+    header: Sequence[str], keys: int, args: argparse.Namespace, above: Sequence[str] = ()
+) -> list[int] | None:
+    """Places of the columns of --columns, the first `keys` in front; None without it. above: said above the table."""
     if args.columns is None:
         return None
-    wanted = [name.strip() for name in args.columns.split(",") if name.strip()]
+    wanted = [name for name in _listed(args.columns) if name in header or name not in above]
     for name in wanted:
         _check(name, header)
     return [*range(keys), *(place for name in wanted if (place := list(header).index(name)) >= keys)]
+
+
+def _check_lines(args: argparse.Namespace, known: Sequence[str]) -> None:
+    for name in [wanted.column for wanted in args.filter] + ([args.sort.removeprefix("-")] if args.sort else []):
+        _check(name, known)
+
+
+def _listed(columns: str | None) -> list[str]:
+    return [name for part in (columns or "").split(",") if (name := part.strip())]
 
 
 def _check(name: str, known: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from topo._support.doors import check_flags, check_function, said
 from topo._support.order import in_order, names_before
 from topo._support.registry import Registry
 from topo.containers.mapped import IN_MEMORY, Mapped, bytes_of
@@ -152,7 +153,7 @@ class Kind:
         if self.recognise is None:
             return None
         lacks = self._asked(self.recognise, file)
-        if lacks is not None and not isinstance(lacks, str):
+        if lacks is not None and not (isinstance(lacks, str) and lacks.strip()):
             raise FormatError(
                 f"the container '{self.name}' is faulty: recognise gives {lacks!r:.80}; it gives None for a file of "
                 "its kind, else a text that says what the file lacks"
@@ -177,7 +178,7 @@ class Kind:
 
     @property
     def _is_built_in(self) -> bool:
-        return self.open.__module__.startswith("topo.containers.")
+        return (self.open.__module__ or "").startswith("topo.containers.")
 
     def _asked(self, function: Callable[[File], Any], file: File) -> Any:
         try:
@@ -188,8 +189,8 @@ class Kind:
             raise FormatError("it takes more memory than there is") from None
         except Exception as error:  # of damaged files, and of a plugin's own mistakes
             if self._is_built_in:
-                raise FormatError(f"it is corrupt ({type(error).__name__}: {error})") from error
-            raise FormatError(f"the container '{self.name}' failed: {type(error).__name__}: {error}") from error
+                raise FormatError(f"it is corrupt ({said(error)})") from error
+            raise FormatError(f"the container '{self.name}' failed: {said(error)}") from error
 
 
 class _Checked:
@@ -297,8 +298,9 @@ def container(
         raise TopoError(f"container '{name}': suffix={suffix!r} is neither an ending ('.csv') nor several of them")
     if folder is not None and not (isinstance(folder, str) and folder):
         raise TopoError(f"container '{name}': folder={folder!r} is not a pattern of file names ('*.csv')")
-    if recognise is not None and not callable(recognise):
-        raise TopoError(f"container '{name}': recognise is {recognise!r}, not a function")
+    if recognise is not None:
+        check_function(f"container '{name}': recognise", recognise, "file", documented=False)
+    check_flags(f"container '{name}'", refuses=refuses)
     if not (starts or ends or folder or recognise):
         raise TopoError(f"container '{name}': say how it is known: starts_with, suffix, folder or recognise")
     ahead_of = names_before("container", name, before)
@@ -306,7 +308,8 @@ def container(
     def enter(open: Callable[[File], Any]) -> Callable[[File], Any]:
         if not callable(open):
             raise TopoError(f"container '{name}': @container stands over a function, not over a {type(open).__name__}")
-        if not open.__module__.startswith("topo.containers."):
+        check_function(f"container '{name}'", open, "file", documented=False)
+        if not (open.__module__ or "").startswith("topo.containers."):
             len(containers)  # what is built in is registered first
         endings = tuple(end.lower() for end in ends)
         containers.add(name)(Kind(name, about, open, tuple(starts), endings, folder, recognise, ahead_of, refuses))

@@ -23,11 +23,12 @@ from topo.errors import DataError
 
 __all__ = ["Dataset", "Layout", "batches", "data", "layout", "load"]
 
+_VERBS = {"train": "train", "val": "validate", "test": "test"}
 _CHUNK = 1 << 24  # bytes of images looked at together
 _OVERLAP = 0.1  # share of test images among the training ones from which a note speaks; published sets hold a few twice
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Images and labels, a part to train on, a part to test on and, perhaps, one to validate on (to choose an epoch).
 
@@ -157,6 +158,12 @@ class Dataset:
             val_labels=self.train_labels[held],
             notes=(*self.notes, note),
         )
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{len(getattr(self, f'{part}_labels')):,} to {verb}" for part, verb in _VERBS.items()
+                           if getattr(self, f"{part}_labels") is not None)  # fmt: skip
+        shape = "x".join(map(str, self.shape))
+        return f"Dataset('{self.name}': images of {shape} in {len(self.classes)} classes, {counts})"
 
     @property
     def shape(self) -> tuple[int, int, int]:

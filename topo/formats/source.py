@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from topo._support.doors import check_function, said
 from topo._support.order import in_order, names_before
 from topo._support.registry import Registry
 from topo.containers.container import Container
@@ -183,7 +184,7 @@ class Reader:
     def lacks(self, source: Source) -> str | None:
         """What the file lacks to be of this format, None if nothing; FormatError for a reader that says neither."""
         lacks = self._asked(self.recognise, source)
-        if lacks is not None and not isinstance(lacks, str):
+        if lacks is not None and not (isinstance(lacks, str) and lacks.strip()):
             raise FormatError(
                 f"the reader '{self.name}' is faulty: recognise gives {lacks!r:.80}; it gives None for a file of its "
                 "format, else a text that says what the file lacks"
@@ -206,7 +207,7 @@ class Reader:
         except (TopoError, MemoryError):
             raise
         except Exception as error:  # a plugin's own mistake: whatever Python says of it, with the plugin's name
-            raise FormatError(f"the reader '{self.name}' failed: {type(error).__name__}: {error}") from error
+            raise FormatError(f"the reader '{self.name}' failed: {said(error)}") from error
 
     def _name(self, name: object) -> str:
         if not isinstance(name, str):
@@ -252,8 +253,9 @@ def reader(
     for word, text in (("name", name), ("description", about)):
         if not isinstance(text, str) or not text.strip() or not text.isprintable():
             raise TopoError(f"reader {name!r}: its {word} is {text!r}, not one line of text")
-    if not callable(recognise) or not (write is None or callable(write)):
-        raise TopoError(f"reader '{name}': recognise and write are functions")
+    check_function(f"reader '{name}': recognise", recognise, "source", documented=False)
+    if write is not None:
+        check_function(f"reader '{name}': write", write, "masks, path", documented=False)
     if not isinstance(output_first, bool):
         raise TopoError(f"reader '{name}': output_first is {output_first!r}, not True or False")
     if (ending is None) != (write is None) or not (ending is None or re.fullmatch(r"\.\w+", ending)):
@@ -263,7 +265,8 @@ def reader(
     def enter(read: Callable[[Source], Found]) -> Callable[[Source], Found]:
         if not callable(read):
             raise TopoError(f"reader '{name}': @reader stands over a function, not over a {type(read).__name__}")
-        if not read.__module__.startswith("topo.formats."):
+        check_function(f"reader '{name}'", read, "source", documented=False)
+        if not (read.__module__ or "").startswith("topo.formats."):
             len(formats)  # what is built in is registered first, so that a name that is taken is a plugin's mistake
         formats.add(name)(Reader(name, about, recognise, read, ahead_of, output_first, ending, write))
         return read

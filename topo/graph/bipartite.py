@@ -56,6 +56,16 @@ class Bipartite:
         return column_counts(self.words)[: self.left]
 
     @cached_property
+    def lists(self) -> tuple[np.ndarray, np.ndarray]:
+        """indptr (right + 1,) and indices (edges,): the left units of each right one, of a graph without values."""
+        from topo.kernels.spectrum import to_csr
+
+        indptr = np.concatenate([[0], np.cumsum(self.right_degrees)])
+        indices = np.empty(indptr[-1], np.int32)
+        to_csr(self.words, indptr, indices)
+        return indptr, indices
+
+    @cached_property
     def turned(self) -> Bipartite:
         """Left and right exchanged."""
         words = transposed(self.words, self.left)

@@ -26,7 +26,8 @@ decided in integers (sigma_2 is then exactly 0), or it has a 2 x 2 minor that is
 By shape (measured on one AVX-512 core; a step is one product with G and one reorthogonalisation):
     n <= 96               popcount Gram and all its eigenvalues from LAPACK, 0.1 ms at 64 x 576; from n = 100 on Lanczos
                           is as fast
-    n <= 8192             popcount Gram and Lanczos: 1 ms at 256 x 2304, 4 ms at 512 x 4608, 0.5 s at 4096 x 11008
+    n <= 8192             Gram by popcounts, or by lists where few rows meet, and Lanczos: 1 ms at 256 x 2304, 4 ms at
+                          512 x 4608, 0.5 s at 4096 x 11008
     sparse                CSR and Lanczos, where its edges cost less than the products with the Gram
     n > 8192, not sparse  byte tables on the bits themselves: a Gram would take more than 256 MiB
 Lanczos takes 45 to 70 steps for n up to 1024 and 65 to 130 for 4096, a third fewer where the proof follows: it may then
@@ -180,9 +181,13 @@ def gram(graph: Bipartite) -> tuple[np.ndarray, int]:
     """B B^T, float32 where that is exact, else float64; and how many units of rounding an entry may be off."""
     if graph.values is None:
         from topo.kernels.spectrum import gram as popcounts
+        from topo.kernels.spectrum import gram_of_lists
 
         products = np.empty((graph.right, graph.right), np.float32)
-        popcounts(graph.words, products)
+        if _few_pairs(graph):
+            gram_of_lists(*graph.lists, np.concatenate([[0], np.cumsum(graph.left_degrees)]), products)
+        else:
+            popcounts(graph.words, products)
         return products, 0
     if graph.integer:
         most = float(graph.values.max()) * float(graph.right_degrees.max())
@@ -193,6 +198,16 @@ def gram(graph: Bipartite) -> tuple[np.ndarray, int]:
         part = graph.values[:, start : start + 2048].astype(np.float64)
         sums += part @ part.T
     return sums, graph.left
+
+
+def _few_pairs(graph: Bipartite) -> bool:
+    """Is it cheaper to count the pairs of rows that meet in columns? Nanoseconds: 0.1 a word and pair of rows, 27 an
+    edge, 2 a pair that meets."""
+    n, edges, words = graph.right, int(graph.right_degrees.sum()), graph.words.shape[1]
+    limit = 0.1 * words * n * n - 27 * edges
+    if edges * edges > limit * graph.left:  # the fewest pairs that so many edges can make
+        return False
+    return float((graph.left_degrees.astype(np.float64) ** 2).sum()) < limit
 
 
 def _rank_one(products: np.ndarray) -> bool:
@@ -248,11 +263,9 @@ def _through_gram(products: np.ndarray) -> Operator:
 
 
 def _through_csr(graph: Bipartite) -> Operator:
-    from topo.kernels.spectrum import through_csr, to_csr
+    from topo.kernels.spectrum import through_csr
 
-    indptr = np.concatenate([[0], np.cumsum(graph.right_degrees)])
-    indices = np.empty(indptr[-1], np.int32)
-    to_csr(graph.words, indptr, indices)
+    indptr, indices = graph.lists
     u = np.empty(graph.left)
     return lambda x, y: through_csr(indptr, indices, x, u, y)
 

@@ -38,6 +38,9 @@ def maps_of(graph: WiredGraph) -> Maps:
     return own.maps()
 
 
+Edges = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # from, to, paths, made by
+
+
 @dataclass(frozen=True, eq=False)
 class MapNumbers:
     """A float64 for each unit, mantissa * 2**exponent. unit -1 and -2 are 0."""
@@ -411,36 +414,36 @@ def count_edges(found: Unrolled, listed: MapEdges) -> int:
     return total
 
 
-def list_edges(found: Unrolled, listed: MapEdges) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(from, to, paths) of each step, places in the graph."""
+def list_edges(found: Unrolled, listed: MapEdges, first: np.ndarray) -> Iterator[Edges]:
+    """(from, to, paths, made by) of each step, places in the graph. first: the number of each step's first maker."""
     from topo.kernels import maps as kernels
 
     ahead = found.live[0]
-    for step in found.maps.steps:
+    for step, number in zip(found.maps.steps, first):
         if isinstance(step, MapLayer):
             kept = found.rows[step.name].unpack().reshape(step.groups, -1, step.columns).sum(axis=1, dtype=np.int64)
             joined = (step.meets >= 0).sum(axis=1).reshape(step.groups, step.columns)
             size = int((kept * joined).sum())
             begin, end = np.empty(size, np.int32), np.empty(size, np.int32)
             kernels.edges(found.words(step), step.groups, step.columns, step.meets, step.start, begin, end)
-            yield _listed(listed, begin, end, np.ones(size))
+            group = (end - np.int32(step.start)) // np.int32(step.positions * (step.shape[0] // step.groups))
+            yield _listed(listed, begin, end, np.ones(size), np.int32(number) + group)
             continue
         made = (step.start + np.arange(len(step.operands[0])) // step.width).astype(np.int32)
-        for number, operand in enumerate(step.operands):
+        for place, operand in enumerate(step.operands):
             fed = (operand >= 0) & (listed.number[made] >= 0)
-            follows = step.kind == "add" or (step.kind == "gate" and number == 0)
+            follows = step.kind == "add" or (step.kind == "gate" and place == 0)
             many = np.where(ahead[made[fed]], float(follows), 0.0)
-            yield _listed(listed, operand[fed], made[fed], many)
+            yield _listed(listed, operand[fed], made[fed], many, np.full(len(many), number, np.int32))
 
 
-def _listed(
-    listed: MapEdges, begin: np.ndarray, end: np.ndarray, many: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _listed(listed: MapEdges, begin: np.ndarray, end: np.ndarray, many: np.ndarray, made_by: np.ndarray) -> Edges:
     """Edges between units of the graph: from each member of what they leave; none within one unit."""
     counts = listed.ptr[begin + 1] - listed.ptr[begin]
     if (counts != 1).any():
         places = _ranges(listed.ptr[begin], counts)
-        begin, end, many = listed.members[places], np.repeat(end, counts), np.repeat(many, counts)
+        begin = listed.members[places]
+        end, many, made_by = np.repeat(end, counts), np.repeat(many, counts), np.repeat(made_by, counts)
     begin, end = listed.number[begin], listed.number[end]
     real = (begin >= 0) & (begin != end)
-    return begin[real], end[real], many[real]
+    return begin[real], end[real], many[real], made_by[real]

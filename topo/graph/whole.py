@@ -8,9 +8,10 @@ queries, keys and gates too; paths follow the value branch alone. Rows of a para
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from topo.errors import TopoError
 from topo.graph import paths
 from topo.graph.graph import Block, WiredGraph
 from topo.graph.memo import shared
+from topo.graph.unrolled import Edges
 from topo.masks import BitRows
 from topo.wiring import Join, Layer
 
@@ -40,35 +42,44 @@ class WholeGraph:
     """A directed graph without cycles or parallel edges; every edge leads from a lower number to a higher.
 
     n: units. outgoing: ptr int64 (n + 1,), ends int32 (edges,), many float64 (edges,), how many paths follow each edge
-    (0 of what only gates). inputs, outputs: bool (n,).
+    (0 of what only gates). inputs, outputs: bool (n,). made_by: int32 (edges,), the number of what made each edge: a
+    group of a use of a layer, or a join. of_layers: bool, by that number, whether it is a layer's.
     """
 
     n: int
     outgoing: Lists
     inputs: np.ndarray
     outputs: np.ndarray
+    made_by: np.ndarray
+    of_layers: np.ndarray
 
     @classmethod
     def of_edges(
-        cls, n: int, begin: np.ndarray, end: np.ndarray, many: np.ndarray, inputs: np.ndarray, outputs: np.ndarray
+        cls,
+        n: int,
+        edges: Edges,
+        inputs: np.ndarray,
+        outputs: np.ndarray,
+        of_layers: np.ndarray,
     ) -> WholeGraph:
-        """Edges in any order; of parallel ones the paths add up.
+        """Edges in any order; of parallel ones the paths add up, and the first says what made them.
 
-        >>> both, ends = np.array([0, 0]), np.eye(2, dtype=bool)
-        >>> WholeGraph.of_edges(2, both, both + 1, np.array([1.0, 2.0]), *ends).size
+        >>> both, ends = np.zeros(2, int), np.eye(2, dtype=bool)
+        >>> WholeGraph.of_edges(2, (both, both + 1, np.array([1.0, 2.0]), both), *ends, np.ones(1, bool)).size
         1
         """
+        begin, end, many, made_by = edges
         _, order = in_buckets(end, n)
         ptr, by_begin = in_buckets(begin[order], n)
         order = order[by_begin]
-        begin, end, many = begin[order], end[order], many[order]
+        begin, end, many, made_by = begin[order], end[order], many[order], made_by[order]
         new = np.ones(len(end), np.bool_)
         new[1:] = (end[1:] != end[:-1]) | (begin[1:] != begin[:-1])
         if not new.all():
             many = np.add.reduceat(many, np.flatnonzero(new))
-            end = end[new]
+            end, made_by = end[new], made_by[new]
             ptr = np.concatenate([[0], np.cumsum(new)])[ptr]
-        return cls(n, (ptr, end.astype(np.int32, copy=False), many), inputs, outputs)
+        return cls(n, (ptr, end.astype(np.int32, copy=False), many), inputs, outputs, made_by, of_layers)
 
     @property
     def size(self) -> int:
@@ -80,17 +91,18 @@ class WholeGraph:
         """The edges by the unit that they lead to: ptr, where they come from, how many paths follow each."""
         ends, many = self.outgoing[1:]
         ptr, order = in_buckets(ends, self.n)
-        return ptr, self._begins[order], many[order]
+        return ptr, self.begins[order], many[order]
 
     @cached_property
     def both(self) -> tuple[np.ndarray, np.ndarray]:
         """The edges both ways: ptr int64 (n + 1,), ends int32 (2 edges,)."""
-        begins, ends = self._begins, self.outgoing[1]
+        begins, ends = self.begins, self.outgoing[1]
         ptr, order = in_buckets(np.concatenate([begins, ends]), self.n)
         return ptr, np.concatenate([ends, begins])[order]
 
     @property
-    def _begins(self) -> np.ndarray:
+    def begins(self) -> np.ndarray:
+        """int32 (edges,): the unit that each edge leaves."""
         return np.repeat(np.arange(self.n, dtype=np.int32), self.out_degrees)
 
     @cached_property
@@ -133,18 +145,26 @@ def _stand_ins(graph: WiredGraph, starts: np.ndarray) -> np.ndarray:
     return stands
 
 
-def _edges(graph: WiredGraph) -> Iterator[Lists]:
-    """(from, to, paths) of each step, units of the wiring; from may be below 0."""
-    for step in graph.steps:
+def makers(steps: Iterable[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Steps, layers among them having `groups` -> the first number of each, and whether a number is a layer's."""
+    sizes = [getattr(step, "groups", 0) for step in steps]
+    of_layers = np.repeat(np.array(sizes, np.int64) > 0, np.maximum(sizes, 1))
+    return np.cumsum([0, *np.maximum(sizes, 1)])[:-1], of_layers
+
+
+def _edges(graph: WiredGraph, first: np.ndarray) -> Iterator[Edges]:
+    """The edges of each step, units of the wiring; from may be below 0. first: see `makers`."""
+    for step, number in zip(graph.steps, first):
         if isinstance(step, Block):
             if not step.source:
                 rows, places, many = step.edges.pairs()
-                yield step.edges.reads[places], step.use.start + rows, many.astype(np.float64)
+                made_by = number + rows // (step.shape[0] // step.groups)
+                yield step.edges.reads[places], step.use.start + rows, many.astype(np.float64), made_by
             continue
         made = step.start + np.arange(len(step.operands[0])) // step.width
-        for number, operand in enumerate(step.operands):
-            follows = step.kind == "add" or (step.kind == "gate" and number == 0)
-            yield operand, made, np.full(len(made), float(follows))
+        for place, operand in enumerate(step.operands):
+            follows = step.kind == "add" or (step.kind == "gate" and place == 0)
+            yield operand, made, np.full(len(made), float(follows)), np.full(len(made), number)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,18 +207,24 @@ def whole_graph(graph: WiredGraph) -> WholeGraph:
     if graph.view == "unrolled":
         return _of_places(graph)
     named, ahead = numbers(graph), paths.live(graph).forward
-    begins, ends, manies = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)], [np.zeros(0)]
-    for begin, end, many in _edges(graph):
+    first, of_layers = makers(graph.steps)
+    lists = [_NO_EDGES]
+    for begin, end, many, made_by in _edges(graph, first):
         many = np.where(ahead[end], many, 0.0)  # a closed gate has no path
         begin, end = np.where(begin >= 0, named.number[begin], -1), named.number[end]
         real = (begin >= 0) & (end >= 0) & (begin != end)  # what leads only into a sum is one with it
-        begins.append(begin[real])
-        ends.append(end[real])
-        manies.append(many[real])
+        lists.append((begin[real], end[real], many[real], made_by[real].astype(np.int32)))
     outputs = np.zeros(len(named.units), np.bool_)
     outputs[named.number[graph.wiring.outputs]] = True
-    begin, end, many = (np.concatenate(lists) for lists in (begins, ends, manies))
-    return WholeGraph.of_edges(len(outputs), begin, end, many, named.inputs, outputs)
+    return WholeGraph.of_edges(len(outputs), _joined(lists), named.inputs, outputs, of_layers)
+
+
+_NO_EDGES: Edges = (np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0), np.zeros(0, np.int32))
+
+
+def _joined(lists: list[Edges]) -> Edges:
+    begin, end, many, made_by = (np.concatenate(part) for part in zip(*lists))
+    return begin, end, many, made_by
 
 
 def _of_places(graph: WiredGraph) -> WholeGraph:
@@ -213,11 +239,11 @@ def _of_places(graph: WiredGraph) -> WholeGraph:
             f"{graph.max_edges:,} are listed unless --max-edges (max_edges) says more"
         )
     n = int(listed.number.max(initial=-1)) + 1
-    lists = [(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0)), *places.list_edges(found, listed)]
-    begin, end, many = (np.concatenate(part) for part in zip(*lists))
+    first, of_layers = makers(found.maps.steps)
+    edges = _joined([_NO_EDGES, *places.list_edges(found, listed, first)])
     inputs, outputs = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
     inputs[listed.number[found.maps.inputs]] = outputs[listed.number[found.maps.outputs]] = True
-    return WholeGraph.of_edges(n, begin, end, many, inputs, outputs)
+    return WholeGraph.of_edges(n, edges, inputs, outputs, of_layers)
 
 
 def total_weight(graph: WiredGraph) -> float:
@@ -256,7 +282,8 @@ def _weight_of_places(graph: WiredGraph) -> float:
         joined = places.joined_by_columns(found, step, members)
         total += float((np.where(kept, size, 0.0).sum(axis=1) * joined).sum())
     joins = replace(found, rows={name: BitRows(r.shape, np.zeros_like(r.words)) for name, r in found.rows.items()})
-    return total + sum(len(begin) for begin, _, _ in places.list_edges(joins, listed))
+    first = makers(joins.maps.steps)[0]
+    return total + sum(len(edges[0]) for edges in places.list_edges(joins, listed, first))
 
 
 class _Paths:

@@ -22,7 +22,7 @@ from topo.errors import TopoError
 from topo.graph import Block, LayeredGraph, shared
 from topo.report import Value
 
-__all__ = ["DEFAULT_GROUPS", "GROUPS", "Metric", "chosen", "metric", "metrics", "shared"]
+__all__ = ["DEFAULT_GROUPS", "GROUPS", "Metric", "chosen", "metric", "metrics", "named", "shared"]
 
 # Numbers of the PATHS group stand in this order of files, others in that of file names.
 metrics = Registry("metric", __name__, first=("parameters", "nodes", "paths", "balance", "flops"))
@@ -138,6 +138,16 @@ def metric(
         return function
 
     return enter
+
+
+def named(names: str | Sequence[str], group: str) -> list[str]:
+    """Metrics of a group that are asked for by its name or their own, not by "default" or "all".
+
+    >>> named("all,path_length", "science")
+    ['path_length']
+    """
+    given = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+    return [entry.name for entry in metrics.values() if entry.group == group and {group, entry.name} & set(given)]
 
 
 def chosen(names: str | Sequence[str], *, weights: bool = True) -> list[Metric]:

@@ -13,14 +13,18 @@ import numpy as np
 from topo.graph import Block, LayeredGraph, WiredGraph
 from topo.graph.bipartite import of_block
 from topo.graph.memo import shared
-from topo.graph.whole import whole_graph
+from topo.graph.whole import WholeGraph, whole_graph
 from topo.metrics import metric
 from topo.metrics.motifs import co_degrees
 from topo.metrics.whole import NO_EDGES
 from topo.report import Value
 
 ALONE = "says little alone: compare with null models that keep the degrees, as --nulls same_degrees:20"
+BESIDE = {"same_degrees": 20}  # what is drawn where numbers of this group are asked for by name, and nulls not at all
 _MOST_WORK = 1 << 35  # units x edges that are looked at
+_REFERENCES = 5
+_WIDEST = 2_000  # units of the matrices of structural consistency
+_REMOVALS = 5
 _LATORA = "Latora & Marchiori, Efficient Behavior of Small-World Networks, 2001"
 
 
@@ -89,3 +93,188 @@ def active_neuron_rate(graph: WiredGraph) -> Value:
 
     whole = whole_graph(graph)
     return Value(units_on_paths(whole) / whole.n, ALONE) if whole.n else Value(math.nan, "the graph has no units")
+
+
+# Small worlds.
+
+
+@shared
+def _small_world(graph: WiredGraph) -> tuple[float, float, float, float, float] | str:
+    """Clustering and path length, both of references with the same degrees, clustering of a lattice; or why not."""
+    from topo.graph.references import lattice, rewired
+
+    whole = whole_graph(graph)
+    if (1 + _REFERENCES) * whole.n * whole.size > _MOST_WORK:
+        return _TOO_MANY
+    rng = np.random.default_rng(0)
+    if not whole.size:
+        return NO_EDGES
+    random = [rewired(whole, rng) for _ in range(_REFERENCES)]
+    closed, lengths = (float(np.mean([of(one) for one in random])) for of in (closed_ways, mean_length))
+    return closed_ways(whole), mean_length(whole), closed, lengths, closed_ways(lattice(whole, rng))
+
+
+def closed_ways(whole: WholeGraph) -> float:
+    """Share of the ways of three edges that close to a 4-cycle; 0.0 if there is no way.
+
+    A network without skips has no triangles, so that this is its clustering. Source: Robins & Alexander 2004.
+    """
+    from topo.kernels import science as kernels
+
+    cycles, ways = kernels.four_cycles(*whole.both)
+    return 4 * int(cycles) / int(ways) if ways else 0.0
+
+
+def mean_length(whole: WholeGraph) -> float:
+    """Mean length of the shortest way between two units, over pairs that a way joins, of a graph with edges."""
+    from topo.kernels import whole as kernels
+
+    pairs, total, _ = kernels.distances(*whole.both)
+    return int(total) / int(pairs)
+
+
+@metric(
+    group="science",
+    scope="network",
+    unit="ratio",
+    source="Humphries & Gurney, Network Small-World-Ness, PLoS ONE 2008",
+    ordered=True,
+)
+def small_world_sigma(graph: WiredGraph) -> Value:
+    """Clustering over path length, each relative to 5 networks of the same degrees in each layer; above 1: small world.
+
+    Clustering is the share of ways of three edges that close to a 4-cycle.
+    """
+    found = _small_world(graph)
+    if isinstance(found, str):
+        return Value(math.nan, found)
+    clustering, length, at_random, lengths, _ = found
+    if not at_random:
+        return Value(math.nan, "networks of the same degrees have no 4-cycle")
+    return Value(clustering / at_random / (length / lengths), ALONE)
+
+
+@metric(
+    group="science",
+    scope="network",
+    unit="difference",
+    source="Telesford et al., The Ubiquity of Small-World Networks, Brain Connectivity 2011",
+    ordered=True,
+)
+def small_world_omega(graph: WiredGraph) -> Value:
+    """Path length of networks of the same degrees over the own, less the clustering over a lattice's.
+
+    Near 0: a small world, near 1: random, near -1: a lattice.
+    """
+    found = _small_world(graph)
+    if isinstance(found, str):
+        return Value(math.nan, found)
+    clustering, length, _, lengths, of_lattice = found
+    if not of_lattice:
+        return Value(math.nan, "the lattice of the same degrees has no 4-cycle")
+    return Value(lengths / length - clustering / of_lattice, ALONE)
+
+
+# Hubs.
+
+
+@metric(
+    group="science",
+    scope="network",
+    unit="fraction",
+    source="Colizza et al., Detecting rich-club ordering in complex networks, Nature Physics 2006",
+)
+def rich_club(graph: WiredGraph) -> Value:
+    """Density of edges among the tenth of the units with the highest degrees (with all that have the least of them)."""
+    whole = whole_graph(graph)
+    degrees = whole.in_degrees + whole.out_degrees
+    count = int(np.count_nonzero(degrees))
+    if not count:
+        return Value(math.nan, NO_EDGES)
+    least = np.sort(degrees)[::-1][max(-(-count // 10), 2) - 1]
+    rich = degrees >= least
+    size = int(rich.sum())
+    among = np.count_nonzero(rich[whole.begins] & rich[whole.outgoing[1]])
+    return Value(2 * among / (size * (size - 1)), f"units of {least} edges and more, {size:,}; {ALONE}")
+
+
+@metric(
+    group="science",
+    scope="network",
+    unit="fraction",
+    source="Freeman, A Set of Measures of Centrality Based on Betweenness, 1977",
+)
+def betweenness_share(graph: WiredGraph) -> Value:
+    """Share of all betweenness that the tenth of the units with the most of it has; undirected."""
+    from topo.kernels import science as kernels
+
+    whole = whole_graph(graph)
+    if whole.n * whole.size > _MOST_WORK:
+        return Value(math.nan, _TOO_MANY)
+    between = np.empty(whole.n)
+    kernels.betweenness(*whole.both, between)
+    if not between.any():
+        return Value(math.nan, "no shortest way leads through a unit")
+    top = np.sort(between)[::-1][: -(-whole.n // 10)]
+    return Value(float(top.sum() / between.sum()), ALONE)
+
+
+# Structure that a graph tells of itself.
+
+
+@shared
+def community_labels(graph: WiredGraph) -> np.ndarray | None:
+    """int32 (N,): the community of each unit of the whole graph; None beyond memory."""
+    from topo.graph.communities import MOST_SUMS, communities
+
+    whole = whole_graph(graph)
+    return communities(whole) if len(whole.of_layers) * whole.n <= MOST_SUMS else None
+
+
+@metric(
+    group="science",
+    scope="network",
+    unit="modularity",
+    source="Barber, Modularity and community detection in bipartite networks, Phys. Rev. E 2007",
+    ordered=True,
+)
+def modularity(graph: WiredGraph) -> Value:
+    """Edges within communities beyond chance at the degrees of each layer, as a share of all: a lower bound.
+
+    Communities are found greedily, from 3 starts. Of a single layer it is Barber's bipartite modularity.
+    """
+    from topo.graph.communities import modularity_of
+
+    whole = whole_graph(graph)
+    if not whole.size:
+        return Value(math.nan, NO_EDGES)
+    labels = community_labels(graph)
+    if labels is None:
+        return Value(math.nan, f"{whole.n:,} units in {len(whole.of_layers):,} groups of layers: their sums do not fit")
+    return Value(modularity_of(whole, labels), f"a lower bound; {ALONE}")
+
+
+@metric(
+    group="science",
+    scope="network",
+    unit="fraction",
+    source="Lü, Pan, Zhou, Zhang & Stanley, Toward link predictability of complex networks, PNAS 2015",
+    ordered=True,
+)
+def structural_consistency(graph: WiredGraph) -> Value:
+    """Of a tenth of the edges of layers, taken out, the share that the eigenvectors of the rest rank first; of 5 draws.
+
+    Ranked are the pairs of units that the same group of a layer could join.
+    """
+    from topo.graph.consistency import consistency
+
+    whole = whole_graph(graph)
+    edges = int(np.count_nonzero(whole.of_layers[whole.made_by]))
+    if not edges:
+        return Value(math.nan, NO_EDGES)
+    if (count := np.count_nonzero(whole.in_degrees + whole.out_degrees)) > _WIDEST:
+        return Value(math.nan, f"{count:,} units have edges; eigenvectors are computed up to {_WIDEST:,}")
+    rng, takes = np.random.default_rng(0), max(edges // 10, 1)
+    of_layers = np.flatnonzero(whole.of_layers[whole.made_by])
+    drawn = [rng.choice(of_layers, takes, replace=False) for _ in range(_REMOVALS)]
+    return Value(float(np.mean([consistency(whole, taken) for taken in drawn])), ALONE)

@@ -178,7 +178,7 @@ def layer_sigma2(layer: Spectrum) -> float:
 
 @_layer("singular value")
 def layer_sigma_error(layer: Spectrum) -> Value:
-    """Bound on the absolute error of sigma1 and sigma2, at most 1e-8 sigma1; complete where sigma_proved is 1."""
+    """Bound on the errors of sigma1 and sigma2: 1e-8 sigma1, more beyond 4096 units; complete if sigma_proved is 1."""
     return Value(layer.top.error, None if layer.top.proved else NOT_PROVED)
 
 

@@ -3,6 +3,8 @@
     same_total < same_layers < same_rows    < same_degrees
                  same_layers < same_columns < same_degrees
                                same_rows    < same_kernels
+                                              same_degrees < same_effective
+                               same_kernels, same_degrees  < same_kernels_degrees
 
 a < b: b keeps strictly more. `relabelled`, the last, changes nothing but the numbering of hidden units: a number that
 it changes is not a property of the graph.

@@ -13,14 +13,16 @@ from topo._support.registry import Registry
 from topo._support.seeds import as_rng, own_rng
 from topo.errors import TopoError
 from topo.generators import Drawn, checked_rows, generators
-from topo.generators.rewiring import MOST_LEFT, mixing
+from topo.generators.rewiring import MOST_LEFT, mixing, rewire
 from topo.masks import BitRows, MaskSet, kernel_counts
+from topo.nulls.walk import plan, walked
 from topo.wiring import Wiring, apart
 from topo.wiring.automorphisms import moved_by, renumbering
 
 nulls = Registry("null model", "topo.nulls")
 
 _MOST = 100_000
+_KERNEL_ROUNDS = 16
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,15 @@ def null(
 def requested(given: str | Mapping[str, int]) -> dict[str, int]:
     """Null model -> number of samples, in the order of the registry, of a mapping or of text as in "same_layers:100".
 
+    "none" is no null model.
+
     >>> requested("same_degrees:50, same_layers:100")
     {'same_layers': 100, 'same_degrees': 50}
 
     Raises TopoError for an unknown null model, one that is named twice, and a number below 1.
     """
+    if isinstance(given, str) and given.strip() == "none":
+        return {}
     pairs = list(given.items()) if isinstance(given, Mapping) else [_pair(part) for part in str(given).split(",")]
     wanted: dict[str, int] = {}
     for name, count in pairs:
@@ -181,6 +187,41 @@ def same_kernels(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Dr
     for name in masks:
         rows = masks.rows(name)
         yield name, _redealt(rows, rows.columns // rows.shape[1], rng)
+
+
+def _how_walked(wiring: Wiring, masks: MaskSet) -> list[str]:
+    how = plan(wiring.plain, wiring.plain_masks(masks))
+    walk = f"{how.accepted:.0%} of {sum(how.steps.values()):,} trades left the effective units as they were"
+    left = "" if how.left <= 0.05 else ", so that samples resemble the masks"
+    return [f"same_effective: {walk}; {how.left:.0%} of the weights that chance moves were left{left}"]
+
+
+@null("the degrees of both sides, and which units are effective", wired=True, told=_how_walked)
+def same_effective(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
+    """Near uniform over the masks of these row and column sums and effective units that trades reach one by one.
+
+    Trades as of `same_degrees`, each refused if another set of units would be effective (`topo.nulls.walk`).
+    """
+    yield from walked(wiring, masks, rng).items()
+
+
+@null("the number of kept weights of each kernel, and the sum of each weight column; of linear layers the mask itself")
+def same_kernels_degrees(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
+    """Near uniform over all masks with these counts: kernels of one input channel trade weights, as curveballs.
+
+    Row sums stay with the kernels; 16 rounds of trades of kernels and of kernel positions.
+    """
+    for name in masks:
+        rows, groups = masks.rows(name), wiring.layer(name).groups
+        size = rows.columns // rows.shape[1]
+        if size == 1:
+            yield name, rows
+            continue
+        kernels = masks[name].reshape(groups, len(rows.words) // groups, rows.shape[1], size).swapaxes(1, 2)
+        words = BitRows.of_mask(np.ascontiguousarray(kernels).reshape(-1, size)).words.copy()
+        rewire(words, size, groups * rows.shape[1], _KERNEL_ROUNDS, rng)
+        drawn = np.unpackbits(words.view(np.uint8), axis=1, count=size, bitorder="little")
+        yield name, BitRows.of_mask(drawn.reshape(kernels.shape).swapaxes(1, 2).reshape(rows.shape))
 
 
 @null("the graph: hidden units change their numbers, consistently through the network", wired=True)

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from topo.errors import TopoError
 from topo.input_spec import input_text, plain_shape, read_inputs
-from topo.models.modules.holders import copied, made_plain
+from topo.models.modules.holders import copied, made_plain, unwrapped
 from topo.models.modules.stored import Storage
 from topo.pruners.parameters import Example, masked_parameters
 from topo.trace.inputs import carried_shape
@@ -171,6 +171,7 @@ def working_copy(
     Its masked weights are those of `masked_parameters`. A weight that two layers share is held once, under its first
     name.
     """
+    model = unwrapped(model)
     how = {"wiring": wiring, "input_shape": input_shape, "layers": layers, "example": example}
     held, found, told = masked_parameters(model, **how)  # type: ignore[arg-type]
     module = copied(model).eval()
@@ -185,6 +186,7 @@ def working_copy(
             raise TopoError(f"'{name}' is on the meta device and has no values; scores need a model with weights")
         if not weight.is_floating_point():
             raise TopoError(f"'{name}' holds values of type {weight.dtype}; scores need weights of a floating type")
+        weight.data = weight.data.contiguous()  # methods look at it as a vector
         weight.requires_grad_(True)
     inputs = read_inputs(input_shape) if input_shape is not None else ()
     shape = plain_shape(inputs) if inputs else carried_shape(model)

@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import nn
 
+from topo._support.trees import require_tree
 from topo.errors import TopoError, TraceError
 from topo.models import prunable
 from topo.models.modules.holders import holder, unwrapped
 from topo.models.modules.stored import Storage, natural, storage
-from topo.networks import maskable, matching
+from topo.networks import left_unmasked, maskable, matching
 from topo.trace import trace
 from topo.wiring import Wiring
 
@@ -40,6 +41,7 @@ def masked_parameters(
     that is not the model's.
     """
     module = unwrapped(model)
+    require_tree(module)
     trouble = ""
     try:
         found = wiring if wiring is not None else _traced(module, input_shape, example)
@@ -60,7 +62,7 @@ def masked_parameters(
         if math.prod(have) != math.prod(shape):
             raise TopoError(f"'{name}' has shape {have} but the wiring's layer has {shape}")
         held[name] = storage(name, shape, have, place.module, found)
-    return held, found, []
+    return held, found, left_unmasked(found) if layers is None else []
 
 
 def _all_names(model: nn.Module, wiring: Wiring) -> set[str]:

@@ -266,6 +266,8 @@ def _at(
 ) -> np.ndarray:
     """Float64 scores of one layer at these places; TopoError if one of the layer is not finite."""
     values = scores[name].detach().reshape(-1)
+    if values.dtype.itemsize == 1 and values.is_floating_point():
+        values = values.float()  # torch has no sums in float8
     # One sum finds every inf and nan; that it overflowed by itself is looked at only then.
     if not bool(torch.isfinite(values.sum())) and not bool((finite := torch.isfinite(values)).all()):
         bad = values[~finite]

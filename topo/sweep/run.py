@@ -20,7 +20,7 @@ Progress = Callable[[int, int, str], None]
 _DIED = "the process that carried it out died twice (killed, or out of memory): the cell is set aside"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results:
     """rows: of results.csv, in the plan's order. failures: id -> why. left: cells that are neither done nor failed.
 
@@ -34,6 +34,10 @@ class Results:
     rows: tuple[Mapping[str, Any], ...]
     failures: Mapping[str, str]
     left: int
+
+    def __repr__(self) -> str:
+        said = f"{len(self.rows):,} cells done, {len(self.failures):,} failed, {self.left:,} left"
+        return f"Results({said}, in '{self.folder}')"
 
     def to_frame(self) -> pandas.DataFrame:
         """The rows as a pandas table."""

@@ -21,6 +21,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
+from topo._support.trees import require_tree
 from topo.errors import TopoError, TraceError, TraceWarning
 from topo.input_spec import Spec
 from topo.trace.blocks import equal_blocks, traced_once
@@ -43,7 +44,7 @@ from topo.trace.nodes import (
 )
 from topo.trace.places import pool  # noqa: F401 (its rules)
 from topo.trace.recurrent import recurrent  # noqa: F401 (its rules)
-from topo.trace.rules import RULES, plain, pointwise, rule
+from topo.trace.rules import RULES, fault_of, plain, pointwise, rule
 from topo.trace.units import LEARNED, NoRule, Units, Weight, bare, compact, filled, squash, tracked, with_one_mask
 from topo.trace.weights import Made, made_from
 from topo.wiring import CONSTANT, NOTHING, Layer, Step, Wiring
@@ -118,6 +119,7 @@ def trace(
     if isinstance(model, torch.jit.ScriptModule) or not isinstance(model, nn.Module):
         raise TraceError(f"a {type(model).__name__} cannot be traced; trace takes a torch.nn.Module in Python")
     module = unwrapped(model)
+    require_tree(module)
     for option, value, allowed in (("gates", gates, GATES), ("biases", biases, BIASES)):
         if value not in allowed:
             raise TraceError(f"{option} is {value!r}; it is {' or '.join(map(repr, allowed))}")
@@ -389,7 +391,9 @@ class _Tracer:
             return self._apply(node, inputs, leaves, shape, value)
         except NoRule as error:
             reason = str(error)
-        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        except TopoError:
+            raise
+        except Exception as error:  # whatever a rule raises, one's own among them
             reason = f"its rule failed ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
         return self._unknown(node, leaves, shape, reason)
 
@@ -403,6 +407,8 @@ class _Tracer:
             return filled(shape)
         layout = name not in RULES and is_layout(node)
         made = _literally(node, inputs) if layout else self._by_rule(node, inputs, shape)
+        if name in RULES and (fault := fault_of(RULES[name], made, shape, self.units.count)):
+            raise NoRule(fault)
         given = [tuple(part.shape) for part in made] if several else tuple(made.shape)
         if given != shape:
             raise NoRule(f"its rule gives ids of shape {given} where the output has {shape}")

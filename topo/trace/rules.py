@@ -13,6 +13,7 @@ outputs). `units` (of `topo.trace.units`) makes units: `units.add(x, y)`, `units
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from topo._support.doors import check_function
+from topo.errors import TopoError, TraceError
 from topo.trace.nodes import (
     ACTIVATIONS,
     CASTS,
@@ -59,6 +62,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
     A later rule for the same name takes the place of the earlier one. This module's docstring says what a rule gets and
     gives.
+    Raises TopoError for names that are not of this form and for functions that cannot be called so.
 
     >>> @topo.rule("mylib.double")
     ... def units_of_double(units, inputs, shape):
@@ -67,11 +71,32 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     True
     """
 
+    for name in names or (None,):
+        if not isinstance(name, str) or not re.fullmatch(r"\w+(::|\.)\w+", name):
+            raise TopoError(f"a rule of a trace is for {name!r}; it is for operations by name: 'mylib.shift'")
+
     def enter(function: Rule) -> Rule:
+        check_function(f"the rule of {', '.join(names)}", function, "units, inputs, shape", documented=False)
         RULES.update((name.replace("::", "."), function) for name in names)
         return function
 
     return enter
+
+
+def fault_of(function: Rule, made: Any, shape: Any, count: int) -> str | None:
+    """What is wrong with the ids that a rule of one's own gave, beside their shape; `count` units were made so far."""
+    if (getattr(function, "__module__", None) or "").startswith("topo."):
+        return None
+    parts = made if isinstance(shape, list) else [made]
+    if not isinstance(parts, (list, tuple)) or not all(isinstance(part, Tensor) for part in parts):
+        expected = "a list of tensors" if parts is made else "a tensor"
+        return f"its rule gives {type(made).__name__} where {expected} of ids goes"
+    for ids in parts:
+        if ids.is_floating_point() or ids.is_complex() or ids.dtype is torch.bool:
+            return f"its rule gives {str(ids.dtype).removeprefix('torch.')} where ids are whole numbers"
+        if ids.numel() and not (LEARNED <= int(ids.min()) and int(bare(ids).max()) < count):
+            return f"its rule gives ids from {int(ids.min())} to {int(bare(ids).max())}; there are {count} units so far"
+    return None
 
 
 def aten(*names: str) -> Callable[[Rule], Rule]:
@@ -88,6 +113,8 @@ def plain(value: Any, shape: Sequence[int] | None = None) -> Tensor:
 
 
 def _positions(units: Units, shape: Sequence[int], features: int) -> int:
+    if not features:
+        raise TraceError("a layer has no units: a side of its weight is 0")
     return max(1, extent(shape) // (features * units.batch))
 
 

@@ -41,6 +41,7 @@ from topo.train.run import (
     described,
     example_of,
     finish,
+    memory_errors,
     on_threads,
     prepared,
     recorded,
@@ -156,7 +157,7 @@ def imp(
     if chosen.moves:
         raise TrainingError(f"sparse = '{chosen.sparse}' moves masks, which imp's levels hold; train does that")
     seed = seed_of(rng)
-    with on_threads(threads), ranks(device) as here, ExitStack() as after:
+    with on_threads(threads), ranks(device) as here, memory_errors(), ExitStack() as after:
         source, task = source_of(data, chosen, here), Task(loss, output)
         network, name = built(shaped(model, source, task), seed)
         inner = unwrapped(network)

@@ -24,6 +24,7 @@ from topo.errors import WiringError
 from topo.masks import MaskSet, as_mask_set, warn_of_empty_layers
 from topo.models.modules.holders import Holder, every_holder, holder, holders, own_class, unwrapped
 from topo.models.modules.stored import Storage, natural, storage
+from topo.train.plainly import first_line
 from topo.train.written import give_plainly, write_through
 
 if TYPE_CHECKING:
@@ -48,8 +49,9 @@ class Masked(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         if not torch.compiler.is_compiling() and _is_sharded(weight):  # outside of FSDP's own forward pass
-            return torch.where(_laid_as(self.mask, weight), weight, 0.0)
-        return torch.where(self.mask, weight, 0.0)  # not weight * mask, which keeps NaN, infinities and -0.0
+            return torch.where(_laid_as(self.mask, weight), weight, 0)
+        # 0 and not 0.0, which makes floats of whole numbers; not weight * mask, which keeps NaN, infinities and -0.0.
+        return torch.where(self.mask, weight, 0)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """`layer.weight = x` sets x: what is pruned of it stays hidden, and is forgotten when masks are replaced."""
@@ -103,10 +105,13 @@ def fitted(model: nn.Module, masks: MaskSet, wiring: Wiring | None = None) -> di
     square layer is read as the others are.
     """
     places = {name: holder(model, name) for name in masks}
+    turned = masks.provenance.get("input_first", ())
 
     def laid_out(stored: bool) -> dict[str, Storage]:
         return {
-            name: storage(name, masks.rows(name).shape, place.weight.shape, place.module, wiring, stored)
+            name: storage(
+                name, masks.rows(name).shape, place.weight.shape, place.module, wiring, stored, name in turned
+            )
             for name, place in places.items()
         }
 
@@ -249,6 +254,18 @@ def _out_of_reach(place: Holder) -> str | None:
         )
     if applied(place) is None and any(map(_is_sharded, place.stored)):
         return f"'{place.name}' is sharded (DTensor); apply masks before the model is sharded"
+    return _not_written(place)
+
+
+def _not_written(place: Holder) -> str | None:
+    """Why nothing can be written into the weight, if so."""
+    for tensor in place.stored:
+        if tensor.is_inference():
+            return f"'{place.name}' was made in inference mode, where nothing can be written; build the model outside"
+        if tensor.layout != torch.strided:
+            return f"'{place.name}' is stored as {tensor.layout}; masks are of dense tensors (to_dense)"
+        if not _is_sharded(tensor) and any(n > 1 and not step for n, step in zip(tensor.shape, tensor.stride())):
+            return f"'{place.name}' is an expanded view, whose elements share memory; give the module a clone of it"
     return None
 
 
@@ -268,7 +285,10 @@ def _put(place: Holder, mask: Tensor, held: Storage, named: bool) -> None:
     own_class(module)
     saved = attribute not in module._non_persistent_buffers_set
     made = Masked(mask.clone(), held, named, order, saved).to(place.stored[0].device)
-    parametrize.register_parametrization(module, attribute, made)
+    try:
+        parametrize.register_parametrization(module, attribute, made)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise WiringError(f"'{place.name}' takes no mask: {first_line(error)}") from error
     write_through(module, attribute)
     if isinstance(module, nn.RNNBase):
         _keep_no_weights(module)
@@ -492,7 +512,11 @@ def in_place(model: nn.Module, masks: MaskSet, wiring: Wiring | None = None) -> 
     """The masked weights that are plain parameters, to be kept at zero in place; the others are masked by
     `apply_masks`, which a multiplication cannot do for a weight that is computed (weight norm)."""
     warn_of_empty_layers(masks)
-    plain = {name: all(place.is_plain for place in holders(model, holder(model, name))) for name in masks}
+    places = {name: holders(model, holder(model, name)) for name in masks}
+    plain = {name: all(place.is_plain for place in places[name]) for name in masks}
+    for why in (_not_written(places[name][0]) for name in masks if plain[name]):
+        if why is not None:
+            raise WiringError(why)
     _apply_some(model, masks, lambda name: not plain[name], wiring)
     return tuple(name for name in masks if plain[name])
 

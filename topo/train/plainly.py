@@ -9,6 +9,8 @@ import torch
 
 from topo.errors import TopoError, TrainingError
 
+_LONGEST = 300
+
 
 @contextmanager
 def in_one_line(what: str) -> Iterator[None]:
@@ -24,8 +26,8 @@ def in_one_line(what: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip().splitlines() or ["it says nothing more"])[0]
+    """What an error says, in one line that is not too long."""
+    return (str(error).strip().splitlines() or ["it says nothing more"])[0][:_LONGEST]
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -40,7 +40,7 @@ def _validates(history: History, recipe: Recipe) -> bool:
     return recipe.best_on != "test" and "val_loss" in history[-1]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Record:
     """The numbers of a run.
 
@@ -56,6 +56,13 @@ class Record:
     device: str
     notes: tuple[str, ...]
     folder: Path | None
+
+    def __repr__(self) -> str:
+        kept = "dense" if self.masks is None else f"{self.masks.kept:,} of {self.masks.size:,} parameters kept"
+        accuracy = "" if math.isnan(self.final_accuracy) else f", final accuracy {self.final_accuracy:.4f}"
+        where = "" if self.folder is None else f", in '{self.folder}'"
+        epochs = f"{len(self.history)} epochs of '{self.recipe.name}'"
+        return f"{type(self).__name__}({kept}, {epochs}, seed {self.seed}{accuracy}{where})"
 
     @property
     def final_accuracy(self) -> float:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from topo import networks
 from topo._support.seeds import as_rng
+from topo._support.trees import require_tree
 from topo.data import Dataset
 from topo.errors import TopoError, TrainingError
 from topo.files import write_masks
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 State = dict[str, Tensor]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Run(Record):
     """A finished training run: its record, and the trained model on the device it was trained on."""
 
@@ -100,7 +101,7 @@ def train(
     chosen = find_recipe(recipe) if epochs is None else find_recipe(recipe).for_epochs(epochs)
     seed = seed_of(rng)
     task = Task(loss, output)
-    with on_threads(threads), ranks(device) as here, _memory_errors():
+    with on_threads(threads), ranks(device) as here, memory_errors():
         source = source_of(data, chosen, here)
         network, name = built(shaped(model, source, task), seed)
         moved: list[MaskSet] = []
@@ -208,7 +209,11 @@ def shaped(model: str | nn.Module, source: Source, task: Task) -> str | nn.Modul
 def built(model: str | nn.Module, seed: int) -> tuple[nn.Module, str]:
     """The module and its name; a named one with the weights that torch.manual_seed(seed) gives it."""
     if isinstance(model, nn.Module):
+        require_tree(model)
         return model, carried_name(model)
+    if not isinstance(model, str | Path):
+        kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise TrainingError(f"{kind} is not a model; give a torch.nn.Module, the name of a model or file.py:factory")
     network = networks.build(str(model), seed)
     if any(parameter.is_meta for parameter in network.parameters()):
         raise TrainingError(f"the model '{model}' is built without weights; give a module with weights")
@@ -415,7 +420,7 @@ def equal_bits(requested: bool, compiled: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _memory_errors() -> Iterator[None]:
+def memory_errors() -> Iterator[None]:
     """Memory that ends before the first epoch, while the data and the model go to the device."""
     try:
         yield

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy as is_uninitialised
 
+from topo._support.trees import require_tree
 from topo.errors import TopoError, TrainingError
 
 _LABELS = ("labels", "label", "targets", "target", "y")
@@ -122,7 +123,8 @@ def is_lazy(model: nn.Module) -> bool:
 
 
 def require_shapes(model: nn.Module) -> None:
-    """TopoError for a model with lazy layers."""
+    """TopoError for a model with lazy layers, or with a module that holds itself."""
+    require_tree(model)
     if is_lazy(model):
         raise TopoError(
             f"the model {type(model).__name__} has lazy layers, of shapes not known yet; send one batch through it"

@@ -192,14 +192,24 @@ def write_weight(place: Holder, values: Tensor) -> None:
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A deep copy, also of a model whose hooks have left computed weights behind, which torch does not copy."""
+    """A deep copy, also of a model whose hooks have left computed weights behind, which torch does not copy.
+
+    WiringError for a model that holds what cannot be copied (a lock, a generator, a sparse weight).
+    """
     left: dict[int, Any] = {}
     for module in model.modules():
         for value in vars(module).values():
             for tensor in value if isinstance(value, list) else (value,):
                 if isinstance(tensor, Tensor) and not tensor.is_leaf:
                     left[id(tensor)] = tensor.detach().clone()
-    return copy.deepcopy(model, left)
+    try:
+        return copy.deepcopy(model, left)
+    except Exception as error:  # whatever is held, or its own __deepcopy__, raises
+        said = (str(error).strip().splitlines() or ["it says nothing more"])[0][:300]
+        raise WiringError(
+            f"the model {type(model).__name__} cannot be copied, and is not worked on itself: "
+            f"{type(error).__name__}: {said}"
+        ) from error
 
 
 @torch.no_grad()

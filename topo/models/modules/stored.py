@@ -66,11 +66,12 @@ def storage(
     module: nn.Module,
     wiring: Wiring | None = None,
     as_stored: bool = False,
+    recorded: bool = False,
 ) -> Storage:
     """How the parameter `name` of `module` holds a mask of `mask_shape`, output-first unless as_stored.
 
     The wiring says whether a layer is stored input-first, else the module's type. Only where neither knows do the
-    shapes say.
+    shapes say, and of square ones what the masks have on record: recorded, that their parameter is input-first.
 
     WiringError if the mask fits in no way, or in two ways and nothing says which.
     """
@@ -89,6 +90,8 @@ def storage(
         return fits[bool(due)]
     if len(fits) == 1:
         return next(iter(fits.values()))
+    if recorded and not as_stored:
+        return fits[True]
     raise WiringError(
         f"mask '{name}' {mask_shape} fits the parameter {shape} both output-first and input-first; "
         "give the model's wiring (topo.trace), which tells"

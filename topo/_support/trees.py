@@ -1,0 +1,27 @@
+"""Modules of torch as a tree: what goes round in one without end is found before torch goes round in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from topo.errors import WiringError
+
+
+def require_tree(model: Any) -> None:
+    """WiringError for a model with a module that holds itself, however deep: torch goes round in it without end."""
+    done: set[int] = set()
+    trail: dict[int, str] = {id(model): type(model).__name__}
+    todo = [(model, iter(model._modules.items()))]
+    while todo:
+        module, rest = todo[-1]
+        key, child = next(rest, (None, None))
+        if key is None:
+            todo.pop()
+            trail.pop(id(module))
+            done.add(id(module))
+        elif child is not None and id(child) in trail:
+            kind = type(module).__name__
+            raise WiringError(f"the module '{key}' of a {kind} holds itself, through {trail[id(child)]}")
+        elif child is not None and id(child) not in done:
+            trail[id(child)] = type(child).__name__
+            todo.append((child, iter(child._modules.items())))

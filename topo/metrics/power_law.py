@@ -1,0 +1,134 @@
+"""SCIENCE: do the degrees of the whole graph fall as a power? Clauset's fit of the tail, and how well it fits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from topo.graph import WiredGraph
+from topo.graph.memo import shared
+from topo.graph.whole import whole_graph
+from topo.metrics import metric
+from topo.metrics.science import ALONE
+from topo.report import Value
+
+_CLAUSET = "Clauset, Shalizi & Newman, Power-law distributions in empirical data, SIAM Review 2009"
+_STEEPEST = 30.0
+SAMPLES = 100
+_MOST_TAILS = 60  # degrees at which a tail may begin; of more, every so many
+
+
+@dataclass(frozen=True)
+class Fit:
+    """P(degree = d) = d**-exponent / zeta(exponent, first) for d >= first; distance: Kolmogorov and Smirnov's."""
+
+    exponent: float
+    first: int
+    distance: float
+
+
+def fit(degrees: np.ndarray) -> Fit | None:
+    """The tail of degrees (above 0) that is nearest to a power law, its exponent by maximum likelihood.
+
+    A tail holds at least two different degrees; exponents are looked for between 1 and 30. None without such a tail.
+
+    >>> fit(np.repeat([1, 2, 4, 8], [1600, 400, 100, 25])).first
+    1
+    """
+    values, counts = np.unique(degrees, return_counts=True)
+    if len(values) < 2:
+        return None
+    places = np.arange(len(values) - 1)
+    if len(places) > _MOST_TAILS:
+        places = np.unique(np.linspace(0, len(values) - 2, _MOST_TAILS).astype(np.int64))
+    firsts, tail = values[places].astype(np.float64), np.cumsum(counts[::-1])[::-1]
+    logs = np.cumsum((counts * np.log(values))[::-1])[::-1] / tail
+    exponents = _likeliest(firsts, logs[places])
+    best: Fit | None = None
+    for place, first, exponent in zip(places, firsts, exponents):
+        seen = np.cumsum(counts[place:]) / tail[place]
+        # The step functions differ most at a degree that is there, or just below it.
+        above = _survival(exponent, first, values[place:] + 1.0)
+        below = _survival(exponent, first, values[place:].astype(np.float64))
+        distance = max(np.abs(1 - above - seen).max(), np.abs(1 - below[1:] - seen[:-1]).max(initial=0.0))
+        if best is None or distance < best.distance - 1e-12:
+            best = Fit(float(exponent), int(first), float(distance))
+    return best
+
+
+def _survival(exponent: float, first: float, values: np.ndarray) -> np.ndarray:
+    """P(degree >= value)."""
+    from scipy.special import zeta
+
+    return zeta(exponent, values) / zeta(exponent, first)
+
+
+def _likeliest(firsts: np.ndarray, logs: np.ndarray) -> np.ndarray:
+    """The exponents that make tails from `firsts` with such mean logarithms likeliest, to 1e-7; by golden sections."""
+    from scipy.special import zeta
+
+    def unlikely(exponents: np.ndarray) -> np.ndarray:
+        return np.log(zeta(exponents, firsts) * firsts**exponents) + exponents * (logs - np.log(firsts))
+
+    low, high = np.full(len(firsts), 1 + 1e-6), np.full(len(firsts), _STEEPEST)
+    golden = (math.sqrt(5) - 1) / 2
+    one, other = high - golden * (high - low), low + golden * (high - low)
+    at_one, at_other = unlikely(one), unlikely(other)
+    for _ in range(40):
+        left = at_one < at_other
+        low, high = np.where(left, low, one), np.where(left, other, high)
+        kept, kept_at = np.where(left, one, other), np.where(left, at_one, at_other)
+        new = np.where(left, high - golden * (high - low), low + golden * (high - low))
+        at_new = unlikely(new)
+        one, other = np.where(left, new, kept), np.where(left, kept, new)
+        at_one, at_other = np.where(left, at_new, kept_at), np.where(left, kept_at, at_new)
+    return (low + high) / 2
+
+
+def drawn(degrees: np.ndarray, law: Fit, rng: np.random.Generator) -> np.ndarray:
+    """As many degrees: below the tail as they are, drawn with return; in the tail by the law (Clauset et al., 4.1)."""
+    body = degrees[degrees < law.first]
+    in_tail = int((rng.random(len(degrees)) < 1 - len(body) / len(degrees)).sum())
+    ends = law.first + np.arange(1 << 12)
+    above = _survival(law.exponent, law.first, ends.astype(np.float64))
+    chances = rng.random(in_tail)
+    found = ends[np.searchsorted(-above, -chances, side="right") - 1]
+    far = chances < above[-1]  # beyond the table the sum is an integral
+    found[far] = np.minimum((ends[-1] * (chances[far] / above[-1]) ** (1 / (1 - law.exponent))), 1e15).astype(np.int64)
+    return np.concatenate([rng.choice(body, len(degrees) - in_tail) if len(body) else body[:0], found])
+
+
+@shared
+def _fitted(graph: WiredGraph) -> tuple[np.ndarray, Fit | None]:
+    whole = whole_graph(graph)
+    degrees = whole.in_degrees + whole.out_degrees
+    degrees = degrees[degrees > 0]
+    return degrees, fit(degrees)
+
+
+_ONE = "all units have one degree: there is no tail"
+
+
+@metric(group="science", scope="network", unit="exponent", source=_CLAUSET)
+def power_law_exponent(graph: WiredGraph) -> Value:
+    """Exponent of the tail of the units' degrees that is nearest to a power law, by maximum likelihood; undirected."""
+    found = _fitted(graph)[1]
+    if found is None:
+        return Value(math.nan, _ONE)
+    steep = ", which fall faster than every power that is looked at" if found.exponent > _STEEPEST - 1e-3 else ""
+    return Value(found.exponent, f"of degrees from {found.first} on{steep}; {ALONE}")
+
+
+@metric(group="science", scope="network", unit="probability", source=_CLAUSET)
+def power_law_p(graph: WiredGraph) -> Value:
+    """Share of 100 samples of the fitted power law that are further from their own fits; up to 0.1 rules it out."""
+    degrees, found = _fitted(graph)
+    if found is None:
+        return Value(math.nan, _ONE)
+    rng, further = np.random.default_rng(0), 0
+    for _ in range(SAMPLES):
+        again = fit(drawn(np.sort(degrees), found, rng))
+        further += again is not None and again.distance >= found.distance - 1e-9
+    return Value(further / SAMPLES, ALONE)
