@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import struct
 import sysconfig
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -205,7 +207,8 @@ def npz(path, x, y, x_test=None, y_test=None, **more):
 @pytest.mark.parametrize(
     "kind, scale, said",
     [("uint16", 257, "16-bit"), ("float64", 1 / 255, "float64"), ("float32", 1 / 255, "float32"),
-     ("float16", 1 / 255, "float16"), ("int64", 1, "int64"), ("float32", 1, "taken as bytes")],
+     ("float16", 1 / 255, "float16"), (">u2", 257, "16-bit"),
+     (">f4", 1 / 255, "from 0 to 1"), ("int64", 1, "int64"), ("float32", 1, "taken as bytes")],
 )  # fmt: skip
 def test_images_of_other_types_are_the_same_images(kind, scale, said, tmp_path):
     x, y = images(6, 8), np.arange(6) % 2
@@ -342,6 +345,42 @@ def test_pictures_are_read_as_they_are_to_be_seen(tmp_path):
         assert found.train_images[0, :, 0, 1].tolist() == [204, 224, 244]
         np.testing.assert_array_equal(found.train_images[0, :, 1:].transpose(1, 2, 0), pixels[1:])
         assert "1 of 1 pictures are transparent in places, composed over white" in found.notes
+
+
+def png_of_16_bits(colours):
+    """A PNG of uint16 (h, w, 3), which PIL cannot write."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width, _ = colours.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def test_colours_of_16_bits_and_what_lies_beside_the_parts_are_told(tmp_path):
+    pixels = images(1, 6)[0].transpose(1, 2, 0)
+    for part in ("train", "test"):
+        (tmp_path / part / "a").mkdir(parents=True)
+        (tmp_path / part / "a" / "0.png").write_bytes(png_of_16_bits(pixels.astype(np.uint16) * 257))
+    write_pictures(tmp_path / "b", 2)
+    write_pictures(tmp_path, 1)
+    found = load(tmp_path)
+    np.testing.assert_array_equal(found.train_images[0].transpose(1, 2, 0), pixels)
+    assert "1 of 1 pictures have 16 bits a colour, of which the upper 8 are taken" in found.notes
+    assert {"left out: 'b', beside the parts", "left out: '0.png', beside the parts"} <= set(found.notes)
+    with pytest.raises(DataError, match="'' is not a data set"):
+        load("")
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_channels_that_may_be_transparency_are_told(channels, tmp_path):
+    x, y = np.random.default_rng(0).integers(0, 256, (8, 6, 6, channels), dtype=np.uint8), np.arange(8) % 2
+    found = npz(tmp_path / "a.npz", x, y, x)
+    assert found.shape == (channels, 6, 6)
+    assert any(f"{channels} channels, all taken as they are" in note for note in found.notes)
 
 
 def test_folders_that_are_no_classes(tmp_path):

@@ -311,7 +311,7 @@ def test_scores_by_hand() -> None:
          "a single sample has a number, z is undefined"),
         (2, [math.nan, math.nan], math.nan, math.nan, math.nan, "none of 2 samples has a number"),
         (math.nan, [1, 3], 2, math.sqrt(2), math.nan, "the masks themselves have no number, z is undefined"),
-        (10**400, [10**400, 2], math.nan, math.nan, math.nan, "numbers are beyond float64; see their logarithm"),
+        (10**400, [10**400, 2], math.nan, math.nan, 1, "numbers are beyond float64; see their logarithm"),
         (-math.inf, [-math.inf] * 9, -math.inf, 0, 1, "every sample has the observed number, z is undefined"),
         (1.0, [-math.inf] * 9, -math.inf, 0, 0.2, "all samples have the same number, z is undefined"),
         (-math.inf, [1.0, 3.0], 2, math.sqrt(2), 2 / 3, "the masks' own number is -inf, z is undefined"),
@@ -439,6 +439,18 @@ def test_masks_that_cannot_mix_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.small
 def test_integers_that_differ_by_one_part_in_1e15_differ() -> None:
     assert score(10**15, [10**15 + 1, 10**15 - 1]).std == pytest.approx(math.sqrt(2))
+
+
+@pytest.mark.small
+@pytest.mark.parametrize("size", [10**15, 10**16, 10**30, 10**400])
+def test_whole_numbers_are_ranked_as_such_whatever_their_size(size: int) -> None:
+    """Counts of paths pass 2**53 in any network, and float64 in deep ones."""
+    below = score(size, [size + step for step in range(1, 50)])
+    assert below.p == pytest.approx(2 / 50) and score(size, [size] * 49).p == 1
+    assert score(size + 1, [size] * 49).p == pytest.approx(2 / 50)
+    if size < 10**300:
+        assert below.z == pytest.approx(score(0, list(range(1, 50))).z)
+        assert "all samples have the same number" in str(score(size + 1, [size] * 49).note)
 
 
 # -- analyze

@@ -18,6 +18,7 @@ from topo.data import load
 from topo.errors import MaskError, TopoError, TrainingError, WiringError
 from topo.masks import MaskSet
 from topo.train import MaskCallback, Recipe
+from topo.train.masking import applied_masks
 
 RECIPE = Recipe(epochs=2, batch=64, lr=0.05, padding=0, flip=False, schedule="constant")
 
@@ -325,6 +326,27 @@ def test_weights_that_transformers_ties_are_tied_under_their_masks():
         assert torch.equal(model.lm_head.weight, model.transformer.wte.weight)
         assert not model.lm_head.weight[~torch.from_numpy(masks[names[0]])].any()
     assert "tie_weights" not in vars(topo.strip_masks(model)) and model.lm_head.weight is model.transformer.wte.weight
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_masked_model_of_transformers_is_saved_as_a_plain_one(tied, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    size = {"vocab_size": 40, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 8, "eos_token_id": 1}
+    config = transformers.GPT2Config(bos_token_id=1, tie_word_embeddings=tied, **size)
+    model = transformers.GPT2LMHeadModel(config).eval()
+    names = ("transformer.wte.weight", "transformer.h.0.attn.c_proj.weight")
+    masks = {name: np.random.default_rng(0).random(tuple(model.get_parameter(name).shape)) < 0.5 for name in names}
+    order = [id(parameter) for parameter in topo.apply_masks(model, masks).parameters()]
+    ids = torch.arange(8)[None]
+    expected = model(ids).logits
+    model.save_pretrained(tmp_path)
+    assert [id(parameter) for parameter in model.parameters()] == order  # the masks are on as before
+    assert applied_masks(model) == MaskSet(masks) and torch.equal(model(ids).logits, expected)
+    again = transformers.GPT2LMHeadModel.from_pretrained(tmp_path).eval()
+    assert topo.verify_masks(again, masks) == ()
+    torch.testing.assert_close(again(ids).logits, expected)
+    assert "save_pretrained" not in vars(topo.strip_masks(model))
 
 
 class Rows(torch.utils.data.Dataset):

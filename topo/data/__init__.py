@@ -275,7 +275,7 @@ def _read(source: str | Path, size: int | None, cache: str | Path | None) -> Dat
     if str(source) in built_in:
         return data[str(source)].read()
     try:
-        path = Path(source).expanduser()
+        path = Path(source or None).expanduser()  # type: ignore[arg-type]  # "" is not the folder one is in
     except (TypeError, RuntimeError):
         raise DataError(
             f"'{source}' is not a data set; give digits, the path of a folder or file, or a Dataset"

@@ -40,6 +40,8 @@ def read(path: Path) -> Dataset:
             notes.append(f"{len(empty):,} of {most + 1:,} classes have no image, the first is {empty[0]}")
     names, val = tuple(map(str, range(most + 1))), (images.get(_VAL[0]), labels.get(_VAL[1]))
     parts = images[_KEYS[0]], labels[_KEYS[1]], images[_KEYS[2]], labels[_KEYS[3]]
+    if images[_KEYS[0]].ndim == 4 and (count := images[_KEYS[0]].shape[1]) in (2, 4):
+        notes.append(f"the images have {count} channels, all taken as they are: one that is transparency, too")
     flips = images[_KEYS[0]].ndim == 4 and images[_KEYS[0]].shape[1] == 3
     return Dataset(path.stem, *parts, names, flips=flips, notes=tuple(notes), val_images=val[0], val_labels=val[1])
 

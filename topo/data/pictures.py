@@ -20,7 +20,7 @@ from topo.errors import DataError
 _ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".gif", ".tif", ".tiff"})
 _TRAIN, _TEST, _VAL = ("train", "training"), ("test", "testing"), ("val", "valid", "validation")
 _NO_CLASSES = frozenset({"__macosx", "@eadir", "__pycache__", "$recycle.bin"})  # folders that systems leave behind
-_DECODER = 2  # other pictures from the same files, another cache
+_DECODER = 3  # other pictures from the same files, another cache
 # Tiny-ImageNet: the constants of the SynFlow family.
 _TINY = (0.480, 0.448, 0.397), (0.276, 0.269, 0.282)
 
@@ -125,11 +125,13 @@ def read_folder(path: Path, size: int | None = None, cache: str | Path | None = 
         raise DataError(f"it has '{(test or val or path).name}' and no 'train'")
     if train is None or (test is None and val is None):
         found = _Classes.of(train or path)
+        beside = _beside(path, {train.name}) if train is not None else []
         images, labels, said = _decoded((train or path).name, found.labelled(_numbers(found)), size, cache)
-        return split(path.name, images, labels, tuple(sorted(found.pictures)), notes=(*found.notes, *said))
-    notes = []
+        return split(path.name, images, labels, tuple(sorted(found.pictures)), notes=(*beside, *found.notes, *said))
+    notes = _beside(path, {place.name for place in (train, test, val) if place is not None})
     if test is None:
-        notes, test, val = [f"there is no folder 'test': '{val.name if val else ''}' is tested on"], val, None
+        notes.append(f"there is no folder 'test': '{val.name if val else ''}' is tested on")
+        test, val = val, None
     places = [place for place in (train, test, val) if place is not None]
     parts = [_Classes.of(place) for place in places]
     number = _numbers(parts[0])
@@ -144,6 +146,13 @@ def read_folder(path: Path, size: int | None = None, cache: str | Path | None = 
     for part_name, (images, labels, _) in zip(("train", "test", "val"), decoded):
         held |= {f"{part_name}_images": images, f"{part_name}_labels": labels}
     return Dataset(**held)
+
+
+def _beside(path: Path, parts: set[str]) -> list[str]:
+    """Notes on folders with pictures, and pictures, that lie beside the parts."""
+    others = [folder for folder in _folders(path) if folder.name not in parts and _pictures(folder)]
+    stray = [file for file in sorted(path.iterdir()) if file.is_file() and _is_picture(file) and not _hidden(file.name)]
+    return [f"left out: {_named(found)}, beside the parts" for found in (others, stray) if found]
 
 
 def _numbers(found: _Classes) -> dict[str, int]:
@@ -221,9 +230,11 @@ def _picture(path: Path, size: int | None) -> tuple[np.ndarray, tuple[str, ...]]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large raises the error
             with Image.open(path) as opened:
-                frames = getattr(opened, "n_frames", 1)
+                frames, wide = getattr(opened, "n_frames", 1), ";16" in str(getattr(opened, "tile", ""))
                 image = ImageOps.exif_transpose(opened)
                 pixels, done = _colours(image)
+        if wide and image.mode[:1] not in "IF":  # of 16 bits a colour PIL reads the upper 8
+            done = (*done, "have 16 bits a colour, of which the upper 8 are taken")
         if frames > 1:
             done = (*done, "have several frames, of which the first is taken")
         if size is not None:

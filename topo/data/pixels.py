@@ -24,7 +24,7 @@ def as_bytes(images: np.ndarray) -> tuple[np.ndarray, str]:
     DataError for what is none of these: NaN, negative numbers, or 16 bits that hold nothing above 255 (bytes in a wider
     type, or pictures that are nearly black).
     """
-    kind = images.dtype
+    kind = images.dtype.newbyteorder("=")
     if kind == np.uint8:
         return images, ""
     if kind.kind not in "buif" or not images.size:

@@ -207,8 +207,21 @@ def _tie_beneath(model: nn.Module, *given: Any, **options: Any) -> Any:
         return cast(Any, type(model)).tie_weights(model, *given, **options)
 
 
+def _save_plain(model: nn.Module, *given: Any, **options: Any) -> Any:
+    """`save_pretrained` of a model of transformers: plain names and zeros in place, as `from_pretrained` reads them.
+
+    With the names of a masked module it refuses tied weights, and reads others as if they were not there.
+    """
+    with laid_aside(model, None):
+        return cast(Any, type(model)).save_pretrained(model, *given, **options)
+
+
 # What a masked model does in its own way.
-_OWN_METHODS: dict[str, Callable[..., Any]] = {"named_parameters": _named_in_order, "tie_weights": _tie_beneath}
+_OWN_METHODS: dict[str, Callable[..., Any]] = {
+    "named_parameters": _named_in_order,
+    "tie_weights": _tie_beneath,
+    "save_pretrained": _save_plain,
+}
 
 
 def _beneath(module: nn.Module, attribute: str) -> nn.Parameter | None:
