@@ -74,6 +74,9 @@ def training_curves(
         ax.plot(x, [float(np.mean(curve[at])) for at in x], **{**look, "label": name, **style})
         draw_spread(ax, x, [curve[at] for at in x], interval, show, look["color"])
         most = max(most, *(len(curve[at]) for at in x))
+    if scale == 100:
+        low, high = ax.get_ylim()
+        ax.set_ylim(max(low, 0.0), min(high, 100.5))
     said = said_of(interval, show, most)
     told = [f"{said} runs"] if said else []
     left = len(found) - len(begun)

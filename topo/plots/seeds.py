@@ -178,7 +178,7 @@ def _names(columns: Sequence[Mapping[str, Any]], labels: Sequence[Sequence[str]]
             names.append(alone[group[0]])
             continue
         name = str(known["method"])
-        if known.get("options") is not None:
+        if known.get("options") not in (None, "", "{}"):
             name += f" {known['options']}"
         names.append(f"{name}, {_text('density', _entry(known, 'density'))}" if len(several) > 1 else name)
     return [name if names.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(names, 1)]
