@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := notebooks/masks/synflow_resnet20_d0.02.safetensors
 
-# Two processes, each with a cache of kernels of its own (tests/conftest.py); one that is done takes tests of the other.
+# Two processes, which share what they compile (topo.kernels locks the cache); one that is done takes tests of the other.
 # torch and LAPACK run on one thread in each: two of them on two cores would wait for one another.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal
 # The tests of a room: those called as it, or else those that import it.

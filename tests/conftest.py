@@ -1,4 +1,4 @@
-"""For every test: the same examples of properties on every run, no clock, fonts of matplotlib, a cache of kernels."""
+"""For every test: the same examples of properties on every run, no clock, fonts of matplotlib."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-ROOT = Path(__file__).parents[1]
-
 settings.register_profile("topo", deadline=None, derandomize=True)
 settings.load_profile("topo")
 
@@ -22,12 +20,6 @@ settings.load_profile("topo")
 # of formulas figures are not drawn as they should be.
 os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp(prefix="topo-matplotlib-")
 atexit.register(shutil.rmtree, os.environ["MPLCONFIGDIR"], ignore_errors=True)
-
-# Of processes that compile one kernel for two types at the same moment, numba's cache may keep the code of one under
-# the name of the other: each worker of pytest-xdist has a cache of its own.
-if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-    shared = os.environ.get("NUMBA_CACHE_DIR") or ROOT / ".pytest_cache" / "numba"
-    os.environ["NUMBA_CACHE_DIR"] = str(Path(shared) / worker)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

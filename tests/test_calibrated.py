@@ -200,7 +200,7 @@ def test_a_model_that_is_no_chain_is_one_block_and_says_so() -> None:
     for method in methods:
         pruned = prune(method, Fork(), x, density=0.5)
         assert pruned.masks.kept == round(0.5 * pruned.masks.size) and len(pruned.masks) == 3
-        assert "no chain of blocks" in pruned.masks.provenance["notes"][0]
+        assert "not a chain of blocks" in pruned.masks.provenance["notes"][0]
         pruned = prune(method, Fork(), x, nm="1:2", layers=["parts.*"])
         from topo.check import check
 

@@ -89,7 +89,7 @@ DOORS = {
         documented=False, args=("what it is",), named=True,
     ),
     "plots": Door("topo.plots", "plots", "plot", {"of": "masks"}, {"of": ("mask", "files", None), "metrics": (3,)},
-                  "data"),
+                  "data, ax=None"),
     "optimize": Door(
         "topo.optimize", "methods", "method", {"source": "this test"}, {"source": ("", None)},
         "wiring, *, total, rng, progress",
@@ -368,6 +368,48 @@ def test_an_optimizer_gives_masks_with_a_certificate() -> None:
         method(source="this test")(plugin("wiring, *, total, rng, progress", body="return {}", name="odd"))
         with pytest.raises(TopoError, match="method 'odd' gives dict"):
             topo.generate("odd", "mlp:8-6-4", density=0.5)
+
+
+@pytest.mark.parametrize("takes", ["data", "masks, *, layer=None", "data, axes=None"])
+def test_a_figure_takes_axes_or_a_figure_to_draw_on(takes: str) -> None:
+    from topo.plots import plot, plots
+
+    with restored(plots), pytest.raises(TopoError, match=r"plot 'odd' .*it takes neither ax nor fig"):
+        plot(of="masks")(plugin(takes, name="odd"))
+
+
+ANNOTATIONS = pytest.mark.parametrize("annotation", [int, "int", "'int'", int | None, "int | None"], ids=repr)
+
+
+@ANNOTATIONS
+def test_options_of_a_method_are_of_their_type_however_it_is_written(annotation: Any) -> None:
+    from topo.optimize import method, methods
+
+    function = plugin("wiring, *, total, rng, progress, floor=2", name="odd")
+    function.__annotations__["floor"] = annotation
+    with restored(methods):
+        method(source="this test")(function)
+        assert methods["odd"].read({"floor": "3"}) == {"floor": 3}
+        with pytest.raises(TopoError, match="option 'floor' of method 'odd' is 'x'; it is of type int"):
+            methods["odd"].read({"floor": "x"})
+
+
+@ANNOTATIONS
+def test_what_a_figure_draws_is_its_first_argument_under_any_name(tmp_path: Path, capsys: Any, annotation: Any) -> None:
+    """Its options are read as what they are annotated with, however that is written."""
+    from topo.cli import main
+    from topo.plots import plot, plots
+
+    topo.write_masks(topo.MaskSet(MASKS), tmp_path / "m.npz")
+    body = "ax.bar(range(bars), [masks.kept] * bars); return ax"
+    with restored(plots):
+        function = plugin("masks, ax=None, *, bars=2", body=body, name="odd")
+        function.__annotations__["bars"] = annotation
+        plot(of="masks")(function)
+        line = ["plot", "odd", str(tmp_path / "m.npz"), "-O", "bars=3", "-o", str(tmp_path / "m.svg"), "--quiet"]
+        assert main(line) == 0, capsys.readouterr().err
+        assert main([*line[:4], "masks=3", *line[5:]]) == 1 and "it takes: bars" in capsys.readouterr().err
+    assert (tmp_path / "m.svg").stat().st_size > 1000
 
 
 # -- rules of a trace: they are held by the names of operations, where a later one takes the place of an earlier one

@@ -7,6 +7,7 @@ import configparser
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,13 @@ MAY_IMPORT = {
 }
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The syntax tree of a file: each is read by many tests."""
+    return ast.parse(path.read_text("utf-8"))
+
+
+@cache
 def sources() -> list[tuple[Path, str]]:
     """(file, room) of every source file of the package."""
     found = [
@@ -55,9 +63,10 @@ def sources() -> list[tuple[Path, str]]:
     return found + [(path, "kernels") for path in (ROOT / "kernels").rglob("*.py")]
 
 
+@cache
 def imports(path: Path, *, types: bool = True) -> set[str]:
     """Dotted names that a file imports, anywhere in it. types: in blocks for type checkers, too."""
-    tree, found = ast.parse(path.read_text()), set()
+    tree, found = tree_of(path), set()
     hidden = {
         id(node)
         for block in ast.walk(tree)
@@ -75,6 +84,7 @@ def imports(path: Path, *, types: bool = True) -> set[str]:
     return found
 
 
+@cache
 def files_imported(path: Path) -> set[Path]:
     """Files of the package that a file imports: the module, or the face of the package, that holds each name."""
     found = set()
@@ -128,8 +138,20 @@ def test_no_files_import_each_other() -> None:
 
 def test_every_file_says_what_it_is_for() -> None:
     for path, _ in sources():
-        said = ast.get_docstring(ast.parse(path.read_text())) or ""
+        said = ast.get_docstring(tree_of(path)) or ""
         assert len(said.split("\n")[0]) > 20, f"{path}: the first line of the module says what it is for"
+
+
+# "X is no Y" must be read twice: "X is not a Y". "There is no Y", "no more than" and "no larger" are plain.
+_NO = re.compile(r"(?<!\bthere )\b(?:is|are) no (?!more\b|longer\b|less\b|share\b)\w+", re.IGNORECASE)
+
+
+def test_sentences_say_is_not() -> None:
+    pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    for path in [*(path for path, _ in sources()), *pages]:
+        text = re.sub(r"\s+(?:#: |# )?", " ", path.read_text("utf-8"))
+        found = [each[0] for each in _NO.finditer(text)]
+        assert not found, f"{path}: {found}; write 'is not a'"
 
 
 def test_kernels_import_numpy_numba_and_nothing_of_ours() -> None:
@@ -148,7 +170,7 @@ def test_kernels_never_raise_print_or_use_fastmath() -> None:
     for path, room in sources():
         if room != "kernels":
             continue
-        tree = ast.parse(path.read_text())
+        tree = tree_of(path)
         assert not any(isinstance(node, ast.Raise) for node in ast.walk(tree)), path
         for node in ast.walk(tree):
             if isinstance(node, ast.keyword):
@@ -158,7 +180,7 @@ def test_kernels_never_raise_print_or_use_fastmath() -> None:
 def test_kernels_assign_numbers_to_slices_and_nothing_else() -> None:
     """An array assigned to a slice takes the compiler two seconds: its error for shapes that differ is a text."""
     for path, room in sources():
-        for node in ast.walk(ast.parse(path.read_text())) if room == "kernels" else ():
+        for node in ast.walk(tree_of(path)) if room == "kernels" else ():
             if isinstance(node, ast.Assign) and any(
                 isinstance(place, ast.Slice) for target in node.targets for place in ast.walk(target)
             ):
@@ -182,7 +204,7 @@ def test_the_library_is_silent() -> None:
     for path, room in sources():
         if room == "cli":
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 assert called not in ("print", "sys.exit", "exit", "quit", "plt.show", "logging.basicConfig"), (
@@ -206,21 +228,14 @@ def test_import_is_light() -> None:
 
 
 @pytest.mark.slow
-def test_function_and_module_of_one_name() -> None:
-    """topo.analyze and topo.trace are functions, also after their modules were imported."""
+def test_rooms_load_on_first_use() -> None:
+    """In a fresh process. topo.analyze and topo.trace are functions, also after their modules were imported."""
     code = (
+        "import sys, topo; assert 'topo.optimize' not in sys.modules; "
         "import topo.analyze, topo.trace, topo; from topo.cli import main; "
         "assert callable(topo.analyze) and callable(topo.trace) and callable(main); "
-        "assert sorted(set(topo.__all__) - set(dir(topo))) == []; [getattr(topo, name) for name in topo.__all__]"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.mark.slow
-def test_rooms_load_on_first_use() -> None:
-    code = (
-        "import sys, topo; assert 'topo.optimize' not in sys.modules; topo.networks.find_wiring; "
-        "topo.optimize.frontier; topo.quotas.quotas; [getattr(topo, name) for name in dir(topo)]"
+        "topo.networks.find_wiring; topo.optimize.frontier; topo.quotas.quotas; "
+        "assert sorted(set(topo.__all__) - set(dir(topo))) == []; [getattr(topo, name) for name in dir(topo)]"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

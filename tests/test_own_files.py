@@ -138,8 +138,8 @@ def test_texts_are_files_of_bounded_size(tmp_path):
     (tmp_path / "large").write_bytes(b"")
     os.truncate(tmp_path / "large", 64_000_001)
     said = {
-        "pipe": "is no regular file", "folder": "is a folder", "missing": "cannot read", "odd": "is not text",
-        "large": "64,000,001 bytes, more than the 64,000,000", "/dev/zero": "is no regular file", "a\0b": "cannot read",
+        "pipe": "is not a regular file", "folder": "is a folder", "missing": "cannot read", "odd": "is not text",
+        "large": "64,000,001 bytes, more than the 64,000,000", "/dev/zero": "not a regular file", "a\0b": "cannot read",
     }  # fmt: skip
     for name, text in said.items():
         with pytest.raises(WiringError, match=text) as caught:
@@ -155,5 +155,5 @@ def test_no_reader_of_texts_waits_for_a_pipe(tmp_path):
     for ending, read in ((".json", Wiring.load), (".toml", find_recipe), (".json", read_frontier)):
         pipe = tmp_path / f"{read.__name__}{ending}"
         os.mkfifo(pipe)
-        with pytest.raises(TopoError, match="no regular file"):
+        with pytest.raises(TopoError, match="not a regular file"):
             read(pipe)

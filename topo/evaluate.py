@@ -28,7 +28,7 @@ _FLOOR = 1e-6  # of layer densities, before their logarithm
 _BASELINES = ("mean_log_density", "mld")
 # Columns that say how a run went or how it was set up, by these parts of their names: no metric of a mask.
 _NO_METRIC = ("accuracy", "loss", "seed", "seconds", "epoch")
-# Columns of a sweep that tell masks of one method apart which are no seeds of each other.
+# Columns of a sweep that tell masks of one method apart which are not seeds of each other.
 _VARIANTS = ("options", "quota", "null", "density_effective")
 _WIDTH_OF_DENSITY = ("density", "sparsity")
 

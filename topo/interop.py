@@ -84,8 +84,8 @@ def to_networkx(
     >>> sorted(graph.edges), graph.edges[0, 2]
     ([(0, 2), (0, 3), (1, 2), (2, 4), (3, 4)], {'layer': 'a', 'multiplicity': 1})
 
-    Raises TopoError for an unknown layer or level, for more than max_edges edges (None is no limit), and for a network
-    without wiring.
+    Raises TopoError for an unknown layer or level, for more than max_edges edges (None sets no limit), and for a
+    network without wiring.
     """
     if isinstance(layer, Wiring):
         if wiring is not None:

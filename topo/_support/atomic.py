@@ -67,7 +67,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def writable(path: str | Path) -> Path:
     """Where writing to `path` ends, its links followed; TopoError if that is a folder, read-only or in no folder."""
     if not str(path):
-        raise TopoError("cannot write '': it is no name of a file")
+        raise TopoError("cannot write '': it is not the name of a file")
     try:
         target = _followed(Path(path))
         if _descriptor(target) is not None:

@@ -70,6 +70,16 @@ def said(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['it says nothing more'])[0]}"
 
 
+def kind_of(annotation: Any) -> str:
+    """The type of an option, as its annotation names it first, however that is written: of `int | None` the int.
+
+    >>> kind_of(int), kind_of(int | None), kind_of("int | None"), kind_of("'int'")
+    ('int', 'int', 'int', 'int')
+    """
+    written = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return written.strip("'\"").partition(" ")[0]
+
+
 def summary(function: Any) -> str:
     """First line of the docstring; of the source's, where Python was started without docstrings (-OO)."""
     text = getattr(function, "__doc__", None) or ""
@@ -77,6 +87,6 @@ def summary(function: Any) -> str:
         try:
             written = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
             text = ast.get_docstring(written) or ""  # type: ignore[arg-type]
-        except (OSError, TypeError, SyntaxError):  # no source is there, or it is no definition
+        except (OSError, TypeError, SyntaxError):  # no source is there, or it is not a definition
             pass
     return text.strip().partition("\n")[0].rstrip()

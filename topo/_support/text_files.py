@@ -21,7 +21,7 @@ def read_text(path: str | Path, what: str = "text", error: type[TopoError] = Top
     try:
         about = os.stat(path)
         if not stat.S_ISREG(about.st_mode):
-            kind = "a folder" if stat.S_ISDIR(about.st_mode) else "no regular file"
+            kind = "a folder" if stat.S_ISDIR(about.st_mode) else "not a regular file"
             raise error(f"'{shown}' is {kind}, so it holds no {what}")
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # of a pipe by now, without waiting
             data = file.read(largest + 1) if about.st_size <= largest else b""

@@ -113,7 +113,7 @@ def _weights(part: nn.Module, is_layer: Callable[[nn.Module], bool]) -> int:
 def _followed(
     model: nn.Module, blocks: tuple[nn.Module, ...], calls: Sequence[Call]
 ) -> tuple[Chain, list[Tensor]] | None:
-    """The chain and its first inputs; None if the blocks are no chain for the first call, or do not take others."""
+    """The chain and its first inputs; None if the blocks are not a chain for the first call, or do not take others."""
     order: list[int] = []
     read: list[Tensor | None] = []
     made: list[Any] = []

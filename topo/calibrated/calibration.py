@@ -34,7 +34,7 @@ def read_tokens(
     tokenizer: the folder of a transformers tokenizer, for text. vocabulary: numbers are below it. sequences: how many,
     128 or as many as there are by default; where there are more, they are drawn from the seed. They do not overlap.
 
-    Raises TopoError, one line, for a file that is none, for text without a tokenizer, numbers that are no tokens, and
+    Raises TopoError, one line, for a file that is none, for text without a tokenizer, numbers that are not tokens, and
     too few of them.
     """
     path = Path(path)

@@ -67,7 +67,7 @@ def prune(
     * owl_factor, owl_span: M and lambda of OWL; alpha_span: how far AlphaPruning's sparsities are from their mean.
 
     Blocks are pruned one after the other, by activations that come from pruned ones; in memory are the hidden states of
-    one block and what is summed over the inputs of its layers. A model that is no chain of blocks is one block.
+    one block and what is summed over the inputs of its layers. A model that is not a chain of blocks is one block.
 
     Raises TopoError for missing data, layers that cannot be pruned so, and a budget that leaves a layer without weight.
     """
@@ -91,7 +91,7 @@ def prune(
     notes = (
         []
         if walk.chain
-        else ["the model is no chain of blocks: every layer was judged by the dense network's activations"]
+        else ["the model is not a chain of blocks: every layer was judged by the dense network's activations"]
     )
     if left:
         named = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")

@@ -43,7 +43,9 @@ class Condition:
 def condition(text: str) -> Condition:
     found = _CONDITION.fullmatch(text)
     if found is None:
-        raise argparse.ArgumentTypeError(f"'{text}' is no condition; write COLUMN<VALUE, with <, <=, >, >=, =, != or ~")
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a condition; write COLUMN<VALUE, with <, <=, >, >=, =, != or ~"
+        )
     return Condition(*found.groups())
 
 

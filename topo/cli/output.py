@@ -141,7 +141,7 @@ def compiling_told(args: argparse.Namespace) -> Iterator[None]:
 
 
 def _watch_compiler(done: threading.Event) -> None:
-    """From two seconds on ask numba, once it is loaded, if it compiles; what comes from the cache is no event."""
+    """From two seconds on ask numba, once it is loaded, if it compiles; what comes from the cache is not an event."""
     events: Any = None
     if done.wait(min(_PATIENCE, threading.TIMEOUT_MAX)):
         return

@@ -95,12 +95,12 @@ def count(
     >>> found.rows.tolist(), found.columns.tolist(), found.over, found.minus_zeros
     ([2, 1], [1, 0, 0, 2], {(2, 4): 0}, 1)
 
-    Raises MaskError for values that are no numbers and for fewer than two dimensions.
+    Raises MaskError for values that are not numbers and for fewer than two dimensions.
     """
     if not tensor.is_number:
         raise MaskError(f"values of type {tensor.dtype} are not counted")
     if tensor.ndim < 2 or 0 in tensor.shape:
-        raise MaskError(f"a tensor of shape {tensor.shape} is no matrix of weights")
+        raise MaskError(f"a tensor of shape {tensor.shape} is not a matrix of weights")
     columns = prod(tensor.shape[1:])
     step = max(1, _TASK // columns // 64) * 64
     rows = np.empty(tensor.shape[0], np.int64)

@@ -68,12 +68,12 @@ def bytes_of(path: Path, in_memory: int = IN_MEMORY) -> bytes | Mapped:
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
-            raise FormatError(f"it is {_SPECIAL.get(stat.S_IFMT(mode), 'no regular file')}, not a file of masks")
+            raise FormatError(f"it is {_SPECIAL.get(stat.S_IFMT(mode), 'something else')}, not a file of masks")
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # of what became a pipe since then, not for ever
         try:
             seen = os.fstat(handle)
             if not stat.S_ISREG(seen.st_mode):
-                raise FormatError("it is no regular file")
+                raise FormatError("it is not a regular file")
             if seen.st_size == 0:
                 raise FormatError("the file is empty")
             if seen.st_size > in_memory and _is_guarded():

@@ -45,7 +45,7 @@ def packed(values: np.ndarray, dtype: str, words: np.ndarray, tally: np.ndarray)
 
         plain.flags.writeable = False  # as what is read from files, so that the kernel compiles once
         statistics.pack_and_tally(plain, pattern, words, tally)
-    if dtype.endswith("fnuz"):  # the sign is within what is compared, so that negative ones are no denormals there
+    if dtype.endswith("fnuz"):  # the sign is within what is compared, so that negative ones are not denormals there
         tally[1] += int(np.count_nonzero((plain > 0x80) & ((plain & 0x7F) < pattern[1])))
 
 

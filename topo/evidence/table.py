@@ -33,7 +33,7 @@ class Table:
         return len(next(iter(self.columns.values()), ()))
 
     def numbers(self, name: str) -> np.ndarray | None:
-        """A column as float64, NaN where it is empty; None if an entry is no number, or all are empty."""
+        """A column as float64, NaN where it is empty; None if an entry is not a number, or all are empty."""
         found = np.full(len(self), math.nan)
         for row, entry in enumerate(self.columns[name]):
             if entry:

@@ -95,7 +95,7 @@ def _by_names(names: list[str], whose: Iterable[str]) -> dict[str, str]:
 
 
 def _most(fits: Mapping[tuple[str, str], set[str]], taken: set[str]) -> tuple[str, str]:
-    """The prefix under which most names fit: none, then one that is no average, if several do.
+    """The prefix under which most names fit: none, then one that is not an average, if several do.
 
     Raises FormatError if two prefixes give the same parameters.
     """

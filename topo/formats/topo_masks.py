@@ -76,7 +76,7 @@ def _json(value: Any) -> str:
 
 def _loaded(metadata: Mapping[str, str], name: str, empty: str) -> Any:
     def refuse(constant: str) -> Any:
-        raise ValueError(f"{name} holds {constant}, which is no JSON")
+        raise ValueError(f"{name} holds {constant}, which is not JSON")
 
     return json.loads(metadata.get(name) or empty, parse_constant=refuse)
 
@@ -90,7 +90,7 @@ def _checked(name: str, value: Any, kind: type) -> Any:
 def _texts(name: str, value: Any) -> list[str]:
     found: list[str] = _checked(name, value, list)
     if not all(isinstance(text, str) for text in found):
-        raise ValueError(f"{name} holds what is no text")
+        raise ValueError(f"{name} holds what is not text")
     return found
 
 
@@ -124,7 +124,7 @@ def _printable(value: Any, name: str, depth: int = 0) -> Any:
     if isinstance(value, dict):
         return {_printable(key, name): _printable(entry, name, depth + 1) for key, entry in value.items()}
     if isinstance(value, float) and not math.isfinite(value):  # 1e999
-        raise ValueError(f"{name} holds {value}, which is no JSON")
+        raise ValueError(f"{name} holds {value}, which is not JSON")
     return value
 
 

@@ -316,8 +316,8 @@ def effective_reads(found: Unrolled, step: MapLayer) -> int:
 
 @dataclass(frozen=True, eq=False)
 class MapEdges:
-    """What is needed to list edges. members: units that stand for what a pool holds, ptr and list; a unit that is no
-    pool's is its own. number: int32 (units,), the place in the graph of each unit that is one, else -1."""
+    """What is needed to list edges. members: units that stand for what a pool holds, ptr and list; a unit of no
+    pool is its own. number: int32 (units,), the place in the graph of each unit that is one, else -1."""
 
     ptr: np.ndarray
     members: np.ndarray
@@ -331,7 +331,7 @@ class MapEdges:
 
 
 def map_edges(found: Unrolled) -> MapEdges:
-    """Sums are one with what leads only into them, as in the channel view; pools that are no output are their members.
+    """Sums are one with what leads only into them, as in the channel view; pools are their members, but for outputs.
 
     The members of a unit are numbered by the units that stand for them.
     """

@@ -3,7 +3,7 @@
 A unit of the graph is an input or what a layer or a join makes. A sum is one with what leads only into it (the last
 layer of a residual branch, a shortcut convolution), so that a residual network has the units of its tensors, and what
 is read by others too, as an identity skip, has an edge to the sum. Everything that feeds a unit has an edge to it,
-queries, keys and gates too; paths follow the value branch alone. Rows of a parameter that take no part are no units.
+queries, keys and gates too; paths follow the value branch alone. Rows of a parameter that take no part are not units.
 """
 
 from __future__ import annotations

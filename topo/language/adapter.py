@@ -26,7 +26,7 @@ _LARGEST = 1_000_000
 class Adapter:
     """The factors of a LoRA adapter: parameter of the base -> (which entries of B are not 0, the bit rows of A).
 
-    A merge adds scale * B A to the weight: B is (out, rank), A (rank, in). others: tensors that are no such factors.
+    A merge adds scale * B A to the weight: B is (out, rank), A (rank, in). others: tensors that are not such factors.
     """
 
     factors: Mapping[str, tuple[np.ndarray, BitRows]]

@@ -82,7 +82,7 @@ def null(
 def requested(given: str | Mapping[str, int]) -> dict[str, int]:
     """Null model -> number of samples, in the order of the registry, of a mapping or of text as in "same_layers:100".
 
-    "none" is no null model.
+    "none" is not a null model.
 
     >>> requested("same_degrees:50, same_layers:100")
     {'same_layers': 100, 'same_degrees': 50}

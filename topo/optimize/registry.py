@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from topo._support.doors import called, check_function, check_text, summary
+from topo._support.doors import called, check_function, check_text, kind_of, summary
 from topo._support.registry import Registry
 from topo.errors import TopoError
 from topo.masks import MaskSet
@@ -72,7 +72,7 @@ class Method:
     def _value(self, name: str, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        kind = str(self._parameters[name].annotation).split(" ")[0]
+        kind = kind_of(self._parameters[name].annotation)
         try:
             if kind == "bool":
                 return _WORDS[value.lower()]

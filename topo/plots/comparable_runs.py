@@ -73,7 +73,7 @@ def family_of(method: str) -> str:
 def centred_ranks(numbers: np.ndarray, cells: np.ndarray) -> np.ndarray:
     """Ranks of (n, columns) numbers within each cell, ties shared, less their mean, over the size of the cell.
 
-    Numbers that agree to 12 significant digits are ties. Over the size, so that ranks of a large cell are no larger
+    Numbers that agree to 12 significant digits are ties. Over the size, so that ranks of a large cell are not larger
     than those of a small one.
     """
     from scipy.stats import rankdata

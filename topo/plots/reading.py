@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from topo._support.doors import kind_of
 from topo._support.names import nearest
 from topo._support.text_files import read_text
 from topo.errors import TopoError
@@ -37,13 +38,14 @@ _KINDS = {
 }
 _NOT_REWOUND = "none"
 # Given in Python only, or by options of the command of their own.
-_NOT_OPTIONS = frozenset({"data", "ax", "fig", "wiring", "rng", "steps", "style"})
+_NOT_OPTIONS = frozenset({"ax", "fig", "wiring", "rng", "steps", "style"})
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 def options_of(draw: Callable) -> dict[str, inspect.Parameter]:
-    """Options of a figure that can be written as text, by name."""
-    return {name: p for name, p in inspect.signature(draw).parameters.items() if name not in _NOT_OPTIONS}
+    """Options of a figure that can be written as text, by name; what is drawn comes first, under any name."""
+    _, *parameters = inspect.signature(draw).parameters.items()
+    return {name: p for name, p in parameters if name not in _NOT_OPTIONS}
 
 
 def read_options(name: str, draw: Callable, given: Mapping[str, str]) -> dict[str, Any]:
@@ -58,11 +60,11 @@ def read_options(name: str, draw: Callable, given: Mapping[str, str]) -> dict[st
     missing = [key for key, p in known.items() if p.default is p.empty and key not in given]
     if missing:
         raise TopoError(f"plot '{name}' needs the option '{missing[0]}': -O {missing[0]}=...")
-    return {key: _value(name, key, str(known[key].annotation), text) for key, text in given.items()}
+    return {key: _value(name, key, known[key].annotation, text) for key, text in given.items()}
 
 
-def _value(name: str, key: str, annotation: str, text: str) -> Any:
-    kind = annotation.partition(" ")[0]
+def _value(name: str, key: str, annotation: Any, text: str) -> Any:
+    kind = kind_of(annotation)
     try:
         if kind == "bool":
             return _WORDS[text.lower()]

@@ -113,7 +113,7 @@ def fit(data: Sequence[str | Path], out: str | Path, epochs: int = 10, seed: int
 
 
 def read_predictor(path: str | Path) -> nn.Sequential:
-    """TopoError, one line, for a file that is no predictor, or one of other features."""
+    """TopoError, one line, for a file that is not a predictor, or one of other features."""
     tensors, about = _read(path, PREDICTOR, "a predictor of `topo autosparse fit`")
     if about.get("features") != FEATURES:
         raise TopoError(f"the predictor '{path}' sees other features: {about.get('features')}; it should be {FEATURES}")

@@ -351,7 +351,7 @@ class Report:
         >>> Report.from_json(report.to_json()).to_json() == report.to_json()
         True
 
-        Raises TopoError for what is no report, and for several.
+        Raises TopoError for what is not a report, and for several.
         """
         found = reports_from_json(document)
         if len(found) != 1:

@@ -41,7 +41,7 @@ class Use:
     inputs, outputs: slots (in,), (out,), 0 where nothing can go. kept: bool (out, in), whether a weight joins the two.
     weight: (out, in, ...) of the parameter. foldable: bool (in,), the input is a constant that a bias can take over;
     constants: its value. why: what prevents that where the input is constant and `foldable` is not set.
-    bias: the name of the bias parameter; None where the layer has none, or it is no plain parameter.
+    bias: the name of the bias parameter; None where the layer has none, or it is not a plain parameter.
     """
 
     name: str | None

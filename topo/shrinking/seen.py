@@ -79,7 +79,7 @@ def varying(shape: Sequence[int], axes: Sequence[Axis] | None = None, varies: Te
 
 
 def of(shape: Sequence[int], axes: Sequence[Axis], varies: Tensor, value: Tensor, fixed: bool = False) -> Seen:
-    """What an operation made: values that are no numbers, or not finite, count as varying."""
+    """What an operation made: values that are not numbers, or not finite, count as varying."""
     if value.dtype != torch.float64:
         value = value.to(torch.float64)
     odd = ~torch.isfinite(value)

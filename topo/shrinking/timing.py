@@ -1,4 +1,4 @@
-"""How long models take on this machine: ratios to the dense one, for multiplications saved are no time saved."""
+"""How long models take on this machine: ratios to the dense one, for multiplications saved are not time saved."""
 
 from __future__ import annotations
 

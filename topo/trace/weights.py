@@ -241,7 +241,7 @@ def _expanded(value: Any, shape: Sequence[int]) -> Any:
 
 
 def _added(units: Units, node: Node, sides: list[Any], shape: Sequence[int]) -> Any:
-    """W + V. What is computed from a weight itself (its mean, taken off) is no other term."""
+    """W + V. What is computed from a weight itself (its mean, taken off) is not another term."""
     terms: list[Any] = []
     for side, other, arg in zip(sides, sides[::-1], node.args):
         if isinstance(side, Made):
