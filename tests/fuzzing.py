@@ -46,6 +46,17 @@ def seed(*names: str) -> Callable[[Seed], Seed]:
     return enter
 
 
+def _semi_structured(torch: object) -> object:
+    """A 2:4 tensor in the layout of CUTLASS."""
+    from torch.sparse import SparseSemiStructuredTensorCUTLASS
+    from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
+
+    dense = torch.tensor([1.0, 0, 0, 2]).repeat(32, 16).half()  # type: ignore[attr-defined]
+    packed, meta = sparse_semi_structured_from_dense_cutlass(dense)
+    others = dict(packed_t=None, meta_t=None, compressed_swizzled_bitmask=None)
+    return SparseSemiStructuredTensorCUTLASS(dense.shape, packed=packed, meta=meta, **others)
+
+
 def _torch_content() -> dict[str, object]:
     import torch
 
@@ -55,7 +66,12 @@ def _torch_content() -> dict[str, object]:
         "masks": [torch.from_numpy(MASK), None],
         "coo": weight.to_sparse(),
         "csr": weight.to_sparse_csr(),
+        "csc": weight.to_sparse_csc(),
+        "bsr": weight.to_sparse_bsr((1, 2)),
         "bsc": weight.to_sparse_bsc((1, 2)),
+        "semi": _semi_structured(torch),
+        "tensor": torch.quantize_per_tensor(weight, 0.1, 3, torch.quint8),
+        "channel": torch.quantize_per_channel(weight, torch.full((3,), 0.1), torch.zeros(3), 0, torch.qint8),
         "array": MASK.astype(np.int8),
         "objects": np.array([{"x": 0.5 * MASK}, None], object),
         "args": Namespace(lr=0.1, path=Path("/data")),

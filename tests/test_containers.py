@@ -70,6 +70,36 @@ def test_sparse_tensors_of_torch(tmp_path, layout, zipped):
     same(open_container(tmp_path / "m.pt").content, {"w": dense.numpy()})
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.int8])
+def test_semi_structured_tensors_of_torch(tmp_path, dtype):
+    """What torch's own conversion packs is read as the dense matrix was."""
+    from torch.sparse import SparseSemiStructuredTensorCUTLASS
+    from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
+
+    of, rng = 2 if dtype == torch.float32 else 4, np.random.default_rng(0)
+    for rows, columns in ((32, 64), (96, 192)):
+        order = rng.random((rows, columns // of, of)).argsort(-1)
+        kept = order < rng.integers(0, of // 2 + 1, (rows, columns // of, 1))
+        dense = torch.from_numpy(kept.reshape(rows, columns) * rng.integers(1, 99, (rows, columns))).to(dtype)
+        packed, meta = sparse_semi_structured_from_dense_cutlass(dense)
+        parts = dict(packed_t=None, meta_t=None, compressed_swizzled_bitmask=None)
+        made = SparseSemiStructuredTensorCUTLASS(dense.shape, packed=packed, meta=meta, **parts)
+        for zipped in (True, False):
+            held = {"a": made, "b": torch.nn.Parameter(made, requires_grad=False)}
+            torch.save(held, tmp_path / "m.pt", _use_new_zipfile_serialization=zipped)
+            bits = dense.view(torch.uint16) if dtype == torch.bfloat16 else dense
+            same(open_container(tmp_path / "m.pt").content, {"a": bits, "b": bits})
+        for odd in (meta[:, :1], meta.reshape(-1), meta.float()):
+            made = SparseSemiStructuredTensorCUTLASS(dense.shape, packed=packed, meta=odd, **parts)
+            torch.save({"a": made}, tmp_path / "m.pt")
+            with pytest.raises(FormatError, match=r"is not read; save its to_dense\(\)"):
+                open_container(tmp_path / "m.pt")
+        made = SparseSemiStructuredTensorCUTLASS(dense.shape, packed=packed, meta=None, **parts)  # as cuSPARSELt has it
+        torch.save({"a": made}, tmp_path / "m.pt")
+        with pytest.raises(FormatError, match=r"cuSPARSELt keeps it, which is not read; save plain values"):
+            open_container(tmp_path / "m.pt")
+
+
 SCHEMES = {
     "tensor quint8": lambda w: torch.quantize_per_tensor(w, 0.02, 7, torch.quint8),
     "tensor qint8": lambda w: torch.quantize_per_tensor(w, 0.02, -3, torch.qint8),
@@ -162,6 +192,7 @@ OBJECTS = {
     "a complex number": lambda: 1 + 2j,
     "a slice": lambda: slice(1, 2),
     "a range": lambda: range(3),
+    "a loss": lambda: torch.nn.CrossEntropyLoss(),
     "an optimizer with its parameters": lambda: torch.optim.SGD([torch.ones(2, 2, requires_grad=True)], lr=0.1),
 }
 

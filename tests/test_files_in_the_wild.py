@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -617,7 +618,156 @@ def test_a_tensor_of_0_and_1_beside_a_weight_is_its_mask_under_any_name(tmp_path
         read = topo.read_masks(tmp_path / "a.pt")
         assert {n: read[n].tolist() for n in read} == {n: m.bool().tolist() for n, m in masks.items()}
         assert read.provenance["coverage"]["left_out"] == 0
-        assert any(f"'0.{last}' is taken for the mask of '0.weight'" in note for note in read.provenance["notes"])
+        assert any(f"taken for masks {BY}: '0.{last}' for '0.weight'" in n for n in read.provenance["notes"])
+
+
+BY = "by their names, shapes and values of 0 and 1"
+# What a mask of `stem.weight` is called beside it, and what stands in its place.
+CALLED = {
+    "mask_stem.weight": "mask_{name}", "mask_stem": "mask_{module}", "mask_stem_weight": "mask_{flat}",
+    "stem_mask": "{module}_mask", "masks.stem.weight": "masks.{name}", "mask.stem": "mask.{module}",
+    "pruner.masks.stem.weight": "pruner.masks.{name}", "keep.stem.weight": "keep.{name}", "stem.mask.mask":
+    "{module}.mask.mask", "stem.mask_layer.mask": "{module}.mask_layer.mask", "masks/stem": "masks/{module}",
+    "stem.weight_quantizer.mask": "{module}.weight_quantizer.mask", "stem.gate": "{module}.gate",
+    "nncf": "nncf_module.{module}.pre_ops.0.op._binary_mask", "number": "masks.{number}", "Mask": "{module}.Mask",
+    "stem.keep_mask": "{module}.keep_mask", "stem.w_mask": "{module}.w_mask", "stem.masks": "{module}.masks",
+}  # fmt: skip
+
+
+def called(style, masks):
+    names = {name: dict(name=name, module=name.removesuffix(".weight"), flat=name.replace(".", "_"), number=number)
+             for number, name in enumerate(MASKS)}  # fmt: skip
+    return {CALLED[style].format(**names[name]): mask for name, mask in masks.items()}
+
+
+@pytest.mark.parametrize("style", CALLED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.int8])
+def test_masks_beside_weights_in_one_dict_whatever_they_are_called(style, dtype):
+    """Never dense: the masks, or those of them that are there and the rest told."""
+    masks = tensors(MASKS, dtype)
+    for model in (None, WIRING):
+        for state in (dense() | called(style, masks), called(style, masks) | dense()):
+            found = judged(state, MASKS, model)
+            assert found is not None and found == MaskSet(MASKS)
+        assert judged(dense() | called(style, {"body.weight": masks["body.weight"]}), MASKS, model) or style == "number"
+    ones = called(style, tensors({name: np.ones(shape) for name, shape in SHAPES.items()}, dtype))
+    with pytest.raises(TopoError, match="is zero") if style in ("stem.gate", "keep.stem.weight") else nullcontext():
+        assert topo.read_masks(dense() | ones).density == 1  # called masks, and full
+
+
+def test_a_mask_that_is_not_known_to_be_whose_is_no_reason_to_read_the_weights():
+    square = {f"{name}.weight": torch.rand(4, 4) + 1 for name in "ab"}
+    square["b.weight"][0] = 0
+    with pytest.raises(FormatError, match=r"'x_mask' holds 0 and 1 in the shape of 'b.weight', .*whose mask it is"):
+        topo.read_masks(square | {"x_mask": torch.eye(4)})
+    for odd in ("attn_mask", "x.causal_mask", "token_mask"):
+        assert topo.read_masks(square | {odd: torch.eye(4).bool()}).kept == 28, odd
+    with pytest.raises(FormatError, match=r"in 'a.pruned' 1 may stand for what was pruned; --format mask_buffers"):
+        topo.read_masks(square | {"a.pruned": torch.eye(4)})
+    assert topo.read_masks(square | {"a.gone": torch.zeros(4, 4)}).kept == 28  # of 0 alone: no mask
+    blocks = {"layer.conv.weight": torch.zeros(4, 4), "conv.weight": torch.rand(4, 4)}
+    assert topo.read_masks(blocks).kept == 16  # a layer pruned away is no mask of the one with its last words
+
+
+def test_momenta_of_zero_are_no_masks():
+    for key in ("momentum", "velocity", "history", "delta"):
+        tree = {"state_dict": LAYOUTS["zeros"](), key: tensors({n: np.zeros(s) for n, s in SHAPES.items()})}
+        assert topo.read_masks(tree) == MaskSet(MASKS), key
+        with pytest.raises(FormatError, match="is zero"):
+            topo.read_masks({**tree, "state_dict": dense()})
+
+
+@pytest.mark.parametrize("model", [None, WIRING], ids=["alone", "model"])
+def test_masks_under_the_names_of_a_module_dict_and_by_number(model):
+    for rename in ("stem_weight", "stem-weight", "stem/weight", "masks.stem_weight"):
+        styled = {rename.replace("stem", name.removesuffix(".weight")): t for name, t in tensors(MASKS).items()}
+        found = judged({"state_dict": dense(), "pruner": styled}, MASKS, model)
+        assert found == MaskSet(MASKS) and not found.provenance["coverage"]["left_out"], rename
+    numbers = {str(number): t for number, t in enumerate(tensors(MASKS).values())}
+    found = judged({"state_dict": dense(), "masks": numbers}, MASKS, model)
+    assert found == MaskSet(MASKS) and not found.provenance["coverage"]["left_out"]
+    with pytest.raises(FormatError, match=r"mask 0 of the list has shape \(6, 4, 3, 3\) but"):
+        topo.read_masks({"state_dict": dense(), "masks": dict(zip("012", list(tensors(MASKS).values())[1:]))}, model)
+    modules = {f"{place}.weight": torch.rand(4, 4) for place in (0, 2, 4)}
+    masks = {str(place): (torch.rand(4, 4) < 0.5).float() for place in (4, 2, 0)}
+    found = topo.read_masks({"state_dict": modules, "masks": masks})
+    assert all((found[f"{place}.weight"] == masks[str(place)].numpy()).all() for place in (0, 2, 4))
+
+
+@pytest.mark.parametrize("model", [None, WIRING], ids=["alone", "model"])
+def test_masks_smaller_than_their_weights_are_spread_over_them(model):
+    flat = {name: mask.reshape(len(mask), -1) for name, mask in MASKS.items()}
+    found = judged({"state_dict": dense(), "masks": tensors(flat)}, MASKS, model)
+    assert found == MaskSet(MASKS)
+    kernels = {name: mask.reshape(*mask.shape[:2], -1)[..., 0] for name, mask in MASKS.items()}
+    truth = {name: np.broadcast_to(kernels[name].reshape(*mask.shape[:2], *[1] * (mask.ndim - 2)), mask.shape)
+             for name, mask in MASKS.items()}  # fmt: skip
+    full = {name: kernels[name].reshape(*mask.shape[:2], *[1] * (mask.ndim - 2)) for name, mask in MASKS.items()}
+    column = {name: v.reshape(-1, *[1] * (len(SHAPES[name]) - 1)) for name, v in CHANNELS.items()}
+    mixed = {**MASKS, "stem.weight": CHANNELS["stem.weight"]}
+    for tree, right in ((kernels, truth), (full, truth), (column, ROWS), (mixed, {**MASKS, "stem.weight":
+                                                                                  ROWS["stem.weight"]})):  # fmt: skip
+        found = judged({"state_dict": dense(), "masks": tensors(tree)}, right, model)
+        assert found == MaskSet(right) and not found.provenance["coverage"]["left_out"]
+        assert any("smaller than the weight" in note for note in found.provenance["notes"])
+    buffers = dense() | {name.replace("weight", "mask"): t for name, t in tensors(CHANNELS).items()}
+    assert judged(buffers, ROWS, model) == MaskSet(ROWS)
+    if model is None:
+        with pytest.raises(FormatError, match="one entry per output channel lack the layers' shapes: give the model"):
+            topo.read_masks(tensors(column))
+    else:
+        assert judged(tensors(column), ROWS, model) == MaskSet(ROWS)
+
+
+# -- weights in integers
+
+
+PACKED = {  # a layer of 12 x 64 whose zeros only its library knows
+    "GPTQ": {"qweight": torch.ones(8, 12, dtype=torch.int32), "scales": torch.ones(1, 12), "g_idx": torch.arange(64)},
+    "GPTQ of 3 bits": {"qweight": torch.ones(6, 12, dtype=torch.int32), "scales": torch.ones(1, 12),
+                       "g_idx": torch.arange(64)},
+    "AWQ": {"qweight": torch.ones(12, 8, dtype=torch.int32), "scales": torch.ones(1, 64)},
+    "compressed-tensors": {"weight_packed": torch.ones(12, 9, dtype=torch.int32),
+                           "weight_shape": torch.tensor([12, 64])},
+    "bitsandbytes": {"weight": torch.full((384, 1), 7, dtype=torch.uint8), "weight.absmax": torch.ones(12),
+                     "weight.quant_state.bitsandbytes__nf4": torch.zeros(20, dtype=torch.uint8)},
+    "HQQ": {"W_q": torch.full((6, 64), 7, dtype=torch.uint8), "scale": torch.ones(12, 1)},
+    "MXFP4": {"proj_blocks": torch.full((12, 2, 16), 7, dtype=torch.uint8),
+              "proj_scales": torch.full((12, 2), 7, dtype=torch.uint8)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("library", PACKED)
+def test_packed_integers_are_refused_alone_and_counted_beside_others(library):
+    state = {f"layer.{name}": tensor for name, tensor in PACKED[library].items()}
+    with pytest.raises(FormatError, match=r"packed integers.*dequantise"):
+        topo.read_masks(state)
+    covered = topo.read_masks(state | {"head.weight": torch.eye(4)}).provenance["coverage"]
+    assert covered["left_out"] == 12 * 64 and len(covered["names"]) == 1
+
+
+def test_integers_are_held_to_their_zero_point():
+    kept = RNG.random((6, 8)) < 0.5
+    values = torch.from_numpy(np.where(kept, RNG.integers(1, 90, (6, 8)), 0))
+    for zero in (torch.tensor(9), torch.arange(6), torch.arange(6).reshape(6, 1), torch.arange(12).reshape(6, 2)):
+        whole = zero.reshape(1, 1) if zero.ndim == 0 else zero.reshape(6, -1).repeat_interleave(48 // zero.numel(), 1)
+        state = {"a.weight": (values + whole).to(torch.int8), "a.weight_scale": torch.ones(6, 1),
+                 "a.weight_zero_point": zero.to(torch.int8)}  # fmt: skip
+        found = topo.read_masks(state)
+        assert list(found) == ["a.weight"] and (found["a.weight"] == kept).all()
+    state["a.weight_zero_point"] = torch.ones(5, dtype=torch.int8)
+    with pytest.raises(FormatError, match=r"zero points of 'a.weight' have shape \(5,\).*dequantise"):
+        topo.read_masks(state)
+    quanto = {"a.weight._data": values.to(torch.int8), "a.weight._scale": torch.ones(6, 1)}
+    assert list(topo.read_masks(quanto)) == ["a.weight"]
+
+
+def test_adapters_of_every_kind_are_no_network():
+    for names in ("lora_A.weight lora_B.weight", "lora_down.weight lora_up.weight", "hada_w1_a hada_w1_b", "ia3_l",
+                  "lokr_w1 lokr_w2", "lora_A.default.weight lora_magnitude_vector"):  # fmt: skip
+        for value in (torch.zeros, torch.ones):
+            with pytest.raises(FormatError, match="adapter"):
+                topo.read_masks({f"base_model.model.layer.{name}": value(4, 4) for name in names.split()})
 
 
 # --- state dicts, keys

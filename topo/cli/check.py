@@ -151,7 +151,9 @@ def _by_counts(reading: Reading, args: argparse.Namespace) -> _Found:
             found += [Finding("n-m", name, f"'{name}'", None, counted.counts[name].over[n_m]) for name in over[1:]]
     sizes = {name: (counted.counts[name].kept, counted.counts[name].size) for name in names}
     found += beyond_densities(sizes, args.max_density, args.min_density, args.max_layer_density)
-    left = {name: size_of(stored, tensor) for name, (stored, tensor) in reading.outside.items()} | reading.lost
+    left = {
+        name: size_of(reading.source, stored, tensor) for name, (stored, tensor) in reading.outside.items()
+    } | reading.lost
     missing = {name: size for name, size in left.items() if args.layers is not None or part_of(name) == DECODER}
     size = sum(size for _, size in sizes.values())
     line = left_out_line({"read": size, "left_out": sum(missing.values()), "names": list(missing)})
@@ -278,7 +280,7 @@ def _read(reading: Reading, path: str, is_language_model: bool, args: argparse.N
         if is_language_model:
             reading = output_first(reading, read_config(path))
         masks = reading.masks(dense=is_language_model)
-    left = {name: size_of(stored, tensor) for name, (stored, tensor) in reading.outside.items()}
+    left = {name: size_of(reading.source, stored, tensor) for name, (stored, tensor) in reading.outside.items()}
     return _Asked(masks, is_language_model, {**left, **reading.lost}, args.layers is not None)
 
 

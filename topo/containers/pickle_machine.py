@@ -147,7 +147,7 @@ class Machine:
         self.position = position
         self.stop = len(self.view) if stop is None else stop
         self.foreign: dict[str, Foreign] = {}
-        self.modules: list[str] = []
+        self.modules: list[Foreign] = []
 
     def run(self) -> Any:
         self.stack: list[Any] = []
@@ -161,7 +161,8 @@ class Machine:
                 self.position += 1
                 if code == 0x2E:  # STOP
                     root = self.pop()
-                    if self.modules:
+                    seen: set[int] = set()
+                    if any(module.tensors(seen) for module in self.modules):  # a loss has none, and is left out
                         raise self.refusal()
                     return root
                 operation = operations.get(code)
@@ -177,7 +178,7 @@ class Machine:
 
     def refusal(self) -> FormatError:
         """Why a file is refused that needs its own code: by the names that it gives."""
-        modules = self.modules[::-1]
+        modules = [module.name for module in reversed(self.modules)]
         first = modules[0] if modules else next(iter(self.foreign))
         others = [name for name in self.foreign if name != first]
         what = f"a pickled module of class '{first}'" if modules else f"'{first}'"
@@ -265,7 +266,7 @@ class Machine:
             parts = state if isinstance(state, dict) else {}
             value.parts.append(state)
             if "_modules" in parts and "_parameters" in parts:
-                self.modules.append(value.name)
+                self.modules.append(value)
         elif isinstance(value, Unfinished):
             value.build(state)
         elif not (isinstance(value, dict) and isinstance(state, dict)):  # an OrderedDict's `_metadata`: dropped

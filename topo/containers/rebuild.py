@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from topo.containers.pickle_machine import Admitted, NamesIt, Unfinished, corrupt, put
-from topo.containers.sparse import compressed, coordinates
+from topo.containers.sparse import compressed, coordinates, semi_structured
 from topo.containers.tensors import Tensor, bits_of, numpy_dtype
 from topo.errors import FormatError
 
@@ -260,6 +260,33 @@ _BLOCKS = ("torch.sparse_bsr", "torch.sparse_bsc")
 _COMPRESSED = ("torch.sparse_csr", "torch.sparse_csc", *_BLOCKS)
 
 
+class SemiStructuredTensor(Unfinished):
+    """torch's 2:4 tensors in the layout of CUTLASS: `packed` and `meta` among the attributes of an empty tensor."""
+
+    def __init__(self, allowance: Allowance, shape: Any, attributes: Any) -> None:
+        self.shape = _dimensions(shape)
+        parts = attributes if isinstance(attributes, tuple) else (attributes,)
+        found = {key: value for part in parts if isinstance(part, dict) for key, value in part.items()}
+        old = {"packed": found.get("sparse_tensor_cutlass"), "meta": found.get("meta_tensor_cutlass")}  # torch 2.1
+        self.parts = [found.get(key) if found.get(key) is not None else old[key] for key in ("packed", "meta")]
+        if found.get("transposed") or not all(isinstance(part, TorchTensor) for part in self.parts):
+            raise NamesIt(
+                "it holds a semi-structured tensor without 'packed' and 'meta', as cuSPARSELt keeps it, which is not "
+                "read; save plain values: tensor.to_dense()"
+            )
+        allowance.tensor(self.shape)
+
+    def build(self, state: Any) -> None:
+        """Attributes that a user hung on the tensor: dropped."""
+
+    def finish(self, resolve: Callable[[Any], Any]) -> Tensor:
+        packed, meta = (resolve(part) for part in self.parts)
+        return semi_structured(packed, meta, self.shape)
+
+
+_SEMI_STRUCTURED = "torch.sparse.semi_structured.SparseSemiStructuredTensor"
+
+
 class QuantisedTensor(Unfinished):
     """torch's `_rebuild_qtensor`: integers q that stand for scale * (q - zero_point)."""
 
@@ -385,7 +412,14 @@ def admitted(
     def quantised(storage: Any, offset: Any, size: Any, stride: Any, scheme: Any, *_: Any) -> QuantisedTensor:
         return QuantisedTensor(TorchTensor(allowance, storage, offset, size, stride), scheme)
 
-    def from_type(function: Any, kind: Any, arguments: Any, *_: Any) -> Any:
+    def wrapper(*_: Any) -> Any:
+        raise NamesIt("it holds a tensor of a class without its attributes; save plain values: tensor.to_dense()")
+
+    def from_type(function: Any, kind: Any, arguments: Any, attributes: Any = None, *_: Any) -> Any:
+        if getattr(kind, "name", "").removesuffix("CUTLASS") == _SEMI_STRUCTURED:
+            if not isinstance(arguments, tuple) or len(arguments) < 3:
+                raise corrupt("a semi-structured tensor without its shape")
+            return SemiStructuredTensor(allowance, arguments[2], attributes)
         if getattr(kind, "name", None) not in ("torch.Tensor", "torch.nn.parameter.Parameter"):
             raise NamesIt(
                 f"it holds a tensor of class '{getattr(kind, 'name', kind)}', which is not read; save plain values: "
@@ -412,6 +446,7 @@ def admitted(
     enter("torch._utils", "_rebuild_tensor_v2", tensor)
     enter("torch._utils", "_rebuild_tensor_v3", typed_tensor)
     enter("torch._utils", "_rebuild_qtensor", quantised)
+    enter("torch._utils", "_rebuild_wrapper_subclass", wrapper)
     enter("torch._utils", "_rebuild_parameter", lambda data, *_: data)
     enter("torch._utils", "_rebuild_parameter_with_state", lambda data, *_: data)
     enter("torch._utils", "_rebuild_sparse_tensor", lambda layout, data: SparseTensor(allowance, layout, data))

@@ -81,6 +81,54 @@ def compressed(
     return _scattered((lines, np.repeat(places[1], height)), values.reshape(-1, width), shape, dtype)
 
 
+def semi_structured(packed: Tensor, meta: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A 2:4 matrix (float32: 1:2) as torch keeps it for CUTLASS: half of the values of each row, and where they stand.
+
+    packed: (rows, columns / 2). meta: int16, or int32 for int8 values, (rows, ...): two bits for each 16-bit value
+    (8-bit of int8), its place among four; rows within groups of 32 (16 of int8) and 2 x 2 blocks exchanged, and pairs
+    of columns stored one after the other, as CUTLASS' `reorder_meta` and `ColumnMajorInterleaved<2>` have it.
+
+    Raises FormatError for parts that do not add up.
+    """
+    rows, half = packed.shape if packed.ndim == 2 else (0, 0)
+    of_bytes, bits = packed.dtype == "int8", {"int16": 16, "int32": 32}.get(meta.dtype, 0)
+    pieces = 2 if packed.dtype == "float32" else 1  # 16-bit pieces of a value
+    group, weave = (16, 2) if of_bytes else (32, 4)
+    if (
+        shape != (rows, 2 * half)
+        or packed.dtype not in ("int8", "float16", "bfloat16", "float32")
+        or bits != (32 if of_bytes else 16)
+        or rows % group
+        or meta.ndim != 2
+        or meta.shape[0] != rows
+        or meta.shape[1] * bits != 2 * half * pieces
+    ):
+        raise FormatError(
+            f"a semi-structured tensor of shape {shape} with {packed.dtype} {packed.shape} and {meta.dtype} "
+            f"{meta.shape} is not read; save its to_dense()"
+        )
+    row, column = np.arange(rows).reshape(-1, 1), np.arange(meta.shape[1])
+    to = row // group * group + row % 8 * weave + row % group // 8
+    moved = ((to % 2 == 0) & (column % 2 == 1)).astype(np.int64) - ((to % 2 == 1) & (column % 2 == 0))
+    to, column = to + moved, column - moved
+    stored = np.ascontiguousarray(meta.whole()).reshape(-1).view(f"<u{bits // 8}")
+    words = stored[column // 2 * rows * 2 + to * 2 + column % 2]
+    held = np.dtype("u1" if of_bytes else "<u2")
+
+    def blocks(count: int) -> Iterator[np.ndarray]:
+        shifts = np.arange(0, bits, 2, dtype=words.dtype)
+        start = 0
+        for block in packed.rows(count):
+            places = (words[start : start + len(block), :, None] >> shifts & 3).reshape(len(block), -1).astype(np.int64)
+            places += np.arange(places.shape[1]) // 2 * 4
+            dense = np.zeros((len(block), 2 * half * pieces), held)
+            np.put_along_axis(dense, places, np.ascontiguousarray(block).view(held), axis=1)
+            yield dense.view(block.dtype)
+            start += len(block)
+
+    return Tensor(shape, packed.dtype, blocks)
+
+
 def diagonals(offsets: np.ndarray, values: np.ndarray, shape: tuple[int, ...], dtype: str) -> Tensor:
     """scipy's dia: values[k, j] stands at (j - offsets[k], j).
 

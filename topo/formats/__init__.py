@@ -14,22 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from topo.containers.opening import open_container
+from topo.containers.container import Container, File
+from topo.containers.opening import open_container, take_apart
 from topo.containers.tensors import Tensor
 from topo.errors import FormatError, MaskError, TopoError, WiringError
 from topo.formats import live
-from topo.formats.choosing import WAY_OUT, Choice, choose
+from topo.formats.beside import called_as_weights, spread
+from topo.formats.choosing import Choice, choose
 from topo.formats.coverage import coverage, disagreements, of_model, told, uncovered, unused
 from topo.formats.experts import renamed
 from topo.formats.fitting import aligned, oriented, without_scales
-from topo.formats.names import PACKED, RECURRENT, is_embedding, is_weight, plain
-from topo.formats.source import Reader, Source, formats, plural, reader, readers, some
+from topo.formats.names import RECURRENT, is_embedding, is_weight
+from topo.formats.source import WAY_OUT, Reader, Source, formats, plural, reader, readers, some
 from topo.formats.weights import weights_of
 from topo.formats.zeros import rounded
 from topo.masks import MaskSet
 
 if TYPE_CHECKING:
-    from topo.containers.container import Container
     from topo.wiring import Wiring
 
 __all__ = [
@@ -114,7 +115,10 @@ def opened(
     with naming(path):
         if not path.exists():
             raise FormatError("there is no such file")
-        return replace(understood(open_container(path, partial), path.name, wiring, chosen, key, rule), path=path)
+        file = File(path, partial=partial)
+        reading = understood(take_apart(file), path.name, wiring, chosen, key, rule)
+        held = None if file.is_folder or not isinstance(file.data, bytes) else file.data
+        return replace(reading, path=path, held=held)
 
 
 @contextmanager
@@ -145,7 +149,8 @@ class Reading:
     """A file that was understood, and whose values were not read yet.
 
     name: the file's. tensors: parameter -> what shows its mask, output-first. raw: the same as the reader gave it.
-    names: those of the reader -> parameters. path: where it lies, None of live objects.
+    names: those of the reader -> parameters. path: where it lies, None of live objects. held: the
+    bytes of a small file.
     """
 
     name: str
@@ -157,12 +162,15 @@ class Reading:
     raw: Mapping[str, Tensor]
     names: Mapping[str, str]
     path: Path | None = None
+    held: bytes | None = None
 
     @property
     def origin(self) -> dict[str, str]:
         """For the provenance: the reader's name, the file's, and the SHA-256 of its bytes up to 256 MB."""
-        small = self.path is not None and self.path.is_file() and self.path.stat().st_size <= _HASHED
-        found = {"sha256": hashlib.sha256(self.path.read_bytes()).hexdigest()} if small and self.path else {}
+        data = self.held
+        if data is None and self.path is not None and self.path.is_file() and self.path.stat().st_size <= _HASHED:
+            data = self.path.read_bytes()
+        found = {} if data is None else {"sha256": hashlib.sha256(data).hexdigest()}
         return {"format": self.reader.name, "file": self.name, **found}
 
     @cached_property
@@ -174,6 +182,8 @@ class Reading:
     def lost(self) -> dict[str, int]:
         """Parameters in shards that are missing -> how many weights they have, as their like in another block has; 0
         where none is alike."""
+        if not self.source.container.missing:
+            return {}
         like = {_without_numbers(name): tensor.size for name, tensor in self.source.state.items() if tensor.ndim >= 2}
         flat = {_without_numbers(name) for name, tensor in self.source.state.items() if tensor.ndim < 2}
         missing = [name for name in self.source.container.missing if _without_numbers(name) not in flat]
@@ -214,7 +224,7 @@ class Reading:
             "torch_ao",
         ):  # which read such tensors
             notes += unused(source, self.raw)
-        masks, known = MaskSet(rows), coverage(self.outside, rows, self.lost)
+        masks, known = MaskSet(rows), coverage(source, self.outside, rows, self.lost)
         provenance = dict(source.provenance)
         if wiring is not None:
             wiring.check(masks)
@@ -312,9 +322,11 @@ def _reading(choice: Choice, name: str, rule: Mapping[str, float]) -> Reading:
         return Reading(name, entry, source, None, rule, found, found, {own: own for own in found})
     raw, made = renamed(choice.found(), source.wiring.names if source.wiring is not None else None)
     source.made.update(made)
-    names = aligned(raw, source.wiring, [plain(name) for name in source.state])
+    raw = called_as_weights(raw, source)
+    names = aligned(raw, source.wiring, source.state)
     raw = _of_the_model(raw, names, source)
-    found = without_scales({names[name]: tensor for name, tensor in raw.items()}, source, entry.output_first)
+    whole = spread(raw, names, source)
+    found = without_scales({names[name]: tensor for name, tensor in whole.items()}, source, entry.output_first)
     if not found:
         raise FormatError("it holds no mask of two or more dimensions")
     output_first = entry.output_first and not source.as_parameters
@@ -353,7 +365,7 @@ def _dense(source: Source, names: list[str]) -> str:
     wide = source.place.wide
     if wide and all(tensor.is_signs for tensor in wide):
         return f"its tensors hold only -1 and 1; a mask holds 0 and 1; {WAY_OUT}"
-    packed = [name for name in source.state if PACKED.search(name)]
+    packed = source.place.packed
     if packed:
         return (
             f"{plural(len(packed), 'weight')} {'are' if len(packed) > 1 else 'is'} packed integers (GPTQ, AWQ, int4), "

@@ -18,6 +18,8 @@ from topo.formats.source import Found, Source, plural, reader, some, suffixed
 
 
 def recognise(source: Source) -> str | None:
+    if not source.place.mentions(".bitmask\n"):
+        return "no '*.bitmask' beside '*.shape'"
     pairs = suffixed(source.state, ".bitmask").keys() & suffixed(source.state, ".shape").keys()
     return None if pairs else "no '*.bitmask' beside '*.shape'"
 

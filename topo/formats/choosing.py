@@ -7,7 +7,6 @@ weights themselves, and that is told. What is still undecided is refused, with t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,17 +15,14 @@ from topo.errors import FormatError, MaskError, TopoError
 from topo.formats.experts import renamed
 from topo.formats.fitting import aligned
 from topo.formats.names import is_weight, unwrapped
-from topo.formats.source import Reader, Source, plural, readers, some
+from topo.formats.partners import holds_both, says_gone
+from topo.formats.source import WAY_OUT, Reader, Source, plural, readers, some
 from topo.formats.tree import Branch
 
 GUESS = "zeros"
 # Readers of trees that say by nothing but their values that they are masks.
 _PLAIN = frozenset({"mask_dict", "npz", "openlth", "ordered_list", "channel_masks"})
 _AVERAGE = r"(^|_)(ema|swa|averaged?|shadow)(_|$)|(^|_)ema"
-# Keys that name what is gone.
-_PRUNED = re.compile(
-    r"(?:is_?)?(?:pruned|removed|dropped|zeroed|deleted|dead|cut|masked_?out)(?:_?(?:weights|params))?", re.I
-)
 _MASKS = r"mask"
 
 
@@ -110,7 +106,7 @@ def choose(source: Source, requested: Reader | None) -> Choice:
 
 def _refuse_what_is_pruned(chosen: Choice) -> None:
     """FormatError for a tree of 0 and 1 whose key says that 1 is what was pruned: read as kept it would be the rest."""
-    said = next((part for part in reversed(chosen.branch.path) if _PRUNED.fullmatch(part)), None)
+    said = next((part for part in reversed(chosen.branch.path) if says_gone(part)), None)
     if chosen.reader.name in _PLAIN and said is not None:
         raise FormatError(
             f"under '{said}' 1 may stand for what was pruned; --key {chosen.branch.key} reads 1 as kept; otherwise "
@@ -119,15 +115,17 @@ def _refuse_what_is_pruned(chosen: Choice) -> None:
 
 
 def _belongs(choice: Choice, guesses: Sequence[Choice]) -> bool:
-    """Whether a tree of 0 and 1 can be the masks of the weights beside it, by a key, a name or a shape.
+    """Whether a tree of 0 and 1 can be the masks of the weights beside it, by a key, or a name or a shape.
 
-    Labels and adjacency matrices hold 0 and 1 too.
+    Labels and adjacency matrices hold 0 and 1 too, and what was only just made (momenta) holds nothing but 0.
     """
     weights = [pair for guess in guesses for pair in guess.branch.parameters.items()]
     if choice.reader.name not in _PLAIN or not weights or choice.branch.named(_MASKS):
         return True
     names = {unwrapped(name).removesuffix(".weight") for name, _ in weights}
     shapes = {tensor.shape for _, (_, tensor) in weights if tensor.ndim >= 2}
+    if not any(map(holds_both, choice.branch.tensors)):
+        return False
     mine = {unwrapped(name).removesuffix(".weight") for name in choice.branch.state}
     return bool(mine & names) or any(tensor.shape in shapes for tensor in choice.branch.wide)
 
@@ -220,9 +218,6 @@ def _nothing(source: Source, lacks: Sequence[tuple[Branch, Reader, str]]) -> str
     room = 300 - len(nearest)
     held = held if len(held) <= room else held[: max(room - 4, 60)] + " ..."
     return f"no masks found in it; it holds {held}; {nearest}; {WAY_OUT}"
-
-
-WAY_OUT = "in Python: masks = topo.MaskSet({name: array}); topo.write_masks(masks, 'masks.npz')"
 
 
 def _nearest(source: Source, lacks: Sequence[tuple[Branch, Reader, str]]) -> str:

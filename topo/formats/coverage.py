@@ -10,7 +10,7 @@ import numpy as np
 
 from topo.containers.tensors import Tensor
 from topo.errors import MaskError
-from topo.formats.names import PACKED, is_vector, is_weight, unwrapped
+from topo.formats.names import is_vector, is_weight, unwrapped
 from topo.formats.source import Source, plural, some
 from topo.formats.tree import Branch
 from topo.masks import BitRows
@@ -48,31 +48,35 @@ def uncovered(source: Source, found: Iterable[str]) -> dict[str, tuple[str, Tens
     beside = [other for other in source.others if _same_network(other, used | bare)]
     every = [(place, *pair) for place in (source.place, *beside) for pair in place.parameters.items()]
     for place, parameter, (name, tensor) in every:
+        if tensor.ndim < 2 and name not in place.packed:
+            continue
         plain = unwrapped(parameter)
         if "/" in plain:  # flax: a collection, then the path
             plain = ".".join(part for part in plain.split("/") if part not in ("params", "masks", "mask"))
         if (
             plain in used
+            or parameter in used
             or plain in bare
             or (place is not source.place and _ends_in(plain, used))
             or plain.removesuffix("kernel") + "weight" in used
-            or not _counts(name, plain, tensor)
+            or not (name in place.packed or _counts(name, plain, tensor))
         ):
             continue
         left[plain] = name, tensor
     return left
 
 
-def coverage(left: Mapping[str, tuple[str, Tensor]], masks: Mapping[str, BitRows], lost: Mapping[str, int]) -> Coverage:
+def coverage(
+    source: Source, left: Mapping[str, tuple[str, Tensor]], masks: Mapping[str, BitRows], lost: Mapping[str, int]
+) -> Coverage:
     """How much has a mask, and how much has none (`uncovered`), or lies in a file that is missing (lost)."""
     read = sum(rows.size for rows in masks.values())
-    return Coverage(read, {**{plain: size_of(name, tensor) for plain, (name, tensor) in left.items()}, **lost})
+    return Coverage(read, {**{plain: size_of(source, name, tensor) for plain, (name, tensor) in left.items()}, **lost})
 
 
-def size_of(name: str, tensor: Tensor) -> int:
-    """Parameters that a tensor of this name stands for: packed integers hold several each."""
-    packed = 8 if tensor.dtype == "int32" else 2 if tensor.dtype in ("uint8", "int8") else 1
-    return tensor.size * (packed if PACKED.search(name) else 1)
+def size_of(source: Source, name: str, tensor: Tensor) -> int:
+    """Parameters that a tensor of this name in the file stands for: packed integers hold several each."""
+    return next((branch.packed[name] for branch in source.tree if name in branch.packed), tensor.size)
 
 
 def _same_network(place: Branch, used: set[str]) -> bool:
@@ -93,8 +97,6 @@ def _ends_in(name: str, used: set[str]) -> bool:
 def _counts(name: str, plain: str, tensor: Tensor) -> bool:
     if tensor.ndim < 2 or not tensor.is_number or name.endswith(_BESIDE) or "mask" in name.rpartition(".")[2]:
         return False
-    if PACKED.search(name):
-        return True
     if is_weight(plain):
         return not (tensor.ndim == 3 and tensor.shape[1:] == (1, 1))
     return tensor.is_float and not is_vector(tensor)
@@ -120,15 +122,23 @@ def told(known: Coverage) -> list[str]:
     return [line] if line else []
 
 
-def unused(source: Source, found: Iterable[str]) -> Iterator[str]:
+# What tensors are called that decide of a weight beside them.
+_DECIDING = ("mask", "score", "logit", "alpha", "gate", "_m\n")
+
+
+def unused(source: Source, raw: Mapping[str, Tensor]) -> Iterator[str]:
     """Notes on tensors that look like a mask or scores of a weight that was read, and were not used."""
-    used = {unwrapped(name) for name in found}
+    if not source.place.mentions(*_DECIDING):
+        return
+    used = {unwrapped(name) for name in raw}
+    taken = {id(tensor) for tensor in raw.values()}
     shapes = {unwrapped(name): tensor.shape for name, (_, tensor) in source.place.parameters.items()}
     odd = []
     for name, tensor in source.state.items():
-        if tensor.ndim < 2 or not name.endswith((".mask", ".scores", ".mask_scores", "_m", "_score", ".score")):
+        head, _, last = unwrapped(name).rpartition(".")
+        if tensor.ndim < 2 or id(tensor) in taken or not any(part in f"{last}\n" for part in _DECIDING):
             continue
-        head = unwrapped(name).rpartition(".")[0] if not name.endswith("_m") else unwrapped(name).removesuffix("_m")
+        head = unwrapped(name).removesuffix("_m") if name.endswith("_m") else head
         for weight in (head, f"{head}.weight"):
             if shapes.get(weight) == tensor.shape and weight in used:
                 odd.append(name)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from topo.containers.tensors import Tensor
 from topo.errors import FormatError
 from topo.formats.experts import renamed
-from topo.formats.names import unwrapped
+from topo.formats.names import plain, unwrapped
+from topo.formats.partners import same_words
 from topo.formats.source import Source, plural, some
 from topo.masks import MaskSet
 
@@ -24,8 +25,8 @@ def aligned(names: Iterable[str], wiring: Wiring | None, every: Iterable[str] | 
     """Name in the file -> parameter name.
 
     The names of wrappers go at any depth. Without a wiring, `model.` goes too if every name of the file has it (every:
-    those names, by default the ones to align). With one, a prefix goes, or comes, that makes most names those of the
-    model, and a module's name stands for its weight.
+    those of its tensors, by default the names to align). With one, a prefix goes, or comes, that makes most names those
+    of the model, and a module's name stands for its weight.
     Raises FormatError if two names become one, and if two prefixes fit alike.
     """
     listed = list(names)
@@ -40,12 +41,11 @@ def aligned(names: Iterable[str], wiring: Wiring | None, every: Iterable[str] | 
 
 def _by_file(names: list[str], every: Iterable[str]) -> dict[str, str]:
     """`model.` off, again and again while every name of the file has it."""
-    changed = {name: unwrapped(name) for name in names}
-    whole = {unwrapped(name) for name in every}
-    while whole and all(name.startswith("model.") and name != "model." for name in whole):
-        whole = {name.removeprefix("model.") for name in whole}
-        changed = {old: name.removeprefix("model.") for old, name in changed.items()}
-    return changed
+    listed = list(every)
+    prefix = ""
+    while listed and all(plain(unwrapped(name)).startswith(f"{prefix}model.") for name in listed):
+        prefix += "model."
+    return {name: unwrapped(name).removeprefix(prefix) for name in names}
 
 
 def _by_names(names: list[str], whose: Iterable[str]) -> dict[str, str]:
@@ -59,6 +59,8 @@ def _by_names(names: list[str], whose: Iterable[str]) -> dict[str, str]:
         bare = unwrapped(name)
         return next((n for n in (name, bare, f"{bare}.weight", bare.removesuffix(".weight")) if n in known), None)
 
+    loose = same_words([name for name in names if parameter(name) is None], known)
+
     def forms(name: str) -> Iterator[tuple[str, str, str]]:
         """(prefix off, prefix on, parameter) in every way that makes the name one of the model's."""
         if found := parameter(name):
@@ -71,6 +73,8 @@ def _by_names(names: list[str], whose: Iterable[str]) -> dict[str, str]:
         for ending in (plain, f"{plain}.weight"):
             for prefix in tails.get(ending, ()):
                 yield "", prefix, prefix + ending
+        if name in loose:  # `layer1_0_conv`, as a ModuleDict must have it
+            yield "", "", loose[name]
 
     fits: dict[tuple[str, str], set[str]] = {}
     ways = {name: {(off, on): found for off, on, found in forms(name)} for name in names}

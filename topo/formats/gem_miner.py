@@ -14,6 +14,8 @@ from topo.formats.source import Found, Source, reader, suffixed
 
 
 def recognise(source: Source) -> str | None:
+    if not source.place.mentions(".flag\n"):
+        return "no '*.scores' beside '*.flag'"
     pairs = suffixed(source.state, ".scores").keys() & suffixed(source.state, ".flag").keys()
     return None if pairs else "no '*.scores' beside '*.flag'"
 

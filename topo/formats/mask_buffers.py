@@ -1,8 +1,9 @@
 """Masks as buffers of their own names in a module: `X.mask`, `X.mask_weight`, `X.weight_m`, NNCF's `_binary_mask`, ...
 
-Only those count that have the shape of a weight of their module, so that the masks of attention are left alone; or
-that stand in a tree which holds masks and nothing else. Under any other name (`X.gate`) a tensor is the mask of the
-weight of its module if it has that weight's shape and holds both 0 and 1 and nothing else; a note says so.
+Only those count that have the shape of a weight of their module, so that the masks of attention are left alone; a
+vector of one entry per output channel; or what stands in a tree which holds masks and nothing else. Under any other
+name (`X.gate`, `masks.X`) a tensor of 0 and 1 is the mask of the weight whose words its name holds
+(`topo.formats.partners`); a note says so.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import re
 
 from topo.containers.tensors import Tensor
-from topo.formats.names import RECURRENT, binary_beside, unwrapped
+from topo.errors import FormatError
+from topo.formats.names import RECURRENT, unwrapped
+from topo.formats.partners import says_gone
 from topo.formats.source import Found, Source, reader, some
 
 _NNCF = re.compile(r"(.*?)\.pre_ops\.\d+\.(?:op\.)?_?(?:binary_)?mask$")
@@ -35,20 +38,23 @@ def _parameter(name: str) -> str | None:
 
 def buffers(source: Source) -> dict[str, Tensor]:
     """Parameter -> mask."""
+    if not source.place.partners and not source.place.mentions("mask", "_m\n"):
+        return {}
     known = {unwrapped(name): tensor.shape for name, (_, tensor) in source.place.parameters.items()}
     named = {name: _parameter(name) for name in source.state if "mask" in name or name.endswith("_m")}
     alone = all(named.get(name) for name, tensor in source.state.items() if tensor.ndim >= 2)
     found: dict[str, Tensor] = {}
     for name, parameter in named.items():
         mask = source.state[name]
-        if parameter is None or mask.ndim < 2 or "___" in name:
+        if parameter is None or mask.ndim < 1 or "___" in name:
             continue
-        fits = known.get(unwrapped(parameter)) == mask.shape
-        if fits or (alone and unwrapped(parameter) not in known):
+        shape = known.get(unwrapped(parameter), ())
+        channels = mask.ndim == 1 and len(shape) > 1 and mask.shape == shape[:1] and mask.is_binary
+        if channels or (mask.ndim > 1 and (shape == mask.shape or (alone and not shape))):
             if parameter in found:
                 source.notes.append(f"a second mask of '{parameter}' left out: {some([name])}")
             found.setdefault(parameter, mask)
-    for name, parameter in binary_beside(source.state).items():
+    for name, parameter in source.place.partners.items():
         found.setdefault(parameter, source.state[name])
     return found
 
@@ -64,7 +70,14 @@ def recognise(source: Source) -> str | None:
     recognise=recognise,
 )
 def read(source: Source) -> Found:
-    for name, parameter in binary_beside(source.state).items():
-        if _parameter(name) is None:
-            source.notes.append(f"'{name}' is taken for the mask of '{parameter}': it has its shape and holds 0 and 1")
+    gone = next((name for name in source.place.partners if says_gone(name.rpartition(".")[2])), None)
+    if gone is not None and not source.requested:
+        raise FormatError(
+            f"in '{gone}' 1 may stand for what was pruned; --format mask_buffers reads 1 as kept; otherwise "
+            "topo.MaskSet({name: array == 0}), then topo.write_masks"
+        )
+    taken = [f"'{name}' for '{of}'" for name, of in source.place.partners.items() if _parameter(name) is None]
+    if taken:
+        listed = ", ".join(taken[:3]) + (", ..." if len(taken) > 3 else "")
+        source.notes.append(f"taken for masks by their names, shapes and values of 0 and 1: {listed}")
     return buffers(source)

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from topo.containers.tensors import Tensor
-from topo.formats.names import LORA, PACKED
+from topo.formats.names import ADAPTER
+from topo.formats.packed import packed
 from topo.formats.source import Found, Source, reader, some
 
 
@@ -19,11 +20,13 @@ def only_masks(state: Mapping[str, Tensor]) -> str | None:
     wide = {name: tensor for name, tensor in state.items() if tensor.ndim >= 2}
     if not wide:
         return "no tensor of two or more dimensions" if state else "no numbers under a name"
+    if integers := packed(state):
+        return f"{some(integers, 1)} holds packed weights"
     for name, tensor in wide.items():
         if not tensor.is_number:
             return f"'{name}' holds values of type {tensor.dtype}"
-        if PACKED.search(name) or LORA.search(name):
-            return f"'{name}' holds {'packed weights' if PACKED.search(name) else 'factors of a LoRA adapter'}"
+        if ADAPTER.search(name):
+            return f"'{name}' holds factors of an adapter"
         if tensor.is_quantised:
             return f"'{name}' holds 8-bit weights"
         if tensor.is_float and not tensor.is_binary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 
 from topo.containers.tensors import Tensor
@@ -19,10 +19,11 @@ _PARAMETRIZED = re.compile(r"(?P<module>.*?)(?:^|\.)parametrizations\.(?P<name>[
 RECURRENT = re.compile(r"(?:^|\.)weight_(?:ih|hh|hr)(?:_l\d+)?(?:_reverse)?$")
 # Fused experts of transformers: (experts, out, in), under no "weight".
 FUSED = re.compile(r"(?:^|\.)experts\.(?:gate_up_proj|gate_proj|up_proj|down_proj|w1|w2|w3)$")
-# Weights in packed integers, whose zeros only their own library knows.
-PACKED = re.compile(r"(?:^|\.)(?:qweight|weight_packed|packed_weight|B|quant_weight)$")
-# Adapters beside a base: low-rank factors, which are not weights of the network.
-LORA = re.compile(r"(?:^|[._])lora_(?:A|B|embedding|magnitude|down|up)")
+_PLAIN = (".weight", ".bias", ".running_mean", ".running_var", ".num_batches_tracked")
+# Adapters beside a base: factors and scales, which are not weights of the network.
+ADAPTER = re.compile(
+    r"(?:^|[._])(?:lora_(?:A|B|embedding|magnitude|down|up)|hada_w\d|lokr_w\d|ia3_l|vera_|b?oft_[rRsS])"
+)
 
 
 @lru_cache(1 << 16)
@@ -47,21 +48,22 @@ def plain(name: str) -> str:
     """
     if "parametrizations." in name and (found := _PARAMETRIZED.fullmatch(name)):
         return f"{found['module']}.{found['name']}".lstrip(".")
-    return name.removesuffix("_orig")
+    return name.removesuffix("_orig").removesuffix("._data")  # the latter of Quanto's tensors
 
 
-def parameters(state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+def parameters(state: Mapping[str, Tensor], masks: Collection[str] = ()) -> dict[str, tuple[str, Tensor]]:
     """Parameter -> (its name in the file, its tensor): the one that holds the zeros where torch keeps several.
+
+    masks: names of those that are masks of others, and no parameters.
 
     Weight norm splits a weight into its direction (`weight_v`, `original1`), which has the weight's zeros, and its
     length (`weight_g`, `original0`), which is left out.
     """
     found: dict[str, tuple[str, Tensor]] = {}
-    masks = binary_beside(state)
     for name, tensor in state.items():
         if name in masks:
             continue
-        if name.endswith((".weight", ".bias")) and "parametrizations." not in name:
+        if name.endswith(_PLAIN) and "parametrizations." not in name:
             found.setdefault(name, (name, tensor))
             continue
         if name.endswith(".original0") and name.removesuffix("0") + "1" in state:
@@ -73,21 +75,6 @@ def parameters(state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
         if parameter.endswith("_v") and tensor.ndim >= 2 and f"{parameter[:-2]}_g" in state:
             parameter = parameter[:-2]
         found.setdefault(parameter, (name, tensor))
-    return found
-
-
-def binary_beside(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Name -> the parameter that it masks: tensors of 0 and 1, and of both, of the shape of their module's weight."""
-    found = {}
-    for name, tensor in state.items():
-        if tensor.ndim < 2 or name.endswith(".weight"):
-            continue
-        head, dot, last = name.rpartition(".")
-        weight = state.get(f"{head}{dot}weight")
-        if weight is None or last in ("weight", "bias") or weight.shape != tensor.shape:
-            continue
-        if tensor.is_binary and not tensor.is_ones and not weight.is_binary:
-            found[name] = f"{head}{dot}weight"
     return found
 
 

@@ -3,13 +3,16 @@ checkpoints."""
 
 from __future__ import annotations
 
+from topo.containers.tensors import Tensor
 from topo.formats.mask_dict import only_masks
 from topo.formats.source import Found, Source, reader
 
 
 def _buffers(source: Source) -> Found:
     """`mask_blocks___0___conv1___weight` -> the mask of `blocks.0.conv1.weight`, under any wrapper's prefix."""
-    found = {}
+    found: dict[str, Tensor] = {}
+    if not source.place.mentions("mask_"):
+        return found
     for name, tensor in source.state.items():
         prefix, mark, rest = name.rpartition("mask_")
         if mark and "___" in rest and (not prefix or prefix.endswith(".")):

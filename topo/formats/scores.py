@@ -22,9 +22,11 @@ _SCORES = re.compile(r"(.*?)(?:(\.)|_|^)(mask_scores|scores|popup_scores|weight_
 
 def scores(source: Source) -> dict[str, tuple[Tensor, bool]]:
     """Parameter -> its scores, and whether their size counts, not their sign."""
+    tree = source.place.named(r"score")
+    if not tree and not source.place.mentions("score"):
+        return {}
     known = {unwrapped(name): t.shape for name, (_, t) in source.place.parameters.items()}
     found: dict[str, tuple[Tensor, bool]] = {}
-    tree = source.place.named(r"score")
     for name, tensor in source.state.items():
         if tensor.ndim < 2 or not tensor.is_float:
             continue

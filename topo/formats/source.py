@@ -28,6 +28,8 @@ formats = Registry("format", "topo.formats")
 
 # What the project's own files say that they are -> their reader.
 OWN = {"topo-masks/1": "topo", "topo-masks-npz/1": "npz"}
+# What every refusal ends with.
+WAY_OUT = "in Python: masks = topo.MaskSet({name: array}); topo.write_masks(masks, 'masks.npz')"
 _EMPTY = Branch((), {}, {})
 _MOST_PLACES = 500
 

@@ -11,7 +11,9 @@ _BUFFER = re.compile(r"(.*?)(?:^|\.)parametrizations\.([^.]+)\.\d+\.mask")
 
 
 def _buffers(source: Source) -> dict[str, Tensor]:
-    found = {}
+    found: dict[str, Tensor] = {}
+    if not source.place.mentions(".mask\n"):
+        return found
     for name, tensor in source.state.items():
         if parts := _BUFFER.fullmatch(name):
             found[f"{parts[1]}.{parts[2]}".lstrip(".")] = tensor

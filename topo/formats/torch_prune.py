@@ -9,7 +9,7 @@ from topo.formats.source import Found, Source, plural, reader, some, suffixed
 
 
 def recognise(source: Source) -> str | None:
-    originals = suffixed(source.state, "_orig")
+    originals = suffixed(source.state, "_orig") if source.place.mentions("_orig\n") else {}
     return None if originals.keys() & suffixed(source.state, "_mask").keys() else "no '*_orig' beside '*_mask'"
 
 
@@ -23,6 +23,8 @@ def beside(source: Source) -> dict[str, Tensor]:
 
     Masks of attention (`attn_mask`) have no such partner and are none of ours.
     """
+    if not source.place.mentions("_mask\n"):
+        return {}
     known = {unwrapped(name) for name in source.state}
     masks = suffixed(source.state, "_mask")
     alone = all(name.endswith("_mask") for name, tensor in source.state.items() if tensor.ndim >= 2)

@@ -15,14 +15,18 @@ from typing import Any
 from topo.containers.tensors import Tensor
 from topo.errors import FormatError
 from topo.formats.names import parameters
+from topo.formats.packed import packed
+from topo.formats.partners import partners
 
 _DEEPEST = 64
 _MOST_MODULES = 100_000
 
 # What holds no network: an optimizer's moments have the shapes of weights, and zeros.
-_NO_NETWORK = re.compile(r"optim|scheduler|scaler|grad|exp_avg|momentum_buffer|(^|_)rng")
+_NO_NETWORK = re.compile(r"optim|scheduler|scaler|grad|exp_avg|momentum(_buffers?)?$|velocit(y|ies)$|(^|_)rng")
 # The last part of a parameter's name, where dicts within dicts stand for modules within modules.
-_LEAF = re.compile(r"weight|bias|kernel|mask|scale|embedding|gamma|beta|original|running_mean|running_var|num_batches")
+_LEAF = re.compile(
+    r"weight|bias|_input_|_output_|kernel|mask|scale|embedding|gamma|beta|original|running_mean|running_var|num_batches"
+)
 # Keys of checkpoints, which are not modules, and of one network at several times.
 _CONTAINER = re.compile(
     r"state_?dict|model|net|network|module|params|weights|masks?|mask_?dict|.*_masks?(_dict)?|.*ema.*|generator|"
@@ -47,7 +51,17 @@ class Branch:
     @cached_property
     def parameters(self) -> dict[str, tuple[str, Tensor]]:
         """Parameter -> (its name in the file, its tensor), see `topo.formats.names.parameters`."""
-        return parameters(self.state)
+        return parameters(self.state, self.partners)
+
+    @cached_property
+    def partners(self) -> dict[str, str]:
+        """Masks among its tensors -> the weights beside them whose masks they are, see `topo.formats.partners`."""
+        return partners(self.state)
+
+    @cached_property
+    def packed(self) -> dict[str, int]:
+        """Its tensors of packed integers -> the parameters that they stand for, see `topo.formats.packed`."""
+        return packed(self.state)
 
     @property
     def key(self) -> str:
@@ -58,11 +72,24 @@ class Branch:
     def is_list(self) -> bool:
         return isinstance(self.content, list)
 
-    @property
+    @cached_property
+    def _text(self) -> str:
+        return "\n".join(self.state) + "\n"
+
+    def mentions(self, *parts: str) -> bool:
+        """Whether a name of a tensor holds one of these texts; "\\n" stands for its end. One look at all of them."""
+        return any(part in self._text for part in parts)
+
+    @cached_property
+    def tensors(self) -> list[Tensor]:
+        """Its tensors of one or more dimensions."""
+        held = self.content if self.is_list else self.state.values()
+        return [tensor for tensor in held if isinstance(tensor, Tensor) and tensor.ndim >= 1]
+
+    @cached_property
     def wide(self) -> list[Tensor]:
         """Its tensors of two or more dimensions."""
-        held = self.content if self.is_list else self.state.values()
-        return [tensor for tensor in held if isinstance(tensor, Tensor) and tensor.ndim >= 2]
+        return [tensor for tensor in self.tensors if tensor.ndim >= 2]
 
     def named(self, pattern: str) -> bool:
         """Whether a key that leads here says what it is, as "mask" and "ema" do."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -17,10 +18,26 @@ from topo.containers.tensors import Tensor
 from topo.errors import FormatError
 from topo.formats.experts import renamed
 from topo.formats.fitting import aligned
-from topo.formats.names import LORA, PACKED, is_embedding, is_vector, is_weight
-from topo.formats.source import Found, Source, plural, reader, some
+from topo.formats.names import ADAPTER, is_embedding, is_vector, is_weight
+from topo.formats.partners import holds_both, is_called_mask
+from topo.formats.source import WAY_OUT, Found, Source, plural, reader, some
 
-_NO_PARAMETER = ("pos", "token", "table", "index", "mean", "std", "anchor", "grid", "bias", "mask", "score", "lora_")
+_NO_PARAMETER = (
+    "pos",
+    "token",
+    "table",
+    "index",
+    "mean",
+    "std",
+    "anchor",
+    "grid",
+    "bias",
+    "mask",
+    "score",
+    "scale",
+    "zero",
+)
+_ATTENTION = re.compile(r"attn|attention|causal|token|seq", re.I)
 
 
 def weights(source: Source) -> dict[str, Tensor]:
@@ -33,12 +50,12 @@ def weights(source: Source) -> dict[str, Tensor]:
 def _weights(source: Source) -> dict[str, Tensor]:
     found = {
         name: tensor
-        for name, (_, tensor) in source.place.parameters.items()
+        for name, (stored, tensor) in source.place.parameters.items()
         if tensor.is_number
         and tensor.ndim >= 2
         and (tensor.is_float or tensor.is_quantised)
-        and not PACKED.search(name)
-        and not LORA.search(name)
+        and stored not in source.place.packed
+        and not ADAPTER.search(name)
     }
     if source.wiring is not None:
         fitted, made = renamed(found, source.wiring.names if source.wiring is not None else None)
@@ -58,11 +75,11 @@ def _is_layer(name: str, tensor: Tensor) -> bool:
 
 
 def recognise(source: Source) -> str | None:
-    if any(map(LORA.search, source.state)) and not weights(source):
+    if not weights(source) and any(map(ADAPTER.search, source.state)):
         return "a LoRA adapter alone is not a network: merge it into its base (merge_and_unload) and save that"
     if weights(source):
         return None
-    if any(PACKED.search(name) for name in source.state):
+    if source.place.packed:
         return "its weights are packed integers (GPTQ, AWQ, int4), which only their library unpacks: dequantise them"
     if source.wiring is not None:
         return "none of the model's layers is in it by name"
@@ -78,6 +95,7 @@ def recognise(source: Source) -> str | None:
 def read(source: Source) -> Found:
     found = weights(source)
     _refuse_hidden_masks(source)
+    _refuse_strange_masks(source, found)
     if source.wiring is None:
         embeddings = [name for name in found if is_embedding(name)]
         if embeddings and len(embeddings) < len(found):
@@ -88,10 +106,48 @@ def read(source: Source) -> Found:
         bare = [name for name in found if not is_weight(name)]
         if bare:
             source.notes.append(f"zeros of {plural(len(bare), 'parameter')} not called weight read too: {some(bare)}")
-    integers = [name for name, tensor in found.items() if tensor.is_quantised]
+    integers = {name: _from_zero_point(source, name, tensor) for name, tensor in found.items() if tensor.is_quantised}
     if integers:
         source.notes.append(f"{plural(len(integers), 'weight')} of 8-bit integers: kept is what is not 0")
-    return {name: tensor.weights() for name, tensor in found.items()}
+    return {name: integers.get(name, tensor).weights() for name, tensor in found.items()}
+
+
+def _from_zero_point(source: Source, name: str, tensor: Tensor) -> Tensor:
+    """8-bit integers less the zero point that stands beside them, one for all, for each row, or for groups in it."""
+    stored = source.place.parameters[name][0] if name in source.place.parameters else name
+    head = stored.removesuffix("weight")
+    beside = (f"{stored}_zero_point", f"{head}zero_point", f"{head}zero_points", f"{head}weight_zp", f"{stored}_zp")
+    zero = next((source.state[other] for other in beside if other in source.state), None)
+    if zero is None or not zero.is_number or not any(bool(block.any()) for block in zero.blocks()):
+        return tensor
+    points = zero.whole().astype(np.int16)
+    rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
+    groups = points.size // rows if points.size % rows == 0 else 0
+    if points.size == 1:
+        points = points.reshape(1, 1)
+    elif groups and columns % groups == 0 and points.shape[0] == rows:
+        points = np.repeat(points.reshape(rows, groups), columns // groups, axis=1)
+    else:
+        raise FormatError(f"the zero points of '{name}' have shape {zero.shape}, beside {tensor.shape}: dequantise it")
+
+    def shifted(array: np.ndarray) -> np.ndarray:
+        return (array.reshape(rows, columns).astype(np.int16) - points).reshape(tensor.shape)
+
+    return replace(tensor.view(tensor.shape, shifted), dtype="int16")
+
+
+def _refuse_strange_masks(source: Source, found: Found) -> None:
+    """FormatError for what is called a mask, holds 0 and 1, has the shape of a weight, and is not known to be whose."""
+    if source.requested or not source.place.mentions("mask", "Mask", "MASK"):
+        return
+    shapes = {tensor.shape: name for name, tensor in found.items()}
+    for name, tensor in source.state.items():
+        if tensor.shape in shapes and is_called_mask(name) and name not in found and holds_both(tensor):
+            if tensor.is_binary and not _ATTENTION.search(name):
+                raise FormatError(
+                    f"'{name}' holds 0 and 1 in the shape of '{shapes[tensor.shape]}', and its name does not say whose "
+                    f"mask it is; {WAY_OUT}; --format zeros reads the weights"
+                )
 
 
 def _refuse_hidden_masks(source: Source) -> None:
@@ -99,6 +155,8 @@ def _refuse_hidden_masks(source: Source) -> None:
     if source.requested:
         return
     marker = ".parametrizations."
+    if not source.place.mentions(marker):
+        return
     for name, tensor in source.state.items():
         if marker in name and name.endswith(".original") and tensor.ndim >= 2:
             inside = name.removesuffix("original")

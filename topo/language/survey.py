@@ -14,7 +14,7 @@ from topo.errors import MaskError
 from topo.formats import Reading
 from topo.formats.coverage import size_of
 from topo.formats.fitting import aligned
-from topo.formats.names import FUSED, PACKED, plain
+from topo.formats.names import FUSED
 from topo.language.config import Config
 from topo.language.parts import DECODER, EMBEDDING, part_of
 from topo.report.groups import place_of
@@ -173,11 +173,12 @@ def survey(
         tensors[name] = tensor
     outside = reading.outside if beside else {}
     if reading.wiring is None:  # under names like those of the rest
-        names = aligned(outside, None, [plain(name) for name in reading.source.state])
+        names = aligned(outside, None, reading.source.state)
         outside = {names[name]: held for name, held in outside.items()}
     for name, (stored, tensor) in outside.items():
-        if PACKED.search(stored) or not tensor.is_number or 0 in tensor.shape:
-            left_out[name] = size_of(stored, tensor)
+        size = size_of(reading.source, stored, tensor)
+        if size != tensor.size or not tensor.is_number or 0 in tensor.shape:  # packed, or none
+            left_out[name] = size
         else:
             tensors[name] = tensor
     total = sum(_bytes(tensor) for tensor in tensors.values())
