@@ -252,7 +252,7 @@ def test_compare_says_what_is_not_comparable(run, tmp_path, monkeypatch):
     assert different in out and "note: C has no mask for fc3.weight;" in out and "B has no" not in out
     assert "different networks" not in run("compare", "a.safetensors", "a.safetensors", "a.safetensors")[1]
     code, _, err = run("compare", "a.safetensors")
-    assert code == 2 and err.endswith("the following arguments are required: B\n")
+    assert code == 2 and "name another, or a folder of mask files, not 'a.safetensors'" in err
 
 
 def test_check_answers_by_exit_code(files, run):

@@ -6,9 +6,16 @@ import math
 import numpy as np
 import pytest
 
-from topo.compare import compare
+import topo
+import toys
+from topo.cli import main
+from topo.compare import compare, distances, trajectory
 from topo.errors import MaskError
-from topo.masks import MaskSet
+from topo.files import write_masks
+from topo.graph.matching import matched_costs
+from topo.graph.pictures import picture
+from topo.masks import BitRows, MaskSet
+from topo.nulls import nulls
 
 
 def _masks(seed, shapes=None, density=0.3):
@@ -75,3 +82,113 @@ def test_what_cannot_be_compared():
         compare(_masks(0, {"y": (4, 4)}), _masks(0, {"y": (4, 5)}))
     with pytest.raises(MaskError, match="share no layer"):
         compare(_masks(0, {"y": (4, 4)}), _masks(0, {"z": (4, 4)}))
+
+
+NETS = {
+    "chain": lambda: toys.complete(4, 8, 7, 3)[1],
+    "residual": lambda: toys.residual(width=5),
+    "branching": toys.branching,
+    "gated": toys.gated,
+    "grouped": toys.grouped,
+    "words": toys.embedded,
+}
+
+
+@pytest.mark.small
+@pytest.mark.parametrize("net", NETS)
+def test_a_relabelled_mask_is_no_distance_away(net):
+    """Hidden units under other numbers, of skips, groups, flattened maps and gates too; another mask is far."""
+    wiring = NETS[net]()
+    for density in (0.3, 0.5):
+        masks = toys.sparse(wiring, density, 1)
+        other = distances(masks, nulls["relabelled"](masks, 3, wiring), wiring)
+        assert other == pytest.approx(dict.fromkeys(other, 0.0), abs=1e-12)
+        assert distances(masks, toys.sparse(wiring, density, 2), wiring)["nnstd"] > 0.2
+
+
+@pytest.mark.small
+def test_units_are_matched_at_the_least_cost():
+    """Of one layer every order of the outputs is tried, which a second layer leaves free to move."""
+    from itertools import permutations
+
+    wiring = toys.complete(5, 4, 2)[1]
+    for seed in range(5):
+        a, b = toys.sparse(wiring, 0.5, seed), toys.sparse(wiring, 0.5, seed + 10)
+
+        def far(i, j, a=a, b=b):
+            x, y = a["fc1"][i], b["fc1"][j]
+            return 1 - (x & y).sum() / (x | y).sum() if (x | y).any() else 0.0
+
+        best = min(sum(far(i, j) for j, i in enumerate(order)) for order in permutations(range(4)))
+        assert matched_costs(a, b, wiring)["fc1"].sum() == pytest.approx(best)
+
+
+@pytest.mark.small
+def test_pictures_share_the_places_of_equal_degrees():
+    """The mean over all orders of units of one degree, by trying them."""
+    from itertools import permutations
+
+    mask = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0]], bool)
+    seen = []
+    for rows in permutations(range(4)):
+        for columns in permutations(range(3)):
+            turned = mask[list(rows)][:, list(columns)]
+            if (np.diff(turned.sum(1)) <= 0).all() and (np.diff(turned.sum(0)) <= 0).all():
+                seen.append(np.kron(turned, np.ones((3, 4))).reshape(6, 2, 6, 2).mean((1, 3)))
+    np.testing.assert_allclose(picture(BitRows.of_mask(mask), grid=6), np.mean(seen, axis=0), atol=1e-12)
+
+
+def _course():
+    rng = np.random.default_rng(0)
+    wiring = toys.complete(6, 8, 4)[1]
+    return {f"epoch_{k}": toys.sparse(wiring, 0.5, int(rng.integers(99))) for k in (1, 2, 10)}, wiring
+
+
+@pytest.mark.small
+def test_a_course_is_counted_weight_by_weight():
+    series, wiring = _course()
+    flat = [np.concatenate([m[name].ravel() for name in m]) for m in series.values()]
+    steps = trajectory(series, wiring)
+    assert [step["mask"] for step in steps] == list(series)
+    assert math.isnan(steps[0]["born"]) and steps[0]["degree_drift"] == 0 and steps[0]["survived"] == 1
+    for k in (1, 2):
+        assert steps[k]["born"] == (flat[k] & ~flat[k - 1]).mean()
+        assert steps[k]["died"] == (~flat[k] & flat[k - 1]).mean()
+        assert steps[k]["survived"] == (flat[k] & flat[0]).sum() / flat[0].sum()
+        assert steps[k]["exploration"] == np.logical_or.reduce(flat[: k + 1]).mean()
+        assert 0 < steps[k]["active_neuron_rate"] <= 1
+        first, now = series["epoch_1"], list(series.values())[k]
+        apart = sum(np.abs(first[n].sum(axis).astype(int) - now[n].sum(axis)).sum() for n in first for axis in (0, 1))
+        assert steps[k]["degree_drift"] == apart / (2 * flat[0].sum())
+    assert math.isnan(trajectory(series)[1]["active_neuron_rate"])
+    with pytest.raises(MaskError, match="'x' has other layers"):
+        trajectory({**series, "x": MaskSet({"fc1": np.ones((8, 6))})})
+
+
+def test_the_command_shows_distances_and_the_course_of_a_folder(tmp_path, capsys):
+    series, wiring = _course()
+    for name, masks in series.items():
+        write_masks(masks, tmp_path / f"{name}.npz")
+    assert main(["compare", str(tmp_path), "--json", "-", "--quiet"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == "topo-course/1"
+    assert [step["mask"] for step in document["steps"]] == ["epoch_1.npz", "epoch_2.npz", "epoch_10.npz"]
+    assert document["steps"][0]["active_neuron_rate"] > 0  # a plain chain needs no model
+    assert document["steps"][0]["born"] is None and document["steps"][2]["exploration"] > 0.7
+    assert main(["compare", str(tmp_path)]) == 0
+    assert "exploration" in capsys.readouterr().out
+    pair = [str(tmp_path / f"epoch_{k}.npz") for k in (1, 2)]
+    assert main(["compare", *pair, "--json", "-", "--quiet"]) == 0
+    far = json.loads(capsys.readouterr().out)["distances"]
+    assert far == pytest.approx(distances(series["epoch_1"], series["epoch_2"], wiring))
+    assert main(["compare", *pair, pair[0], "--json", "-", "--quiet"]) == 0
+    several = json.loads(capsys.readouterr().out)["distances"]
+    assert several["nnstd"][0][1] == pytest.approx(far["nnstd"]) and several["nnstd"][0][2] == 0
+    fig = topo.plots.mask_dynamics(series, metric="exploration", wiring=wiring)
+    lines = [line.get_ydata() for ax in fig.axes for line in ax.lines]
+    explored = [step["exploration"] for step in document["steps"]]
+    assert any(len(line) == 3 and np.allclose(line, explored) for line in lines)
+    out = tmp_path.parent / f"{tmp_path.name}.svg"
+    assert main(["plot", "mask_dynamics", str(tmp_path), "-O", "metric=degree_drift", "-o", str(out), "--quiet"]) == 0
+    assert main(["compare", pair[0]]) == 2
+    assert "name another, or a folder of mask files" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import math
 import networkx as nx
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 import naive
 import topo
@@ -53,6 +54,15 @@ def test_a_waist_is_the_core() -> None:
     found = topo.analyze(masks, wiring, metrics="tau_core,h_score,cut_nodes,cut_edges").network
     assert found == {"tau_core": 1, "h_score": 1 - 1 / 6, "cut_nodes": 1, "cut_edges": 12}
     assert core_units(build_graph(masks, wiring)) == [6]
+
+
+def test_the_core_is_drawn_where_it_lies() -> None:
+    masks, wiring = toys.complete(6, 1, 6)
+    fig = topo.plots.figure()
+    ax = topo.plots.layered_graph(build_graph(masks, wiring), fig.add_subplot(), core=True)
+    rings = [dots for dots in ax.collections if dots.get_zorder() == 4]
+    assert len(rings) == 1 and rings[0].get_offsets()[:, 0].tolist() == [1.0]
+    assert any("1 units meet 90 % of paths, hourglass score 0.83" in text.get_text() for text in fig.findobj(Text))
 
 
 @pytest.mark.parametrize("name", ["chain", "branching", "gated", "sliced", "words"])

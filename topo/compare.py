@@ -1,4 +1,4 @@
-"""Two mask sets of one network: what both keep, what only one keeps, layer by layer."""
+"""Two mask sets of one network: what both keep, what only one keeps, how far their graphs are; and series of masks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ import numpy as np
 from topo._version import __version__
 from topo.errors import MaskError
 from topo.formats.fitting import paired
+from topo.graph import build_graph
+from topo.graph.matching import matched_costs
+from topo.graph.pictures import degree_drift, layer_distances
 from topo.masks import MaskSet
+from topo.metrics.science import active_neuron_rate
 from topo.report.groups import by_block_and_projection, in_block_order, is_language_model
+from topo.wiring import Wiring
 
 SCHEMA = "topo-compare/1"
 
@@ -89,6 +94,85 @@ def compare(a: MaskSet, b: MaskSet) -> Comparison:
         if math.isnan(entry["overlap"])
     ]
     return Comparison(total, tuple(layers), tuple(notes), tuple(_grouped(layers)))
+
+
+def distances(a: MaskSet, b: MaskSet, wiring: Wiring | None = None) -> dict[str, float]:
+    """How far two mask sets are as graphs, whatever their hidden units are called; over the layers that both hold.
+
+    graphon_distance: each layer as a picture of 10 x 10 densities, input and output channels in the order of their
+    degrees; root of the mean square of the differences, a mean by layer size. fan_in_distance, fan_out_distance: mean
+    difference of sorted degrees, as a share of the largest possible, a mean by layer size. nnstd: mean over the outputs
+    of layers of the Jaccard distance of what feeds them, units being matched layer by layer
+    (`topo.graph.matching.matched_costs`); NaN without a wiring.
+
+    >>> a, b = MaskSet({"fc": np.array([[1, 1, 0, 0]])}), MaskSet({"fc": np.array([[1, 0, 1, 0]])})
+    >>> distances(a, b)["fan_in_distance"], distances(a, b)["graphon_distance"]
+    (0.0, 0.0)
+
+    Sources: Pham et al. 2025 (graphon), Liu et al., ECML 2020 (NNSTD).
+    Raises MaskError as `compare`.
+    """
+    found = compare(a, b)
+    b = paired(a, b)
+    names, sizes = [entry["layer"] for entry in found.layers], [entry["size"] for entry in found.layers]
+    groups = _groups(wiring)
+    each = [layer_distances(a.rows(name), b.rows(name), groups.get(name, 1)) for name in names]
+    parts = {key: [one[key] for one in each] for key in ("graphon_distance", "fan_in_distance", "fan_out_distance")}
+    mean = {key: float(np.average(values, weights=sizes)) for key, values in parts.items()}
+    if wiring is None:
+        return {"nnstd": math.nan, **mean}
+    wiring.check(a)
+    costs = matched_costs(wiring.plain_masks(a), wiring.plain_masks(b), wiring.plain)
+    return {"nnstd": float(np.mean(np.concatenate(list(costs.values())))), **mean}
+
+
+def _groups(wiring: Wiring | None) -> dict[str, int]:
+    return {name: wiring.layer(name).groups for name in wiring.names} if wiring is not None else {}
+
+
+def trajectory(series: Mapping[str, MaskSet], wiring: Wiring | None = None) -> list[dict[str, Any]]:
+    """A series of masks in order, a dict each: {"mask", "kept", "density", "born", "died", "survived", "exploration",
+    "active_neuron_rate", "degree_drift"}.
+
+    born, died: weights that the one before does not keep, or kept, as shares of all; of the first NaN. survived: those
+    of the first that are kept. exploration: share of all weights that some mask up to here keeps (Liu et al., In-Time
+    Over-Parameterization, ICML 2021). active_neuron_rate: as the metric, NaN without a wiring. degree_drift: mean
+    difference of units' degrees, fan-in and fan-out, from the first mask's, over the mean degree there.
+
+    >>> one, other = MaskSet({"fc": np.array([[1, 1, 0, 0]])}), MaskSet({"fc": np.array([[1, 0, 1, 0]])})
+    >>> [entry["exploration"] for entry in trajectory({"0": one, "1": other})]
+    [0.5, 0.75]
+
+    Raises MaskError if masks differ in their layers.
+    """
+    first = before = next(iter(series.values()))
+    ever = {name: np.zeros_like(first.rows(name).words) for name in first}
+    found: list[dict[str, Any]] = []
+    groups = _groups(wiring)
+    for label, given in series.items():
+        masks = paired(first, given)
+        if masks.shapes != first.shapes:
+            raise MaskError(f"'{label}' has other layers than '{next(iter(series))}': a series is of one network")
+        for name in ever:
+            ever[name] |= masks.rows(name).words
+        step, since = compare(before, masks).total, compare(first, masks).total
+        explored = sum(int(np.bitwise_count(words).sum(dtype=np.int64)) for words in ever.values())
+        live = active_neuron_rate(build_graph(masks, wiring)).number if wiring is not None else math.nan
+        found.append(
+            {
+                "mask": label,
+                "kept": masks.kept,
+                "density": masks.density,
+                "born": step["only_b"] / masks.size if found else math.nan,
+                "died": step["only_a"] / masks.size if found else math.nan,
+                "survived": since["both"] / since["kept_a"] if since["kept_a"] else math.nan,
+                "exploration": explored / masks.size,
+                "active_neuron_rate": live,
+                "degree_drift": degree_drift(first, masks, groups),
+            }
+        )
+        before = masks
+    return found
 
 
 def _summed(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from topo._version import __version__
@@ -14,15 +15,17 @@ from topo.cli import inputs, language
 from topo.cli.options import UsageError, check_outputs, command, network_options, rule_options
 from topo.cli.output import Progress, deliver, quiet
 from topo.cli.tables import Page, Table
-from topo.compare import Comparison, compare
+from topo.compare import Comparison, compare, distances, trajectory
+from topo.errors import WiringError
 from topo.formats import naming
 from topo.formats.fitting import paired
 from topo.language import DECODER, output_first, part_of, read_config
 from topo.language.parts import decoder_layers
 from topo.masks import MaskSet
 from topo.report import Report, few, left_out_line, note_lines
+from topo.report.groups import is_language_model
 from topo.report.numerals import decimal, finite, shown
-from topo.wiring import Wiring
+from topo.wiring import Wiring, chain
 
 _NETWORK = (
     "kept",
@@ -36,18 +39,26 @@ _NETWORK = (
 
 
 def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
+    from topo.graph.views import VIEWS
+
     made = command(
         commands, parents, run, "compare",
         "what two masks of one network share, layer by layer; of several: densities, nodes, paths, overlaps",
         "topo compare before.pt after.pt --model resnet20\n"
         "  topo compare run.pt run.pt --key model --key ema\n"
-        "  topo compare synflow.safetensors snip.safetensors balance.safetensors --model resnet20",
+        "  topo compare synflow.safetensors snip.safetensors balance.safetensors --model resnet20\n"
+        "  topo compare runs/set/masks --model resnet20",
     )  # fmt: skip
-    made.add_argument("a", metavar="A", help="a mask file or folder")
-    made.add_argument("b", metavar="B", help="another")
+    made.add_argument(
+        "a",
+        metavar="A",
+        help="a mask file or folder; a folder of mask files alone: their course, in the order of names",
+    )
+    made.add_argument("b", metavar="B", nargs="?", help="another")
     made.add_argument("more", metavar="C", nargs="*", default=[], help="and others")
     network_options(made, keys=True)
     rule_options(made)
+    made.add_argument("--view", choices=VIEWS, help="the graph of the network's numbers (default: channel)")
     made.add_argument(
         "--json", metavar="OUT", help="write the numbers as JSON; - for standard output, and nothing else there"
     )
@@ -56,6 +67,8 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     from topo.analyze import analyze
 
+    if args.b is None:
+        return _course(args)
     paths = [args.a, args.b, *args.more]
     check_outputs(paths, {"--json": args.json})
     wiring = inputs.wiring_of(args)
@@ -66,18 +79,82 @@ def run(args: argparse.Namespace) -> int:
     held = [_read(path, args, wiring, key) for path, key in zip(paths, keys)]
     held = [held[0], *(paired(held[0], masks) for masks in held[1:])]
     found = [[compare(a, b) for b in held] for a in held] if args.more else [[compare(*held)]]
-    reports = []
+    reports, wires = [], []
     for masks, name in zip(held, names):
         wired, notes = inputs.network(masks, wiring, args)
         threads = getattr(args, "threads", None)
         with Progress(not quiet(args), f"{name}, ") as progress:
-            report = analyze(masks, wired, metrics=_NETWORK, threads=threads, mask_name=name, progress=progress)
+            report = analyze(
+                masks, wired, metrics=_NETWORK, view=args.view, threads=threads, mask_name=name, progress=progress
+            )
         reports.append(report.with_notes(notes))
+        wires.append(wired)
+    far = _distances(held, wires)
     if args.more:
-        _several(args, names, held, reports, found)
+        _several(args, names, held, reports, found, far)
     else:
-        _two(args, names, reports, found[0][0])
+        _two(args, names, reports, found[0][0], {name: rows[0][1] for name, rows in far.items()})
     return 0
+
+
+_LARGEST = 60_000_000  # parameters of masks whose units are matched
+
+
+def _distances(held: Sequence[MaskSet], wires: Sequence[Wiring | None]) -> dict[str, list[list[float]]]:
+    """Distance -> of every pair; {} of masks that are too large, and of other layers."""
+    if any(masks.size > _LARGEST or masks.shapes != held[0].shapes for masks in held):
+        return {}
+    wiring = _chained(held[0], wires[0])
+    if wiring is not None and any(name not in wiring.shapes for name in held[0]):
+        wiring = None
+    pairs = {(i, j): distances(held[i], held[j], wiring) for i in range(len(held)) for j in range(i + 1, len(held))}
+    zero = {name: 0.0 if value == value else value for name, value in pairs[0, 1].items()}
+    return {
+        name: [
+            [zero[name] if i == j else pairs[min(i, j), max(i, j)][name] for j in range(len(held))]
+            for i in range(len(held))
+        ]
+        for name in zero
+    }
+
+
+def _course(args: argparse.Namespace) -> int:
+    """A folder of masks, in order: what is born and dies from each to the next, and how far they are from the first."""
+    folder = Path(args.a)
+    check_outputs([args.a], {"--json": args.json})
+    files = inputs.in_order(folder) if folder.is_dir() else []
+    if len(files) < 2 or (folder / "config.json").exists():
+        raise UsageError(f"one mask is compared with others: name another, or a folder of mask files, not '{args.a}'")
+    wiring = inputs.wiring_of(args)
+    keys = _keys(args.key, len(files))
+    series = {file.name: _read(str(file), args, wiring, key) for file, key in zip(files, keys)}
+    wired, notes = inputs.network(next(iter(series.values())), wiring, args)
+    steps = trajectory(series, _chained(next(iter(series.values())), wired))
+    if args.json:
+        document = {
+            "schema": "topo-course/1",
+            "version": __version__,
+            "folder": args.a,
+            "steps": [{k: _finite(v) if isinstance(v, float) else v for k, v in step.items()} for step in steps],
+            "notes": notes,
+        }
+        deliver(json.dumps(document, allow_nan=False, indent=1) + "\n", args.json, args)
+    if args.json != "-":
+        page = Page()
+        page.heading(f"{args.a}, {len(files)} masks in order")
+        page.table(Table(list(steps[0]), [[step["mask"], *map(shown, list(step.values())[1:])] for step in steps]))
+        page.notes(notes)
+    return 0
+
+
+def _chained(masks: MaskSet, wired: Wiring | None) -> Wiring | None:
+    """The wiring, or that of a plain chain, as `topo analyze` takes it."""
+    if wired is not None or is_language_model(masks):
+        return wired
+    try:
+        return chain(masks)
+    except WiringError:
+        return None
 
 
 def _read(path: str, args: argparse.Namespace, wiring: Wiring | None, key: str | None) -> MaskSet:
@@ -105,19 +182,29 @@ def _keys(given: list[str] | None, count: int) -> list[str | None]:
     return list(given)
 
 
-def _two(args: argparse.Namespace, names: Sequence[str], reports: list[Report], found: Comparison) -> None:
+def _two(
+    args: argparse.Namespace,
+    names: Sequence[str],
+    reports: list[Report],
+    found: Comparison,
+    far: Mapping[str, float],
+) -> None:
     remarks = [{"metric": None, "layer": None, "note": line} for line in _remarks(reports)]
     found = replace(found, notes=(*remarks, *found.notes))
     wired_both = all(finite(report.network["effective_paths"]) for report in reports)
     network = {side: _numbers(report) for side, report in zip("ab", reports)} if wired_both else {}
     if args.json:
-        deliver(found.to_json(a=names[0], b=names[1], network=network, coverage=_coverage(reports)), args.json, args)
+        apart = {name: _finite(value) for name, value in far.items()}
+        text = found.to_json(a=names[0], b=names[1], network=network, distances=apart, coverage=_coverage(reports))
+        deliver(text, args.json, args)
     if args.json != "-":
         page = Page()
         page.heading(f"A = {names[0]}, B = {names[1]}")
         page.notes(_partly(reports))
         if wired_both:
             page.table(_network_table(reports))
+        if far:
+            page.table(Table(["distance of graphs", "A, B"], [[name, shown(value)] for name, value in far.items()]))
         for by in dict.fromkeys(entry["by"] for entry in found.groups):
             page.table(_group_table(by, found.groups))
         if not found.groups:
@@ -133,6 +220,7 @@ def _several(
     held: Sequence[MaskSet],
     reports: list[Report],
     found: Sequence[Sequence[Comparison]],
+    far: Mapping[str, Sequence[Sequence[float]]],
 ) -> None:
     """Network numbers, the density of every layer and the overlap of every pair, a column for each mask set."""
     sides = _sides(len(names))
@@ -154,6 +242,7 @@ def _several(
                 for name, shape in layers.items()
             ],
             "overlap": [[_finite(value) for value in row] for row in overlap],
+            "distances": {name: [[_finite(value) for value in row] for row in rows] for name, rows in far.items()},
             "coverage": _coverage(reports),
             "notes": notes,
         }
@@ -165,7 +254,8 @@ def _several(
         page.table(_network_table(reports))
         lines = [[n, "x".join(map(str, shape)), *map(shown, density[n])] for n, shape in layers.items()]
         page.table(Table(["density of layer", "shape", *sides], lines, keys=2))
-        page.table(Table(["overlap", *sides], [[side, *map(shown, row)] for side, row in zip(sides, overlap)]))
+        for name, rows in {"overlap": overlap, **far}.items():
+            page.table(Table([name, *sides], [[side, *map(shown, row)] for side, row in zip(sides, rows)]))
         page.notes([line for line in notes if line not in _partly(reports, alone=True)])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -89,3 +90,12 @@ def names_of(paths: list[str]) -> list[str]:
             break
         names = ["/".join(p[-depth:]) if name in twice else name for name, p in zip(names, parts)]
     return names
+
+
+def in_order(folder: Path) -> list[Path]:
+    """The files of a folder by name, numbers in them counting as numbers: epoch_9 before epoch_10."""
+
+    def place(file: Path) -> list[tuple[int, str]]:
+        return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", file.name)]
+
+    return sorted((file for file in folder.iterdir() if not file.name.startswith(".")), key=place)

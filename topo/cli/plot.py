@@ -19,6 +19,8 @@ from topo.masks import MaskSet
 
 
 def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
+    from topo.graph.views import VIEWS
+
     made = command(
         commands, parents, run, "plot",
         "draw a figure for a paper; every kind is in `topo list plots`",
@@ -45,6 +47,9 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help="masks of a null model, for a band (layer_profile, spectrum); -O null=shuffle:20 draws them",
     )
+    made.add_argument(
+        "--view", choices=VIEWS, help="the graph of a convolution, for figures of metrics and those with a view"
+    )
     made.add_argument("--venue", default="neurips", metavar="V", help="width and type of a venue (default neurips)")
     made.add_argument("--wide", action="store_true", help="as wide as the page's text, not a column")
     made.add_argument(
@@ -59,11 +64,13 @@ def run(args: argparse.Namespace) -> int:
     draw = plots.plots[args.kind]
     parameters = inspect.signature(draw).parameters
     options = read_options(args.kind, draw, _once(args.options))
+    if args.view is not None:
+        _take_view(args, options, parameters)
     if args.null and "null" not in parameters:
         raise UsageError(f"plot '{args.kind}' has no band for --null")
     if args.null and "null" in options:
         raise UsageError("--null and -O null are both given; a band is of one of them")
-    files = _inputs(args.files)
+    files = _inputs(_spread(args.kind, args.files))
     check_outputs([*(item.path for item in files), *args.null], {"-o": args.out})
     data, more = _given(args, files, options, parameters)
     if "rng" in parameters:
@@ -113,6 +120,14 @@ class _Input:
     own: str = ""
 
 
+def _spread(kind: str, files: list[str]) -> list[str]:
+    """Of a course that is drawn of one folder of mask files, these, in the order of their names and numbers."""
+    folder = Path(files[0])
+    if kind != "mask_dynamics" or len(files) > 1 or not folder.is_dir() or (folder / "config.json").exists():
+        return files
+    return [str(file) for file in inputs.in_order(folder)] or files
+
+
 def _inputs(texts: list[str], labels: bool = True) -> list[_Input]:
     """Paths, by their labels or by short names that tell them apart; what comes twice is numbered."""
     from topo.plots.given import numbered, stems
@@ -131,6 +146,17 @@ def _labelled(text: str) -> tuple[str, str]:
     if not sign or not label.strip() or not path or Path(text).exists():
         return "", text
     return (label.strip(), path) if Path(path).exists() or Path(label).name == label else ("", text)
+
+
+def _take_view(args: argparse.Namespace, options: dict[str, Any], parameters: Any) -> None:
+    """--view as the figure's own option, or for the metrics that it shows; UsageError where it has neither."""
+    from topo.plots import takes
+
+    if "view" in parameters:
+        if options.setdefault("view", args.view) != args.view:
+            raise UsageError("--view and -O view are both given")
+    elif takes[args.kind][0] != "reports" or isinstance(options.get("null"), str):
+        raise UsageError(f"plot '{args.kind}' has one view; --view is of figures of metrics, and of single layers")
 
 
 def _option(text: str) -> tuple[str, str]:
@@ -320,7 +346,7 @@ def _reports(args: argparse.Namespace, files: list[_Input], kinds: dict[str, str
             names += list(read)
             threads = getattr(args, "threads", None)
             found = [
-                analyze(held, wired, metrics=metrics, threads=threads, mask_name=name)
+                analyze(held, wired, metrics=metrics, view=args.view, threads=threads, mask_name=name)
                 for name, (held, wired) in read.items()
             ]
         reports += found

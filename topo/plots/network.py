@@ -13,7 +13,9 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
 from topo.errors import TopoError
-from topo.graph import Block, paths
+from topo.graph import Block, WiredGraph, paths
+from topo.graph.whole import numbers
+from topo.metrics.whole import core_units, h_score, tau_core
 from topo.plots.axes import GREY, RED, axes, key, legend, name_layers, remark, size_of, small, width_of
 from topo.plots.columns import Columns, Link
 from topo.plots.given import Masked, one, wired
@@ -32,6 +34,7 @@ def layered_graph(
     most_units: int | None = None,
     most_edges: int = 4000,
     useless: bool = True,
+    core: bool = False,
     **style: Any,
 ) -> Axes:
     """The network as a graph: units as dots, a column for each layer, effective edges, dead units hollow.
@@ -43,7 +46,8 @@ def layered_graph(
     output. Columns of more than `most_units` units (12 to 32, by the number of columns, unless given) are drawn as so
     many groups of units, live ones in the middle; the colour of a group is its share of live units, the ink of a line
     the number of edges behind it. Of over `most_edges` lines each layer's heaviest are drawn; what was left out is said
-    below. Skips are arcs. useless: draw kept weights off all paths, too. style: of the effective edges.
+    below. Skips are arcs. useless: draw kept weights off all paths, too. core: ring the dots of the tau-core, the
+    units that together meet 90 % of all paths (metric `tau_core`). style: of the effective edges.
     """
     for name, value in (("most_units", most_units), ("most_edges", most_edges)):
         if value is not None and value < 1:
@@ -63,6 +67,8 @@ def layered_graph(
     if not live.any():
         said.append("no path is left" if graph.masks.kept else "no parameter is kept")
     _draw_dots(ax, columns, placed)
+    if core:
+        said.append(_draw_core(ax, graph, columns, placed))
     if placed.largest > 1:
         said.insert(0, f"a dot is up to {placed.largest:,} units")
     _frame(ax, columns, placed, "; ".join(said))
@@ -244,6 +250,19 @@ def _draw_dots(ax: Axes, columns: Columns, placed: _Placed) -> None:
         key(ax, "live by the skip alone", **look, color=_GOLD)
     if (share == 0).any() or ((share < 1) & (share > 0)).any():
         key(ax, "dead", **look, markerfacecolor="white", markeredgecolor="#999999")
+
+
+def _draw_core(ax: Axes, graph: WiredGraph, columns: Columns, placed: _Placed) -> str:
+    """Rings around the dots that hold units of the core, and what is to be said of it."""
+    units = numbers(graph).units[core_units(graph)]
+    if not len(units):
+        return "no core: " + str(tau_core(graph).note)
+    dots = np.unique(placed.dot_of[columns.drawn[units]])
+    points = np.column_stack([placed.x, placed.y])[dots[dots >= 0]]
+    ax.scatter(points[:, 0], points[:, 1], s=36, facecolors="none", edgecolors=RED, linewidths=0.8, zorder=4)
+    key(ax, "core of paths", linestyle="none", marker="o", markersize=5, markerfacecolor="none", markeredgecolor=RED)
+    score = h_score(graph).number
+    return f"{len(units):,} units meet 90 % of paths, hourglass score {score:.2f}"
 
 
 def _frame(ax: Axes, columns: Columns, placed: _Placed, said: str) -> None:

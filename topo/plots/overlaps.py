@@ -13,9 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from topo.compare import compare
+from topo.compare import compare, trajectory
 from topo.errors import TopoError
 from topo.masks import MaskSet
+from topo.networks import find_wiring
 from topo.plots.axes import (
     GREY,
     axes,
@@ -147,6 +148,9 @@ def _shared(a: MaskSet, b: MaskSet, layer: str | None) -> tuple[float, float]:
     return overlap, overlap / (chance / (kept - chance)) if chance else math.nan
 
 
+_OF_SERIES = ("exploration", "degree_drift", "survived")
+
+
 @plot("masks")
 def mask_dynamics(
     data: Data,
@@ -160,9 +164,9 @@ def mask_dynamics(
     """How masks change over rounds or epochs: weights born and pruned, what is left, and a metric.
 
     data: two masks of one network or more, in order; labels that are numbers are the steps. metric: of the network, on
-    the right, as a share of its largest unless it is a density; it is NaN, with the reason below, where it needs a
-    wiring and there is none. wiring: a Wiring, a model's name or a torch module. steps: where the masks stand on the
-    axis. style: of the lines.
+    the right, as a share of its largest unless it is a density; or exploration, survived or degree_drift
+    (`topo.compare.trajectory`); it is NaN, with the reason below, where it needs a wiring and there is none. wiring: a
+    Wiring, a model's name or a torch module. steps: where the masks stand on the axis. style: of the lines.
 
     Raises TopoError if the masks are of different networks (the names or shapes of layers differ), or all are empty.
     """
@@ -189,8 +193,12 @@ def mask_dynamics(
     left.set_ylim(bottom=0)
     legend(left)
     survivors = [compare(masks[0], m).total["both"] / size for m in masks]
-    reports: list[Report] = [report_of(m, f"density,{metric}", wiring) for m in masks]
-    values = np.array([number(r.network.get(metric)) for r in reports])
+    if metric in _OF_SERIES:
+        course = trajectory(dict(enumerate(masks)), None if wiring is None else find_wiring(wiring))  # type: ignore[arg-type]
+        values = np.array([entry[metric] for entry in course])
+    else:
+        reports: list[Report] = [report_of(m, f"density,{metric}", wiring) for m in masks]
+        values = np.array([number(r.network.get(metric)) for r in reports])
     values[~np.isfinite(values)] = math.nan
     drawn = metric != "density" and not np.isnan(values).all()
     look: dict[str, Any] = {**series(0), "label": "kept"}
