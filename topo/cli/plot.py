@@ -207,7 +207,7 @@ def _given(
         return data if args.kind != "ramanujan_profile" else _only(data, args), {"null": null} if null else {}
     from topo.plots.given import Found
 
-    read = _masks(args, _spread(files, kinds, args))
+    read = _masks(args, _mask_files(files, kinds, args))
     wiring = next(iter(read.values()))[1]
     more = {"wiring": wiring} if "wiring" in parameters else {}
     drawn = {name: _seen(*item, options, parameters) for name, item in read.items()}
@@ -239,7 +239,7 @@ def _part(args: argparse.Namespace, parts: list[str], files: list[_Input], kinds
     raise UsageError(f"plot '{args.kind}' takes masks and reports, or tables; these are both: draw them one by one")
 
 
-def _spread(files: list[_Input], kinds: dict[str, str], args: argparse.Namespace) -> list[_Input]:
+def _mask_files(files: list[_Input], kinds: dict[str, str], args: argparse.Namespace) -> list[_Input]:
     """Mask files, each with its label: those of runs, rounds and sweeps in their place."""
     from topo.plots.given import numbered
     from topo.plots.written import masks_in
@@ -342,7 +342,7 @@ def _reports(args: argparse.Namespace, files: list[_Input], kinds: dict[str, str
             names += [" ".join(filter(None, (item.own, name if len(found) > 1 or not item.own else "")))
                       for name in labels]  # fmt: skip
         else:
-            read = _masks(args, _spread([item], kinds, args) if kinds[item.path] != "masks" else [item])
+            read = _masks(args, _mask_files([item], kinds, args) if kinds[item.path] != "masks" else [item])
             names += list(read)
             threads = getattr(args, "threads", None)
             found = [
