@@ -125,6 +125,8 @@ def _spread(kind: str, files: list[str]) -> list[str]:
     folder = Path(files[0])
     if kind != "mask_dynamics" or len(files) > 1 or not folder.is_dir() or (folder / "config.json").exists():
         return files
+    if _kind(files[0]) != "masks":  # runs, rounds and sweeps know which of their files are masks
+        return files
     return [str(file) for file in inputs.in_order(folder)] or files
 
 
