@@ -311,9 +311,8 @@ def test_overlap_knows_chance():
     rng = np.random.default_rng(0)
     a, b = (topo.MaskSet({"fc": rng.random((200, 200)) < 0.1}) for _ in range(2))
     ax = plots.mask_overlap({"a": a, "b": b}, ax=Figure().add_subplot())
-    texts = [t.get_text() for t in ax.texts]
-    assert texts[0] == "1.00"
-    assert texts[1].startswith("0.05\n") and texts[1].endswith(("1.0x", "0.9x", "1.1x"))
+    texts = [t.get_text() for t in ax.texts]  # of a mask with itself nothing is said
+    assert len(texts) == 2 and all(t.startswith("0.05\n") and t.endswith(("1.0x", "0.9x", "1.1x")) for t in texts)
     with pytest.raises(TopoError, match="two masks or more"):
         plots.mask_overlap(a, ax=Figure().add_subplot())
 

@@ -99,7 +99,7 @@ def metric_sparsity(
     show: str = "band",
     **style: Any,
 ) -> Axes:
-    """A number of networks against sparsity, a curve for each method: the mean over seeds and an interval.
+    """A number of networks against sparsity, a curve for each method: the mean over seeds.
 
     As `accuracy_sparsity`, of any column. data: reports that hold the metric of the network, one or several, or by
     label; or rows of a table. A group is the method of the provenance, or the label; masks that tell neither are one

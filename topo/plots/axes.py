@@ -247,16 +247,18 @@ def _clip(name: str, room: float, width: Callable[[str], float], least: int) -> 
     return cut
 
 
-def legend(ax: Axes, names: Sequence[str] = ()) -> None:
+def legend(ax: Axes, names: Sequence[str] = (), beside: float = 0.0) -> None:
     """Above the axes, where it hides nothing, in as many columns as fit.
 
     names: what masks and groups are called, in labels; they alone are cut, if the legend grew too high.
     Where there are too many for a third of the page's height, the last names are left out and counted: "and 28 more".
+    beside: points that the axes' own names at the left take, where they are long.
     """
     handles, labels = ax.get_legend_handles_labels()
     if labels:
         size = points(mpl.rcParams["legend.fontsize"])
         room = max(size_of(ax)[0], size_of(ax)[0] / _SHARE - 0.85 * _BESIDE)
+        room = min(room, page_of(ax)[0] - beside - 2 * size) if beside else room
         shown, labels, columns = _bounded(
             labels, names, size_of(ax)[1], size, lambda some: _in_columns(some, names, room, size)
         )

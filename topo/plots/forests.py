@@ -15,7 +15,7 @@ from topo.evaluate import Evaluation
 from topo.graph import LayeredGraph
 from topo.masks import MaskSet
 from topo.networks import find_wiring
-from topo.plots.axes import GREY, axes, headline, key, legend, name_x, name_y, nothing, series, small
+from topo.plots.axes import GREY, axes, headline, key, legend, name_x, name_y, nothing, series, small, width_of
 from topo.plots.comparable_runs import cells_of
 from topo.plots.evidence import draw_evidence
 from topo.plots.given import called, labelled, number, rows_of
@@ -96,7 +96,7 @@ def null_forest(
     if widest > 2 * _LINEAR:
         ax.set_xscale("symlog", linthresh=_LINEAR, linscale=1.0)
         _symlog_ticks(ax, widest)
-    _lines(ax, [name.replace("_", " ") for name in shown])
+    beside = _lines(ax, [name.replace("_", " ") for name in shown])
     if not shown:
         nothing(ax, "no number of the network differs from a null model's")
     samples = sorted({entry["samples"] for report in reports.values() for entry in report.nulls})
@@ -104,7 +104,7 @@ def null_forest(
     told += [f"mean and range of {len(reports)} masks"] if len(reports) > 1 else []
     told += [f"{len(z) - len(shown)} nearer ones left out"] if len(shown) < len(z) and not wanted else []
     name_x(ax, f"z against null models ({'; '.join(told)})")
-    legend(ax)
+    legend(ax, beside=beside)
     return ax
 
 
@@ -136,12 +136,14 @@ def _none() -> Any:
     return NullLocator()
 
 
-def _lines(ax: Axes, names: Sequence[str]) -> None:
+def _lines(ax: Axes, names: Sequence[str]) -> float:
+    """A line each, with its name at the left; points that the longest takes."""
     ax.set_yticks(range(len(names)), names, fontsize=small())
     ax.set_ylim(max(len(names), 1) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x")
     ax.set_axisbelow(True)
+    return max((width_of(name, small()) for name in names), default=0.0)
 
 
 @plot("evaluation,rows")

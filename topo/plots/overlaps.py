@@ -22,12 +22,14 @@ from topo.plots.axes import (
     axes,
     clipped,
     colour,
+    fitted,
     legend,
     log_labels,
     name_x,
     name_y,
     new_figure,
     page_of,
+    points,
     series,
     small,
     width_of,
@@ -102,7 +104,8 @@ def mask_overlap(
         name_x(ax, "crossed out: neither keeps a parameter")
     where = "all layers" if layer is None else layer
     bar = ax.figure.colorbar(image, ax=ax, pad=0.02, aspect=25)
-    bar.set_label("overlap (IoU), times chance" + (f"\n{where}; IoU above" if numbers and lifts else f", {where}"))
+    said = "overlap (IoU), times chance" + (f"\n{where}; IoU above" if numbers and lifts else f", {where}")
+    bar.set_label(fitted(said, n * cell[1], points(mpl.rcParams["axes.labelsize"])))
     ticks = [tick for tick in (0.01, 0.1, 0.2, 0.5, 1, 2, 5, 10, 100) if 0.999 / far <= tick <= 1.001 * far]
     bar.set_ticks(ticks, labels=[f"{tick:g}x" for tick in ticks])
     bar.ax.minorticks_off()

@@ -91,7 +91,7 @@ def layer_profile(
     show: str = "band",
     **style: Any,
 ) -> Axes:
-    """A number of each layer, in network order: one line for each mask, or for masks that differ in their seed.
+    """A number of each layer, in network order: a line for each mask, or the mean of several seeds.
 
     data: a Report or a MaskSet, several of them, or label -> one of them. metric: a metric of layers that the reports
     hold, or "effective_density" (effective_params / size); of masks it is computed, with the wiring where it needs one.
