@@ -98,6 +98,11 @@ DOORS = {
         "topo.train.dynamic", "dynamics", "dynamic", {"source": "this test"},
         {"source": ("", None), "even": ("yes", 1)}, "layer", named=True,
     ),
+    "calibrated": Door(
+        "topo.calibrated", "methods", "calibrated",
+        {"seen": "norms", "cost": "none", "source": "this test"},
+        {"seen": ("means", None), "cost": ("", 1), "source": ("", None)}, "weight, seen, keep",
+    ),
     "formats": Door(
         "topo.formats", "formats", "reader", {"recognise": lambda source: "it never is"},
         {"recognise": (3, None, lambda: None), "before": (3, (3,), ("",)), "output_first": ("yes", None),
@@ -113,8 +118,8 @@ DOORS = {
 }  # fmt: skip
 # Registries whose entries are not functions under a decorator, with the tests of their own doors.
 ELSEWHERE = {
-    "recipes": "tests/test_train.py: a recipe is a TOML file, whose keys are checked",
-    "every": "topo.generate.methods: a view of three other registries",
+    "topo.train.recipe.recipes": "tests/test_train.py: a recipe is a TOML file, whose keys are checked",
+    "topo.generate.every": "topo.generate.methods: a view of other registries",
 }
 
 
@@ -140,13 +145,21 @@ def plugin(signature: str, doc: str = "'''A plugin.'''", body: str = "return Non
 
 
 def test_every_registry_has_a_door_here() -> None:
-    made = set()
+    """Two registries may share a name: they are told apart by what they hold."""
+    doors = {id(door.entries) for door in DOORS.values()}
+    without, count = set(), 0
     for path in (ROOT / "topo").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        if "Registry(" not in (text := path.read_text()):
+            continue
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
                 if ast.unparse(node.value.func) == "Registry":
-                    made |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-    assert made <= {door.registry for door in DOORS.values()} | set(ELSEWHERE)
+                    count += 1
+                    name = ast.unparse(node.targets[0])
+                    if id(getattr(importlib.import_module(module), name, None)) not in doors:
+                        without.add(f"{module}.{name}")
+    assert without == set(ELSEWHERE) and count == len(DOORS) + len(ELSEWHERE)
 
 
 @pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
@@ -359,6 +372,63 @@ def test_a_layout_gives_a_data_set(tmp_path: Path) -> None:
         layout("odd", "nothing", recognise=lambda path: True)(plugin("path", body="return 3"))
         with pytest.raises(TopoError, match="data set 'odd' gives int"):
             load(tmp_path)
+
+
+_KEPT = "mask = torch.arange(weight.numel()).reshape(weight.shape) < keep.count; "
+BAD_PRUNED = {
+    "nothing": ("return None", "gives NoneType for '0.weight'; it gives two tensors"),
+    "one tensor": ("return weight", "gives Tensor for '0.weight'; it gives two tensors"),
+    "arrays": (_KEPT + "return mask.numpy(), weight.numpy()", "gives tuple for .* it gives two tensors"),
+    "a mask turned": (_KEPT + "return mask.T, weight", r"a mask of shape \(8, 6\) for '0.weight'.* \(6, 8\)"),
+    "a weight turned": (_KEPT + "return mask, weight.T", r"a weight of shape \(8, 6\) for '0.weight'.* \(6, 8\)"),
+    "a mask of numbers": (_KEPT + "return mask.float(), weight", "a mask of torch.float32 for '0.weight'"),
+    "too many": ("return weight < 1e9, weight", "keeps 48 of '0.weight'; it was asked for 24"),
+    "no numbers": (_KEPT + "return mask, weight * float('nan')", "weights for '0.weight' that are not finite"),
+    "complex": (_KEPT + "return mask, weight + 1j", "weights for '0.weight' that are not finite real"),
+    "weights that it drops": (_KEPT + "return mask, weight", "for '0.weight' that are not zero where its mask drops"),
+    "an error": ("return {}['x']", "failed for '0.weight': KeyError: 'x'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body, told", BAD_PRUNED.values(), ids=BAD_PRUNED)
+def test_a_calibrated_pruner_gives_a_mask_and_a_weight(body: str, told: str) -> None:
+    import torch
+
+    from topo.calibrated import calibrated, methods, prune
+
+    function = plugin("weight, seen, keep", body=body, name="odd")
+    function.__globals__.update(torch=torch)
+    with restored(methods):
+        calibrated(seen="norms", cost="none", source="this test")(function)
+        with pytest.raises(TopoError, match=f"calibrated pruner 'odd' .*{told}") as caught:
+            prune("odd", _net(), sparsity=0.5, calibration=[torch.ones(4, 8)])
+    assert "\n" not in str(caught.value)
+
+
+BAD_GROWTH = {
+    "nothing": ("None", "gives NoneType for"),
+    "an array": ("layer.mask.numpy() * 1.0", "gives ndarray for"),
+    "turned": ("layer.gradient.T", r"gives scores of shape \(8, 6\) for 'fc1.weight', whose shape is \(6, 8\)"),
+    "one number": ("layer.gradient.sum()", r"gives scores of shape \(\) for 'fc1.weight'"),
+    "complex": ("layer.gradient + 1j", "gives torch.complex64 for"),
+    "an error": ("{}['x']", "failed for 'fc1.weight': KeyError: 'x'"),
+}
+
+
+@pytest.mark.parametrize("body, told", BAD_GROWTH.values(), ids=BAD_GROWTH)
+def test_a_rule_of_growth_scores_every_weight(body: str, told: str) -> None:
+    from topo.data import Dataset
+    from topo.train.dynamic import dynamic, dynamics
+
+    images, labels = np.zeros((8, 1, 2, 4), np.uint8), np.arange(8) % 4
+    few = Dataset("few", images, labels, images, labels, tuple("abcd"))
+    masks = {"fc1.weight": np.eye(6, 8), "fc2.weight": np.eye(4, 6)}
+    with restored(dynamics):
+        dynamic("odd", source="this test")(plugin("layer", body=f"return {body}", name="odd"))
+        with pytest.raises(TopoError, match=f"dynamic method 'odd' {told}") as caught:
+            recipe = {"epochs": 2, "batch": 4, "sparse": "odd", "update_every": 1}
+            topo.train("mlp:8-6-4", few, masks=masks, recipe=recipe)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_optimizer_gives_masks_with_a_certificate() -> None:

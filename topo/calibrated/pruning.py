@@ -311,12 +311,36 @@ class _Walk:
                     f"what comes into '{matrix.name}' is not finite: the calibration data, or the model, are not"
                 )
             keep = Keep(share, matrix.taps, nm)
-            plugin = f"calibrated pruner '{self.how.name}'"
-            mask, weight = called(plugin, f" for '{matrix.name}'", self.how.function, part, seen.to(part), keep, **own)
-            if mask.shape != part.shape or int(mask.sum()) != share:
-                raise TopoError(f"{plugin} keeps {int(mask.sum()):,} of '{matrix.name}'; it was asked for {share:,}")
+            mask, weight = self._given(matrix.name, part, seen.to(part), keep, own)
             kept.append(mask)
             left.append(weight)
         matrix.forget()
         matrix.write(torch.cat(left))
         return matrix.laid_out(torch.cat(kept))
+
+    def _given(
+        self, name: str, part: Tensor, seen: Tensor, keep: Keep, own: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """(mask, weight) of the method's function; TopoError, with its name and the layer's, for anything else."""
+        plugin = f"calibrated pruner '{self.how.name}'"
+        found = called(plugin, f" for '{name}'", self.how.function, part, seen, keep, **own)
+        if not isinstance(found, tuple) or len(found) != 2 or not all(isinstance(x, Tensor) for x in found):
+            raise TopoError(
+                f"{plugin} gives {type(found).__name__} for '{name}'; it gives two tensors, a mask and a weight"
+            )
+        for what, tensor in zip(("a mask", "a weight"), found):
+            if tensor.shape != part.shape:
+                raise TopoError(
+                    f"{plugin} gives {what} of shape {tuple(tensor.shape)} for '{name}', "
+                    f"whose matrix is of shape {tuple(part.shape)}"
+                )
+        mask, weight = found
+        if mask.dtype != torch.bool:
+            raise TopoError(f"{plugin} gives a mask of {mask.dtype} for '{name}'; a mask is of torch.bool")
+        if int(mask.sum()) != keep.count:
+            raise TopoError(f"{plugin} keeps {int(mask.sum()):,} of '{name}'; it was asked for {keep.count:,}")
+        if not weight.is_floating_point() or not bool(torch.isfinite(weight).all()):
+            raise TopoError(f"{plugin} gives weights for '{name}' that are not finite real numbers")
+        if bool((weight[~mask] != 0).any()):
+            raise TopoError(f"{plugin} gives weights for '{name}' that are not zero where its mask drops them")
+        return mask, weight

@@ -17,10 +17,10 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from topo._support.doors import check_flags, check_function, check_text, summary
+from topo._support.doors import called, check_flags, check_function, check_text, summary
 from topo._support.registry import Registry
 from topo._support.seeds import as_rng
-from topo.errors import TrainingError
+from topo.errors import TopoError, TrainingError
 from topo.kernels.links import three_link_scores
 from topo.masks import MaskSet
 from topo.models.modules.holders import holder
@@ -193,7 +193,7 @@ class Dynamics:
             count = floor(self.share(step) * int(before.sum()))
             gone = highest(-weight.abs(), count, before, draw)
             layer = Layer(before & ~gone, slope, self.groups[name], draw)
-            scores = torch.nan_to_num(self.rule.score(layer), nan=-torch.inf, posinf=torch.finfo(torch.float32).max)
+            scores = torch.nan_to_num(self._scores(name, layer), nan=-torch.inf, posinf=torch.finfo(torch.float32).max)
             grown = _grown(scores, before, gone, draw, self.rule.even)
             stays[name] = _laid(before & ~gone, turn, mask.shape)
             mask.copy_(_laid(layer.mask | grown, turn, mask.shape))
@@ -202,6 +202,17 @@ class Dynamics:
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
                     value.mul_(stays[name])
         return stays
+
+    def _scores(self, name: str, layer: Layer) -> Tensor:
+        """What the rule gives; TopoError, with its name and the mask's, unless it is a number for every weight."""
+        plugin, shape = f"dynamic method '{self.rule.name}'", tuple(layer.mask.shape)
+        found = called(plugin, f" for '{name}'", self.rule.score, layer)
+        if not isinstance(found, Tensor) or found.is_complex():
+            what = type(found).__name__ if not isinstance(found, Tensor) else found.dtype
+            raise TopoError(f"{plugin} gives {what} for '{name}'; it gives a real tensor, a score for every weight")
+        if found.shape != layer.mask.shape:
+            raise TopoError(f"{plugin} gives scores of shape {tuple(found.shape)} for '{name}', whose shape is {shape}")
+        return found
 
     def masks(self) -> MaskSet:
         """The masks of now."""
