@@ -274,6 +274,13 @@ def _arguments(actions: Iterable[argparse.Action], formatter: argparse.HelpForma
     yield from table(["argument", "meaning"], lines) if lines else ()
 
 
+def changelog() -> Iterator[str]:
+    """CHANGELOG.md without its title; its links to files are text, as those of pages."""
+    lines = (HERE.parent / "CHANGELOG.md").read_text("utf-8").splitlines()[1:]
+    for line in lines:
+        yield re.sub(r"\[([^\]]+)\]\((?![a-z]+:)([^)#]+)[^)]*\)", r"\1 (`\2` in the repository)", line)
+
+
 _PAGES = (
     metrics,
     generators,
@@ -288,6 +295,7 @@ _PAGES = (
     data,
     kernels,
     commands,
+    changelog,
 )
 GENERATED = {made.__name__: made for made in _PAGES}
 
