@@ -296,7 +296,9 @@ def _band(ax):
 def _heights(ax):
     """The values of a profile's layers, those of shortcuts, which stand apart from the line, in their places."""
     line, aside = ax.lines[:2]
-    return [y for _, y in sorted([*zip(line.get_xdata(), line.get_ydata()), *zip(aside.get_xdata(), aside.get_ydata())])]
+    return [
+        y for _, y in sorted([*zip(line.get_xdata(), line.get_ydata()), *zip(aside.get_xdata(), aside.get_ydata())])
+    ]
 
 
 def test_a_null_band_is_drawn_of_a_method_and_a_number():
