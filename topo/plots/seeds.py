@@ -6,6 +6,7 @@ bars or as dots. Masks that a user named are series of their own.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -178,10 +179,21 @@ def _names(columns: Sequence[Mapping[str, Any]], labels: Sequence[Sequence[str]]
             names.append(alone[group[0]])
             continue
         name = str(known["method"])
-        if known.get("options") not in (None, "", "{}"):
-            name += f" {known['options']}"
+        name += _said_options(known.get("options"))
         names.append(f"{name}, {_text('density', _entry(known, 'density'))}" if len(several) > 1 else name)
     return [name if names.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(names, 1)]
+
+
+def _said_options(options: Any) -> str:
+    """ " (floor=8)" of {"floor": 8} or of its JSON; nothing where no option was set."""
+    if isinstance(options, str) and options.startswith("{"):
+        try:
+            options = json.loads(options)
+        except ValueError:
+            pass
+    if isinstance(options, Mapping):
+        options = ", ".join(f"{key}={value}" for key, value in options.items())
+    return f" ({options})" if options else ""
 
 
 def _text(key: str, value: Any) -> str:
