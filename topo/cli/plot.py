@@ -261,7 +261,7 @@ def _rows(
 ) -> Any:
     """Rows of tables and runs, or frontiers by label; a label stands in the column by which rows are grouped."""
     from topo.plots.reading import read_frontier
-    from topo.plots.written import rows_of_file
+    from topo.plots.written import rows_of_file, runs_in
 
     seen: set[tuple[Path, str]] = set()
     for item in files:
@@ -282,7 +282,12 @@ def _rows(
 
         wiring = inputs.wiring_of(args)
         wanted = [options.get(name, parameters[name].default) for name in ("metric", "baseline")]
-        runs = {item.path: rows[0] for item, rows in held if kinds[item.path] == "run"}
+        runs = {
+            str(folder): row
+            for item, rows in held
+            if kinds[item.path] in ("run", "rounds")
+            for folder, row in zip(runs_in(item.path, kinds[item.path]), rows)
+        }
         every = [row for _, rows in held for row in rows]
         measure(runs, every, wanted, lambda masks: inputs.network(masks, wiring, args))
     group = options.get("group", parameters["group"].default) if "group" in parameters else ""

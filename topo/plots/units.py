@@ -68,7 +68,7 @@ def dead_units(
     every = [float(a[k] + (b[k] if known else 0)) for held in counts.values() for a, b in held for k in x]
     whole_ticks(ax.yaxis, every)
     ax.set_xlim(-0.6, len(layers) - 0.4)
-    ax.set_ylim(bottom=0, top=None if any(every) else 1)
+    ax.set_ylim(bottom=0, top=1.05 * max(every) if any(every) else 1)
     if not any(every):
         nothing(ax, "no unit is dead")
     name_layers(ax, layers)

@@ -145,7 +145,7 @@ def rows_of_file(path: str | Path, kind: str) -> list[dict[str, Any]]:
     if kind == "sweep":
         return _cells(place)
     if kind == "rounds":
-        return [row for folder in _rounds(place) for row in read_rows(folder)]
+        return [row for folder in runs_in(place, kind) for row in read_rows(folder)]
     if kind == "reports":
         return [row_of(report) for report in reports_of(path, kind)]
     return _settled(_means(read_rows(path)))
@@ -168,8 +168,8 @@ def courses_of(path: str | Path, kind: str) -> list[tuple[dict[str, Any], list[d
         if not folders:
             raise TopoError(f"'{path}' is the folder of a sweep that trains nothing: it has no epochs to draw")
     else:
-        runs = _rounds(place) if kind == "rounds" else [place]
-        folders = [({**read_rows(run)[0], "round": run.name if kind == "rounds" else None}, run) for run in runs]
+        folders = [({**read_rows(run)[0], "round": run.name if kind == "rounds" else None}, run)
+                   for run in runs_in(place, kind)]  # fmt: skip
     return [(row, _epochs(run)) for row, run in folders if (run / "metrics.jsonl").is_file()]
 
 
@@ -183,6 +183,11 @@ def _epochs(run: Path) -> list[dict[str, Any]]:
 def evaluation_in(path: str | Path) -> dict[str, Any]:
     """JSON of `topo evaluate`."""
     return document(path)
+
+
+def runs_in(path: str | Path, kind: str) -> list[Path]:
+    """The folders of runs that are written there: a run itself, or each round of a pruning."""
+    return _rounds(Path(path)) if kind == "rounds" else [Path(path)]
 
 
 def _rounds(place: Path) -> list[Path]:
