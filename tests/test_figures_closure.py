@@ -137,7 +137,9 @@ def test_every_written_file_is_drawn_or_refused_in_one_line(written, tmp_path, m
         assert "Traceback" not in said and "internal" not in said, (figure, name, said)
         if not _holds(figure, path):
             assert code in (1, 2) and said.count("\n") == 1 and not out.exists(), (figure, name, said)
-            assert re.search("takes|drawn of|column|holds no|in one cell|no null model|needs|no report|there is none", said), said
+            assert re.search(
+                "takes|drawn of|column|holds no|in one cell|no null model|needs|no report|there is none", said
+            ), said
             continue
         assert code == 0, (figure, name, said)
         assert "<text" in out.read_text()
