@@ -107,6 +107,29 @@ def test_a_relabelled_mask_is_no_distance_away(net):
 
 
 @pytest.mark.small
+@pytest.mark.parametrize("net", NETS)
+def test_a_distance_is_the_same_from_both_sides(net):
+    wiring = NETS[net]()
+    for seed in range(4):
+        a, b = (toys.sparse(wiring, 0.3, seed + offset) for offset in (0, 20))
+        assert distances(a, b, wiring) == distances(b, a, wiring)
+
+
+@pytest.mark.small
+def test_layers_that_only_one_masks_have_no_part_in_the_distance():
+    """A layer without a mask is complete for both: it has no cost, and hides which unit is which after it."""
+    wiring = toys.complete(4, 8, 7, 3)[1]
+    a, b = toys.sparse(wiring, 0.5, 1), toys.sparse(wiring, 0.5, 2)
+    for left_out in wiring.names:
+        fewer = MaskSet({name: b[name] for name in b if name != left_out})
+        both = [MaskSet({name: masks[name] for name in fewer}) for masks in (a, b)]
+        assert distances(a, fewer, wiring) == distances(fewer, a, wiring) == distances(*both, wiring)
+        assert set(matched_costs(a, fewer, wiring)) == set(fewer)
+    first = MaskSet({"fc1": a["fc1"]})
+    assert distances(first, first, wiring)["nnstd"] == 0
+
+
+@pytest.mark.small
 def test_units_are_matched_at_the_least_cost():
     """Of one layer every order of the outputs is tried, which a second layer leaves free to move."""
     from itertools import permutations

@@ -15,8 +15,11 @@ import pytest
 
 import topo
 from topo import cli
+from topo.errors import TopoError
 from topo.evidence import read_table
 from topo.sweep import read_plan
+from topo.sweep.cell import carry_out
+from topo.sweep.plan import batches
 
 ROOT = Path(__file__).parents[1]
 NET = "mlp:64-12-10"
@@ -194,6 +197,33 @@ def test_masks_of_files_and_a_cell_that_fails(tmp_path: Path, capsys: pytest.Cap
     assert len(rows(out / "results.csv")) == 3 and rows(out / "failures.csv") == []
 
 
+def test_every_cell_is_on_the_page(tmp_path: Path) -> None:
+    results = topo.sweep(tables(), tmp_path / "r")
+    page = (tmp_path / "r" / "report.html").read_text("utf-8")
+    for row in results.rows:
+        assert f">{row['id']}</a>" in page and f'data-v="{row["log10_effective_paths"]!r}"' in page
+        assert f">{row['method']}</td>" in page
+
+
+def test_without_pyarrow_a_parquet_table_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(TopoError, match=r"'r\.parquet' needs pyarrow: pip install"):
+        read_table("r.parquet")
+
+
+def test_results_are_a_parquet_table_too(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: no Parquet table is written")
+    results = topo.sweep(tables(), tmp_path / "r")
+    table = read_table(tmp_path / "r" / "results.parquet")
+    names = {name: [row.get(name) for row in results.rows] for name in table.columns}
+    assert set(names) == {name for row in results.rows for name in row}
+    for name, values in names.items():
+        assert table.columns[name] == tuple("" if value in (None, "") else str(value) for value in values), name
+    (tmp_path / "no.parquet").write_bytes(b"PAR1")
+    with pytest.raises(TopoError, match="is not a Parquet table"):
+        read_table(tmp_path / "no.parquet")
+
+
 def test_equal_effective_density_is_met(tmp_path: Path) -> None:
     grid = {"method": "erk", "density_effective": [0.05, 0.02]}
     given = {"sweep": {"model": "mlp:64-60-60-10"}, "grid": grid, "analyze": {"metrics": "paths"}}
@@ -215,6 +245,21 @@ def test_the_plan_is_shown_without_a_step(tmp_path: Path, capsys: pytest.Capture
     assert cli.main(["sweep", str(toml)]) == 2 and "-o names the folder" in capsys.readouterr().err
     assert cli.main(["sweep", str(toml), "--dry-run", "--only", "sed=1"]) == 1
     assert "the nearest is 'seed'" in capsys.readouterr().err
+
+
+def test_the_time_left_is_that_of_cells_of_the_same_method(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toml, out = tmp_path / "s.toml", tmp_path / "r"
+    grid = '[grid]\nmethod = ["erk", "balance", "uniform"]\ndensity = [0.5, 0.25]\n'
+    toml.write_text(f'[sweep]\nmodel = "{NET}"\nseeds = "0-2"\n{grid}')
+    cells = read_plan(toml).cells
+    out.mkdir()
+    lines = [f"{cell.id},{ {'erk': 1, 'balance': 10}[cell.settings['method']] }\n"
+             for cell in cells if cell.settings["method"] != "uniform" and cell.settings["seed"]]  # fmt: skip
+    (out / "results.csv").write_text("id,seconds\n" + "".join(lines))
+    assert cli.main(["sweep", str(toml), "--dry-run", "-o", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "18 cells of 18, not trained; 8 done" in said
+    assert "about 55 s left" in said  # 2 of 1 s, 2 of 10 s; 6 of a method that none is done of: of 5.5 s, the median
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.toml")), ids=lambda path: path.stem)
@@ -268,6 +313,31 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path: Path) -> None:
     assert cli.main(["sweep", str(toml), "-o", str(out), "--quiet", "--resume"]) == 0
     assert len(rows(out / "results.csv")) == 60
     assert all((out / "cells" / name).read_bytes() == data for name, data in done.items())
+
+
+def test_masks_that_train_side_by_side_have_the_numbers_of_any_batch(tmp_path: Path) -> None:
+    """As alone to rounding; and the same to the bit whatever trains beside them."""
+    given = {**TRAINED, "grid": {"method": ["erk", "dense"], "density": 0.5}}
+    alone = carry_out(read_plan(given).cells)
+    given["train"] = {**given["train"], "at_once": 4}
+    cells = read_plan(given).cells
+    found = topo.sweep(given, tmp_path, workers=1).rows
+    assert [row["id"] for row in found] == [cell.id for cell in cells] and len(found) == len(alone) == 4
+    for one, other in zip(found, alone):
+        assert one["loss"] == pytest.approx(other.row["loss"], rel=1e-3) and one["accuracy"] > 0.2
+    for part in (cells[1:3], cells[3:]):
+        for cell, again in zip(part, carry_out(part)):
+            whole = next(row for row in found if row["id"] == cell.id)
+            assert {key: whole[key] for key in again.row if key != "seconds"} == {
+                key: value for key, value in again.row.items() if key != "seconds"
+            }
+    wider = read_plan({**given, "train": {**given["train"], "at_once": 3}}).cells
+    assert [cell.id for cell in wider] == [cell.id for cell in cells] != [cell.id for cell in read_plan(TRAINED).cells]
+    assert [len(batch) for batch in batches(wider, 1)] == [3, 1] and [len(batch) for batch in batches(cells, 2)] == [
+        2,
+        2,
+    ]
+    assert json.loads((tmp_path / "runs" / cells[0].id / "summary.json").read_text())["final_epoch"] == 1
 
 
 def test_evaluate_reads_the_folder_of_a_sweep(tmp_path: Path) -> None:

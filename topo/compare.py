@@ -102,8 +102,8 @@ def distances(a: MaskSet, b: MaskSet, wiring: Wiring | None = None) -> dict[str,
     graphon_distance: each layer as a picture of 10 x 10 densities, input and output channels in the order of their
     degrees; root of the mean square of the differences, a mean by layer size. fan_in_distance, fan_out_distance: mean
     difference of sorted degrees, as a share of the largest possible, a mean by layer size. nnstd: mean over the outputs
-    of layers of the Jaccard distance of what feeds them, units being matched layer by layer
-    (`topo.graph.matching.matched_costs`); NaN without a wiring.
+    of these layers of the Jaccard distance of what feeds them, units being matched layer by layer
+    (`topo.graph.matching.matched_costs`), the lesser of A matched to B and B to A; NaN without a wiring.
 
     >>> a, b = MaskSet({"fc": np.array([[1, 1, 0, 0]])}), MaskSet({"fc": np.array([[1, 0, 1, 0]])})
     >>> distances(a, b)["fan_in_distance"], distances(a, b)["graphon_distance"]
@@ -121,9 +121,13 @@ def distances(a: MaskSet, b: MaskSet, wiring: Wiring | None = None) -> dict[str,
     mean = {key: float(np.average(values, weights=sizes)) for key, values in parts.items()}
     if wiring is None:
         return {"nnstd": math.nan, **mean}
-    wiring.check(a)
-    costs = matched_costs(wiring.plain_masks(a), wiring.plain_masks(b), wiring.plain)
-    return {"nnstd": float(np.mean(np.concatenate(list(costs.values())))), **mean}
+    held = [MaskSet({name: masks.rows(name) for name in names}) for masks in (a, b)]
+    for masks in held:
+        wiring.check(masks)
+    ours, theirs = map(wiring.plain_masks, held)
+    both_ways = [matched_costs(*pair, wiring.plain).values() for pair in ((ours, theirs), (theirs, ours))]
+    nnstd = min(float(np.mean(np.concatenate(list(costs)))) if costs else math.nan for costs in both_ways)
+    return {"nnstd": nnstd, **mean}
 
 
 def _groups(wiring: Wiring | None) -> dict[str, int]:

@@ -89,33 +89,40 @@ def run(args: argparse.Namespace) -> int:
             )
         reports.append(report.with_notes(notes))
         wires.append(wired)
-    far = _distances(held, wires)
+    far, reasons = _distances(held, wires)
     if args.more:
-        _several(args, names, held, reports, found, far)
+        _several(args, names, held, reports, found, far, reasons)
     else:
-        _two(args, names, reports, found[0][0], {name: rows[0][1] for name, rows in far.items()})
+        _two(args, names, reports, found[0][0], {name: rows[0][1] for name, rows in far.items()}, reasons)
     return 0
 
 
 _LARGEST = 60_000_000  # parameters of masks whose units are matched
 
 
-def _distances(held: Sequence[MaskSet], wires: Sequence[Wiring | None]) -> dict[str, list[list[float]]]:
-    """Distance -> of every pair; {} of masks that are too large, and of other layers."""
-    if any(masks.size > _LARGEST or masks.shapes != held[0].shapes for masks in held):
-        return {}
+def _distances(
+    held: Sequence[MaskSet], wires: Sequence[Wiring | None]
+) -> tuple[dict[str, list[list[float]]], list[str]]:
+    """Distance -> of every pair, over the layers of each; {} with the reason for masks that are too large."""
+    if (most := max(masks.size for masks in held)) > _LARGEST:
+        return {}, [f"distances of graphs are left out: a mask has {most:,} parameters, above {_LARGEST:,}"]
     wiring = _chained(held[0], wires[0])
-    if wiring is not None and any(name not in wiring.shapes for name in held[0]):
-        wiring = None
-    pairs = {(i, j): distances(held[i], held[j], wiring) for i in range(len(held)) for j in range(i + 1, len(held))}
+    pairs = {(i, j): _far(held[i], held[j], wiring) for i in range(len(held)) for j in range(i + 1, len(held))}
     zero = {name: 0.0 if value == value else value for name, value in pairs[0, 1].items()}
-    return {
+    found = {
         name: [
             [zero[name] if i == j else pairs[min(i, j), max(i, j)][name] for j in range(len(held))]
             for i in range(len(held))
         ]
         for name in zero
     }
+    unmatched = any(math.isnan(pair["nnstd"]) for pair in pairs.values())
+    return found, ["nnstd is undefined without the network's wiring: name --model"] if unmatched else []
+
+
+def _far(a: MaskSet, b: MaskSet, wiring: Wiring | None) -> dict[str, float]:
+    shared = [name for name in a if name in b]
+    return distances(a, b, wiring if wiring is not None and set(shared) <= set(wiring.shapes) else None)
 
 
 def _course(args: argparse.Namespace) -> int:
@@ -199,8 +206,9 @@ def _two(
     reports: list[Report],
     found: Comparison,
     far: Mapping[str, float],
+    reasons: Sequence[str],
 ) -> None:
-    remarks = [{"metric": None, "layer": None, "note": line} for line in _remarks(reports)]
+    remarks = [{"metric": None, "layer": None, "note": line} for line in [*_remarks(reports), *reasons]]
     found = replace(found, notes=(*remarks, *found.notes))
     wired_both = all(finite(report.network["effective_paths"]) for report in reports)
     network = {side: _numbers(report) for side, report in zip("ab", reports)} if wired_both else {}
@@ -232,6 +240,7 @@ def _several(
     reports: list[Report],
     found: Sequence[Sequence[Comparison]],
     far: Mapping[str, Sequence[Sequence[float]]],
+    reasons: Sequence[str],
 ) -> None:
     """Network numbers, the density of every layer and the overlap of every pair, a column for each mask set."""
     sides = _sides(len(names))
@@ -241,7 +250,7 @@ def _several(
         for name in layers
     }
     overlap = [[float(pair.total["overlap"]) for pair in row] for row in found]
-    notes = [*_remarks(reports), *_missing(held)]
+    notes = [*_remarks(reports), *_missing(held), *reasons]
     if args.json:
         document = {
             "schema": "topo-compare-several/1",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -69,20 +68,28 @@ def _show(plan: Plan, args: argparse.Namespace) -> None:
     """How many cells of each network and method there are, how many are done, and how long the others may take."""
     chosen = plan.chosen(args.only, args.shard)
     took = _took(Path(args.out)) if args.out else {}
-    counts = Counter((str(c.settings["network"]), str(c.settings["method"]), str(c.settings["null"])) for c in chosen)
-    done = Counter(
-        (str(c.settings["network"]), str(c.settings["method"]), str(c.settings["null"])) for c in chosen if c.id in took
-    )
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for cell in chosen:
+        groups.setdefault(tuple(str(cell.settings[key]) for key in ("network", "method", "null")), []).append(cell.id)
+    ended = {key: [took[cell] for cell in cells if cell in took] for key, cells in groups.items()}
+    done = sum(map(len, ended.values()))
     page = Page()
     trains = chosen[0].work["recipe"] is not None
     what = f"trained on {chosen[0].work['data']}" if trains else "not trained"
-    page.heading(f"{len(chosen)} cells of {len(plan.cells)}, {what}; {sum(done.values())} done")
-    lines = [[*key, str(count), str(done[key])] for key, count in counts.items()]
-    page.table(Table(["network", "method", "null", "cells", "done"], lines, keys=3))
-    if took:
-        each = statistics.median(took.values())
-        left = each * (len(chosen) - sum(done.values()))
-        page.notes([f"a done cell took {each:.2g} s in the median: about {_clock(left)} left in one process"])
+    page.heading(f"{len(chosen)} cells of {len(plan.cells)}, {what}; {done} done")
+    lines = [
+        [*key, str(len(cells)), str(len(ended[key])), f"{statistics.median(ended[key]):.2g}" if ended[key] else ""]
+        for key, cells in groups.items()
+    ]
+    page.table(Table(["network", "method", "null", "cells", "done", "seconds each"], lines, keys=3))
+    if done:
+        typical = statistics.median(took.values())
+        left = sum(
+            (len(cells) - len(ended[key])) * (statistics.median(ended[key]) if ended[key] else typical)
+            for key, cells in groups.items()
+        )
+        known = "by the median of done cells of the same network, method and null, or else of all"
+        page.notes([f"about {_clock(left)} left in one process, {known}"])
     else:
         page.notes(["how long a cell takes is known once some are done: --only method=..., then --dry-run -o RESULTS"])
 

@@ -71,15 +71,22 @@ def table_of(data: Any) -> Table:
 
 
 def read_table(path: str | Path) -> Table:
-    """The table of a .csv, .csv.gz or .jsonl file, or `results.csv` of a folder; TopoError that names what is wrong."""
+    """The table of a .csv, .csv.gz, .jsonl or .parquet file, or `results.csv` of a folder.
+
+    TopoError that names what is wrong.
+    """
     place = Path(path)
     if place.is_dir():
         if not (place / "results.csv").is_file():
             raise TopoError(f"'{path}' is a folder without results.csv, the table that topo sweep writes")
         return _with_layers(read_table(place / "results.csv"), place / "layers.csv")
     name = place.name.lower()
+    if name.endswith(".parquet"):
+        return _of_rows(_parquet(place), f"'{path}'")
     if not name.endswith((".csv", ".csv.gz", ".jsonl")):
-        raise TopoError(f"'{path}' is not a table; tables end in .csv, .csv.gz or .jsonl, or are folders of sweeps")
+        raise TopoError(
+            f"'{path}' is not a table; tables end in .csv, .csv.gz, .jsonl or .parquet, or are folders of sweeps"
+        )
     text = _unpacked(place) if name.endswith(".gz") else read_text(place, "a table of results")
     if name.endswith(".jsonl"):
         return _of_rows([_json(path, number, line) for number, line in _lines(text)], f"'{path}'")
@@ -100,6 +107,19 @@ def read_table(path: str | Path) -> Table:
     except csv.Error as error:
         raise TopoError(f"'{path}' is not CSV: {error}") from None
     return _of_rows(rows, f"'{path}'")
+
+
+def _parquet(path: Path) -> list[Mapping[str, Any]]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise TopoError(f"'{path}' needs pyarrow: pip install 'topo-masks[parquet]', or give results.csv") from None
+    try:
+        found: list[Mapping[str, Any]] = parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise TopoError(f"'{path}' is not a Parquet table: {' '.join(str(error).split())[:200]}") from None
+    return found
 
 
 def _with_layers(table: Table, path: Path) -> Table:

@@ -39,11 +39,11 @@ def strands(wiring: Wiring) -> np.ndarray:
 
 
 def _matrix(masks: MaskSet, layer: Layer) -> np.ndarray:
-    """float32 (out, in / groups, positions): the kept weights of one use, dense without a mask."""
+    """float64 (out, in / groups, positions): the kept weights of one use, dense without a mask."""
     shape = (*layer.shape[:2], -1)
     if layer.name not in masks:
-        return np.ones((*layer.shape[:2], int(np.prod(layer.shape[2:]))), np.float32)
-    return used_bits(layer.laid_out(masks.rows(layer.name)), layer).unpack().reshape(shape).astype(np.float32)
+        return np.ones((*layer.shape[:2], int(np.prod(layer.shape[2:]))))
+    return used_bits(layer.laid_out(masks.rows(layer.name)), layer).unpack().reshape(shape).astype(np.float64)
 
 
 def _mixed(*numbers: np.ndarray) -> np.ndarray:
@@ -59,11 +59,7 @@ def _mixed(*numbers: np.ndarray) -> np.ndarray:
 
 def _colours(masks: MaskSet, wiring: Wiring, strand: np.ndarray, fixed: np.ndarray) -> np.ndarray:
     colour = np.where(fixed, _mixed(np.arange(len(strand))), 0)
-    layers = [
-        (k, step, _matrix(masks, step).astype(np.float64))
-        for k, step in enumerate(wiring.steps)
-        if isinstance(step, Layer)
-    ]
+    layers = [(k, step, _matrix(masks, step)) for k, step in enumerate(wiring.steps) if isinstance(step, Layer)]
     for _ in range(_ROUNDS):
         sums = np.zeros((2, len(strand)))
         for k, step, kept in layers:
@@ -88,7 +84,8 @@ def matched_costs(a: MaskSet, b: MaskSet, wiring: Wiring) -> dict[str, np.ndarra
     """Layer -> how far each of its outputs of A is from the one of B it is matched with: Jaccard distance of what feeds
     them, under the matching of the layers before; 0 where nothing feeds both.
 
-    A parameter that is used several times has the costs of every use, one after the other.
+    Layers are those that both mask; others stand as complete, and have no cost of their own. A parameter that is used
+    several times has the costs of every use, one after the other.
 
     Source: Liu et al., Topological Insights into Sparse Neural Networks, ECML 2020 (NNSTD).
     """
@@ -129,7 +126,8 @@ def matched_costs(a: MaskSet, b: MaskSet, wiring: Wiring) -> dict[str, np.ndarra
                 chosen = linear_sum_assignment(cost[np.ix_(left, free)] + 1e-9 * differs)
                 partner[free[chosen[1]]] = left[chosen[0]]
                 to[made[free]] = made[partner[free]]
-            costs.setdefault(step.name, []).append(cost[partner, np.arange(len(rows))])
+            if step.name in a and step.name in b:
+                costs.setdefault(step.name, []).append(cost[partner, np.arange(len(rows))])
     return {name: np.concatenate(parts) for name, parts in costs.items()}
 
 

@@ -243,6 +243,8 @@ def _compared(reports: Sequence[Report], known: Mapping[str, tuple[str, str]]) -
         body.append(f'<tr data-k={number}{dead}><td><a href="#mask{number}">{_t(report.mask)}</a></td>{cells}</tr>')
     made = _table(header, body, "Masks", "masks", ready=True) + "<div id=scatter></div>"
     names = list(dict.fromkeys(name for report in reports for name in report.shapes))
+    if not names:
+        return made
     if len(names) * len(reports) > _MOST_CELLS:
         return made + "<p class=note>The heat map of layers is left out: it would hold too many cells.</p>"
     held = [{entry["layer"]: entry.get("density") for entry in report.layers} for report in reports]

@@ -1,4 +1,7 @@
-"""One cell: its mask made or read, measured and, where asked, trained. What comes of it is bytes and plain values."""
+"""Cells: a mask made or read, measured and, where asked, trained. What comes of each is bytes and plain values.
+
+Where the sweep asks for it (`at_once`), the masks of a batch are trained side by side (`topo.train_many`).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,19 +40,37 @@ class Outcome:
     error: str | None = None
 
 
-def carry_out(cell: Cell) -> Outcome:
-    """Make, measure and train; whatever goes wrong is a line in the outcome."""
-    began = time.perf_counter()
+@dataclass(frozen=True)
+class _Made:
+    """A cell's mask, measured. outcome: without what training adds to it."""
+
+    cell: Cell
+    model: str
+    masks: MaskSet
+    outcome: Outcome
+
+
+def carry_out(cells: Sequence[Cell]) -> list[Outcome]:
+    """Make and measure each, and train; whatever goes wrong is a line in the cell's outcome."""
+    made = [_tried(_make, cell) for cell in cells]
+    ready = [one for one in made if isinstance(one, _Made) and one.cell.work["recipe"] is not None]
+    trained = dict(zip((one.cell.id for one in ready), _trained(ready)))
+    outcomes = [one.outcome if isinstance(one, _Made) else one for one in made]
+    return [trained.get(cell.id, outcome) for cell, outcome in zip(cells, outcomes)]
+
+
+def _tried(work: Callable[[Any], Any], given: Any) -> Any:
+    """What it gives, or an Outcome with the line of what went wrong."""
     try:
-        found = _carried_out(cell)
+        return work(given)
     except TopoError as error:
         return Outcome(error=" ".join(str(error).split()))
     except Exception as error:
         return Outcome(error=f"internal error: {type(error).__name__}: {' '.join(str(error).split())}")
-    return Outcome(found.files, {**found.row, "seconds": time.perf_counter() - began}, found.layers)
 
 
-def _carried_out(cell: Cell) -> Outcome:
+def _make(cell: Cell) -> _Made:
+    began = time.perf_counter()
     settings, work = cell.settings, cell.work
     model = _place(settings["network"], work)
     wiring = find_wiring(model, work["input"])
@@ -59,17 +80,14 @@ def _carried_out(cell: Cell) -> Outcome:
         drawn = nulls[settings["null"]](masks, int(settings["seed"] or 0), wiring)
         masks = drawn.with_provenance(model=settings["network"], density=drawn.density, **known)
     report = analyze(masks, wiring, metrics=_metrics(work), view=work["view"], threads=1, mask_name=cell.id)
-    row: dict[str, Any] = {}
-    files: dict[str, bytes] = {}
+    files = {f"reports/{cell.id}.json": report.to_json().encode()}
     with tempfile.TemporaryDirectory(prefix="topo-cell-") as place:
         file = Path(place) / "masks.safetensors"
         write_masks(masks, file)
         files[f"masks/{cell.id}.safetensors"] = file.read_bytes()
-        files[f"reports/{cell.id}.json"] = report.to_json().encode()
-        if work["recipe"] is not None:
-            row |= _trained(cell, model, masks, Path(place) / "run", files)
-    row |= {("density_kept" if key == "density" else key): value for key, value in report.network.items()}
-    return Outcome(files, row, tuple(dict(layer) for layer in report.layers))
+    row = {("density_kept" if key == "density" else key): value for key, value in report.network.items()}
+    row["seconds"] = time.perf_counter() - began
+    return _Made(cell, model, masks, Outcome(files, row, tuple(dict(layer) for layer in report.layers)))
 
 
 def _metrics(work: Mapping[str, Any]) -> list[str]:
@@ -168,27 +186,77 @@ def _at_effective(at: Any, wanted: float, wiring: Wiring) -> MaskSet:
     raise TopoError(f"no budget keeps {goal:,} effective parameters within {near:,}; the nearest keeps {best[0]:,}")
 
 
-def _trained(cell: Cell, model: str, masks: MaskSet, place: Path, files: dict[str, bytes]) -> dict[str, Any]:
-    from topo.train import train
+def _trained(made: Sequence[_Made]) -> list[Outcome]:
+    """Each with its training. Where one of several that train side by side fails, each is tried apart."""
+    if made and made[0].cell.work.get("side_by_side"):
+        together = _tried(_side_by_side, made)
+        if isinstance(together, list):
+            return together
+        each = [_tried(_side_by_side, [one]) for one in made]
+        return [found[0] if isinstance(found, list) else found for found in each]
+    return [_tried(_alone, one) for one in made]
+
+
+def _how(cell: Cell) -> dict[str, Any]:
     from topo.train.recipe import find_recipe
 
-    settings, work = cell.settings, cell.work
-    recipe = find_recipe(dict(work["recipe"]))
-    if settings["null"] == REINIT:
+    recipe = find_recipe(dict(cell.work["recipe"]))
+    if cell.settings["null"] == REINIT:
         recipe = recipe.changed(init="kaiming_normal")
-    run = train(
-        model, _data(work), masks=None if settings["method"] == DENSE else masks, recipe=recipe,
-        device=work["device"], out=place, rng=int(settings["train_seed"]), threads=1,
+    return {"recipe": recipe, "device": cell.work["device"], "threads": 1}
+
+
+def _wanted(one: _Made) -> MaskSet | None:
+    return None if one.cell.settings["method"] == DENSE else one.masks
+
+
+def _alone(one: _Made) -> Outcome:
+    from topo.train import train
+
+    began, cell = time.perf_counter(), one.cell
+    with tempfile.TemporaryDirectory(prefix="topo-cell-") as folder:
+        run = train(
+            one.model, _data(cell.work), masks=_wanted(one), out=Path(folder) / "run",
+            rng=int(cell.settings["train_seed"]), **_how(cell),
+        )  # fmt: skip
+        files = {name: path.read_bytes() for name in _KEPT if (path := Path(folder) / "run" / name).is_file()}
+    return _with_run(one, run.summary(), run.history, files, time.perf_counter() - began)
+
+
+def _side_by_side(made: Sequence[_Made]) -> list[Outcome]:
+    from topo.train import train_many
+
+    began, cell = time.perf_counter(), made[0].cell
+    beside = made if len(made) > 1 else [*made, *made]  # one net alone is convolved otherwise than one of several
+    runs = train_many(
+        made[0].model, [_wanted(one) for one in beside], _data(cell.work), at_once=len(beside),
+        seeds=[int(one.cell.settings["train_seed"]) for one in beside], **_how(cell),
     )  # fmt: skip
-    summary = run.summary()
-    for name in _KEPT:
-        if (place / name).is_file():
-            files[f"runs/{cell.id}/{name}"] = (place / name).read_bytes()
-    last = run.history[-1]
-    return {
+    each, found = (time.perf_counter() - began) / len(made), []
+    for one, run in zip(made, runs):
+        lines = "".join(json.dumps(dict(row)) + "\n" for row in run.history)
+        summary = run.summary()
+        files = {"summary.json": (json.dumps(summary, indent=2) + "\n").encode(), "metrics.jsonl": lines.encode()}
+        found.append(_with_run(one, summary, run.history, files, each))
+    return found
+
+
+def _with_run(
+    one: _Made,
+    summary: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    files: Mapping[str, bytes],
+    seconds: float,
+) -> Outcome:
+    last, before = history[-1], one.outcome
+    row = {
         "accuracy": summary["final_test_accuracy"],
         "loss": summary["final_test_loss"],
         "train_accuracy": last["train_accuracy"],
         "train_loss": last["train_loss"],
         **({"val_accuracy": last["val_accuracy"]} if "val_accuracy" in last else {}),
     }
+    of_run = {f"runs/{one.cell.id}/{name}": data for name, data in files.items()}
+    return Outcome(
+        {**before.files, **of_run}, {**row, **before.row, "seconds": before.row["seconds"] + seconds}, before.layers
+    )

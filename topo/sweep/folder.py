@@ -5,6 +5,8 @@ plan.csv       id, state (done, failed, open), error, and the settings of every 
 cells/ID.json  the row of a cell, and its layers; written last, so that a cell is done when it is there
 masks/ID.safetensors  reports/ID.json  runs/ID/
 results.csv    a row a cell that is done; layers.csv; summary.csv over seeds; failures.csv
+results.parquet  the same rows, where pyarrow is installed
+report.html    the cells that are done, as a page: settings, outcomes and the first numbers of each network
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +26,14 @@ from scipy import stats
 from topo._support.atomic import replacing, write_text
 from topo._version import __version__
 from topo.errors import TopoError
+from topo.report import Report, Reports
 from topo.sweep.cell import Outcome
 from topo.sweep.plan import Cell, Plan
 
+_ON_THE_PAGE = (
+    "kept", "effective_params", "effective_density", "effective_nodes", "effective_units", "log10_effective_paths",
+    "path_entropy_width", "balance_gap", "mean_log_density", "sigma2", "ramanujan_gap", "imdb", "macs_effective",
+)  # fmt: skip
 _OUTCOMES = ("accuracy", "val_accuracy", "loss", "train_accuracy", "train_loss")
 _OF_SEEDS = ("id", "seed", "train_seed", "file", "seconds")
 
@@ -66,16 +74,17 @@ class Folder:
 
     def done(self, cell: Cell) -> bool:
         """Whether the cell's files are there and whole."""
-        held = self._held(cell)
-        return held is not None and held.get("id") == cell.id and all((self.path / name).is_file() for name in
-                                                                     held.get("files", ()))  # fmt: skip
+        return self._held(cell) is not None
 
     def _held(self, cell: Cell) -> dict[str, Any] | None:
+        """What came of a cell; None unless all its files are there."""
         try:
             found = json.loads((self.path / "cells" / f"{cell.id}.json").read_text("utf-8"))
         except (OSError, ValueError):
             return None
-        return found if isinstance(found, dict) else None
+        if not isinstance(found, dict) or found.get("id") != cell.id:
+            return None
+        return found if all((self.path / name).is_file() for name in found.get("files", ())) else None
 
     def _failure(self, cell: Cell) -> str | None:
         try:
@@ -116,9 +125,35 @@ class Folder:
         self._write("failures.csv", [line for line in states if line["state"] == "failed"], ["id", "state", "error"])
         order = list(dict.fromkeys(key for row in rows for key in row if key != "seconds"))
         self._write("results.csv", rows, [*order, "seconds"] if rows else ["id"])
+        self._parquet(rows)
         self._write("layers.csv", layers, ["id", "layer"])
         self._write("summary.csv", _summary(rows, self.plan.columns), ["n"])
         return rows
+
+    def _parquet(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """results.parquet where pyarrow is installed: columns of whole numbers, numbers or text."""
+        try:
+            import pyarrow
+            from pyarrow import parquet
+        except ImportError:
+            return
+        names = dict.fromkeys(key for row in rows for key in row)
+        table = pyarrow.table({name: _column([row.get(name) for row in rows]) for name in names})
+        with replacing(self.path / "results.parquet") as temporary:
+            parquet.write_table(table, temporary)
+
+    def page(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write report.html of these rows of results.csv: settings, outcomes and the first numbers of each mask."""
+        if not rows:
+            return
+        reports = []
+        for row in rows:
+            report = Report.from_json((self.path / "reports" / f"{row['id']}.json").read_bytes())
+            lines = [line for line in report.rows if line.layer is None and line.metric in _ON_THE_PAGE]
+            fields = {key: row[key] for key in (*self.plan.columns, *_OUTCOMES) if row.get(key) not in ("", None)}
+            alone = replace(report, rows=lines, shapes={}, notes=(), nulls=(), coverage=None, provenance={})
+            reports.append(alone.with_fields(fields))
+        write_text(self.path / "report.html", Reports(reports).to_html(command="topo sweep"))
 
     def _write(self, name: str, rows: Sequence[Mapping[str, Any]], first: Sequence[str]) -> None:
         names = list(dict.fromkeys([*first, *(key for row in rows for key in row)]))
@@ -151,6 +186,17 @@ def _summary(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> list
                                       / math.sqrt(len(numbers))) if many else None  # fmt: skip
         found.append(line)
     return found
+
+
+def _column(values: Sequence[Any]) -> list[Any]:
+    """Entries of one type, None where there is none; exact integers that are text keep a column text."""
+    held = [None if value in ("", None) else value for value in values]
+    there = [value for value in held if value is not None]
+    if all(isinstance(value, int) for value in there):
+        return held
+    if all(isinstance(value, int | float) or value in ("inf", "-inf") for value in there):
+        return [None if value is None else float(value) for value in held]
+    return [None if value is None else str(value) for value in held]
 
 
 def _number(value: Any) -> float | None:

@@ -28,7 +28,7 @@ TABLES = {
     "files": ("path", "format", "key"),
     "nulls": ("kinds",),
     "analyze": ("metrics", "view"),
-    "train": ("data", "recipe", "epochs", "seeds", "device", "options"),
+    "train": ("data", "recipe", "epochs", "seeds", "device", "options", "at_once"),
     "exclude": ("where",),
     "method": (),
 }
@@ -38,8 +38,8 @@ DENSE, FILE = "dense", "file"
 REINIT = "reinit"
 _FIELD = re.compile(r"\{(\w*)(?::[a-z])?\}")
 _DIGEST = 16
-# Of the work, what does not change what comes of it: where files are, and on which device.
-_ELSEWHERE = ("folder", "device")
+# Of the work, what does not change what comes of it: where files are, on which device, and beside how many others.
+_ELSEWHERE = ("folder", "device", "at_once")
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,21 @@ class Plan:
                 raise TopoError(f"shard is '{shard}'; it is i/n, from 1/n to n/n")
             found = found[int(part[1]) - 1 :: int(part[2])]
         return found
+
+
+def batches(cells: Sequence[Cell], workers: int) -> list[list[Cell]]:
+    """Cells that are carried out together: of one network, trained side by side, no more than the sweep's `at_once`.
+
+    Where there are fewer, each worker has its share. Every other cell is alone.
+    """
+    groups: dict[tuple[Any, bool], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.settings["network"], cell.settings["null"] == REINIT), []).append(cell)
+    found = []
+    for group in groups.values():
+        most = max(1, min(group[0].work.get("at_once", 1), -(-len(group) // workers)))
+        found += [group[start : start + most] for start in range(0, len(group), most)]
+    return found
 
 
 def read_plan(source: str | Path | Mapping[str, Any]) -> Plan:
@@ -224,7 +239,13 @@ class _Reader:
         chosen = find_recipe(recipe).changed(**changes)
         if "epochs" in train:
             chosen = chosen.for_epochs(train["epochs"])
-        return work | {"data": train["data"], "recipe": chosen.table(), "device": train.get("device", "auto")}
+        work |= {"data": train["data"], "recipe": chosen.table(), "device": train.get("device", "auto")}
+        at_once = train.get("at_once", 1)
+        if isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1:
+            raise TopoError(
+                f"at_once is {at_once!r} in [train]; it is a whole number from 1, of nets trained side by side"
+            )
+        return work | ({"at_once": at_once, "side_by_side": True} if at_once > 1 else {})
 
     def _train_seeds(self) -> list[int | str | None]:
         """Seeds of training, [None] for that of each mask, [""] where nothing is trained."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from topo.errors import TopoError
 from topo.sweep.cell import Outcome
-from topo.sweep.engines import Engine, opened
+from topo.sweep.engines import Batch, Engine, opened
 from topo.sweep.folder import Folder
-from topo.sweep.plan import Cell, read_plan
+from topo.sweep.plan import Cell, batches, read_plan
 
 if TYPE_CHECKING:
     import pandas
@@ -85,26 +86,28 @@ def sweep(
     try:
         if todo:
             trains = plan.cells[0].work["recipe"] is not None
-            with opened(engine, address, workers, len(todo), trains) as held:
-                _carry_out(held, folder, todo, fail_fast, progress)
+            count = max(1, min(workers or os.cpu_count() or 1, len(todo)))
+            with opened(engine, address, count, len(todo), trains) as held:
+                _carry_out(held, folder, batches(todo, count), fail_fast, progress)
     finally:
         rows = folder.tables()
+    folder.page(rows)
     failures = {cell.id: folder.failed[cell.id] for cell in chosen if cell.id in folder.failed}
     return Results(folder.path, tuple(rows), failures, len(plan.cells) - len(rows) - len(failures))
 
 
 def _carry_out(
-    engine: Engine, folder: Folder, todo: Sequence[Cell], fail_fast: bool, progress: Progress | None
+    engine: Engine, folder: Folder, todo: Sequence[Batch], fail_fast: bool, progress: Progress | None
 ) -> None:
     """All cells; those whose process died once more, one at a time, so that none dies beside a guilty one."""
-    ended, died, failed = 0, list[Cell](), 0
+    ended, died, failed, total = 0, list[Cell](), 0, sum(map(len, todo))
 
     def end(cell: Cell, outcome: Outcome) -> None:
         nonlocal ended, failed
         folder.keep(cell, outcome)
         ended, failed = ended + 1, failed + (outcome.error is not None)
         if progress is not None:
-            progress(ended, len(todo), f"{failed} failed; {cell.label}" if failed else cell.label)
+            progress(ended, total, f"{failed} failed; {cell.label}" if failed else cell.label)
         if outcome.error is not None and fail_fast:
             raise TopoError(f"a cell failed ({cell.label}): {outcome.error}")
 
@@ -114,5 +117,5 @@ def _carry_out(
         else:
             end(cell, outcome)
     for suspect in died:
-        for cell, outcome in engine.outcomes([suspect]):
+        for cell, outcome in engine.outcomes([[suspect]]):
             end(cell, outcome or Outcome(error=_DIED))
