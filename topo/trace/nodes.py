@@ -39,6 +39,8 @@ ACTIVATIONS = frozenset(
 )
 # Squash or spread what they get, and are not 0 at 0.
 SATURATING = frozenset("sigmoid hardsigmoid log_sigmoid softplus exp exp2 cos cosh erfc special_expit sinc".split())
+# Constant between steps, or so meant: no gradient passes.
+STOPS = frozenset("sign sgn floor ceil round trunc heaviside floor_divide detach".split())
 REDUCTIONS = frozenset(
     """mean sum var std var_mean std_mean norm linalg_vector_norm amax amin max min logsumexp median nansum
     nanmean""".split()
@@ -79,6 +81,14 @@ def in_place(node: Node) -> bool:
         and bool(schema.arguments)
         and schema.arguments[0].alias_info is not None
     )
+
+
+def written(node: Node) -> list[Any]:
+    """What the operation writes into: its first input, or `out`."""
+    if in_place(node):
+        return [node.args[0]]
+    arguments = schema.arguments if (schema := getattr(node.target, "_schema", None)) is not None else ()
+    return [node.kwargs.get(argument.name) for argument in arguments if argument.is_out]
 
 
 def _aten(node: Node) -> str:

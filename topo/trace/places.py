@@ -232,6 +232,19 @@ def view_as_real(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     return inputs[0].unsqueeze(-1).expand(shape)
 
 
+@aten("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")
+def grid_sampler(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """Each channel at places that a grid says: any of its places, gated by the grid, of which 0 is the middle."""
+    x, grid = plain(inputs[0]), plain(inputs[1])
+    by = units.reduce(grid, [-1]).unsqueeze(1)
+    if inputs[2] == 1 and tracked(by):  # the nearest place
+        units.note(
+            "'grid_sampler' takes the nearest place, by which no gradient passes: its grid is counted all the same"
+        )
+    value = units.reduce(x, range(2, x.dim()), keepdim=True)
+    return units.gate(value.expand(shape), units.add(by, filled((1,) * by.dim())).expand(shape))
+
+
 # -- indexing
 
 
@@ -389,6 +402,35 @@ def index_put(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     inner = units.reduce(values, list(range(values.dim() - rest))) if values.dim() > rest else values
     units.note("'index_put' writes to places that are not known: each output may hold all that is written")
     return units.add(x, inner.expand(shape))
+
+
+@aten("diagonal_scatter", "slice_scatter", "select_scatter", "as_strided_scatter")
+def view_scatter(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """What is written to the places that the view of this name sees."""
+    x = plain(inputs[0])
+    view = getattr(torch.ops.aten, operation(units.node).removeprefix("aten.").removesuffix("_scatter"))
+    flat = view(torch.arange(x.numel()).view(x.shape), *inputs[2:])
+    return _written(units, x, plain(inputs[1]).expand(flat.shape), flat, False)
+
+
+@aten("put")
+def put(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    x, at = plain(inputs[0]), units.known.get(units.node.args[1])
+    if at is None:
+        raise NoRule("it writes to places that are not known")
+    return _written(units, x, plain(inputs[2]).expand(at.shape), at % x.numel(), bool(inputs[3]))
+
+
+@aten("diag", "diagflat")
+def diag(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """The diagonal of a matrix, or a matrix that has these on its diagonal."""
+    x, by = plain(inputs[0]), inputs[1]
+    x = x.reshape(-1) if operation(units.node) == "aten.diagflat" else x
+    if x.dim() == 2:
+        return squash(x.diagonal(by))
+    made = torch.full(shape, NOTHING, dtype=torch.int32)
+    made.diagonal(by).copy_(x)
+    return squash(made)
 
 
 @aten("masked_scatter")
