@@ -125,7 +125,7 @@ def series_of(given: Mapping[str, Any], data: Any, group: str, what: str) -> dic
             key for key, labels in shared.items() if len({str(columns[k].get("seed")) for k in labels}) < len(labels)
         }
         together: dict[Any, list[str]] = {}
-        for label in given:  # one mask twice is no sample
+        for label in given:  # one mask twice is not a sample
             key = _key(columns[label], label)
             together.setdefault(label if key in twice else key, []).append(label)
         names = _names([columns[labels[0]] for labels in together.values()], list(together.values()))
