@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from topo._support.doors import said
 from topo.calibrated.calibration import Call
+from topo.errors import TopoError
 
 _NAMES = ("hidden_states", "x", "input", "inputs")
 
@@ -26,9 +28,14 @@ class _Enough(Exception):
 
 
 def run(model: nn.Module, call: Call) -> Any:
-    """The model's answer, without a cache of keys and values."""
+    """The model's answer, without a cache of keys and values. TopoError for what the model does not take."""
     args, kwargs = call
-    return model(*args, **kwargs)
+    try:
+        return model(*args, **kwargs)
+    except (TopoError, MemoryError, torch.OutOfMemoryError, _Enough):
+        raise
+    except Exception as error:
+        raise TopoError(f"the model does not take the calibration data: {said(error)}") from error
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from torch.fx import GraphModule
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from topo._support.doors import first_line
 from topo.errors import TraceError
 
 MOST_OPERATIONS = 30_000  # torch captures some 700 a second; Llama-70B calls 5,200
@@ -159,7 +160,7 @@ def capture(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         except TooLong:
             raise
         except Exception as error:  # whatever the model's own code raises
-            said = (str(error).strip().splitlines() or [""])[0][:300]
+            said = first_line(error)
             failures.setdefault(f"{type(error).__name__}: {said}", []).append(title)
             continue
         why = next(iter(failures), "")
