@@ -33,6 +33,8 @@ from topo.plots import plots
 from topo.plots.style import figure
 from topo.wiring import Join, Layer, Wiring, chain
 
+pytestmark = pytest.mark.kernels
+
 MASK = Path(__file__).parents[1] / "notebooks" / "masks" / "synflow_resnet20_d0.02.safetensors"
 EVERYTHING_EFFECTIVE = [
     ("balance", {}),
@@ -304,7 +306,7 @@ def test_paths_mode_on_wide_inputs(share: float | None) -> None:
 
 @pytest.mark.small
 def test_paths_mode_never_loses_paths_on_the_way() -> None:
-    found = methods["balance"](NETS["residual"], total=700, mode="paths")
+    found = methods["balance"](NETS["residual"], total=700, mode="paths", sweeps=15)
     values = [log_paths for stage, log_paths in found.trace if stage.startswith("sweep")]
     assert all(b >= a - 1e-9 for a, b in pairwise(values))
     with pytest.raises(TopoError, match="takes no min_fan_in"):
@@ -469,7 +471,6 @@ def test_the_automatic_degree_floor() -> None:
 # -- repair
 
 
-@pytest.mark.small
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.02, 0.9), st.floats(0.1, 0.8))
 def test_repair_of_any_mask(seed: int, given_density: float, wanted: float) -> None:
@@ -787,10 +788,10 @@ def test_blocks_are_told_as_the_density_that_was_asked_for() -> None:
 def test_active_is_the_fraction_of_the_nodes(net: str, density: float) -> None:
     wiring = find_wiring(net)
     for active in (0.35, 0.5, 0.8):
-        masks = generate("balance", wiring, density=density, mode="paths", active=active)
+        masks = generate("balance", wiring, density=density, mode="paths", active=active, sweeps=200)
         found = topo.analyze(masks, wiring, metrics="paths").network
         assert found["effective_nodes"] / found["nodes"] == pytest.approx(active, abs=0.02)
-    crowded = generate("balance", wiring, density=0.3, mode="paths", active=0.05)
+    crowded = generate("balance", wiring, density=0.3, mode="paths", active=0.05, sweeps=200)
     found = topo.analyze(crowded, wiring, metrics="paths").network
     assert found["effective_nodes"] / found["nodes"] > 0.1  # the budget does not fit between 5 % of the nodes
     assert any("of the nodes are alive, not 0.05" in note for note in crowded.provenance["certificate"]["notes"])

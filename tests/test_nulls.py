@@ -26,6 +26,8 @@ from topo.nulls import nulls, requested, score, seeds
 from topo.wiring import Join, Layer, Wiring, chain
 from topo.wiring.automorphisms import renumbering
 
+pytestmark = pytest.mark.kernels
+
 MASK = Path(__file__).parents[1] / "notebooks" / "masks" / "synflow_resnet20_d0.02.safetensors"
 RUNGS = ["same_total", "same_layers", "same_rows", "same_columns", "same_degrees", "same_kernels"]
 
@@ -415,7 +417,6 @@ def test_a_whole_network_mixes_and_says_how_far() -> None:
     assert [note for note in report.notes if note["metric"] is None and "rounds a layer" in note["note"]]
 
 
-@pytest.mark.small
 def test_what_chance_keeps_where_it_is_known() -> None:
     for mask in (np.ones((4, 5)), np.zeros((4, 5)), np.eye(1, 7), np.ones((1, 6))):
         assert expected_overlap(topo.MaskSet({"a": mask}).rows("a")) == mask.sum()  # the only mask of its sums

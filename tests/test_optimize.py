@@ -31,6 +31,8 @@ from topo.optimize.layers import max_path
 from topo.optimize.problem import Problem
 from topo.wiring import Join, Layer, Wiring
 
+pytestmark = pytest.mark.kernels
+
 
 def some_case(rng: np.random.Generator, largest: int = 8, *, n_m: bool = False, caps: bool = False) -> LayerCase:
     """A random layer problem: ties, equal and very unequal path counts, demands, all weights."""
@@ -420,7 +422,6 @@ def value(masks: MaskSet, wiring, name: str) -> float:
     return metrics[f"network:{name}"](build_graph(masks, wiring)).number
 
 
-@pytest.mark.small
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6))
 def test_no_mask_passes_the_upper_bound(seed: int) -> None:

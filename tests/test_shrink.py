@@ -204,6 +204,7 @@ def test_random_masks_leave_outputs_and_effective_counts_as_they_were(family: st
     assert removed > 0
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("family", [Plain, Residual, Joined, Attending, Recurrent])
 def test_nothing_goes_where_nothing_is_dead(family: type) -> None:
     net = stirred(family())
@@ -276,6 +277,7 @@ def test_tied_parameters_stay_tied_and_of_one_size() -> None:
     assert small.model.a.weight.shape[0] < 6
 
 
+@pytest.mark.kernels
 def test_masks_of_a_live_model_are_read_from_it_and_its_hooks_go() -> None:
     net = stirred(nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)))
     mask = torch.ones(5, 3)

@@ -23,12 +23,13 @@ from topo.metrics.power_law import Fit, drawn, fit
 from topo.metrics.science import ALONE, closed_ways, community_labels, modularity, structural_consistency
 from topo.metrics.whole import core_units, graph_spectral_gap, laplacian_radius
 
-pytestmark = pytest.mark.small
+pytestmark = pytest.mark.kernels
 NAMES = """sinks sources disconnected removable_in removable_out one_hop two_hop two_paths mean_strength mean_coreness
 connected_components largest_component cut_edges cut_nodes tau_core tau_core_share h_score laplacian_radius
 graph_spectral_gap""".split()
 
 
+@pytest.mark.small
 def test_the_group_holds_the_names_that_are_promised() -> None:
     found = {entry.name for entry in chosen("graph", weights=False)}
     assert set(NAMES) <= found
@@ -36,6 +37,7 @@ def test_the_group_holds_the_names_that_are_promised() -> None:
     assert {f"{name}_normalised" for name in set(NAMES) - raw} == found - set(NAMES)
 
 
+@pytest.mark.small
 def test_a_complete_chain_is_counted_by_hand() -> None:
     masks, wiring = toys.complete(3, 4, 2)
     found = topo.analyze(masks, wiring, metrics="graph").network
@@ -49,6 +51,7 @@ def test_a_complete_chain_is_counted_by_hand() -> None:
     assert math.isnan(found["mean_strength"])
 
 
+@pytest.mark.small
 def test_a_waist_is_the_core() -> None:
     masks, wiring = toys.complete(6, 1, 6)
     found = topo.analyze(masks, wiring, metrics="tau_core,h_score,cut_nodes,cut_edges").network
@@ -56,6 +59,7 @@ def test_a_waist_is_the_core() -> None:
     assert core_units(build_graph(masks, wiring)) == [6]
 
 
+@pytest.mark.small
 def test_the_core_is_drawn_where_it_lies() -> None:
     masks, wiring = toys.complete(6, 1, 6)
     fig = topo.plots.figure()
@@ -65,6 +69,7 @@ def test_the_core_is_drawn_where_it_lies() -> None:
     assert any("1 units meet 90 % of paths, hourglass score 0.83" in text.get_text() for text in fig.findobj(Text))
 
 
+@pytest.mark.small
 @pytest.mark.parametrize("name", ["chain", "branching", "gated", "sliced", "words"])
 def test_strengths_are_those_of_the_weights(name: str) -> None:
     wiring = {
@@ -90,6 +95,7 @@ def test_counts_of_paths_leave_float64_and_the_core_does_not_mind() -> None:
     assert found["tau_core"] == 18 and found["h_score"] == 0
 
 
+@pytest.mark.small
 @pytest.mark.parametrize("seed, clusters", [(0, 1), (1, 3)])
 def test_eigenvalues_of_larger_graphs(seed: int, clusters: int) -> None:
     """Also where the second is the first of another component, and where units are alone."""
@@ -110,6 +116,7 @@ def test_eigenvalues_of_larger_graphs(seed: int, clusters: int) -> None:
     assert laplacian_radius(graph).number == pytest.approx(radius, rel=1e-8)
 
 
+@pytest.mark.small
 def test_resnet20_has_the_units_of_its_tensors_and_uniform_masks_feed_them_all() -> None:
     """Outside check: sums are no units of their own, whether the skip is a convolution or not."""
     wiring = topo.trace(topo.models.build("resnet20"), (3, 32, 32))
@@ -122,6 +129,7 @@ def test_resnet20_has_the_units_of_its_tensors_and_uniform_masks_feed_them_all()
         assert found == {"sources": 0, "disconnected": 0, "connected_components": 1}
 
 
+@pytest.mark.small
 def test_parallel_edges_are_one_and_their_paths_add_up() -> None:
     edges = np.array([1, 0, 0, 0]), np.array([2, 2, 1, 2]), np.arange(1.0, 5.0), np.array([0, 2, 1, 1], np.int32)
     whole = WholeGraph.of_edges(3, edges, *np.eye(3, dtype=bool)[[0, 2]], np.ones(3, bool))
@@ -130,12 +138,14 @@ def test_parallel_edges_are_one_and_their_paths_add_up() -> None:
     assert [part.tolist() for part in whole.incoming] == [[0, 0, 1, 3], [0, 0, 1], [3.0, 6.0, 1.0]]
 
 
+@pytest.mark.small
 def test_without_wiring_each_is_undefined_with_the_reason() -> None:
     report = topo.analyze({"a": np.ones((3, 4)), "b": np.ones((2, 5))}, metrics="graph")
     assert set(NAMES) <= set(report.network) and all(math.isnan(value) for value in report.network.values())
     assert all("wiring" in row.note for row in report.rows)
 
 
+@pytest.mark.small
 def test_no_number_of_network_science_stands_alone_or_says_that_it_does() -> None:
     wiring = toys.complete(6, 8, 5)[1]
     masks = toys.sparse(wiring, 0.5, 1)
@@ -163,6 +173,7 @@ def _network(graph: nx.Graph) -> WholeGraph:
     return WholeGraph.of_edges(len(graph), edges, none, none, np.ones(1, bool))
 
 
+@pytest.mark.small
 def test_disjoint_blocks_are_the_communities() -> None:
     masks, wiring = toys.disjoint(6, 5, 3)
     rng = np.random.default_rng(0)
@@ -173,6 +184,7 @@ def test_disjoint_blocks_are_the_communities() -> None:
     assert len(set(labels.tolist())) == 6 and modularity(graph).number == pytest.approx(5 / 6)
 
 
+@pytest.mark.small
 def test_communities_are_the_best_of_all_on_small_networks() -> None:
     """Every partition of seven units is tried; greedy moves may miss the best by little."""
     for seed in range(6):
@@ -213,6 +225,7 @@ def test_a_ring_of_neighbours_is_more_of_a_small_world_than_chance() -> None:
     assert found["small_world_sigma"] > 1.5
 
 
+@pytest.mark.small
 def test_cycles_and_betweenness_are_those_of_networkx() -> None:
     for graph in (nx.karate_club_graph(), nx.path_graph(5), nx.complete_graph(6), nx.gnm_random_graph(30, 80, seed=1)):
         whole = _network(graph)
@@ -224,6 +237,7 @@ def test_cycles_and_betweenness_are_those_of_networkx() -> None:
         np.testing.assert_allclose(between, [expected[v] for v in sorted(graph)], atol=1e-9)
 
 
+@pytest.mark.small
 def test_a_power_law_is_recovered_and_a_binomial_is_ruled_out() -> None:
     rng = np.random.default_rng(0)
     law = drawn(np.full(4000, 3), Fit(2.5, 3, 0.0), rng)
@@ -236,6 +250,7 @@ def test_a_power_law_is_recovered_and_a_binomial_is_ruled_out() -> None:
     assert found.distance > max(fit(drawn(flat, found, rng)).distance for _ in range(5))
 
 
+@pytest.mark.small
 def test_blocks_are_consistent_and_chance_is_not() -> None:
     def of(mask: np.ndarray) -> float:
         masks = topo.MaskSet({"a": mask})
