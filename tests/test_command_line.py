@@ -115,7 +115,7 @@ def test_values_of_a_filter_are_those_that_a_column_can_hold():
         tried(text)
     for sign in ("<", "<=", ">", ">="):
         for value in ("O.1", "0,1", "nan", "", "fc1"):
-            with pytest.raises(argparse.ArgumentTypeError, match=f"'{value}', which is no number"):
+            with pytest.raises(argparse.ArgumentTypeError, match=f"'{value}', which is not a number"):
                 tried(f"density{sign}{value}")
     for sign in ("=", "!="):
         with pytest.raises(UsageError, match=r"density is a number, 'O\.1' none"):

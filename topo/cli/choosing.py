@@ -67,7 +67,7 @@ def condition(text: str) -> Condition:
         )
     made = Condition(*found.groups())
     if made.sign not in ("=", "!=", "~") and _number(made.value) is None:
-        raise argparse.ArgumentTypeError(f"'{text}' compares with '{made.value}', which is no number")
+        raise argparse.ArgumentTypeError(f"'{text}' compares with '{made.value}', which is not a number")
     return made
 
 
