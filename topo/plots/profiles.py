@@ -54,7 +54,7 @@ _WITHOUT_VIEW = ("kept", "density", "sparsity", "effective_params")
 # Small hollow marks inside the full ones of the density, where all that is kept is effective.
 _EFFECTIVE: dict[str, Any] = {"markerfacecolor": "white", "linestyle": "--"}
 _INSIDE = 0.6
-# Layers beside the main road: a line through them would be a spike that is no course of anything.
+# Layers beside the main road: a line through them would be a spike without meaning.
 _SHORTCUT = re.compile(r"(^|[._])(shortcut|downsample|skip)([._]|$)")
 
 

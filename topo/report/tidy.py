@@ -19,7 +19,7 @@ from topo.report.report import COLUMNS, ORIGIN, Report, Row
 _EMPTY = ("", "None", "nan", "NaN", "<NA>")
 _ASKED = {"density_asked": "density"}
 _COVERAGE = ("read", "left_out", "names")
-# Columns of tables with a row a layer that are no numbers of it.
+# Columns of tables with a row a layer that do not count it.
 _KEYS = ("id", "mask", "layer", "shape")
 _OF_TIDY = frozenset(("mask", "metric", "layer", "value"))
 
