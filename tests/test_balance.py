@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tracemalloc
 from itertools import pairwise
 from pathlib import Path
@@ -775,13 +776,34 @@ def test_blocks_are_told_as_the_density_that_was_asked_for() -> None:
     with pytest.raises(TopoError) as caught:
         generate("npb", "resnet20", density=0.3, block=4)
     assert str(caught.value) == (
-        "81,269 parameters (density 0.3) are not a whole number of blocks; 81,264 parameters (density 0.299982) are"
+        "the budget is 81,269 parameters (density 0.3), no whole number of blocks; "
+        "81,264 parameters (density 0.299982) would be"
     )
     assert generate("npb", "resnet20", density=0.299982, block=4).kept == 81264
     with pytest.raises(
-        TopoError, match=r"10 parameters .* are not a whole number of blocks; 16 parameters \(density 0.1\) are"
+        TopoError, match=r"10 parameters .*, no whole number of blocks; 16 parameters \(density 0.1\) would be"
     ):
         generate("balance", "mlp:16-8-4", density=0.0625, block=4)
+
+
+@pytest.mark.parametrize(
+    "method, density, options, said",
+    [
+        ("balance", 1e-7, {}, "0 parameters (density 0); these layers hold 1 parameter (density 4e-06) to 270,896"),
+        ("npb", 4e-6, {}, "1 parameter (density 4e-06); these layers hold 22 parameters (density 8e-05) to 270,896"),
+        ("dpai", 1e-5, {}, "3 parameters (density 1e-05); these layers hold 22 parameters"),
+        ("balance", 0.9, {"nm": "2:4"}, "243,806 parameters (density 0.9); these layers hold 1 parameter"),
+        ("balance", 1e-5, {"min_fan_in": 2}, "3 parameters (density 1e-05); these layers hold 44 parameters"),
+        ("balance", 0.01, {"flops": 10}, "2,709 parameters (density 0.01): so many parameters cost at least 282240"),
+        ("npb", 0.01, {"dense": "blocks.*"}, "269,824 parameters (density 0.996043); the budget is 2,709 parameters"),
+    ],
+)
+def test_budgets_that_cannot_be_are_told_as_they_were_asked_for(
+    method: str, density: float, options: dict, said: str
+) -> None:
+    with pytest.raises(TopoError) as caught:
+        generate(method, "resnet20", density=density, **options)
+    assert said in str(caught.value) and not re.search(r"\b1 parameters|\b(?!1\b)\d+ parameter\b", str(caught.value))
 
 
 @pytest.mark.parametrize("net, density", [("resnet20", 0.01), ("mlp:64-300-100-10", 0.05)])

@@ -628,7 +628,7 @@ def test_a_problem_says_what_is_wrong() -> None:
     _, wiring = toys.complete(4, 8, 8)
     for options, said in (
         ({"total": 5, "budgets": {}}, "either"),
-        ({"total": 97}, "hold 1 to 96"),
+        ({"total": 97}, "hold 1 parameter .* to 96 parameters"),
         ({"total": 60, "n_m": (1, 4)}, "under 1:4"),
         ({"total": 9, "dense": ("spam",)}, "no layer matches 'spam'"),
         ({"budgets": {"fc1": 3}}, "fc2"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 
 import networkx as nx
 import numpy as np
@@ -18,8 +19,9 @@ from topo.graph.communities import modularity_of
 from topo.graph.references import lattice, rewired
 from topo.graph.whole import WholeGraph, whole_graph
 from topo.kernels import science as kernels
+from topo.masks import BitRows
 from topo.metrics import chosen
-from topo.metrics.power_law import Fit, drawn, fit
+from topo.metrics.power_law import Fit, drawn, fit, power_law_p
 from topo.metrics.science import ALONE, closed_ways, community_labels, modularity, structural_consistency
 from topo.metrics.whole import core_units, graph_spectral_gap, laplacian_radius
 
@@ -218,6 +220,51 @@ def test_references_keep_the_degrees_of_each_layer_and_skips() -> None:
     assert closed_ways(lattice(whole, np.random.default_rng(0))) > 1.4 * closed_ways(whole)
 
 
+def ring_distance(words: np.ndarray, columns: int) -> float:
+    rows, places = np.nonzero(np.unpackbits(words.view(np.uint8), axis=1, count=columns, bitorder="little"))
+    apart = np.abs((rows + 0.5) / len(words) - (places + 0.5) / columns)
+    return float(np.minimum(apart, 1 - apart).sum())
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (9, 70)])
+def test_edges_of_a_lattice_lie_near_each_other_on_a_ring(shape: tuple[int, int]) -> None:
+    """Both ends of the ring are neighbours, each trade brings edges nearer, and in the end none would."""
+    rng = np.random.default_rng(0)
+    mask = rng.random(shape) < 0.2
+    words = BitRows.of_mask(mask).words.copy()
+    before = ring_distance(words, shape[1])
+    kernels.latticize(words, shape[1], 200, rng)
+    found = np.unpackbits(words.view(np.uint8), axis=1, count=shape[1], bitorder="little").astype(bool)
+    assert (found.sum(0) == mask.sum(0)).all() and (found.sum(1) == mask.sum(1)).all()
+    after = ring_distance(words, shape[1])
+    assert after < 0.5 * before
+    rows, columns = np.nonzero(found)
+    for a, b in combinations(range(len(rows)), 2):
+        traded = found.copy()
+        traded[rows[a], columns[a]] = traded[rows[b], columns[b]] = False
+        ends = [(rows[a], columns[b]), (rows[b], columns[a])]
+        if rows[a] == rows[b] or columns[a] == columns[b] or any(found[end] for end in ends):
+            continue
+        for end in ends:
+            traded[end] = True
+        assert ring_distance(BitRows.of_mask(traded).words, shape[1]) >= after - 1e-9
+    corner = np.zeros((8, 8), bool)  # units 0 and 7 are next to each other: a trade would part them
+    corner[0, 7] = corner[7, 0] = corner[3, 3] = True
+    words = BitRows.of_mask(corner).words.copy()
+    kernels.latticize(words, 8, 200, rng)
+    assert ring_distance(words, 8) == pytest.approx(0.0)
+
+
+def test_nothing_is_consistent_where_every_pair_is_joined() -> None:
+    masks, wiring = toys.complete(4, 5, 3)
+    report = topo.analyze(masks, wiring, metrics=["structural_consistency"])
+    assert math.isnan(report.network["structural_consistency"])
+    assert any("join every pair of units that they could" in str(note["note"]) for note in report.notes)
+    fewer = {name: np.array(masks[name]) for name in masks}
+    fewer["fc1"][0, 0] = False
+    assert 0 <= topo.analyze(fewer, wiring, metrics=["structural_consistency"]).network["structural_consistency"] <= 1
+
+
 def test_a_ring_of_neighbours_is_more_of_a_small_world_than_chance() -> None:
     wiring = toys.complete(80, 80, 80)[1]
     masks = topo.generate("smallworld", wiring, density=0.1, rng=0)
@@ -247,6 +294,9 @@ def test_a_power_law_is_recovered_and_a_binomial_is_ruled_out() -> None:
     assert np.mean(np.array(again) >= found.distance) > 0.1
     flat = rng.binomial(40, 0.5, 4000)
     found = fit(flat)
+    few, many = (topo.generate("uniform", f"mlp:{n}-{n}-{n}", density=0.1, rng=0) for n in (12, 120))
+    told = [power_law_p(build_graph(masks, topo.chain(masks))).note for masks in (few, many)]
+    assert "units in the tail (fewer than 100 seldom" in told[0] and "units in the tail; " in told[1]
     assert found.distance > max(fit(drawn(flat, found, rng)).distance for _ in range(5))
 
 

@@ -134,10 +134,23 @@ def trace(
             raise TraceError(f"{option} is {value!r}; it is {' or '.join(map(repr, allowed))}")
     one_trace = partial(_traced, module, input_shape, args, kwargs, strict, gates, biases)
     found = _of_equal_blocks(module, one_trace, lambda: next(iter(examples(module, input_shape, args, kwargs)))[0])
-    wiring, warned = found or one_trace()
+    return _told(*(found or one_trace()), partial(trace_maps, module, input_shape, args=args, kwargs=kwargs))
+
+
+def trace_captured(module: nn.Module, example: Example, captured: Captured) -> Wiring:
+    """As `trace` of a module whose graph `captured_as_called` has found with this example."""
+    args, kwargs = example
+    one_trace = partial(_traced, module, None, args, kwargs, False, "soft", "closed")
+    found = _of_equal_blocks(module, one_trace, lambda: example)
+    wired = found or _wired(module, example, captured, None, False, "soft", "closed")
+    return _told(*wired, partial(trace_maps, module, args=args, kwargs=kwargs))
+
+
+def _told(wiring: Wiring, warned: list[str], maps: Callable[[], Maps]) -> Wiring:
+    """The wiring, after its warnings."""
     for text in warned:
-        warnings.warn(text, TraceWarning, stacklevel=2)
-    return replace(wiring, maps=cache(partial(trace_maps, module, input_shape, args=args, kwargs=kwargs)))
+        warnings.warn(text, TraceWarning, stacklevel=3)
+    return replace(wiring, maps=cache(maps))
 
 
 def trace_maps(
@@ -202,7 +215,13 @@ def _traced(
     module: nn.Module, spec: Any, args: Any, kwargs: Any, strict: bool, gates: str, biases: str
 ) -> tuple[Wiring, list[str]]:
     """The wiring, and the warnings about it."""
-    (args, kwargs), captured, said = captured_as_called(module, spec, args, kwargs)
+    return _wired(module, *captured_as_called(module, spec, args, kwargs), strict, gates, biases)
+
+
+def _wired(
+    module: nn.Module, example: Example, captured: Captured, said: str | None, strict: bool, gates: str, biases: str
+) -> tuple[Wiring, list[str]]:
+    args, kwargs = example
     units = Units(batch_size(args, kwargs), gates, biases)
     for text in filter(None, (said, captured.note)):
         units.note(text)
