@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import topo
 from topo.networks import find_wiring
 from topo.optimize.problem import Problem, prunable, rule_flops
 from topo.quotas import budgets, densities
@@ -67,5 +68,17 @@ def test_the_flops_of_rigl(sparsity: float, erk: float, uniform: float, resnet50
     others = {name: shape for name, shape in shapes.items() if name != "conv1.weight"}
     share = {"conv1.weight": 1.0, **densities("uniform", others, sparsity=sparsity)}
     assert spent(resnet50, share) / dense == pytest.approx(uniform, abs=0.008)
+    held = densities("uniform", shapes, sparsity=sparsity, dense="conv1.weight")  # of one total: the others keep less
+    assert held["conv1.weight"] == 1 and spent(resnet50, held) / dense == pytest.approx(uniform, abs=0.008)
     problem = Problem(find_wiring("resnet50"), total=sum(budgets("erk", shapes, sparsity=sparsity).values()))
     assert rule_flops(problem, "erk") / 2 / dense == pytest.approx(erk, abs=0.008)
+
+
+def test_the_flops_of_wide_resnet_22_2() -> None:
+    """Sundar & Dwaraknath, [Re] Rigging the Lottery, 2021: ERK at a fifth of the weights, .35 of the dense FLOPs."""
+    from topo.models.nets.wide_resnet import WideResNet
+
+    wiring = topo.trace(WideResNet(22, 2, 10), (3, 32, 32))
+    layers = {name: wiring.layer(name) for name in prunable(wiring)}
+    share = densities("erk", {name: layer.shape for name, layer in layers.items()}, density=0.2)
+    assert spent(layers, share) / spent(layers, dict.fromkeys(layers, 1.0)) == pytest.approx(0.35, abs=0.005)
