@@ -50,13 +50,15 @@ test-browser: $(READY)
 	command -v chromium || apt-get install --yes --quiet chromium
 	$(PYTEST) tests/test_page.py
 
-# The kernels as plain Python, on small sizes: arithmetic that only the compiler forgives shows here.
+# The kernels as plain Python, on small sizes: arithmetic that only the compiler forgives shows here. Tests that run no
+# kernel, or take long on lines that others reach, are not repeated.
+OF_KERNELS = -m "small and kernels and not slow"
 interpreted: $(READY)
-	NUMBA_DISABLE_JIT=1 $(PYTEST) -m small
+	NUMBA_DISABLE_JIT=1 $(PYTEST) $(OF_KERNELS)
 
 # Every index checked; a cache of its own, since compiled code does not record the flag.
 boundscheck: $(READY)
-	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/boundscheck $(PYTEST) -m small
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/boundscheck $(PYTEST) $(OF_KERNELS)
 
 # Damaged files, N of every kind: no traceback, no wait over 5 s, no more than 1 GB, no code run.
 N ?= 20000

@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -34,6 +35,12 @@ def _is_harm(event: str, told: tuple[object, ...]) -> bool:
     return not Path(getattr(told[0], "co_filename", "")).is_file()
 
 
+def _who(event: str, told: tuple[object, ...]) -> str:
+    """An event with the functions that led to it, the innermost last."""
+    frames = traceback.extract_stack()[-12:-2]
+    return f"{event} {told} by " + " > ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kinds", nargs="*", help="kinds of file (default: all)")
@@ -45,9 +52,10 @@ def main() -> int:
         importlib.import_module(f"topo.kernels.{module.name}")
     cpu_target.typing_context.refresh()  # the parts of numba that it loads with the first call
     cpu_target.target_context.refresh()
+    importlib.import_module("numba.core.runtime.context")  # a named tuple, whose class is made by exec
     watching: list[str] = []
     harm: list[str] = []
-    sys.addaudithook(lambda event, told: harm.append(f"{event} {told}") if watching and _is_harm(event, told) else None)
+    sys.addaudithook(lambda event, told: harm.append(_who(event, told)) if watching and _is_harm(event, told) else None)
     failures = 0
     for kind in args.kinds or [name for name in containers if name in SEEDS]:
         folder = Path(tempfile.mkdtemp())

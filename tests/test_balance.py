@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tracemalloc
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +33,8 @@ from topo.optimize.regular import automatic_floor, solve_balanced
 from topo.plots import plots
 from topo.plots.style import figure
 from topo.wiring import Join, Layer, Wiring, chain
+
+pytestmark = pytest.mark.kernels
 
 MASK = Path(__file__).parents[1] / "notebooks" / "masks" / "synflow_resnet20_d0.02.safetensors"
 EVERYTHING_EFFECTIVE = [
@@ -304,7 +307,7 @@ def test_paths_mode_on_wide_inputs(share: float | None) -> None:
 
 @pytest.mark.small
 def test_paths_mode_never_loses_paths_on_the_way() -> None:
-    found = methods["balance"](NETS["residual"], total=700, mode="paths")
+    found = methods["balance"](NETS["residual"], total=700, mode="paths", sweeps=15)
     values = [log_paths for stage, log_paths in found.trace if stage.startswith("sweep")]
     assert all(b >= a - 1e-9 for a, b in pairwise(values))
     with pytest.raises(TopoError, match="takes no min_fan_in"):
@@ -469,7 +472,6 @@ def test_the_automatic_degree_floor() -> None:
 # -- repair
 
 
-@pytest.mark.small
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.02, 0.9), st.floats(0.1, 0.8))
 def test_repair_of_any_mask(seed: int, given_density: float, wanted: float) -> None:
@@ -774,23 +776,44 @@ def test_blocks_are_told_as_the_density_that_was_asked_for() -> None:
     with pytest.raises(TopoError) as caught:
         generate("npb", "resnet20", density=0.3, block=4)
     assert str(caught.value) == (
-        "81,269 parameters (density 0.3) are not a whole number of blocks; 81,264 parameters (density 0.299982) are"
+        "the budget is 81,269 parameters (density 0.3), no whole number of blocks; "
+        "81,264 parameters (density 0.299982) would be"
     )
     assert generate("npb", "resnet20", density=0.299982, block=4).kept == 81264
     with pytest.raises(
-        TopoError, match=r"10 parameters .* are not a whole number of blocks; 16 parameters \(density 0.1\) are"
+        TopoError, match=r"10 parameters .*, no whole number of blocks; 16 parameters \(density 0.1\) would be"
     ):
         generate("balance", "mlp:16-8-4", density=0.0625, block=4)
+
+
+@pytest.mark.parametrize(
+    "method, density, options, said",
+    [
+        ("balance", 1e-7, {}, "0 parameters (density 0); these layers hold 1 parameter (density 4e-06) to 270,896"),
+        ("npb", 4e-6, {}, "1 parameter (density 4e-06); these layers hold 22 parameters (density 8e-05) to 270,896"),
+        ("dpai", 1e-5, {}, "3 parameters (density 1e-05); these layers hold 22 parameters"),
+        ("balance", 0.9, {"nm": "2:4"}, "243,806 parameters (density 0.9); these layers hold 1 parameter"),
+        ("balance", 1e-5, {"min_fan_in": 2}, "3 parameters (density 1e-05); these layers hold 44 parameters"),
+        ("balance", 0.01, {"flops": 10}, "2,709 parameters (density 0.01): so many parameters cost at least 282240"),
+        ("npb", 0.01, {"dense": "blocks.*"}, "269,824 parameters (density 0.996043); the budget is 2,709 parameters"),
+    ],
+)
+def test_budgets_that_cannot_be_are_told_as_they_were_asked_for(
+    method: str, density: float, options: dict, said: str
+) -> None:
+    with pytest.raises(TopoError) as caught:
+        generate(method, "resnet20", density=density, **options)
+    assert said in str(caught.value) and not re.search(r"\b1 parameters|\b(?!1\b)\d+ parameter\b", str(caught.value))
 
 
 @pytest.mark.parametrize("net, density", [("resnet20", 0.01), ("mlp:64-300-100-10", 0.05)])
 def test_active_is_the_fraction_of_the_nodes(net: str, density: float) -> None:
     wiring = find_wiring(net)
     for active in (0.35, 0.5, 0.8):
-        masks = generate("balance", wiring, density=density, mode="paths", active=active)
+        masks = generate("balance", wiring, density=density, mode="paths", active=active, sweeps=200)
         found = topo.analyze(masks, wiring, metrics="paths").network
         assert found["effective_nodes"] / found["nodes"] == pytest.approx(active, abs=0.02)
-    crowded = generate("balance", wiring, density=0.3, mode="paths", active=0.05)
+    crowded = generate("balance", wiring, density=0.3, mode="paths", active=0.05, sweeps=200)
     found = topo.analyze(crowded, wiring, metrics="paths").network
     assert found["effective_nodes"] / found["nodes"] > 0.1  # the budget does not fit between 5 % of the nodes
     assert any("of the nodes are alive, not 0.05" in note for note in crowded.provenance["certificate"]["notes"])

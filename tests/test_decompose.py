@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
 
 import topo
 from topo.decompose import collapse, decompose
@@ -61,6 +66,84 @@ def test_decompose_gives_the_best_approximation() -> None:
         left = weight - np.einsum("oim,mhw->oihw", coefficients, kernels)
         assert (left**2).sum() == pytest.approx((scale[count:] ** 2).sum(), abs=1e-10)
         np.testing.assert_allclose(np.einsum("ahw,bhw->ab", kernels, kernels), np.eye(len(kernels)), atol=1e-12)
+
+
+class Two(nn.Module):
+    """Kernels of 3 x 3, in two groups, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.a, self.b, self.out = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 6, 3, groups=2), nn.Linear(6 * 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.b(self.a(x)).flatten(1))
+
+
+@pytest.mark.parametrize("basis, density", [(1, 0.5), (6, 0.123), (9, 0.01), (6, 1.0)])
+def test_escalate_keeps_the_largest_coefficients(basis: int, density: float) -> None:
+    """A naive twin: right singular vectors as eigenvectors, and a sort of all coefficients."""
+    model = Two()
+    found = topo.generate("escalate", model, density=density, input_shape=(2, 6, 6), basis=basis)
+    sizes, places = [], []
+    for name in found:
+        weight = model.get_parameter(name).detach().double().numpy()
+        rows = weight.reshape(weight.shape[0] * weight.shape[1], -1)
+        kernels = np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, : min(basis, rows.shape[1], rows.shape[0])]
+        for row, m in np.ndindex(len(rows), kernels.shape[1]):
+            sizes.append(abs(rows[row] @ kernels[:, m]))
+            places.append((name, row))
+    keep = round(density * len(sizes))
+    left = {name: np.zeros(np.prod(found[name].shape[:2]), bool) for name in found}
+    for place in np.argsort(sizes)[::-1][:keep]:
+        name, row = places[place]
+        left[name][row] = True
+    for name in found:
+        assert np.array_equal(found[name].reshape(len(left[name]), -1).all(1), left[name])
+        assert np.array_equal(found[name].reshape(len(left[name]), -1).any(1), left[name])
+    said = f"{keep:,} of {len(sizes):,} coefficients of bases of at most {basis} kernels are kept"
+    assert said in found.provenance["notes"] and found.provenance["keeps"].startswith("as many coefficients")
+
+
+def test_one_kernel_for_all_makes_channel_masks() -> None:
+    """W[o, i] = C[o, i] B: a basis of one is exact, and the order of |C| is known."""
+    model = nn.Sequential(nn.Conv2d(3, 5, 3))
+    scale = torch.arange(1.0, 16.0).view(5, 3)[:, :, None, None]
+    with torch.no_grad():
+        model[0].weight.copy_(scale * torch.ones(3, 3))
+    found = topo.generate("escalate", model, density=0.4, input_shape=(3, 6, 6), basis=1)
+    assert np.array_equal(found["0.weight"], np.broadcast_to(scale.numpy() > 9, (5, 3, 3, 3)))
+
+
+def test_escalate_takes_no_budget_of_another_kind(tmp_path: Path) -> None:
+    for more, said in (({"quota": "erk"}, "takes no quota"), ({"basis": 0}, "basis"), ({"source": {}}, "source"),
+                       ({"density": 1e-9}, "keeps none")):  # fmt: skip
+        with pytest.raises(TopoError, match=said):
+            topo.generate("escalate", Two(), input_shape=(2, 6, 6), **{"density": 0.5, **more})
+
+
+def test_factorised_checkpoints_are_read_as_what_they_make(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    basis = rng.standard_normal((2, 3, 3)) * (rng.random((2, 3, 3)) < 0.5)
+    mixed = rng.standard_normal((4, 3, 2)) * (rng.random((4, 3, 2)) < 0.5)
+    linear = rng.standard_normal((5, 4)) * (rng.random((5, 4)) < 0.5)
+    state = {"conv.basis": basis, "conv.coefficients": mixed, "fc.weight": linear}
+    torch.save({name: torch.tensor(value) for name, value in state.items()}, tmp_path / "f.pt")
+    masks = topo.read_masks(tmp_path / "f.pt")
+    assert masks.provenance["format"] == "factorised" and set(masks) == {"conv.weight", "fc.weight"}
+    assert np.array_equal(masks["conv.weight"], collapse(basis, mixed).mask)
+    assert np.array_equal(masks["fc.weight"], linear != 0)
+    half = {name: torch.tensor(value).bfloat16() for name, value in state.items()}
+    save_file(half, tmp_path / "half.safetensors")
+    assert topo.read_masks(tmp_path / "half.safetensors") == masks
+    for change, said in (
+        ({"conv.coefficients": mixed[:, :, :1]}, "does not fit"),
+        ({"other.basis": basis}, "1 layer with a basis and without coefficients: 'other'"),
+        ({"conv.basis": basis[0, 0]}, "are numbers of shape"),
+    ):
+        torch.save({name: torch.tensor(value) for name, value in (state | change).items()}, tmp_path / "bad.pt")
+        with pytest.raises(TopoError, match=said):
+            topo.read_masks(tmp_path / "bad.pt")
 
 
 def test_what_does_not_fit_gets_one_line() -> None:

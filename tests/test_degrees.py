@@ -15,7 +15,7 @@ from topo.masks import BitRows, MaskSet
 from topo.metrics import degrees, metrics
 from topo.metrics.degrees import gini, peak, variation
 
-pytestmark = pytest.mark.small
+pytestmark = [pytest.mark.small, pytest.mark.kernels]
 NAMES = [entry.name for entry in metrics.values() if entry.group == "degrees"]
 
 

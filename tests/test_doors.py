@@ -65,7 +65,7 @@ DOORS = {
         {"data": "none", "cost": "none", "source": "this test"},
         {"data": ("batch", "yes", None, True), "cost": ("", 1), "source": (None,), "rounds": (0, 1.5, True),
          "schedule": ("cosine",), "modes": (("train", "test"), ()), "regrow": ("no",), "double": (64,),
-         "shared_ranking": (None,), "prepare": (3,), "speed": ("fast",)},
+         "shared_ranking": (None,), "prepare": (3,), "speed": ("fast",), "keeps": (3,)},
         "net, batches, *, rng",
     ),
     "generators": Door(

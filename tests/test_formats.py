@@ -574,7 +574,7 @@ def test_zeros_with_a_wiring_read_its_layers_only(tmp_path):
     assert list(formats.read(path, layers({"model.a.weight": (4, 4)}))) == ["model.a.weight"]
     with pytest.raises(FormatError, match="none of the model's layers is in it"):
         formats.read(path, layers({"other": (4, 4)}))
-    with pytest.raises(WiringError, match=r"m\.safetensors.*'b.weight' has shape \(4, 4\) but .* \(5, 4\)"):
+    with pytest.raises(WiringError, match=r"m\.safetensors.*'model.b.weight' has shape \(4, 4\) but .* \(5, 4\)"):
         formats.read(path, layers({"b.weight": (5, 4)}))
 
 

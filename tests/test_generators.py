@@ -35,6 +35,8 @@ from topo.networks import find_wiring
 from topo.quotas import budgets
 from topo.wiring import chain
 
+pytestmark = pytest.mark.kernels
+
 DETERMINISTIC = {"radix"}  # on linear layers; in a convolution kernel positions are drawn
 
 

@@ -18,7 +18,7 @@ from topo.kernels.walks import draw_columns, draw_taps, kernel_sums, running_sha
 from topo.masks import _pack
 from topo.wiring import table as flat
 
-pytestmark = pytest.mark.small
+pytestmark = [pytest.mark.small, pytest.mark.kernels]
 # Of each type: 1, and (strict, what is odd then).
 ONES_AND_ODD = [
     (np.float32(1), [(False, np.nan), (False, -np.nan), (True, 2.0), (True, np.nan), (True, -1.0)]),

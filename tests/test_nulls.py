@@ -21,10 +21,14 @@ from topo.cli import main
 from topo.errors import TopoError, WiringError
 from topo.generators.rewiring import expected_overlap, mixing, rewire
 from topo.graph import build_graph, paths
+from topo.masks import BitRows
 from topo.metrics import metrics
 from topo.nulls import nulls, requested, score, seeds
+from topo.nulls.walk import _proposed
 from topo.wiring import Join, Layer, Wiring, chain
 from topo.wiring.automorphisms import renumbering
+
+pytestmark = pytest.mark.kernels
 
 MASK = Path(__file__).parents[1] / "notebooks" / "masks" / "synflow_resnet20_d0.02.safetensors"
 RUNGS = ["same_total", "same_layers", "same_rows", "same_columns", "same_degrees", "same_kernels"]
@@ -160,6 +164,54 @@ def test_what_a_walk_could_do_is_told() -> None:
     assert 50 < share < 100  # a third of the places that trades of fc2 lead to is refused
     with pytest.raises(TopoError, match="null model 'same_effective' needs the network's wiring"):
         nulls["same_effective"](masks)
+
+
+def told(masks: topo.MaskSet, wiring: Wiring, null: str) -> list[str]:
+    report = topo.analyze(masks, wiring, metrics="kept", nulls={null: 2})
+    return [str(n["note"]) for n in report.notes if str(n["note"]).startswith(f"{null}: ") and not n["metric"]]
+
+
+def test_a_null_model_says_where_no_weight_can_move() -> None:
+    layers = (
+        Layer("wide", (3, 2, 3, 3), np.arange(2), 2, "conv"),
+        Layer("depth", (3, 1, 3, 3), np.arange(2, 5), 5, "conv", groups=3),
+        Layer("one", (4, 3, 1, 1), np.arange(5, 8), 8, "conv"),
+    )
+    wiring = Wiring(np.arange(2), layers, np.arange(8, 12))
+    masks = topo.MaskSet({layer.name: np.arange(layer.size).reshape(layer.shape) % 2 for layer in layers})
+    (said,) = told(masks, wiring, "same_kernels_degrees")
+    assert "in 2 of 3 layers no weight moves" in said and said.endswith(": 'depth', 'one'")
+    (said,) = told(masks, wiring, "same_kernels")
+    assert "in 1 of 3 layers" in said and said.endswith(": 'one'")
+    for seed in range(5):  # what is said holds
+        drawn = {null: nulls[null](masks, seed, wiring) for null in ("same_kernels", "same_kernels_degrees")}
+        assert all((drawn["same_kernels_degrees"][name] == masks[name]).all() for name in ("depth", "one"))
+        assert (drawn["same_kernels"]["one"] == masks["one"]).all()
+        assert any((drawn["same_kernels"][name] != masks[name]).any() for name in ("wide", "depth"))
+    mlp = topo.MaskSet({"fc1": np.eye(3), "fc2": np.ones((2, 3))})
+    for null in ("same_kernels", "same_kernels_degrees"):
+        (said,) = told(mlp, topo.chain(mlp), null)
+        assert "no weight moves" in said and said.endswith("samples are the masks themselves")
+    empty = topo.MaskSet({"fc1": np.zeros((3, 3)), "fc2": np.zeros((2, 3))})
+    assert told(empty, topo.chain(empty), "same_effective") == [
+        "same_effective: there is nothing to trade: samples are the masks themselves"
+    ]
+
+
+def test_a_walk_trades_rows_and_columns_of_one_group_or_of_all() -> None:
+    """A hub of 40 weights changes one place in a trade of rows, and many in one of columns."""
+    hub = np.zeros((41, 80), bool)
+    hub[0, :40] = True
+    hub[np.arange(1, 41), np.arange(40, 80)] = True
+    rows, rng = BitRows.of_mask(hub), np.random.default_rng(0)
+    moved = [int((_proposed(rows, 1, 1, rng).unpack() & ~hub)[0].sum()) for _ in range(30)]
+    assert min(moved) <= 1 and max(moved) >= 5 and 5 <= sum(k >= 5 for k in moved) <= 25
+    groups = np.tile(np.eye(6, dtype=bool), (3, 1)).reshape(3, 6, 6)
+    rows = BitRows.of_mask(groups.reshape(18, 6))
+    changed = [(_proposed(rows, 3, share, rng).unpack().reshape(3, 6, 6) != groups).any((1, 2)) for share in [0.5] * 40]
+    assert max(flags.sum() for flags in changed) == 1 and np.any(changed, axis=0).all()
+    changed = [(_proposed(rows, 3, 1, rng).unpack().reshape(3, 6, 6) != groups).any((1, 2)) for _ in range(10)]
+    assert max(flags.sum() for flags in changed) > 1
 
 
 def test_the_number_of_small_states_by_enumeration() -> None:
@@ -415,7 +467,6 @@ def test_a_whole_network_mixes_and_says_how_far() -> None:
     assert [note for note in report.notes if note["metric"] is None and "rounds a layer" in note["note"]]
 
 
-@pytest.mark.small
 def test_what_chance_keeps_where_it_is_known() -> None:
     for mask in (np.ones((4, 5)), np.zeros((4, 5)), np.eye(1, 7), np.ones((1, 6))):
         assert expected_overlap(topo.MaskSet({"a": mask}).rows("a")) == mask.sum()  # the only mask of its sums

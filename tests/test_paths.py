@@ -26,6 +26,8 @@ from topo.metrics import metrics
 from topo.metrics.paths import edge_centrality, effective_masks, unit_centrality
 from topo.wiring import Join, Layer, Wiring, chain
 
+pytestmark = pytest.mark.kernels
+
 
 def network(masks: MaskSet, wiring: Wiring, name: str, view: str = "channel") -> float:
     return metrics[f"network:{name}"](build_graph(masks, wiring, view)).number
@@ -180,7 +182,6 @@ def test_depth_neither_overflows_nor_underflows(width: int, depth: int) -> None:
     assert len(digits) == math.floor(depth * math.log10(width)) + 1 and digits[-1] == str(width**depth % 10)
 
 
-@pytest.mark.small
 def test_shared_scale_survives_branches_of_very_different_size() -> None:
     """A skip of one path beside a branch of 10**600: both branches keep their scale, and the small one is not lost."""
     n, depth = 10, 600

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Iterator
@@ -439,8 +440,8 @@ def test_synflow_is_conserved() -> None:
 
 
 def _deep(seed: int) -> nn.Module:
-    """R about 1e1200: no float holds it."""
-    layers = [nn.Linear(8, 8, bias=False) for _ in range(400)]
+    """R about 1e390: no float holds it."""
+    layers = [nn.Linear(8, 8, bias=False) for _ in range(130)]
     return reinitialise(nn.Sequential(*layers, nn.Linear(8, 2)), rng=seed, variance=8e5)
 
 
@@ -552,15 +553,21 @@ def _alike(ours: MaskSet, reference: MaskSet) -> None:
     assert max(apart) < 0.05 and np.mean(apart) < 0.015
 
 
+@functools.cache
+def drawn(spec: str, seed: int) -> nn.Module:
+    """A network of the zoo with its weights: fifteen million of them are drawn once for several tests."""
+    torch.manual_seed(seed)
+    return build(spec)
+
+
 @pytest.mark.slow
 def test_synflow_of_vgg16_against_the_plain_loop() -> None:
     """Equal masks from the same weights, densities alike from others."""
     masks, loops = [], []
     for seed in (0, 1):
-        torch.manual_seed(seed)
-        model = build("vgg16")
-        masks.append(prune("synflow", model, density=0.02, rounds=10, input_shape=(3, 32, 32)))
-        loops.append(MaskSet(plain_synflow(model, (3, 32, 32), 0.02, 10)))
+        model = drawn("vgg16", seed)
+        masks.append(prune("synflow", model, density=0.02, rounds=4, input_shape=(3, 32, 32)))
+        loops.append(MaskSet(plain_synflow(model, (3, 32, 32), 0.02, 4)))
     assert masks == loops and masks[0] != masks[1]
     _alike(masks[0], loops[1])
 
@@ -570,8 +577,7 @@ def test_magnitude_against_torch_prune(spec: str) -> None:
     """torch.nn.utils.prune's global L1: equal masks from the same weights, densities alike from others."""
     masks, reference = [], []
     for seed in (0, 1):
-        torch.manual_seed(seed)
-        model = build(spec)
+        model = copy.deepcopy(drawn(spec, seed))
         masks.append(prune("magnitude", model, density=0.05))
         layers = {f"{name}.weight": layer for name, layer in model.named_modules() if name + ".weight" in masks[-1]}
         places = [(layer, "weight") for layer in layers.values()]

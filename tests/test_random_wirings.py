@@ -17,7 +17,7 @@ from topo.masks import MaskSet
 from topo.metrics import metrics
 from topo.wiring import Join, Layer, Wiring
 
-pytestmark = pytest.mark.small
+pytestmark = [pytest.mark.small, pytest.mark.kernels]
 KERNELS = [(), (), (3, 3), (7, 7), (7, 10)]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import topo
 
-pytestmark = pytest.mark.small
+pytestmark = [pytest.mark.small, pytest.mark.kernels]
 
 
 def layer(mask: np.ndarray) -> dict:

@@ -28,6 +28,8 @@ from topo.metrics.full_spectrum import full_spectrum_coordinate, full_spectrum_d
 from topo.metrics.spectral import degree_classes, spectra
 from topo.wiring import Layer, Wiring, chain
 
+pytestmark = pytest.mark.kernels
+
 
 def layer(mask: np.ndarray, name: str, view: str | None = None) -> float:
     graph = build_graph(MaskSet({"a": mask}), None, view)

@@ -21,7 +21,7 @@ from topo.metrics.diversity import diversity_bits, log2_choices, square_fillings
 from topo.metrics.structure import block_occupancy, n_m_compliance
 from topo.quotas import budgets
 
-pytestmark = pytest.mark.small
+pytestmark = [pytest.mark.small, pytest.mark.kernels]
 ENTRIES = [entry for entry in metrics.values() if entry.group == "structure"]
 
 

@@ -116,3 +116,36 @@ def test_a_block_that_is_treated_by_its_number_is_seen(at):
     with mock.patch.object(blocks, "_FEWEST", 10**6):
         whole = topo.trace(ByNumber(at), (6,))
     assert blocks._equal(found, whole)
+
+
+WAYS = {
+    "turned": lambda self, w, x: x @ w,
+    "turned by T": lambda self, w, x: x @ w.T.T,
+    "in part": lambda self, w, x: torch.nn.functional.pad(x[:, :3] @ w[:3, :3], (0, 3)),
+    "rows in another order": lambda self, w, x: x @ w[[5, 4, 3, 2, 1, 0]].T,
+    "through a buffer": lambda self, w, x: x @ (w * self.kept).T,
+    "with zeros written": lambda self, w, x: x @ w.clone().fill_diagonal_(0).T,
+}
+
+
+class LateOtherwise(Skips):
+    """One block reads its weight turned, in part, or through a buffer, where the others do not."""
+
+    def __init__(self, at: int, way: str) -> None:
+        super().__init__(at)
+        self.way = WAYS[way]
+        self.register_buffer("kept", torch.eye(6).roll(1, 0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for number, layer in enumerate(self.layers):
+            x = x + (self.way(self, layer.weight, x) if number == self.at else x @ layer.weight.T)
+        return self.out(x)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_late_block_that_reads_its_weight_otherwise_is_seen(way):
+    model = LateOtherwise(N - 1, way)
+    found = topo.trace(model, (6,))
+    assert not any(NOTE in note for note in found.notes)
+    with mock.patch.object(blocks, "_FEWEST", 10**6):
+        assert blocks._equal(found, topo.trace(model, (6,)))

@@ -16,6 +16,8 @@ from topo.masks import MaskSet
 from topo.metrics.paths import unit_centrality
 from topo.wiring import Join, Layer, Wiring
 
+pytestmark = pytest.mark.kernels
+
 
 @pytest.mark.small
 def test_skip_paths_are_scaled_with_their_branch() -> None:
@@ -47,7 +49,6 @@ def _log10(number: int) -> float:
     return math.log10(number >> shift) + shift * math.log10(2)
 
 
-@pytest.mark.small
 def test_nodes_are_effective_by_reachability_not_by_counts_above_zero() -> None:
     """A unit on one path beside 10**400 others: its count is lost in a shared scale, its being effective is not."""
     n, depth = 10, 400
@@ -123,7 +124,6 @@ def test_every_number_of_a_convolution_names_its_view() -> None:
     assert all(row.view in ("channel", "unit", "kernel") for row in report.rows)
 
 
-@pytest.mark.small
 def test_dead_ends_do_not_drown_the_paths_that_arrive() -> None:
     """Ten units of a stream lead nowhere after 10**400 paths; one beside them carries the only path that arrives."""
     n, depth = 11, 400

@@ -23,6 +23,8 @@ from topo.masks import MaskSet
 from topo.metrics import GROUPS, chosen, metrics, weighted
 from topo.wiring import Join, Layer, Wiring, chain
 
+pytestmark = pytest.mark.kernels
+
 NAMES = ("path_norm", "path_kernel_trace", "synflow_flow")
 ALL = [name for each in NAMES for name in (each, f"log10_{each}")]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 
 import networkx as nx
 import numpy as np
@@ -18,17 +19,19 @@ from topo.graph.communities import modularity_of
 from topo.graph.references import lattice, rewired
 from topo.graph.whole import WholeGraph, whole_graph
 from topo.kernels import science as kernels
+from topo.masks import BitRows
 from topo.metrics import chosen
-from topo.metrics.power_law import Fit, drawn, fit
+from topo.metrics.power_law import Fit, drawn, fit, power_law_p
 from topo.metrics.science import ALONE, closed_ways, community_labels, modularity, structural_consistency
 from topo.metrics.whole import core_units, graph_spectral_gap, laplacian_radius
 
-pytestmark = pytest.mark.small
+pytestmark = pytest.mark.kernels
 NAMES = """sinks sources disconnected removable_in removable_out one_hop two_hop two_paths mean_strength mean_coreness
 connected_components largest_component cut_edges cut_nodes tau_core tau_core_share h_score laplacian_radius
 graph_spectral_gap""".split()
 
 
+@pytest.mark.small
 def test_the_group_holds_the_names_that_are_promised() -> None:
     found = {entry.name for entry in chosen("graph", weights=False)}
     assert set(NAMES) <= found
@@ -36,6 +39,7 @@ def test_the_group_holds_the_names_that_are_promised() -> None:
     assert {f"{name}_normalised" for name in set(NAMES) - raw} == found - set(NAMES)
 
 
+@pytest.mark.small
 def test_a_complete_chain_is_counted_by_hand() -> None:
     masks, wiring = toys.complete(3, 4, 2)
     found = topo.analyze(masks, wiring, metrics="graph").network
@@ -49,6 +53,7 @@ def test_a_complete_chain_is_counted_by_hand() -> None:
     assert math.isnan(found["mean_strength"])
 
 
+@pytest.mark.small
 def test_a_waist_is_the_core() -> None:
     masks, wiring = toys.complete(6, 1, 6)
     found = topo.analyze(masks, wiring, metrics="tau_core,h_score,cut_nodes,cut_edges").network
@@ -56,6 +61,7 @@ def test_a_waist_is_the_core() -> None:
     assert core_units(build_graph(masks, wiring)) == [6]
 
 
+@pytest.mark.small
 def test_the_core_is_drawn_where_it_lies() -> None:
     masks, wiring = toys.complete(6, 1, 6)
     fig = topo.plots.figure()
@@ -65,6 +71,7 @@ def test_the_core_is_drawn_where_it_lies() -> None:
     assert any("1 units meet 90 % of paths, hourglass score 0.83" in text.get_text() for text in fig.findobj(Text))
 
 
+@pytest.mark.small
 @pytest.mark.parametrize("name", ["chain", "branching", "gated", "sliced", "words"])
 def test_strengths_are_those_of_the_weights(name: str) -> None:
     wiring = {
@@ -90,6 +97,7 @@ def test_counts_of_paths_leave_float64_and_the_core_does_not_mind() -> None:
     assert found["tau_core"] == 18 and found["h_score"] == 0
 
 
+@pytest.mark.small
 @pytest.mark.parametrize("seed, clusters", [(0, 1), (1, 3)])
 def test_eigenvalues_of_larger_graphs(seed: int, clusters: int) -> None:
     """Also where the second is the first of another component, and where units are alone."""
@@ -110,6 +118,7 @@ def test_eigenvalues_of_larger_graphs(seed: int, clusters: int) -> None:
     assert laplacian_radius(graph).number == pytest.approx(radius, rel=1e-8)
 
 
+@pytest.mark.small
 def test_resnet20_has_the_units_of_its_tensors_and_uniform_masks_feed_them_all() -> None:
     """Outside check: sums are no units of their own, whether the skip is a convolution or not."""
     wiring = topo.trace(topo.models.build("resnet20"), (3, 32, 32))
@@ -122,6 +131,7 @@ def test_resnet20_has_the_units_of_its_tensors_and_uniform_masks_feed_them_all()
         assert found == {"sources": 0, "disconnected": 0, "connected_components": 1}
 
 
+@pytest.mark.small
 def test_parallel_edges_are_one_and_their_paths_add_up() -> None:
     edges = np.array([1, 0, 0, 0]), np.array([2, 2, 1, 2]), np.arange(1.0, 5.0), np.array([0, 2, 1, 1], np.int32)
     whole = WholeGraph.of_edges(3, edges, *np.eye(3, dtype=bool)[[0, 2]], np.ones(3, bool))
@@ -130,12 +140,14 @@ def test_parallel_edges_are_one_and_their_paths_add_up() -> None:
     assert [part.tolist() for part in whole.incoming] == [[0, 0, 1, 3], [0, 0, 1], [3.0, 6.0, 1.0]]
 
 
+@pytest.mark.small
 def test_without_wiring_each_is_undefined_with_the_reason() -> None:
     report = topo.analyze({"a": np.ones((3, 4)), "b": np.ones((2, 5))}, metrics="graph")
     assert set(NAMES) <= set(report.network) and all(math.isnan(value) for value in report.network.values())
     assert all("wiring" in row.note for row in report.rows)
 
 
+@pytest.mark.small
 def test_no_number_of_network_science_stands_alone_or_says_that_it_does() -> None:
     wiring = toys.complete(6, 8, 5)[1]
     masks = toys.sparse(wiring, 0.5, 1)
@@ -163,6 +175,7 @@ def _network(graph: nx.Graph) -> WholeGraph:
     return WholeGraph.of_edges(len(graph), edges, none, none, np.ones(1, bool))
 
 
+@pytest.mark.small
 def test_disjoint_blocks_are_the_communities() -> None:
     masks, wiring = toys.disjoint(6, 5, 3)
     rng = np.random.default_rng(0)
@@ -173,6 +186,7 @@ def test_disjoint_blocks_are_the_communities() -> None:
     assert len(set(labels.tolist())) == 6 and modularity(graph).number == pytest.approx(5 / 6)
 
 
+@pytest.mark.small
 def test_communities_are_the_best_of_all_on_small_networks() -> None:
     """Every partition of seven units is tried; greedy moves may miss the best by little."""
     for seed in range(6):
@@ -206,6 +220,51 @@ def test_references_keep_the_degrees_of_each_layer_and_skips() -> None:
     assert closed_ways(lattice(whole, np.random.default_rng(0))) > 1.4 * closed_ways(whole)
 
 
+def ring_distance(words: np.ndarray, columns: int) -> float:
+    rows, places = np.nonzero(np.unpackbits(words.view(np.uint8), axis=1, count=columns, bitorder="little"))
+    apart = np.abs((rows + 0.5) / len(words) - (places + 0.5) / columns)
+    return float(np.minimum(apart, 1 - apart).sum())
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (9, 70)])
+def test_edges_of_a_lattice_lie_near_each_other_on_a_ring(shape: tuple[int, int]) -> None:
+    """Both ends of the ring are neighbours, each trade brings edges nearer, and in the end none would."""
+    rng = np.random.default_rng(0)
+    mask = rng.random(shape) < 0.2
+    words = BitRows.of_mask(mask).words.copy()
+    before = ring_distance(words, shape[1])
+    kernels.latticize(words, shape[1], 200, rng)
+    found = np.unpackbits(words.view(np.uint8), axis=1, count=shape[1], bitorder="little").astype(bool)
+    assert (found.sum(0) == mask.sum(0)).all() and (found.sum(1) == mask.sum(1)).all()
+    after = ring_distance(words, shape[1])
+    assert after < 0.5 * before
+    rows, columns = np.nonzero(found)
+    for a, b in combinations(range(len(rows)), 2):
+        traded = found.copy()
+        traded[rows[a], columns[a]] = traded[rows[b], columns[b]] = False
+        ends = [(rows[a], columns[b]), (rows[b], columns[a])]
+        if rows[a] == rows[b] or columns[a] == columns[b] or any(found[end] for end in ends):
+            continue
+        for end in ends:
+            traded[end] = True
+        assert ring_distance(BitRows.of_mask(traded).words, shape[1]) >= after - 1e-9
+    corner = np.zeros((8, 8), bool)  # units 0 and 7 are next to each other: a trade would part them
+    corner[0, 7] = corner[7, 0] = corner[3, 3] = True
+    words = BitRows.of_mask(corner).words.copy()
+    kernels.latticize(words, 8, 200, rng)
+    assert ring_distance(words, 8) == pytest.approx(0.0)
+
+
+def test_nothing_is_consistent_where_every_pair_is_joined() -> None:
+    masks, wiring = toys.complete(4, 5, 3)
+    report = topo.analyze(masks, wiring, metrics=["structural_consistency"])
+    assert math.isnan(report.network["structural_consistency"])
+    assert any("join every pair of units that they could" in str(note["note"]) for note in report.notes)
+    fewer = {name: np.array(masks[name]) for name in masks}
+    fewer["fc1"][0, 0] = False
+    assert 0 <= topo.analyze(fewer, wiring, metrics=["structural_consistency"]).network["structural_consistency"] <= 1
+
+
 def test_a_ring_of_neighbours_is_more_of_a_small_world_than_chance() -> None:
     wiring = toys.complete(80, 80, 80)[1]
     masks = topo.generate("smallworld", wiring, density=0.1, rng=0)
@@ -213,6 +272,7 @@ def test_a_ring_of_neighbours_is_more_of_a_small_world_than_chance() -> None:
     assert found["small_world_sigma"] > 1.5
 
 
+@pytest.mark.small
 def test_cycles_and_betweenness_are_those_of_networkx() -> None:
     for graph in (nx.karate_club_graph(), nx.path_graph(5), nx.complete_graph(6), nx.gnm_random_graph(30, 80, seed=1)):
         whole = _network(graph)
@@ -224,6 +284,7 @@ def test_cycles_and_betweenness_are_those_of_networkx() -> None:
         np.testing.assert_allclose(between, [expected[v] for v in sorted(graph)], atol=1e-9)
 
 
+@pytest.mark.small
 def test_a_power_law_is_recovered_and_a_binomial_is_ruled_out() -> None:
     rng = np.random.default_rng(0)
     law = drawn(np.full(4000, 3), Fit(2.5, 3, 0.0), rng)
@@ -233,9 +294,13 @@ def test_a_power_law_is_recovered_and_a_binomial_is_ruled_out() -> None:
     assert np.mean(np.array(again) >= found.distance) > 0.1
     flat = rng.binomial(40, 0.5, 4000)
     found = fit(flat)
+    few, many = (topo.generate("uniform", f"mlp:{n}-{n}-{n}", density=0.1, rng=0) for n in (12, 120))
+    told = [power_law_p(build_graph(masks, topo.chain(masks))).note for masks in (few, many)]
+    assert "units in the tail (fewer than 100 seldom" in told[0] and "units in the tail; " in told[1]
     assert found.distance > max(fit(drawn(flat, found, rng)).distance for _ in range(5))
 
 
+@pytest.mark.small
 def test_blocks_are_consistent_and_chance_is_not() -> None:
     def of(mask: np.ndarray) -> float:
         masks = topo.MaskSet({"a": mask})

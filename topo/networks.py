@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 # this many numbers.
 _LARGEST_INPUT = 1 << 24
 _LARGEST_NETWORK = 1 << 28
+_LARGEST_DRAWN = 10**9  # parameters of a folder without weights
 _OWN = re.compile(r"(?P<head>.+?):(?P<factory>[^\W\d]\w*)(?::(?P<arguments>.*))?")
 
 
@@ -124,6 +125,29 @@ def with_weights(model: str) -> nn.Module:
     if missing := sorted(told["missing_keys"]):
         raise TopoError(f"'{folder}' has no weights for '{missing[0]}' ({len(missing)} tensors are missing)")
     return module
+
+
+def ready(model: str, seed: int) -> nn.Module:
+    """As `build`, with weights in any case: those of a transformers folder where it has some, else drawn by the seed.
+
+    Those of a folder come in float32 and in training mode. TopoError for a folder of more than a thousand million
+    parameters and no weights: drawing them takes minutes and tells nothing.
+    """
+    head, colon, tail = model.partition(":")
+    if head != "hf" or not colon:
+        return build(model, seed)
+    if any(Path(tail).expanduser().glob("*.safetensors")):
+        return with_weights(model).float().train()
+    size = sum(parameter.numel() for parameter in build(model).parameters())
+    if size > _LARGEST_DRAWN:
+        raise TopoError(
+            f"'{model}' has {size:,} parameters and no weights (*.safetensors); they are not drawn at random"
+        )
+    import torch
+
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return _transformer(Path(tail).expanduser(), model, "cpu").train()
 
 
 def find_wiring(
@@ -488,8 +512,8 @@ def _shrunk(text: str) -> nn.Module:
     return module
 
 
-def _transformer(folder: Path, model: str) -> nn.Module:
-    """The network of a config.json, by its `architectures`, on the meta device; no code of the folder is run."""
+def _transformer(folder: Path, model: str, device: str = "meta") -> nn.Module:
+    """The network of a config.json, by its `architectures`; no code of the folder is run."""
     if not (folder / "config.json").is_file():
         raise TopoError(f"'{model}' should name a folder with a config.json; there is none in '{folder}'")
     from topo.models.config_json import bounded, check_config
@@ -514,7 +538,7 @@ def _transformer(folder: Path, model: str) -> nn.Module:
             make = getattr(transformers, str(named), None)
             if not (isinstance(make, type) and issubclass(make, transformers.PreTrainedModel)):
                 raise TopoError(f"'{model}' has architecture '{named}', which the installed transformers does not know")
-        with torch.device("meta"), bounded(model):
+        with torch.device(device), bounded(model):
             return _run(lambda: make(config), f"'{model}'")
     finally:
         transformers.logging.set_verbosity(level)

@@ -33,7 +33,7 @@ from topo.shrinking.proof import Reference
 from topo.shrinking.seen import Seen
 from topo.shrinking.slots import Axis
 from topo.shrinking.working_copy import independent, masked, tensors_of, working_copy
-from topo.trace import captured_as_called, trace
+from topo.trace import captured_as_called, trace, trace_captured
 from topo.trace.capture import clean, first_names
 from topo.train.masking import fitted, tensor_of
 from topo.wiring import Wiring
@@ -132,13 +132,15 @@ def shrink(
     masks = _masks(module, masks)
     plain, notes = working_copy(module)
     example, captured, _ = captured_as_called(plain, input_shape, args, kwargs)
-    known = wiring if wiring is not None else trace(plain, args=example[0], kwargs=example[1])
+    known = wiring if wiring is not None else trace_captured(plain, example, captured)
     _refuse_conservative(known, conservative)
     held = fitted(plain, masks, known)
     laid = {name: tensor_of(masks[name], storage, "cpu") for name, storage in held.items()}
     masked(plain, laid)
-    _require_own_layers(plain, example)
     work = _Work(plain, masks, held, laid, example, check, rng)
+    # Layers of the original hold numbers of its type, which torch does not join with double precision.
+    if work.reference.dtype != torch.float64 or any(p.dtype == torch.float64 for p in plain.parameters()):
+        _require_own_layers(plain, example)
     work.follow(captured)
     made = work.largest()
     independent(made.model, module)
@@ -206,8 +208,7 @@ class _Work:
         seed: int,
     ) -> None:
         self.plain, self.masks, self.held = plain, masks, held
-        self.reference = Reference.of(plain, example, check, seed)
-        self.exact = copy.deepcopy(plain).double() if self.reference.dtype == torch.float64 else plain
+        self.reference, self.exact = Reference.of(plain, example, check, seed)
         self.example = example
         self.found = Found()
         self.odd: tuple[float, float] | None = None

@@ -114,7 +114,6 @@ chosen(
     "strided view",
     lambda s, x: s.p(s.a(x).as_strided((3, 4), (8, 2))),
     parts={"p": lambda: fc(4, 2)},
-    more="as_strided",
 )
 chosen("rolled by slices", lambda s, x: s.o(torch.cat([(y := s.a(x))[:, 3:], y[:, :3]], 1)))
 chosen(

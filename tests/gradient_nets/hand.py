@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -130,9 +131,66 @@ hand(
     torch.arange(10).view(2, 5),
 )
 
+hand("ones written on a diagonal", three(lambda s, x: s.o(s.a(x).fill_diagonal_(1))), (8, 8))
+hand("written by strides", three(lambda s, x: s.o(by_strides(s.a(x), s.b(x)))))
+hand("halves that change places", three(lambda s, x: s.o(changed_places(s.a(x)))))
+hand("columns added in a row", three(lambda s, x: s.o(added_in_a_row(s.a(x)))))
+hand("a view of what is written", three(lambda s, x: s.o(seen_later(s.a(x), s.b(x)))))
+hand("a turn of what is written", three(lambda s, x: s.o(turned_before(s.a(x)))))
+hand("the first token alone", three(lambda s, x: s.o(s.a(x[:, 0]))), (2, 5, 8))
+hand("the first place alone", three(lambda s, x: s.o(s.a(x[..., 0, 0]))), (2, 8, 3, 4))
+hand("the last of a line", three(lambda s, x: s.o(s.a(x[..., -1]))), (2, 8, 5))
+hand(
+    "one channel of two that are one",
+    parts(lambda s, x: s.o(F.pad(s.a(x)[:, [0, 0]], (0, 0, 0, 0, 1, 1))), a=lambda: conv(4, 1), o=lambda: conv(4, 3)),
+    (2, 4, 5, 5),
+)
+hand(
+    "a masked channel of three that are one",
+    parts(
+        lambda s, x: s.o(s.a(x)[:, [0, 0, 0]] * torch.tensor([0.0, 1, 2]).view(3, 1, 1).to(x.dtype)),
+        a=lambda: conv(4, 1),
+        o=lambda: conv(3, 3),
+    ),
+    (2, 4, 5, 5),
+)
+hand("squeezed in place", three(lambda s, x: s.o((s.a(x)[:, None] + 0).squeeze_(1))))
+
 
 def into_slice(s: Any, x: Tensor) -> Tensor:
     y = torch.zeros_like(x)
     y[:, 1:5] = s.a(x)[:, :4]
     y[:, 3:] += s.b(x)[:, 3:]
     return y
+
+
+def by_strides(y: Tensor, z: Tensor) -> Tensor:
+    y = y.clone()
+    y.as_strided((3, 4), (8, 1)).mul_(z[:, :4])
+    return y
+
+
+def changed_places(y: Tensor) -> Tensor:
+    half = y[:, :4]
+    y[:, :4] = y[:, 4:]
+    y[:, 4:] = half  # which holds the other by now
+    return y
+
+
+def added_in_a_row(y: Tensor) -> Tensor:
+    columns = [y[:, at : at + 1] for at in range(8)]
+    for before, column in pairwise(columns):
+        column.add_(before)
+    return y
+
+
+def seen_later(y: Tensor, z: Tensor) -> Tensor:
+    part = y[:, :4]
+    y.mul_(z)
+    return torch.cat([part, part], 1)
+
+
+def turned_before(y: Tensor) -> Tensor:
+    turned = y.t()
+    y.view(-1)[::9].zero_()
+    return turned.t()

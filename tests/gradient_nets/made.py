@@ -280,3 +280,81 @@ def butterfly(s: Any, x: Tensor) -> Tensor:
     for level in range(3):
         x = torch.einsum("bpi,pio->bpo", x.view(-1, 4, 2), s.w[level]).transpose(1, 2).flatten(1)
     return x
+
+
+WUV = {**WU, "v": lambda: par(8, 8)}
+FEW, SOME = [1, 2], torch.tensor([1, 2])
+made("product with itself, of matrices", lambda s, x: s.o(x @ (s.w @ s.w)))
+made("square of its transpose", lambda s, x: s.o(x @ ((z := s.w.T) @ z)))
+made("times the triangle of ones like it", lambda s, x: s.o(x @ (s.w * torch.ones_like(s.w).triu())))
+made("sum and product", lambda s, x: s.o(x @ torch.addmm(s.w, s.u, s.v)), parts=WUV)
+made("sum and product of entries", lambda s, x: s.o(x @ torch.addcmul(s.w, s.u, s.v)), parts=WUV)
+made("sum and outer product", lambda s, x: s.o(x @ torch.addr(s.w, s.u[0], s.v[0])), parts=WUV)
+made("mixed with another", lambda s, x: s.o(x @ torch.lerp(s.w, s.u, 0.3)), parts=WU)
+made("mixed by a third", lambda s, x: s.o(x @ torch.lerp(s.w, s.u, s.v)), parts=WUV)
+made("a row on a diagonal", lambda s, x: s.o(x @ torch.diag(s.w[0, :7], 1)))
+made("sums on a diagonal", lambda s, x: s.o(x @ torch.diagflat(s.w.sum(0))))
+made("seen by strides", lambda s, x: s.o(x @ s.w.T.as_strided((4, 8), (2, 8), 1).repeat(2, 1)))
+made("a diagonal from another", lambda s, x: s.o(x @ torch.diagonal_scatter(s.w, s.u[0])), parts=WU)
+made("where another is positive", lambda s, x: s.o(x @ (s.w * (s.u > 0))), parts=WU, more="'gt' chooses by what 'u'")
+made("its largest", lambda s, x: s.o(x @ (s.w * (s.w >= s.w.amax(1)))), more="'ge' chooses by what 'w'")
+made("times a sign", lambda s, x: s.o(x @ (s.w * s.u.sign())), parts=WU, more="'sign' lets no gradient")
+made("times what is detached", lambda s, x: s.o(x @ (s.w * s.u.detach())), parts=WU, more="'detach' lets no gradient")
+made("mapped beside a parameter", lambda s, x: s.o(torch.vmap(lambda v: v @ s.w)(x)))
+made(
+    "mapped over both",
+    lambda s, x: s.o(torch.vmap(lambda v, w: v * w, in_dims=(None, 0), out_dims=1)(x, s.w).sum(-1)),
+    more="recorded",
+)
+
+
+def after(name: str, write: Callable[[Any, Tensor], Any], **options: Any) -> None:
+    """x times w, after something was written in place into it, or into what shares its memory."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        z = s.w.clone()
+        write(s, z)
+        return s.o(x @ z)
+
+    made(f"after {name}", forward, **{"parts": WU, **options})
+
+
+after("a product", lambda s, z: z.mul_(s.u))
+after("sums", lambda s, z: z.sub_(s.u).addcmul_(s.u, s.u).lerp_(s.u, 0.3))
+after("a sum and product", lambda s, z: z.addmm_(s.u, s.u))
+after("halves", lambda s, z: (z[:4].mul_(s.u[:4]), z[4:].copy_(s.u[:4])))
+after("part of a part", lambda s, z: z[2:6][:, 1:3].mul_(s.u[:4, :2]))
+after("every second column", lambda s, z: z[:, ::2].copy_(s.u[:, :4]))
+after("a column, as a row", lambda s, z: z.T[0].copy_(s.u[0]))
+after("a flat view", lambda s, z: z.view(-1)[:10].copy_(s.u.reshape(-1)[:10]))
+after("ones on the diagonal", lambda s, z: z.fill_diagonal_(1), parts=W)
+after("zeros on the diagonal", lambda s, z: z.fill_diagonal_(0), parts=W)
+after("the diagonal", lambda s, z: z.diagonal().copy_(s.u[0]))
+after("strides", lambda s, z: z.as_strided((8,), (9,)).mul_(s.u[0]))
+after("places by numbers", lambda s, z: z.index_put_((SOME, SOME + 3), s.u[0, :2]))
+after("sums at places by numbers", lambda s, z: z.index_put_((SOME, SOME + 3), s.u[0, :2], accumulate=True))
+after("rows by a list", lambda s, z: z.__setitem__(FEW, s.u[:2]))
+after("places by a mask", lambda s, z: z.__setitem__(torch.eye(8) > 0, s.u[0]))
+after("places of the flat tensor", lambda s, z: z.put_(SOME, s.u[0, :2]))
+after("scattered entries", lambda s, z: z.scatter_(1, torch.tensor([[3]] * 8), s.u[:, :1]))
+after("scattered sums", lambda s, z: z.scatter_add_(1, torch.tensor([[3, 4]] * 8), s.u[:, :2]))
+after("copied and added rows", lambda s, z: z.index_copy_(0, SOME, s.u[:2]).index_add_(0, SOME, s.u[3:5]))
+after("filled rows", lambda s, z: z.index_fill_(0, SOME, 0.0).masked_fill_(torch.eye(8) > 0, 0.0), parts=W)
+after("entries in order", lambda s, z: z.masked_scatter_(torch.eye(8) > 0, s.u[0]))
+after("a triangle", lambda s, z: z.tril_().t_(), parts=W)
+made("a view of what is written", lambda s, x: s.o(x[:, :2] @ seen_later(s)), parts=WU)
+made("a turn of what is written", lambda s, x: s.o(x @ turned_before(s)))
+
+
+def seen_later(s: Any) -> Tensor:
+    z = s.w.clone()
+    part = z[2:4]
+    z.mul_(s.u)
+    return part
+
+
+def turned_before(s: Any) -> Tensor:
+    z = s.w.clone()
+    turned = z.T
+    z[2:3].zero_()
+    return turned

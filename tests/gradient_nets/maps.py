@@ -103,7 +103,7 @@ mapped(
     lambda s, x: s.o(
         F.grid_sample(
             s.a(x),
-            F.affine_grid(s.t(s.b(x).mean((2, 3))).view(-1, 2, 3), list(x.shape), align_corners=False),
+            F.affine_grid(0.05 * s.t(s.b(x).mean((2, 3))).view(-1, 2, 3), list(x.shape), align_corners=False),
             align_corners=False,
         )
     ),

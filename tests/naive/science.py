@@ -137,6 +137,8 @@ def structural_consistency(net: Net):
                 first = last
         place = {u: k for k, u in enumerate(order)}
         ranked = [(round(score[place[u], place[v]], 7), (u, v) in lost) for u, v in pairs if not rest.has_edge(u, v)]
+        if len(ranked) <= len(lost):
+            return math.nan
         bound = sorted((s for s, _ in ranked), reverse=True)[len(lost) - 1]
         equal = [was for s, was in ranked if s == bound]
         above = [was for s, was in ranked if s > bound]

@@ -6,7 +6,7 @@ import ast
 import inspect
 import sys
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from topo.errors import TopoError
@@ -65,9 +65,31 @@ def called(plugin: str, about: str, function: Callable[..., Any], *args: Any, **
         raise TopoError(f"{plugin} failed{about}: {said(error)}") from error
 
 
-def said(error: Exception) -> str:
+def drawn(items: Iterable[Any] | None, what: str) -> Iterator[Any]:
+    """The items one by one, none of None; what goes wrong while they are drawn is a TopoError."""
+    try:
+        yield from items if items is not None else ()
+    except (TopoError, MemoryError):
+        raise
+    except Exception as error:
+        raise TopoError(f"{what} cannot be drawn one by one: {said(error)}") from error
+
+
+_LONGEST = 300
+
+
+def said(error: BaseException) -> str:
     """What an error is and says, in one line."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['it says nothing more'])[0]}"
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line that is not too long, whatever its own words raise."""
+    try:
+        words = str(error)
+    except Exception:
+        words = ""
+    return (words.strip().splitlines() or ["it says nothing more"])[0][:_LONGEST]
 
 
 def kind_of(annotation: Any) -> str:

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from topo._support.doors import said
 from topo.calibrated.calibration import Call
+from topo.errors import TopoError
 
 _NAMES = ("hidden_states", "x", "input", "inputs")
 
@@ -26,9 +28,20 @@ class _Enough(Exception):
 
 
 def run(model: nn.Module, call: Call) -> Any:
-    """The model's answer, without a cache of keys and values."""
+    """The model's answer, without a cache of keys and values. TopoError for what the model does not take."""
     args, kwargs = call
-    return model(*args, **kwargs)
+    with _in_one_line():
+        return model(*args, **kwargs)
+
+
+@contextmanager
+def _in_one_line() -> Any:
+    try:
+        yield
+    except (TopoError, MemoryError, torch.OutOfMemoryError, _Enough):
+        raise
+    except Exception as error:
+        raise TopoError(f"the model does not take the calibration data: {said(error)}") from error
 
 
 @contextmanager
@@ -55,7 +68,8 @@ class Chain:
     def through(self, number: int, call: int, hidden: Tensor) -> Tensor:
         """What block `number` gives for one call's hidden states."""
         args, kwargs = self.given[call][number]
-        return _first(self.blocks[number](*_filled(args, hidden), **_named(kwargs, hidden)))
+        with _in_one_line():
+            return _first(self.blocks[number](*_filled(args, hidden), **_named(kwargs, hidden)))
 
 
 class _Here:

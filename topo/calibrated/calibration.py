@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from topo._support.doors import drawn
 from topo._support.seeds import as_rng
-from topo.containers.opening import open_container
-from topo.containers.tensors import Tensor as Stored
+from topo.data.tokens import NUMBERS, tokens_in
 from topo.errors import TopoError
 
 SEQUENCES = 128
@@ -42,8 +42,9 @@ def read_tokens(
         raise TopoError(f"'{path}' is not a file; calibration data are a text or a file of token numbers")
     if length < 1 or (sequences is not None and sequences < 1):
         raise TopoError(f"{sequences} sequences of {length} tokens are asked for; it is at least one of at least one")
-    held = _numbers(path) if path.suffix.lower() in (".npy", ".npz", ".pt", ".pth", ".safetensors") else None
-    tokens = _tokenized(path, tokenizer) if held is None else held
+    if tokenizer is None and path.suffix.lower() not in NUMBERS:
+        raise TopoError(f"'{path}' is text, which needs the tokenizer of an hf:FOLDER model; give token numbers (.npy)")
+    tokens = tokens_in(path, tokenizer)
     if tokens.size and (int(tokens.min()) < 0 or (vocabulary is not None and int(tokens.max()) >= vocabulary)):
         bad = int(tokens.min()) if int(tokens.min()) < 0 else int(tokens.max())
         raise TopoError(f"'{path}' holds {bad}, which is not a token: the model knows 0 to {(vocabulary or 1) - 1}")
@@ -62,45 +63,6 @@ def read_tokens(
     wanted = min(len(rows), sequences or SEQUENCES)
     chosen = np.sort(as_rng(rng).choice(len(rows), wanted, replace=False))
     return [torch.from_numpy(rows[number].astype(np.int64))[None] for number in chosen]
-
-
-def _numbers(path: Path) -> np.ndarray:
-    """The one array of whole numbers in a file."""
-    found = [np.asarray(tensor.whole()) for tensor in _leaves(open_container(path).content)]
-    whole = [array for array in found if array.dtype.kind in "iu" and array.ndim in (1, 2)]
-    if len(whole) != 1:
-        said = ", ".join(f"{array.dtype} {array.shape}" for array in found[:4]) or "no array"
-        raise TopoError(f"'{path}' holds {said}; token numbers are one array of whole numbers, a row a sequence")
-    return np.asarray(whole[0])
-
-
-def _leaves(held: Any) -> list[Stored]:
-    if isinstance(held, Stored):
-        return [held]
-    parts = held.values() if isinstance(held, Mapping) else held if isinstance(held, tuple | list) else ()
-    return [leaf for part in parts for leaf in _leaves(part)]
-
-
-def _tokenized(path: Path, tokenizer: str | Path | None) -> np.ndarray:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise TopoError(f"'{path}' is not text in UTF-8: {error.reason} at byte {error.start}") from None
-    if tokenizer is None:
-        raise TopoError(f"'{path}' is text, which needs the tokenizer of an hf:FOLDER model; give token numbers (.npy)")
-    import transformers
-
-    try:
-        made = transformers.AutoTokenizer.from_pretrained(tokenizer, local_files_only=True, trust_remote_code=False)
-    except Exception as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise TopoError(f"the folder '{tokenizer}' has no tokenizer that can be read ({said:.120})") from None
-    level = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()  # of texts longer than the model's context, which are cut
-    try:
-        return np.asarray(made(text, add_special_tokens=False)["input_ids"], np.int64)
-    finally:
-        transformers.logging.set_verbosity(level)
 
 
 def speaks(model: nn.Module) -> bool:
@@ -124,7 +86,7 @@ def calls(calibration: Iterable[Any] | None, model: nn.Module, method: str) -> l
         return tensor.to(parameter.device, parameter.dtype if tensor.is_floating_point() else tensor.dtype)
 
     found: list[Call] = []
-    for number, item in enumerate(calibration if calibration is not None else ()):
+    for number, item in enumerate(drawn(calibration, "the calibration data")):
         try:
             if isinstance(item, Mapping):
                 found.append(((), {str(k): placed(v) for k, v in item.items() if k != "labels"}))

@@ -133,10 +133,15 @@ def _schedule(recipe: Any) -> str:
 
 def _data() -> Table:
     from topo.data import data
+    from topo.data.tokens import BUILT_IN
 
     lines = [
         [name, "built in" if entry.recognise is None else "your files", entry.about + entry_package(data, name)]
         for name, entry in data.items()
+    ]
+    lines += [
+        [BUILT_IN, "built in", "tokens: the docstrings of fifty modules of Python's own library"],
+        ["tokens", "your files", "a text, a file of token numbers, or a folder with train and test (val) of either"],
     ]
     return Table(["data", "from", "what it is"], lines, left=frozenset({1, 2}))
 

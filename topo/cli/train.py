@@ -31,7 +31,10 @@ def training_options(made: argparse.ArgumentParser) -> None:
     """What `train` and `imp` share."""
     network_options(made)
     made.add_argument(
-        "--data", required=True, metavar="D", help="digits, or a folder or .npz file of images (topo list data)"
+        "--data",
+        required=True,
+        metavar="D",
+        help="digits, or a folder or .npz file of images (topo list data); docstrings, a text or token numbers",
     )
     made.add_argument("--recipe", default="quick", metavar="R", help="a name (topo list recipes) or a .toml file")
     made.add_argument("--epochs", type=int, metavar="N", help="epochs, other than the recipe's; its drops scale along")
@@ -53,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         from topo.networks import find_wiring
 
         try:
-            shape = args.input or (data.shape if args.inputs is None else None)
+            shape = args.input or (getattr(data, "shape", None) if args.inputs is None else None)
             wiring = find_wiring(args.model, shape, inputs=args.inputs)
         except TraceError:  # masks by name need no wiring
             wiring = None
@@ -77,11 +80,15 @@ def prepared(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     if len({key for key, _ in args.changes}) < len(args.changes):
         raise UsageError("-O is given twice for one key")
     from topo.data import load
+    from topo.data.tokens import holds_tokens
     from topo.train.recipe import find_recipe
 
     recipe = find_recipe(args.recipe)
     recipe = recipe.changed(**dict(args.changes)) if args.changes else recipe
-    data = load(args.data, size=args.size, cache=args.cache)
+    if holds_tokens(args.data, args.model):
+        data = _tokens(args)
+    else:
+        data = load(args.data, size=args.size, cache=args.cache)
     if not quiet(args) and first_process():
         for note in data.notes:
             speak(f"topo: {printable(note)}")
@@ -96,6 +103,17 @@ def prepared(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         "rng": getattr(args, "seed", 0),
         "threads": getattr(args, "threads", None),
     }
+
+
+def _tokens(args: argparse.Namespace) -> Any:
+    """Token data, by the tokenizer of the model's folder if it has one."""
+    from topo.data.tokens import has_tokenizer, load_tokens
+
+    if args.size is not None or args.cache is not None:
+        raise UsageError("--size and --cache are for pictures; these data are tokens")
+    head, _, folder = args.model.partition(":")
+    own = head == "hf" and has_tokenizer(Path(folder).expanduser())
+    return load_tokens(args.data, tokenizer=Path(folder).expanduser() if own else None)
 
 
 def first_process() -> bool:

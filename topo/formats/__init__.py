@@ -28,7 +28,7 @@ from topo.formats.names import RECURRENT, is_embedding, is_weight
 from topo.formats.source import WAY_OUT, Reader, Source, formats, plural, reader, readers, some
 from topo.formats.weights import weights_of
 from topo.formats.zeros import rounded
-from topo.masks import MaskSet
+from topo.masks import BitRows, MaskSet
 
 if TYPE_CHECKING:
     from topo.wiring import Wiring
@@ -209,7 +209,8 @@ class Reading:
     def _masks(self, only: Collection[str] | None, dense: bool) -> MaskSet:
         source, wiring = self.source, self.wiring
         nan: dict[str, int] = {}
-        rows = {name: tensor.bits(name, nan) for name, tensor in self.tensors.items() if only is None or name in only}
+        wanted = {name: tensor for name, tensor in self.tensors.items() if only is None or name in only}
+        rows = {name: self._bits(name, tensor, nan) for name, tensor in wanted.items()}
         if not rows:
             raise FormatError("it holds no mask of the layers that are asked for")
         kept = {name: mask.kept() for name, mask in rows.items()}
@@ -227,7 +228,10 @@ class Reading:
         masks, known = MaskSet(rows), coverage(source, self.outside, rows, self.lost)
         provenance = dict(source.provenance)
         if wiring is not None:
-            wiring.check(masks)
+            try:
+                wiring.check(masks)
+            except WiringError as error:
+                raise WiringError(self._in_file(str(error))) from None
             missing = [name for name in wiring.names if name not in self.tensors]
             if missing:
                 notes.append(f"{plural(len(missing), 'layer')} of the model without a mask: {some(missing)}")
@@ -243,6 +247,29 @@ class Reading:
             covered = {**covered, "left_out": before.get("left_out", 0), "names": list(before["names"])}
         notes = [*map(_line, told(known)), *map(_line, notes)]
         return masks.with_provenance(**{**about, **self.origin, "notes": notes, "coverage": covered})
+
+    def _bits(self, name: str, tensor: Tensor, nan: dict[str, int]) -> BitRows:
+        try:
+            return tensor.bits(name, nan)
+        except MaskError as error:
+            raise MaskError(self._in_file(str(error), name)) from None
+
+    def _in_file(self, said: str, name: str | None = None) -> str:
+        """A message on a mask with its name in the file, and the parameter that it was taken for where they differ."""
+        for parameter in self.tensors if name is None else (name,):
+            quoted = f"mask '{parameter}'"
+            if said.startswith((quoted, f"'{parameter}'")) and (own := self._own(parameter)) != parameter:
+                taken = f" (taken for '{parameter}')" if parameter not in own else ""
+                return said.replace(f"'{parameter}'", f"'{own}'{taken}", 1)
+        return said
+
+    def _own(self, parameter: str) -> str:
+        """The name in the file of the tensor that shows the mask of a parameter."""
+        read = next((old for old, new in self.names.items() if new == parameter), parameter)
+        tensor = self.raw.get(read)
+        rows = None if tensor is None else tensor.rows
+        stored = next((name for name, other in self.source.state.items() if other.rows is rows), None)
+        return stored or next(iter(self.source.made.get(read, [read])))
 
     def remarks(self, kept: Mapping[str, int], nan: Mapping[str, int], dense: bool = False) -> list[str]:
         """Notes on masks that were inferred from zeros, and on weights that are NaN.

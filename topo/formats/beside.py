@@ -6,6 +6,7 @@ channel or per kernel.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -15,10 +16,12 @@ import numpy as np
 
 from topo.containers.tensors import Rows, Tensor
 from topo.errors import FormatError
-from topo.formats.fitting import stored_shape, stored_shapes
+from topo.formats.fitting import aligned, stored_shape, stored_shapes
 from topo.formats.names import unwrapped
-from topo.formats.partners import same_words
+from topo.formats.partners import NUMBERED, by_shape_and_words, same_words, whose
 from topo.formats.source import Source, matching_order, plural, some
+
+_DECIMAL = re.compile(r"(\d+)")
 
 
 def called_as_weights(raw: Mapping[str, Tensor], source: Source) -> dict[str, Tensor]:
@@ -30,33 +33,67 @@ def called_as_weights(raw: Mapping[str, Tensor], source: Source) -> dict[str, Te
     if not wide or any(tensor.inferred for tensor in wide.values()):
         return dict(raw)
     beside = _weights_beside(source, raw)
-    if all(name.isdecimal() for name in wide) and not all(f"{name}.weight" in beside for name in wide):
-        return _by_number(wide, beside, source)
-    if source.wiring is not None or not beside or any(name in beside for name in wide):
+    numbers = _numbers(wide)
+    if numbers and not all(f"{number}.weight" in beside for number in numbers.values()):
+        return _by_number(wide, numbers, beside, source)
+    if not beside or any(name in beside for name in wide) or _fits(source, wide):
         return dict(raw)
     same = {name: f"{name}.weight" for name in wide if f"{name}.weight" in beside}  # a module's name
     others = same_words([name for name in wide if name not in same], beside)
+    rest = [name for name in wide if name not in same and name not in others]
+    places = by_shape_and_words(beside.items())
+    for name in rest:
+        weight = whose(name, places.get(wide[name].shape, {}))
+        others |= {} if weight is None else {name: weight}
     same |= others
     if not same or len(set(same.values())) < len(same):
         return dict(raw)
-    source.made.update({new: [old, new] for old, new in same.items()})
+    fits = {old for old, new in same.items() if new.endswith(f".{old}")}  # but for a prefix: the name stays
+    source.made.update({old if old in fits else new: [old, new] for old, new in same.items()})
+    same = {old: new for old, new in same.items() if old not in fits}
+    others = {old: new for old, new in others.items() if old not in fits}
     if others:
         source.notes.append(f"{plural(len(others), 'mask')} named as the weights beside them: {some(others.values())}")
     return {same.get(name, name): tensor for name, tensor in raw.items()}
 
 
-def _by_number(masks: Mapping[str, Tensor], beside: Mapping[str, tuple[int, ...]], source: Source) -> dict[str, Tensor]:
+def _by_number(
+    masks: Mapping[str, Tensor], numbers: Mapping[str, int], beside: Mapping[str, tuple[int, ...]], source: Source
+) -> dict[str, Tensor]:
     """Masks 0, 1, 2: of the modules of those numbers, or in the order of the weights."""
     wiring = source.wiring
     shapes = beside if wiring is None else stored_shapes(wiring)
     if not shapes or all(f"{name}.weight" in shapes or name in shapes for name in masks):
         return dict(masks)
-    listed = [masks[name] for name in sorted(masks, key=int)]
+    order = sorted(masks, key=lambda name: numbers[name])
     orders = {"the file's order": beside} if wiring is None else {"module order": wiring.parameters}
-    found, _ = matching_order(list(listed), shapes, orders, "the weight" if wiring is None else "the model's layer")
-    source.made.update({new: [old, new] for old, new in zip(sorted(masks, key=int), found)})
+    whose = "the weight" if wiring is None else "the model's layer"
+    found, _ = matching_order([masks[name] for name in order], shapes, orders, whose)
+    source.made.update({new: [old, new] for old, new in zip(order, found)})
     source.notes.append(f"numbered masks named by the sequence of shapes, in {next(iter(orders))}")
     return found
+
+
+def _numbers(masks: Mapping[str, Tensor]) -> dict[str, int]:
+    """Name -> its number, where the masks are `0`, `1`, `2`, or `masks.0`, `masks.1`, `masks.2`; else none."""
+    found = [(name, NUMBERED.fullmatch(name) or _DECIMAL.fullmatch(name)) for name in masks]
+    numbered = {name: match for name, match in found if match is not None}
+    starts = {name[: match.start(1)] for name, match in numbered.items()}
+    if len(starts) != 1 or len(numbered) < len(masks):
+        return {}
+    return {name: int(match[1]) for name, match in numbered.items()}
+
+
+def _fits(source: Source, masks: Mapping[str, Tensor]) -> bool:
+    """Whether the masks are called as the model's layers are, as far as they go."""
+    wiring = source.wiring
+    if wiring is None:
+        return False
+    try:
+        names = aligned(masks, wiring, source.state)
+    except FormatError:
+        return False
+    return all(names[name] in wiring.shapes for name, tensor in masks.items() if tensor.ndim >= 2)
 
 
 def _weights_beside(source: Source, raw: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import numpy as np
 from topo.containers.tensors import Tensor
 from topo.errors import MaskError
 from topo.formats.names import is_vector, is_weight, unwrapped
+from topo.formats.packed import is_beside_packed
 from topo.formats.source import Source, plural, some
 from topo.formats.tree import Branch
 from topo.masks import BitRows
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
 # Ends of names that stand for no parameter of their own: masks and what pruners and quantisers keep beside weights.
 _BESIDE = (".bitmask", ".shape", ".compressed", ".row_offsets", ".scores", ".mask_scores", ".flag", "_mask", ".mask",
            ".bias_scores", ".bias_flag", ".qzeros", ".g_idx", "running_mean", "running_var")  # fmt: skip
+
+# Integers that are places of tokens, pixels and windows, and no weights.
+_PLACES = re.compile(
+    r"(?:^|[._])(?:\w*_)?(?:ids?|index|indexes|positions?|coords?|anchors?|grid|buckets?|table|order)$", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ def uncovered(source: Source, found: Iterable[str]) -> dict[str, tuple[str, Tens
     beside = [other for other in source.others if _same_network(other, used | bare)]
     every = [(place, *pair) for place in (source.place, *beside) for pair in place.parameters.items()]
     for place, parameter, (name, tensor) in every:
-        if tensor.ndim < 2 and name not in place.packed:
+        if (tensor.ndim < 2 and name not in place.packed) or is_beside_packed(name, place.packed):
             continue
         plain = unwrapped(parameter)
         if "/" in plain:  # flax: a collection, then the path
@@ -99,7 +106,9 @@ def _counts(name: str, plain: str, tensor: Tensor) -> bool:
         return False
     if is_weight(plain):
         return not (tensor.ndim == 3 and tensor.shape[1:] == (1, 1))
-    return tensor.is_float and not is_vector(tensor)
+    if is_vector(tensor):
+        return False
+    return tensor.is_float or (tensor.dtype != "bool" and not _PLACES.search(name) and not tensor.is_binary)
 
 
 def of_model(known: Coverage, wiring: Wiring, masks: Collection[str]) -> Coverage:

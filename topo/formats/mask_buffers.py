@@ -13,8 +13,8 @@ import re
 from topo.containers.tensors import Tensor
 from topo.errors import FormatError
 from topo.formats.names import RECURRENT, unwrapped
-from topo.formats.partners import says_gone
-from topo.formats.source import Found, Source, reader, some
+from topo.formats.partners import by_shape_and_words, is_called_mask, says_gone, whose
+from topo.formats.source import Found, Source, reader
 
 _NNCF = re.compile(r"(.*?)\.pre_ops\.\d+\.(?:op\.)?_?(?:binary_)?mask$")
 _LAST = re.compile(r"(?:_?(?:binary|keep|keeps?|prun(?:e|ed|ing)|sparse|sparsity|weight|kernel|w)_?)?_?masks?_?|m")
@@ -51,11 +51,11 @@ def buffers(source: Source) -> dict[str, Tensor]:
         shape = known.get(unwrapped(parameter), ())
         channels = mask.ndim == 1 and len(shape) > 1 and mask.shape == shape[:1] and mask.is_binary
         if channels or (mask.ndim > 1 and (shape == mask.shape or (alone and not shape))):
-            if parameter in found:
-                source.notes.append(f"a second mask of '{parameter}' left out: {some([name])}")
             found.setdefault(parameter, mask)
+    taken = set(map(unwrapped, found))
     for name, parameter in source.place.partners.items():
-        found.setdefault(parameter, source.state[name])
+        if unwrapped(parameter) not in taken:
+            found[parameter] = source.state[name]
     return found
 
 
@@ -81,9 +81,11 @@ def read(source: Source) -> Found:
         )
     partners = {name: of for name, of in source.place.partners.items() if _parameter(name) is None}
     taken = [f"'{name}' for '{of}'" for name, of in partners.items() if id(source.state[name]) in used]
-    beside = [name for name in partners if id(source.state[name]) not in used]
-    if beside:
-        source.notes.append(f"a second mask of '{partners[beside[0]]}' left out: {some(beside)}")
+    masked = by_shape_and_words((parameter, mask.shape) for parameter, mask in masks.items())
+    for name, tensor in source.state.items():
+        if id(tensor) not in used and tensor.ndim >= 2 and is_called_mask(name) and tensor.is_binary:
+            if weight := whose(name, masked.get(tensor.shape, {})):
+                source.notes.append(f"a second mask of '{weight}' left out: '{name}'")
     if taken:
         listed = ", ".join(taken[:3]) + (", ..." if len(taken) > 3 else "")
         source.notes.append(f"taken for masks by their names, shapes and values of 0 and 1: {listed}")

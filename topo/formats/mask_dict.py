@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from topo.containers.tensors import Tensor
-from topo.formats.names import ADAPTER
+from topo.errors import FormatError
+from topo.formats.names import ADAPTER, is_weight
 from topo.formats.packed import packed
 from topo.formats.source import Found, Source, reader, some
 
@@ -37,6 +38,20 @@ def only_masks(state: Mapping[str, Tensor]) -> str | None:
     return f"{some(odd, 1)} holds other values than 0 and 1" if odd else None
 
 
+def refuse_doubles(source: Source) -> None:
+    """FormatError where `fc.weight` and another tensor of its module hold 0 and 1 in one shape: one of them masks."""
+    if source.requested:
+        return
+    for name, tensor in source.state.items():
+        head, _, last = name.rpartition(".")
+        weight = source.state.get(f"{head}.weight") if head and tensor.ndim >= 2 and last != "weight" else None
+        if weight is not None and weight.shape == tensor.shape and not is_weight(name):
+            raise FormatError(
+                f"'{head}.weight' and '{name}' both hold 0 and 1: one may be the mask of the other; leave one out, or "
+                "--format mask_dict reads each as a layer"
+            )
+
+
 def recognise(source: Source) -> str | None:
     return "it is an npz" if source.container.kind == "npz" else only_masks(source.state)
 
@@ -48,4 +63,5 @@ def recognise(source: Source) -> str | None:
     recognise=recognise,
 )
 def read(source: Source) -> Found:
+    refuse_doubles(source)
     return source.state

@@ -15,7 +15,7 @@ import numpy as np
 
 from topo._support.atomic import replacing
 from topo.errors import FormatError
-from topo.formats.mask_dict import only_masks
+from topo.formats.mask_dict import only_masks, refuse_doubles
 from topo.formats.source import Found, Source, reader
 from topo.masks import MaskSet
 
@@ -65,4 +65,6 @@ def _fits(name: str) -> bool:
     write=write,
 )
 def read(source: Source) -> Found:
+    if source.own is None:
+        refuse_doubles(source)
     return source.state

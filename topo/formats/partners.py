@@ -7,8 +7,10 @@ masks (`masks.0`, `masks.1`) goes by the order of the weights.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
+from itertools import pairwise
 
 from topo.containers.tensors import Tensor
 from topo.errors import FormatError
@@ -27,7 +29,9 @@ _GONE = re.compile(
     r"(?:_?(?:weights|params|masks?))?",
     re.I,
 )
-_NUMBERED = re.compile(r"(?:^|.*[._])_?masks?[._]?(\d+)$", re.I)
+# Shape -> words -> names.
+ByShape = dict[tuple[int, ...], dict[tuple[str, ...], list[str]]]
+NUMBERED = re.compile(r"(?:^|.*[._])_?masks?[._]?(\d+)$", re.I)
 
 
 @lru_cache(1 << 14)
@@ -52,8 +56,8 @@ def is_called_mask(name: str) -> bool:
 
 def says_gone(name: str) -> bool:
     """Whether a part of a name says that 1 stands for what was pruned: `fc.pruned`, `removed_mask.fc`, `pruned_fc`."""
-    parts = [part for part in _BETWEEN.split(name) if part]
-    return any(_GONE.fullmatch(part) for part in (*parts, *("_".join(parts).split("_"))))
+    said = [part for part in _BETWEEN.split(name) if part]
+    return any(map(_GONE.fullmatch, (*said, *map("_".join, pairwise(said)))))
 
 
 def holds_both(tensor: Tensor) -> bool:
@@ -74,29 +78,45 @@ def same_words(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def by_shape_and_words(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> ByShape:
+    """Shape -> words -> the names of that shape with those words."""
+    found: ByShape = {}
+    for name, shape in shapes:
+        found.setdefault(shape, {}).setdefault(words(name), []).append(name)
+    return found
+
+
 def partners(state: Mapping[str, Tensor]) -> dict[str, str]:
     """Name of a tensor -> the weight of the same state that it masks.
 
     It holds 0 and 1 alone, has the weight's shape, and its name holds the weight's words. What is not called a mask
-    holds both 0 and 1 too.
+    holds both 0 and 1 too, or is called as another of this state that does.
     """
-    asked = [name for name, tensor in state.items() if tensor.ndim >= 2 and _may_mask(name, state)]
-    asked = [name for name in asked if state[name].is_binary and (is_called_mask(name) or holds_both(state[name]))]
+    wide = [name for name, tensor in state.items() if tensor.ndim >= 2]
+    known = {words(name) for name in wide}
+    ends = Counter(said[start:] for said in known for start in range(len(said)))
+    binary = [name for name in wide if _may_mask(name, state, known, ends) and state[name].is_binary]
+    asked = [name for name in binary if is_called_mask(name) or holds_both(state[name])]
     if not asked:
         return {}
     claimed: dict[str, list[str]] = {}
     listed: dict[str, dict[int, str]] = {}
-    others = [name for name, tensor in state.items() if tensor.ndim >= 2 and name not in set(asked)]
-    by_shape: dict[tuple[int, ...], dict[tuple[str, ...], list[str]]] = {}
-    for name in others:
-        by_shape.setdefault(state[name].shape, {}).setdefault(words(name), []).append(name)
+    others = [name for name in wide if name not in set(asked)]
+    places = by_shape_and_words((name, state[name].shape) for name in others)
     for name in asked:
-        if number := _NUMBERED.match(name):
+        if number := NUMBERED.match(name):
             listed.setdefault(name[: number.start(1)], {})[int(number[1])] = name
             continue
-        weight = _whose(name, by_shape.get(state[name].shape, {}))
-        if weight is not None and not state[weight].is_binary:
+        weight = whose(name, places.get(state[name].shape, {}))
+        if weight is not None and (not state[weight].is_binary or is_called_mask(name) > is_called_mask(weight)):
             claimed.setdefault(weight, []).append(name)
+    called = {_beside(name, weight) for weight, names in claimed.items() for name in names}
+    full = [name for name in binary if name not in set(asked)]  # all of 1, or of 0, and called as those are
+    places = by_shape_and_words((name, state[name].shape) for name in others if name not in full) if full else {}
+    for name in full:
+        weight = whose(name, places.get(state[name].shape, {}))
+        if weight is not None and weight not in claimed and _beside(name, weight) in called:
+            claimed[weight] = [name]
     likeliest = ((_likeliest(weight, names, state), weight) for weight, names in claimed.items())
     found = {name: weight for name, weight in likeliest if name is not None}
     if len(listed) == 1:
@@ -130,27 +150,36 @@ def _contradicted(tensor: Tensor, weight: Tensor) -> bool:
     )  # fmt: skip
 
 
-def _may_mask(name: str, state: Mapping[str, Tensor]) -> bool:
-    """Whether a tensor of this name could be the mask of another, as far as is seen at once."""
+def _beside(name: str, weight: str) -> tuple[str, ...]:
+    """What a name says beside the weight's words: ("gate",) of `stem.gate`."""
+    own = set(words(weight))
+    return tuple(word for word in words(name) if word not in own)
+
+
+def _may_mask(
+    name: str, state: Mapping[str, Tensor], known: Collection[tuple[str, ...]], ends: Mapping[tuple[str, ...], int]
+) -> bool:
+    """Whether a tensor of this name could be the mask of another, as far as is seen at once.
+
+    known: words of the tensors of two or more dimensions. ends: last words -> how many of them have these.
+    """
     if name.endswith(".weight"):  # of a module, or what a prefix is put before
         if "mask" in name:
             return True
-        head, _, rest = name.partition(".")
-        _, line, last = head.partition("_")
-        if line and f"{last}.{rest}" in state:
-            return True
-        while rest:
-            if rest in state:
-                return True
-            rest = rest.partition(".")[2]
-        return False
+        said = words(name)
+        if not said:
+            return False
+        core = bare(name)
+        others = ends.get(core, 0) - (said[len(said) - len(core) :] == core)
+        return (core != said and bool(core) and others > 0) or any(said[i:] in known for i in range(1, len(said)))
     if name.endswith("_mask") and (name[:-5] in state or f"{name[:-5]}_orig" in state):
         return False  # torch's own, which has readers of its own
-    return "parametrizations." not in name and not _TOKENS.search(name)
+    return "parametrizations." not in name and "___" not in name and not _TOKENS.search(name)
 
 
-def _whose(name: str, weights: Mapping[tuple[str, ...], list[str]]) -> str | None:
-    """The weight with the longest run of the name's words; else the only one whose words end as the name's do.
+def whose(name: str, weights: Mapping[tuple[str, ...], list[str]]) -> str | None:
+    """The weight with the longest run of the name's words; else the only one whose words end as the name's do; else
+    the one whose last words are the longest run in the name.
 
     A number alone is a weight's name at the front (`0.gate`), not behind other words (`aug.0`).
     """
@@ -168,7 +197,24 @@ def _whose(name: str, weights: Mapping[tuple[str, ...], list[str]]) -> str | Non
     if not core:
         return weights[()][0] if len(weights.get((), ())) == 1 else None
     ends = [names for key, names in weights.items() if key[-len(core) :] == core]
-    return ends[0][0] if len(ends) == 1 and len(ends[0]) == 1 else None
+    if ends:
+        return ends[0][0] if len(ends) == 1 and len(ends[0]) == 1 else None
+    best: dict[int, list[str]] = {}
+    for names in weights.values():
+        if length := _last_words_in(words(names[0]), said):
+            best.setdefault(length, []).extend(names)
+    nearest = best[max(best)] if best else []
+    return nearest[0] if len(nearest) == 1 else None
+
+
+def _last_words_in(weight: tuple[str, ...], said: tuple[str, ...]) -> int:
+    """How many of the last words of a weight's name are a run of what is said; numbers alone count at its front."""
+    for length in range(len(weight), 0, -1):
+        end = weight[-length:]
+        for i in range(len(said) - length + 1):
+            if said[i : i + length] == end and (i == 0 or not all(word.isdecimal() for word in end)):
+                return length
+    return 0
 
 
 def _in_order(listed: Mapping[int, str], state: Mapping[str, Tensor], others: Iterable[str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from topo.errors import FormatError
 from topo.formats.experts import renamed
 from topo.formats.fitting import aligned
 from topo.formats.names import ADAPTER, is_embedding, is_vector, is_weight
+from topo.formats.packed import is_beside_packed
 from topo.formats.partners import holds_both, is_called_mask
 from topo.formats.source import WAY_OUT, Found, Source, plural, reader, some
 
@@ -55,6 +56,7 @@ def _weights(source: Source) -> dict[str, Tensor]:
         and tensor.ndim >= 2
         and (tensor.is_float or tensor.is_quantised)
         and stored not in source.place.packed
+        and not is_beside_packed(stored, source.place.packed)
         and not ADAPTER.search(name)
     }
     if source.wiring is not None:
@@ -71,7 +73,7 @@ def _is_layer(name: str, tensor: Tensor) -> bool:
     if re.fullmatch(r"arr_\d+|\d+", name):
         return False
     odd = is_embedding(name) or is_vector(tensor) or any(part in name.lower() for part in _NO_PARAMETER)
-    return not odd and tensor.ndim <= 4 and tensor.has_zero
+    return not odd and tensor.is_float and tensor.ndim <= 4 and tensor.has_zero
 
 
 def recognise(source: Source) -> str | None:
@@ -140,9 +142,13 @@ def _refuse_strange_masks(source: Source, found: Found) -> None:
     """FormatError for what is called a mask, holds 0 and 1, has the shape of a weight, and is not known to be whose."""
     if source.requested or not source.place.mentions("mask", "Mask", "MASK"):
         return
-    shapes = {tensor.shape: name for name, tensor in found.items()}
+    masks = {name for name, tensor in found.items() if is_called_mask(name) and tensor.is_binary}
+    held = (
+        {name: tensor for name, (_, tensor) in source.place.parameters.items()} if len(masks) == len(found) else found
+    )
+    shapes = {t.shape: name for name, t in held.items() if name not in masks and t.ndim >= 2 and not t.is_binary}
     for name, tensor in source.state.items():
-        if tensor.shape in shapes and is_called_mask(name) and name not in found and holds_both(tensor):
+        if tensor.shape in shapes and is_called_mask(name) and holds_both(tensor):
             if tensor.is_binary and not _ATTENTION.search(name):
                 raise FormatError(
                     f"'{name}' holds 0 and 1 in the shape of '{shapes[tensor.shape]}', and its name does not say whose "

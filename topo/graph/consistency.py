@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from topo.graph.whole import WholeGraph
@@ -15,7 +17,7 @@ def consistency(whole: WholeGraph, taken: np.ndarray) -> float:
     With the eigenvectors X and eigenvalues of the graph without them, the score of a pair is that of
     X (lambda + X' D X) X', where D holds the edges taken and X' D X counts within equal eigenvalues alone: what is left
     if D changes eigenvalues and no eigenvector. Pairs are those of a unit that feeds a group of a layer and one that
-    the group feeds, not joined by what is left.
+    the group feeds, not joined by what is left. NaN where these are the edges taken alone: they could not rank lower.
 
     Source: Lü et al., PNAS 2015.
     """
@@ -35,6 +37,8 @@ def consistency(whole: WholeGraph, taken: np.ndarray) -> float:
         here = whole.made_by == number
         could[np.ix_(np.unique(begin[here]), np.unique(end[here]))] = True
     pairs = np.nonzero(could & (rest == 0))
+    if len(pairs[0]) <= len(taken):
+        return math.nan
     scores, wanted = score[pairs], lost[pairs] > 0
     last = np.sort(scores)[-len(taken)]
     equal = np.abs(scores - last) <= _EQUAL * max(np.abs(scores).max(), 1.0)

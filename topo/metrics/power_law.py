@@ -18,6 +18,7 @@ from topo.report import Value
 _CLAUSET = "Clauset, Shalizi & Newman, Power-law distributions in empirical data, SIAM Review 2009"
 _STEEPEST = 30.0
 SAMPLES = 100
+_FEW = 100  # units: in Clauset et al., figure 4.1, other laws pass for a power law up to there
 _MOST_DEGREES = 1_000_000  # that samples are drawn of: five seconds
 _MOST_TAILS = 60  # degrees at which a tail may begin; of more, every so many
 
@@ -136,4 +137,6 @@ def power_law_p(graph: WiredGraph) -> Value:
     for _ in range(SAMPLES):
         again = fit(drawn(rising, found, rng))
         further += again is not None and again.distance >= found.distance - 1e-9
-    return Value(further / SAMPLES, ALONE)
+    tail = int((degrees >= found.first).sum())
+    few = f" (fewer than {_FEW} seldom rule a power law out)" if tail < _FEW else ""
+    return Value(further / SAMPLES, f"of {tail:,} units in the tail{few}; {ALONE}")

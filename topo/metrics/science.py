@@ -290,4 +290,7 @@ def structural_consistency(graph: WiredGraph) -> Value:
     rng, takes = np.random.default_rng(0), max(edges // 10, 1)
     of_layers = np.flatnonzero(whole.of_layers[whole.made_by])
     drawn = [rng.choice(of_layers, takes, replace=False) for _ in range(_REMOVALS)]
-    return Value(float(np.mean([consistency(whole, taken) for taken in drawn])), ALONE)
+    share = float(np.mean([consistency(whole, taken) for taken in drawn]))
+    if math.isnan(share):
+        return Value(share, "layers join every pair of units that they could: no other can be ranked beside an edge")
+    return Value(share, ALONE)

@@ -177,7 +177,40 @@ def same_degrees(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Dr
     yield from generators["configuration"].function(wiring, masks, rng)
 
 
-@null("the number of kept weights of each kernel (pair of channels); in linear layers that is the mask itself")
+def _unmoved(name: str, why: str, layers: list[str], of: int) -> list[str]:
+    """What is to be said of layers of which every sample has the mask itself."""
+    if not layers:
+        return []
+    if len(layers) == of:
+        return [f"{name}: no weight moves ({why}): samples are the masks themselves"]
+    told = ", ".join(f"'{layer}'" for layer in layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
+    return [f"{name}: in {len(layers)} of {of} layers no weight moves ({why}): {told}"]
+
+
+def _of_single_weights(wiring: Wiring, masks: MaskSet) -> list[str]:
+    """Layers whose kernels are one weight each."""
+    masks = wiring.plain_masks(masks)
+    layers = [name for name in masks if masks.rows(name).columns == masks.shapes[name][1]]
+    return _unmoved("same_kernels", "kernels of one weight", layers, len(masks))
+
+
+def _of_single_kernels(wiring: Wiring, masks: MaskSet) -> list[str]:
+    """Layers without two kernels of one input channel, as depthwise ones, or with kernels of one weight."""
+    wiring, masks = wiring.plain, wiring.plain_masks(masks)
+
+    def fixed(name: str) -> bool:
+        alone = masks.shapes[name][0] == wiring.layer(name).groups
+        return alone or masks.rows(name).columns == masks.shapes[name][1]
+
+    layers = [name for name in masks if fixed(name)]
+    why = "kernels of one weight, or one kernel an input channel"
+    return _unmoved("same_kernels_degrees", why, layers, len(masks))
+
+
+@null(
+    "the number of kept weights of each kernel (pair of channels); in linear layers that is the mask itself",
+    told=_of_single_weights,
+)
 def same_kernels(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
     """Uniform over all masks with these counts: kept weights change their places within a kernel.
 
@@ -191,6 +224,8 @@ def same_kernels(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Dr
 
 def _how_walked(wiring: Wiring, masks: MaskSet) -> list[str]:
     how = plan(wiring.plain, wiring.plain_masks(masks))
+    if not any(how.steps.values()):
+        return ["same_effective: there is nothing to trade: samples are the masks themselves"]
     walk = f"{how.accepted:.0%} of {sum(how.steps.values()):,} trades left the effective units as they were"
     left = "" if how.left <= 0.05 else ", so that samples resemble the masks"
     return [f"same_effective: {walk}; {how.left:.0%} of the weights that chance moves were left{left}"]
@@ -205,7 +240,10 @@ def same_effective(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> 
     yield from walked(wiring, masks, rng).items()
 
 
-@null("the number of kept weights of each kernel, and the sum of each weight column; of linear layers the mask itself")
+@null(
+    "the number of kept weights of each kernel, and the sum of each weight column; of linear layers the mask itself",
+    told=_of_single_kernels,
+)
 def same_kernels_degrees(wiring: Wiring, masks: MaskSet, rng: np.random.Generator) -> Drawn:
     """Near uniform over all masks with these counts: kernels of one input channel trade weights, as curveballs.
 

@@ -79,11 +79,9 @@ class Problem:
                 raise TopoError(
                     f"layer '{name}' has a minimum fan-in of {fan_in}; a unit of it reads 1 to {most} weights"
                 )
-        if self.total is not None and not 0 < self.total <= sum(self.capacity.values()):
-            raise TopoError(
-                f"{self.total} parameters are asked for; these layers hold 1 to {sum(self.capacity.values())}"
-                + (f" under {self.n_m[0]}:{self.n_m[1]}" if self.n_m else "")
-            )
+        most = sum(self.capacity.values())
+        if self.total is not None and not 0 < self.total <= most:
+            raise self._outside(1, most)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -102,8 +100,8 @@ class Problem:
         if total is None:
             total = self.count
         size = sum(self.layer(name).size for name in self.names)
-        density = next(text for n in range(2, 18) if round(float(text := f"{total / size:.{n}g}") * size) == total)
-        return f"{total:,} parameters (density {density})"
+        density = next(text for n in range(1, 18) if round(float(text := f"{total / size:.{n}g}") * size) == total)
+        return f"{total:,} parameter{'' if total == 1 else 's'} (density {density})"
 
     @cached_property
     def whole(self) -> frozenset[str]:
@@ -186,10 +184,12 @@ class Problem:
         names = [name for name in self.names if name not in fixed]
         rest = self.total - sum(fixed.values())
         if rest < 0 or (not names and rest):
-            raise TopoError(f"layers kept dense hold {sum(fixed.values())} parameters; the total is {self.total}")
+            raise TopoError(f"layers kept dense hold {self.told(sum(fixed.values()))}; the budget is {self.told()}")
         if names:
             caps = [self.capacity[name] for name in names]
             least = [self.fan_in(name) for name in names]
+            if not sum(least) <= rest <= sum(caps):
+                raise self._outside(*(sum(fixed.values()) + sum(held) for held in (least, caps)))
             weights = None
             if rule != "water":
                 shapes = {name: self.layer(name).shape for name in names}
@@ -198,10 +198,16 @@ class Problem:
             if limit is not None:
                 limit -= sum(self.costs[name] * size for name, size in fixed.items())
             costs = [self.costs[name] for name in names] if limit is not None else None
-            fixed |= dict(
-                zip(names, water_fill(caps, rest, least=least, weights=weights, costs=costs, limit=limit).tolist())
-            )
+            try:
+                shares = water_fill(caps, rest, least=least, weights=weights, costs=costs, limit=limit)
+            except TopoError as error:
+                raise TopoError(f"the budget is {self.told()}: {error}") from None
+            fixed |= dict(zip(names, shares.tolist()))
         return {name: fixed[name] for name in self.names}
+
+    def _outside(self, low: int, most: int) -> TopoError:
+        under = f" under {self.n_m[0]}:{self.n_m[1]}" if self.n_m else ""
+        return TopoError(f"the budget is {self.told()}; these layers hold {self.told(low)} to {self.told(most)}{under}")
 
     def _checked(self, budgets: Mapping[str, int]) -> dict[str, int]:
         for name in self.names:

@@ -87,7 +87,8 @@ def _blocks(problem: Problem, plan: _Plan, budgets: Mapping[str, int], *, exact:
     if missing:
         total = sum(budgets.values())
         near = total - missing or min(area for name, area in plan.areas.items() if name not in problem.whole)
-        raise TopoError(f"{problem.told(total)} are not a whole number of blocks; {problem.told(near)} are")
+        told = f"the budget is {problem.told(total)}, no whole number of blocks"
+        raise TopoError(f"{told}; {problem.told(near)} would be")
     if problem.macs is not None:
         spent = sum(problem.costs[name] * found[name] * plan.areas[name] for name in found)
         if spent > problem.macs:

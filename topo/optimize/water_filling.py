@@ -30,7 +30,7 @@ def water_fill(
     least = np.minimum(np.broadcast_to(np.asarray(least, np.int64), caps.shape), caps)
     weights = np.ones(len(caps)) if weights is None else np.asarray(weights, np.float64)
     if not least.sum() <= total <= caps.sum():
-        raise TopoError(f"{total} parameters are asked for; these layers hold {least.sum()} to {caps.sum()}")
+        raise TopoError(f"layers that hold {least.sum():,} to {caps.sum():,} parameters cannot share {total:,}")
     shares = _shares(weights, least, caps, total)
     if costs is None or limit is None:
         return _rounded(shares, least, caps, total)
@@ -39,9 +39,8 @@ def water_fill(
         return _rounded(shares, least, caps, total)
     cheapest = _cheapest(costs, least, caps, total)
     if float(costs @ cheapest) > limit:
-        raise TopoError(
-            f"{total} parameters cost at least {2 * float(costs @ cheapest):.6g} FLOPs; the limit is {2 * limit:.6g}"
-        )
+        needed = 2 * float(costs @ cheapest)
+        raise TopoError(f"so many parameters cost at least {needed:.6g} FLOPs; the limit is {2 * limit:.6g}")
     dearest = costs[cheapest > least].max(initial=costs.min())  # cheaper layers fill up as tau falls to -mu * this
     low, high = -60.0, 60.0  # tau / mu = exp(t) - dearest: from the cheapest filling to equal shares
     for turn in range(101):

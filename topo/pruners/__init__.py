@@ -42,7 +42,8 @@ class Pruner:
     rounds, schedule: defaults. regrow: pruned weights are scored again in the next round and may come back. double:
     scored in float64 unless told otherwise. prepare: called once on the working copy with the generator, before its
     weights are read. modes: the batch-norm modes it allows, the default first. shared_ranking: False
-    if it chooses exactly the budget by itself, so that quotas, rounds and inversion make no sense.
+    if it chooses exactly the budget by itself, so that quotas, rounds and inversion make no sense. keeps: where the
+    budget is of something else than parameters, what is kept of these.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Pruner:
     prepare: Callable[..., Any] | None = None
     modes: tuple[str, ...] = MODES
     shared_ranking: bool = True
+    keeps: str = ""
 
     @property
     def description(self) -> str:
@@ -127,8 +129,8 @@ def pruner(*, data: str, cost: str, source: str, **how: Any) -> Callable[[Callab
     def enter(function: Callable) -> Callable:
         plugin = f"pruner '{getattr(function, '__name__', function)}'"
         check_word(plugin, "data", data, DATA)
-        check_text(plugin, cost=cost, source=source)
-        if odd := set(how) - {"rounds", "schedule", "regrow", "double", "prepare", "modes", "shared_ranking"}:
+        check_text(plugin, cost=cost, source=source, **({"keeps": how["keeps"]} if "keeps" in how else {}))
+        if odd := set(how) - {"rounds", "schedule", "regrow", "double", "prepare", "modes", "shared_ranking", "keeps"}:
             raise TopoError(f"{plugin} says {', '.join(sorted(odd))}, which no pruner does; see topo.pruners.Pruner")
         check_flags(plugin, **{name: how[name] for name in ("regrow", "double", "shared_ranking") if name in how})
         check_word(plugin, "schedule", how.get("schedule", SCHEDULES[0]), SCHEDULES)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
+from topo._support.doors import drawn, said
 from topo.errors import TopoError
 from topo.input_spec import input_text, plain_shape, read_inputs
 from topo.models.modules.holders import copied, made_plain, unwrapped
@@ -38,7 +39,8 @@ class Network:
     before any pruning (the same memory, if there is one round). input_shape: of one example, None if unknown. keep:
     parameters that this round keeps. known_wiring: None if the module is to be traced. held: how each weight holds its
     mask. output: the key of the output that counts, "" for the logits or the first tensor. reached: the weights on
-    which some derivative depended; None before there was one. told: notes on how the weights were found.
+    which some derivative depended; None before there was one. told: notes on how the weights were found. density:
+    that was asked for, if one was.
     """
 
     module: nn.Module
@@ -51,6 +53,7 @@ class Network:
     output: str = ""
     reached: set[str] | None = None
     told: tuple[str, ...] = ()
+    density: float | None = None
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -174,9 +177,15 @@ def working_copy(
     model = unwrapped(model)
     how = {"wiring": wiring, "input_shape": input_shape, "layers": layers, "example": example}
     held, found, told = masked_parameters(model, **how)  # type: ignore[arg-type]
-    module = copied(model).eval()
-    if precision != "model":
-        module.to(getattr(torch, precision))
+    module = copied(model)
+    try:
+        module.eval()
+        if precision != "model":
+            module.to(getattr(torch, precision))
+    except Exception as error:  # of a class of one's own
+        raise TopoError(
+            f"the model {type(model).__name__} does not go into eval mode, or {precision}: {said(error)}"
+        ) from error
     for parameter in module.parameters():
         parameter.requires_grad_(False)
         parameter.grad = None
@@ -203,7 +212,7 @@ def read_batches(batches: Iterable[Any] | None, method: str) -> list[tuple[Any, 
     A batch may also be a dict that holds its labels beside its inputs. TopoError if there is none, a batch is not a
     pair, x and y differ in length, or x holds bytes (images that are not yet normalised).
     """
-    found = [_pair(batch, number) for number, batch in enumerate(batches or ())]
+    found = [_pair(batch, number) for number, batch in enumerate(drawn(batches, "the batches"))]
     if not found:
         raise TopoError(f"pruner '{method}' needs data: batches, an iterable of (x, y)")
     return found
@@ -227,6 +236,9 @@ def _pair(batch: Any, number: int) -> tuple[Any, Tensor]:
     else:
         x = tuple(map(_tensor, given)) if several else _tensor(given)
     for part in [x] if isinstance(x, Tensor) else list(x.values() if isinstance(x, dict) else x):
+        if part.is_meta or part.layout != torch.strided or part.is_nested:
+            kind = "on the meta device" if part.is_meta else "a nested tensor" if part.is_nested else part.layout
+            raise TopoError(f"batch {number} holds x that is {kind}; x is a plain tensor of numbers")
         if part.dtype == torch.uint8 or part.is_complex():
             raise TopoError(f"batch {number} holds x of type {part.dtype}; x is normalised and of a floating type")
         if not part.ndim or len(part) != len(y):
@@ -241,8 +253,8 @@ def _tensor(values: Any) -> Tensor:
     try:
         return torch.as_tensor(np.asarray(values) if isinstance(values, list) else values)
     except (TypeError, ValueError, RuntimeError) as error:
-        said = str(error).partition("\n")[0]
-        raise TopoError(f"a batch holds a {type(values).__name__} that is not an array of numbers: {said}") from None
+        why = str(error).partition("\n")[0]
+        raise TopoError(f"a batch holds a {type(values).__name__} that is not an array of numbers: {why}") from None
 
 
 def first_example(batches: Batches) -> Example:

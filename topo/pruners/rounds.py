@@ -94,27 +94,27 @@ def prune(
     net.output = values["output"]
     data = placed(given, net)
     kept = _kept(net, density, sparsity, quota)
+    net.density = density if sparsity is None else 1 - sparsity
     lots = Lots()
     with torch.random.fork_rng(sorted({w.device.index for w in net.weights.values() if w.is_cuda})):
         torch.manual_seed(int(torch_seed.integers(2**63)))
         if how.prepare:
-            how.prepare(net.module, rng=own)
-        set_mode(net, values.get("mode", how.modes[0]), data)
+            called(f"pruner '{method}'", " in its preparation", how.prepare, net.module, rng=own)
+        called(f"pruner '{method}'", " in setting the mode", set_mode, net, values.get("mode", how.modes[0]), data)
         once = values.get("rounds", 1) == 1  # then nothing is pruned before the last scores are taken
         net.dense = {name: w.detach() if once else w.detach().clone() for name, w in net.weights.items()}
         # Of the kernels of attention only the plain one has a second derivative.
         with _threads(threads or _fitting(how, net)), sdpa_kernel(SDPBackend.MATH):
             if how.shared_ranking:
                 size = sum(weight.numel() for weight in net.weights.values())
-                requested = density if sparsity is None else 1 - sparsity
-                schedule = totals(size, kept, values["rounds"], values["schedule"], requested)
+                schedule = totals(size, kept, values["rounds"], values["schedule"], net.density)
                 masks = _ranked(how, net, data, schedule, quota, values, own, ties, lots, progress)
                 lots.check(kept, values["ties"])
             else:
                 net.keep, tell = kept, progress or (lambda done, total, what: None)
                 tell(0, 1, f"{kept:,} parameters")
                 chosen = _checked(how, net, _called(how, net, data, own, _own_options(values)))
-                if (count := sum(int(flags.sum()) for flags in chosen.values())) != kept:
+                if (count := sum(int(flags.sum()) for flags in chosen.values())) != kept and not how.keeps:
                     raise TopoError(f"pruner '{method}' keeps {count:,} parameters; it was asked for {kept:,}")
                 tell(1, 1, "done")
                 masks = {name: flags.cpu().numpy() for name, flags in chosen.items()}
@@ -131,6 +131,7 @@ def prune(
         provenance["layers"] = [layers] if isinstance(layers, str) else list(layers)
     found = {name: net.held[name].mask(flags) for name, flags in masks.items()}
     provenance |= {"ties": lots.drawn} if lots.drawn else {}
+    provenance |= {"asked": kept, "keeps": how.keeps} if how.keeps else {}
     if notes := [*lots.notes(kept), *net.notes()]:
         provenance["notes"] = notes
     return MaskSet(found, provenance=provenance)

@@ -37,10 +37,11 @@ def cut(model: nn.Module, kept: Kept) -> None:
 
 def shortened(tensor: Tensor, places: tuple[np.ndarray | None, ...]) -> Tensor:
     """The tensor at the places that stay along each axis."""
+    made = tensor.detach()
     for axis, at in enumerate(places):
         if at is not None:
-            tensor = tensor.index_select(axis, torch.from_numpy(np.asarray(at, np.int64)).to(tensor.device))
-    return tensor.detach().clone()
+            made = made.index_select(axis, torch.from_numpy(np.asarray(at, np.int64)).to(tensor.device))
+    return made.clone() if made.data_ptr() == tensor.data_ptr() else made
 
 
 def _resize(module: Any) -> None:

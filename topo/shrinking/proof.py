@@ -25,13 +25,14 @@ class Reference:
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, model: nn.Module, example: Any, count: int, seed: int) -> Reference:
-        """Of `count` random inputs like the example."""
+    def of(cls, model: nn.Module, example: Any, count: int, seed: int) -> tuple[Reference, nn.Module]:
+        """Of `count` random inputs like the example; and the model that gave it, in the same precision."""
         size = sum(p.numel() for p in model.parameters())
         inputs = tuple(_like(example, model, seed + i) for i in range(max(count, 1)))
         for dtype in (torch.float64, torch.float32) if size <= _DOUBLE_AT_MOST else (torch.float32,):
             try:
-                return cls(inputs, tuple(run(model, inputs, dtype)), dtype)
+                exact = copy.deepcopy(model).double() if dtype == torch.float64 else model
+                return cls(inputs, tuple(run(exact, inputs, dtype)), dtype), exact
             except RuntimeError:
                 if dtype == torch.float32:
                     raise
@@ -61,9 +62,9 @@ class Reference:
 
 
 def run(model: nn.Module, inputs: Sequence[Any], dtype: torch.dtype) -> list[list[Tensor]]:
-    """The floating-point outputs for each input, computed in `dtype`."""
-    if dtype == torch.float64:
-        model = copy.deepcopy(model).double()
+    """The floating-point outputs for each input; of a model in double precision, inputs are, too."""
+    if dtype == torch.float64:  # a copy but of its parameters: what it changes as it computes is not the model's
+        model = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
     made = []
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         for args, kwargs in inputs:

@@ -136,8 +136,8 @@ def transposed(flow: Flow, node: Node, inputs: list[Any], value: Any) -> Seen:
 def _convolution(
     flow: Flow, node: Node, x: Seen, weight: Seen, bias: Any, groups: int, value: Any, why: str | None, turned: bool
 ) -> Seen:
-    kept = kept_of(weight).flatten(2).any(2)
-    laid = weight.whole().flatten(2)
+    kept, laid = kept_of(weight).flatten(2), weight.whole().flatten(2)
+    kept = kept.any(2) if kept.shape[2] > 1 else kept.squeeze(2)
     for positions in weight.axes[2:]:
         flow.slots.pin(positions)
     into, out = weight.axes[1], weight.axes[0]
@@ -157,8 +157,10 @@ def _convolution(
     clean = uniform & (constants == 0) if why else uniform
     opened = torch.from_numpy(~clean).reshape(groups, 1, -1)
     flags = (kept.reshape(groups, made // groups, -1) & opened).any(2).reshape(-1)
-    each = laid.sum(2, dtype=torch.float64).reshape(groups, made // groups, -1)
-    values = (each * torch.from_numpy(np.where(clean, constants, 0.0)).reshape(groups, 1, -1)).sum(2).reshape(-1)
+    values = torch.zeros(made, dtype=torch.float64)
+    if (read_as := np.where(clean, constants, 0.0)).any():
+        each = laid.sum(2, dtype=torch.float64).reshape(groups, made // groups, -1)
+        values = (each * torch.from_numpy(read_as).reshape(groups, 1, -1)).sum(2).reshape(-1)
     if isinstance(bias, Seen):
         values = values + bias.whole().to(torch.float64)
     if groups == 1:

@@ -31,8 +31,9 @@ from topo.trace.guard import lost, small_maps, unused
 from topo.trace.inputs import Example, carried_name, examples
 from topo.trace.known import OF_SHAPES, Known, ids_of
 from topo.trace.maps import MapUnits, map_rule
+from topo.trace.memory import Memory
 from topo.trace.nodes import (
-    in_place,
+    STOPS,
     is_layout,
     is_pointwise,
     line,
@@ -42,6 +43,7 @@ from topo.trace.nodes import (
     passes,
     root,
     sizes,
+    written,
 )
 from topo.trace.parts import parts_of
 from topo.trace.places import pool  # noqa: F401 (its rules)
@@ -132,10 +134,23 @@ def trace(
             raise TraceError(f"{option} is {value!r}; it is {' or '.join(map(repr, allowed))}")
     one_trace = partial(_traced, module, input_shape, args, kwargs, strict, gates, biases)
     found = _of_equal_blocks(module, one_trace, lambda: next(iter(examples(module, input_shape, args, kwargs)))[0])
-    wiring, warned = found or one_trace()
+    return _told(*(found or one_trace()), partial(trace_maps, module, input_shape, args=args, kwargs=kwargs))
+
+
+def trace_captured(module: nn.Module, example: Example, captured: Captured) -> Wiring:
+    """As `trace` of a module whose graph `captured_as_called` has found with this example."""
+    args, kwargs = example
+    one_trace = partial(_traced, module, None, args, kwargs, False, "soft", "closed")
+    found = _of_equal_blocks(module, one_trace, lambda: example)
+    wired = found or _wired(module, example, captured, None, False, "soft", "closed")
+    return _told(*wired, partial(trace_maps, module, args=args, kwargs=kwargs))
+
+
+def _told(wiring: Wiring, warned: list[str], maps: Callable[[], Maps]) -> Wiring:
+    """The wiring, after its warnings."""
     for text in warned:
-        warnings.warn(text, TraceWarning, stacklevel=2)
-    return replace(wiring, maps=cache(partial(trace_maps, module, input_shape, args=args, kwargs=kwargs)))
+        warnings.warn(text, TraceWarning, stacklevel=3)
+    return replace(wiring, maps=cache(maps))
 
 
 def trace_maps(
@@ -200,7 +215,13 @@ def _traced(
     module: nn.Module, spec: Any, args: Any, kwargs: Any, strict: bool, gates: str, biases: str
 ) -> tuple[Wiring, list[str]]:
     """The wiring, and the warnings about it."""
-    (args, kwargs), captured, said = captured_as_called(module, spec, args, kwargs)
+    return _wired(module, *captured_as_called(module, spec, args, kwargs), strict, gates, biases)
+
+
+def _wired(
+    module: nn.Module, example: Example, captured: Captured, said: str | None, strict: bool, gates: str, biases: str
+) -> tuple[Wiring, list[str]]:
+    args, kwargs = example
     units = Units(batch_size(args, kwargs), gates, biases)
     for text in filter(None, (said, captured.note)):
         units.note(text)
@@ -330,12 +351,15 @@ class _Tracer:
         self.units, self.strict, self.first_names = units, strict, first_names
         self.warned: dict[str, None] = {}
         self.nested = 0
+        self.memory = Memory()
+        self.left: list[Any] = []  # what the placeholders of the graph that was run last hold at its end
         units.known = Known()
 
     def run(self, graph: GraphModule, values: Sequence[Any]) -> Any:
         """values: what each placeholder holds; None for those that their own meta describes. Gives the outputs."""
         env: dict[Node, Any] = {}
-        given = iter(values)
+        given, outer = iter(values), self.memory
+        memory = self.memory = Memory()
         for node in graph.graph.nodes:
             self.units.node, self.units.env = node, env
             if node.op == "placeholder":
@@ -348,10 +372,13 @@ class _Tracer:
             elif node.op == "call_function":
                 self.units.known.run(node, env)
                 env[node] = self._call(node, env)
-                if in_place(node):
-                    self._write_back(node.args[0], env[node], env)
+                for target in written(node):
+                    memory.write(self.units, node, target, env[node], env)
             elif node.op == "output":
+                self.memory = outer
+                self.left = [env[node] for node in graph.graph.nodes if node.op == "placeholder"]
                 return map_arg(node.args[0], lambda arg: env[arg])
+            memory.enter(node)
         raise TraceError("the captured graph has no output")
 
     def _entry(self, node: Node) -> Any:
@@ -376,8 +403,8 @@ class _Tracer:
         return made.view([-1 if d == axis else 1 for d in range(len(shape))]).expand(shape)
 
     def _input_axis(self, node: Node, shape: tuple[int, ...]) -> int:
-        """Axis 1 if the first layer finds one unit per feature that way, else the last."""
-        path = _way_to_layer(node)
+        """Axis 1 or the last: the one along which the first layer finds one unit per feature, and most of them."""
+        path, found = _way_to_layer(node), {}
         for axis in dict.fromkeys((1 % len(shape), len(shape) - 1)) if path else ():
             ids = torch.arange(shape[axis], dtype=torch.int32).view([-1 if d == axis else 1 for d in range(len(shape))])
             ids = self._along(node, path[:-1], ids.expand(shape))
@@ -385,8 +412,8 @@ class _Tracer:
             features = ids.dim() - outcome(weight).dim() + 1 if "conv" in operation(path[-1]) else -1
             rows = ids.movedim(features, 0).reshape(ids.shape[features], -1)
             if bool(((rows == rows.amax(1, keepdim=True)) | (rows < 0)).all()):
-                return axis
-        return 1 if len(shape) >= 4 else len(shape) - 1
+                found[axis] = len(rows.amax(1).unique())
+        return max(found, key=lambda axis: found[axis], default=1 if len(shape) >= 4 else len(shape) - 1)
 
     def _along(self, node: Node, path: list[Node], ids: Tensor) -> Tensor:
         """ids of `node`, run through the operations of `path`; no step is written."""
@@ -414,6 +441,8 @@ class _Tracer:
         inputs = _in_schema_order(target, args, kwargs)
         leaves = _leaves(inputs)
         try:
+            if operation(node) == "aten.as_strided":
+                return self.memory.strided(self.units, node, env)
             return self._apply(node, inputs, leaves, shape, value)
         except NoRule as error:
             reason = str(error)
@@ -425,7 +454,7 @@ class _Tracer:
 
     def _apply(self, node: Node, inputs: list[Any], leaves: list[Any], shape: Any, value: Any) -> Any:
         name, several = operation(node), isinstance(shape, list)
-        self._tell_choices(node, name)
+        self._tell_choices(node, name, leaves)
         if not any(tracked(leaf) for leaf in leaves):
             weights = [leaf for leaf in leaves if isinstance(leaf, Made)]
             if not (weights and _is_float(value) and self._reads_constants(node, name)):
@@ -441,16 +470,24 @@ class _Tracer:
             raise NoRule(f"its rule gives ids of shape {given} where the output has {shape}")
         return made
 
-    def _tell_choices(self, node: Node, name: str) -> None:
-        """A note where booleans or numbers of units, found by what the data hold, become factors."""
+    def _tell_choices(self, node: Node, name: str, leaves: list[Any]) -> None:
+        """A note where no gradient passes: by comparisons and steps, whose outcomes become factors."""
+        short, is_float = name.removeprefix("aten."), _is_float(outcome(node))
+        matrices = any(isinstance(vector_as_constant(leaf), Made) for leaf in leaves)
+        if matrices and not is_float and short not in OF_SHAPES:
+            names = sorted({name for arg in node.all_input_nodes for name in parameters_behind(arg)})
+            self.units.note(
+                f"'{short}' chooses by what {', '.join(map(repr, names))} hold, and no gradient passes by it: what it "
+                "chooses is counted as if it were multiplied by them, or as never zero"
+            )
+        elif short in STOPS and (matrices or any(map(tracked, leaves))):
+            self.units.note(f"'{short}' lets no gradient pass: paths through it are counted as if it did")
         if not any(arg.meta.get("chosen") for arg in node.all_input_nodes):
             return
-        if not _is_float(outcome(node)):
+        if not is_float:
             node.meta["chosen"] = True
-        elif not name.removeprefix("aten.").startswith(_CHOOSE):
-            self.units.note(
-                f"'{name.removeprefix('aten.')}' takes what the data choose for something that is never zero"
-            )
+        elif not short.startswith(_CHOOSE):
+            self.units.note(f"'{short}' takes what the data choose for something that is never zero")
 
     def _of_ids(self, node: Node, inputs: list[Any], shape: Any) -> Any:
         """What an operation makes of ids: literally if it is layout, by its rule, or by those of what it is made of."""
@@ -462,6 +499,10 @@ class _Tracer:
 
     def _reads_constants(self, node: Node, name: str) -> bool:
         """Whether an operation on constants and parameters is a layer: it reads data, if without a unit."""
+        if name == "aten.addmm":
+            added, left = node.all_input_nodes[:2]
+            if outcome(added).dim() > 1 and root(left, self.units.roots) is None:
+                return False  # a weight plus the product of two
         if name.removeprefix("aten.") in _READS_CONSTANTS:
             return True
         if name in ("aten.index", "aten.index_select"):
@@ -590,10 +631,16 @@ class _Tracer:
             return self._unknown(node, _leaves(args), shape, "it has no rule")
         env, last = self.units.env, max(at for at, arg in enumerate(args) if isinstance(arg, GraphModule))
         operands = list(args[last + 1 :])
+        given: Any = node.args[last + 1 :]
         if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
-            operands = list(operands[0])
-        results = [self.run(graph, operands) for graph in graphs]
-        self.units.node, self.units.env = node, env
+            operands, given = list(operands[0]), given[0]
+        results = []
+        for graph in graphs:
+            results.append(self.run(graph, operands))
+            self.units.node, self.units.env = node, env
+            for arg, before, after in zip(given, operands, self.left):
+                if after is not before:
+                    self.memory.write(self.units, node, arg, after, env)
         merged = results[0]
         for other in results[1:]:
             merged = [self.units.add(a, b) if isinstance(a, Tensor) else a for a, b in zip(merged, other)]
@@ -629,35 +676,6 @@ class _Tracer:
         ]
         return made if isinstance(shape, list) else made[0]
 
-    def _write_back(self, target: Any, result: Any, env: dict[Node, Any]) -> None:
-        """After an in-place operation, `target` and the tensor that it is a view of hold the result."""
-        if not isinstance(target, Node) or not isinstance(result, Tensor | Made):
-            return
-        chain, base = [], target
-        while base.op == "call_function" and is_layout(base) and isinstance(env.get(base), Tensor | Made):
-            chain.append(base)
-            base = base.all_input_nodes[0]
-        if isinstance(env.get(base), Tensor | Made) and chain:
-            taken = []
-            for node in reversed(chain):
-                args, kwargs = map_arg((tuple(node.args), dict(node.kwargs)), lambda arg: env[arg])
-                taken.append((node, _in_schema_order(node.target, args, kwargs)[1:]))
-            before = env[base]
-
-            def written() -> Tensor:
-                whole = entries(self.units, before).clone(memory_format=torch.contiguous_format)
-                view = whole
-                for node, others in taken:
-                    view = _literally(node, [view, *others], keep=True)
-                    if not isinstance(view, Tensor):
-                        return squash(whole)
-                view.copy_(entries(self.units, result))
-                return squash(whole)
-
-            made = isinstance(before, Made) or (isinstance(result, Made) and not tracked(before))
-            env[base] = Later(tuple(before.shape), written) if made else written()
-        env[target] = result
-
 
 def _way_to_layer(node: Node) -> list[Node]:
     """The operations from an input to the first layer, that layer last; none if they branch into something else."""
@@ -691,7 +709,8 @@ def _is_float(value: Any) -> bool:
 def _in_schema_order(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
     inputs = list(args)
     for argument in target._schema.arguments[len(args) :]:
-        inputs.append(kwargs.get(argument.name, argument.default_value if argument.has_default_value() else None))
+        given = kwargs.get(argument.name, argument.default_value if argument.has_default_value() else None)
+        inputs.append(None if argument.is_out else given)
     return inputs
 
 

@@ -25,6 +25,7 @@ from torch.fx import GraphModule
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from topo._support.doors import first_line
 from topo.errors import TraceError
 
 MOST_OPERATIONS = 30_000  # torch captures some 700 a second; Llama-70B calls 5,200
@@ -159,7 +160,7 @@ def capture(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         except TooLong:
             raise
         except Exception as error:  # whatever the model's own code raises
-            said = (str(error).strip().splitlines() or [""])[0][:300]
+            said = first_line(error)
             failures.setdefault(f"{type(error).__name__}: {said}", []).append(title)
             continue
         why = next(iter(failures), "")
@@ -259,15 +260,22 @@ def _recorded(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         specs.append(spec)
         return flat
 
-    graph = make_fx(
-        forward,
-        tracing_mode="real",
-        pre_dispatch=True,
-        _allow_non_fake_inputs=True,
-        _error_on_data_dependent_ops=False,
-        record_stack_traces=True,
-        record_module_stack=True,
-    )(*leaves)
+    def recorded(early: bool) -> GraphModule:
+        return make_fx(
+            forward,
+            tracing_mode="real",
+            pre_dispatch=early,
+            _allow_non_fake_inputs=True,
+            _error_on_data_dependent_ops=False,
+            record_stack_traces=True,
+            record_module_stack=True,
+        )(*leaves)
+
+    graph = recorded(True)
+    if _leaks(graph):
+        graph = recorded(False)
+        if _leaks(graph):
+            raise TraceError("tensors of a torch.func transform (vmap, grad) leave it unseen")
     names = {id(parameter): clean(name) for name, parameter in reversed(list(module.named_parameters()))}
     for node in graph.graph.nodes:
         if node.op == "placeholder":
@@ -278,6 +286,12 @@ def _recorded(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
             if isinstance(value, Tensor):
                 node.meta["parameter" if id(value) in names else "constant"] = names.get(id(value), value)
     return Captured(graph, list(range(specs[-1].num_leaves)), specs[-1])
+
+
+def _leaks(graph: GraphModule) -> bool:
+    """Whether what a torch.func transform (vmap, grad) works on stands in the graph as a constant."""
+    held = [operator.attrgetter(node.target)(graph) for node in graph.graph.nodes if node.op == "get_attr"]
+    return any(isinstance(value, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value) for value in held)
 
 
 @contextmanager

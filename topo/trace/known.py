@@ -17,7 +17,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
-from topo.trace.nodes import extent, in_place, outcome
+from topo.trace.nodes import extent, outcome, written
 from topo.trace.units import squash
 from topo.wiring import CONSTANT, NOTHING
 
@@ -64,7 +64,7 @@ class Known(dict[Node, Any]):
             return _stand_in(outcome(arg)) if arg is shape_of and not isinstance(env.get(arg), Tensor) else value
 
         taken = [given(arg) for arg in node.all_input_nodes]
-        writes = in_place(node)
+        writes = written(node)
         made = outcome(node)
         tensors = [value for value in pytree.tree_leaves(made) if isinstance(value, Tensor)]
         if (
@@ -72,10 +72,9 @@ class Known(dict[Node, Any]):
             or not tensors
             or any(extent(value.shape) > _MOST for value in tensors)
             or torch.Tag.nondeterministic_seeded in target.tags
-            or (writes and self._storage(node.args[0]) in self._lent)
+            or any(self._storage(target) in self._lent for target in writes)
         ):
-            if writes and self.get(node.args[0]) is not None:
-                self._lost.add(self._storage(node.args[0]))
+            self._lost.update(self._storage(target) for target in writes if self.get(target) is not None)
             return
         args, kwargs = map_arg((tuple(node.args), dict(node.kwargs)), given)
         kwargs = {**kwargs, "device": torch.device("cpu")} if "device" in kwargs else kwargs

@@ -39,6 +39,8 @@ ACTIVATIONS = frozenset(
 )
 # Squash or spread what they get, and are not 0 at 0.
 SATURATING = frozenset("sigmoid hardsigmoid log_sigmoid softplus exp exp2 cos cosh erfc special_expit sinc".split())
+# Constant between steps, or so meant: no gradient passes.
+STOPS = frozenset("sign sgn floor ceil round trunc heaviside floor_divide detach".split())
 REDUCTIONS = frozenset(
     """mean sum var std var_mean std_mean norm linalg_vector_norm amax amin max min logsumexp median nansum
     nanmean""".split()
@@ -79,6 +81,14 @@ def in_place(node: Node) -> bool:
         and bool(schema.arguments)
         and schema.arguments[0].alias_info is not None
     )
+
+
+def written(node: Node) -> list[Any]:
+    """What the operation writes into: its first input, or `out`."""
+    if in_place(node):
+        return [node.args[0]]
+    arguments = schema.arguments if (schema := getattr(node.target, "_schema", None)) is not None else ()
+    return [node.kwargs.get(argument.name) for argument in arguments if argument.is_out]
 
 
 def _aten(node: Node) -> str:
@@ -189,22 +199,25 @@ def _numel(node: Node) -> int:
     return extent(given.shape) if isinstance(given, Tensor) else 0
 
 
-def is_features(node: Node, roots: dict[Node, Node | None]) -> bool:
-    """Whether a matrix is the first to read what becomes of `node`, so that its last axis holds features."""
+def feature_axis(node: Node, roots: dict[Node, Node | None]) -> int | None:
+    """Which axis, from the end, holds features to the layer that is the first to read what becomes of `node`.
+
+    -1 if it is a matrix, -3 if it is a convolution over two axes; None if no layer is found.
+    """
     queue, seen = [node], {node}
     while queue:
         for user in queue.pop(0).users:
             name = _aten(user)
-            if name in ("linear", "matmul", "mm") and user.args[0] in seen:
+            if (name in ("linear", "matmul", "mm") or name.startswith("conv")) and user.args[0] in seen:
                 weight = user.args[1]
-                return isinstance(weight, Node) and root(weight, roots) is None
-            if "conv" in name:
-                return False
+                if not isinstance(weight, Node) or root(weight, roots) is not None:
+                    return None
+                return 1 - outcome(weight).dim() if name.startswith("conv") else -1
             onward = passes(user) or is_pointwise(user) or name in ("cat", "pad", "constant_pad_nd")
             if onward and user not in seen and len(seen) < _MOST_LOOKED_AT:
                 seen.add(user)
                 queue.append(user)
-    return False
+    return None
 
 
 def outcome(node: Node) -> Any:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from topo.trace.nodes import POOLS, REDUCTIONS, is_features, operation, outcome, statistic
+from topo.trace.nodes import POOLS, REDUCTIONS, feature_axis, operation, outcome, statistic
 from topo.trace.rules import aten, contract, has_axis, is_matrix, looked_up, plain, pointwise
 from topo.trace.units import LEARNED, NoRule, Units, Weight, carried, filled, squash, tracked
 from topo.trace.weights import Made
@@ -135,13 +135,15 @@ def _reduced_dims(units: Units, inputs: list[Any], dims: int) -> list[int]:
 def _channel_like(units: Units, ids: Tensor, dim: int) -> bool:
     """Whether entries along `dim` are channels or features, and not places.
 
-    Their units differ; or it is axis 1 of a map of one channel; or the last axis where there are no places, or where a
-    matrix reads it next.
+    Their units differ; or it is axis 1 of a map of one channel; or, where all units are one, the last axis where there
+    are no places, or the one that the layer which reads it next takes for features.
     """
     small = carried(ids)
     if small.shape[dim] > 1 or (ids.shape[dim] == 1 and dim == 1 and ids.dim() >= 4):
         return True
-    return dim == ids.dim() - 1 and small.numel() == 1 and (ids.dim() < 3 or is_features(units.node, units.roots))
+    if small.numel() > 1:
+        return False
+    return dim - ids.dim() == (-1 if ids.dim() < 3 else feature_axis(units.node, units.roots))
 
 
 @aten("cat", "concat", "concatenate")
@@ -230,6 +232,19 @@ def view_as_complex(units: Units, inputs: list[Any], shape: Any) -> Tensor:
 @aten("view_as_real", "view_as_real_copy")
 def view_as_real(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     return inputs[0].unsqueeze(-1).expand(shape)
+
+
+@aten("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")
+def grid_sampler(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """Each channel at places that a grid says: any of its places, gated by the grid, of which 0 is the middle."""
+    x, grid = plain(inputs[0]), plain(inputs[1])
+    by = units.reduce(grid, [-1]).unsqueeze(1)
+    if inputs[2] == 1 and tracked(by):  # the nearest place
+        units.note(
+            "'grid_sampler' takes the nearest place, by which no gradient passes: its grid is counted all the same"
+        )
+    value = units.reduce(x, range(2, x.dim()), keepdim=True)
+    return units.gate(value.expand(shape), units.add(by, filled((1,) * by.dim())).expand(shape))
 
 
 # -- indexing
@@ -389,6 +404,35 @@ def index_put(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     inner = units.reduce(values, list(range(values.dim() - rest))) if values.dim() > rest else values
     units.note("'index_put' writes to places that are not known: each output may hold all that is written")
     return units.add(x, inner.expand(shape))
+
+
+@aten("diagonal_scatter", "slice_scatter", "select_scatter", "as_strided_scatter")
+def view_scatter(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """What is written to the places that the view of this name sees."""
+    x = plain(inputs[0])
+    view = getattr(torch.ops.aten, operation(units.node).removeprefix("aten.").removesuffix("_scatter"))
+    flat = view(torch.arange(x.numel()).view(x.shape), *inputs[2:])
+    return _written(units, x, plain(inputs[1]).expand(flat.shape), flat, False)
+
+
+@aten("put")
+def put(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    x, at = plain(inputs[0]), units.known.get(units.node.args[1])
+    if at is None:
+        raise NoRule("it writes to places that are not known")
+    return _written(units, x, plain(inputs[2]).expand(at.shape), at % x.numel(), bool(inputs[3]))
+
+
+@aten("diag", "diagflat")
+def diag(units: Units, inputs: list[Any], shape: Any) -> Tensor:
+    """The diagonal of a matrix, or a matrix that has these on its diagonal."""
+    x, by = plain(inputs[0]), inputs[1]
+    x = x.reshape(-1) if operation(units.node) == "aten.diagflat" else x
+    if x.dim() == 2:
+        return squash(x.diagonal(by))
+    made = torch.full(shape, NOTHING, dtype=torch.int32)
+    made.diagonal(by).copy_(x)
+    return squash(made)
 
 
 @aten("masked_scatter")

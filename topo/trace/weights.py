@@ -141,6 +141,8 @@ def made_from(units: Units, node: Node, inputs: list[Any], shape: Any, literally
         return _added(units, node, inputs[:2], shape)
     if name in ("matmul", "mm") and len(shape) == 2:
         return Chain(*inputs[:2])
+    if name == "addmm" and not any(isinstance(value, int | float) and not value for value in inputs[3:]):
+        return _added(units, node, [inputs[0], Chain(*inputs[1:3])], shape)
     if name in ("tril", "triu"):
         kept = torch.ones(shape, dtype=torch.bool)
         kept = kept.tril(inputs[1]) if name == "tril" else kept.triu(inputs[1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from topo.models.modules.calling import Batch
 from topo.train.dynamic import Dynamics
 from topo.train.feed import mixed
 from topo.train.folder import SCHEMA
+from topo.train.ghosts import Ghosts, strength
 from topo.train.masking import FusedMasks, Masked
 from topo.train.modes import Modes
 from topo.train.plainly import in_one_line
@@ -50,6 +51,8 @@ class Choices:
         convolutions = any(isinstance(part, nn.Conv2d) for part in model.modules())
         last = recipe.channels_last == "on" or (recipe.channels_last == "auto" and gpu and bool(amp) and convolutions)
         compiled = recipe.compile
+        if recipe.haunted:
+            compiled = "off"  # its graph would keep the first strength
         if compiled == "auto":
             compiled = "default" if gpu and steps >= _WORTH_COMPILING else "off"
         return cls(amp, last, compiled)
@@ -102,6 +105,13 @@ class Fit:
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         if not trained:
             raise TrainingError("nothing can be trained: the model has no parameter that requires a gradient")
+        self.ghosts: Ghosts | None = None
+        if recipe.haunted:
+            if ranks.world > 1:
+                raise TrainingError("ghost_activation and ghost_skip train in one process")
+            draws = torch.Generator().manual_seed(mixed(seed, 5))
+            self.ghosts = Ghosts(model, recipe.ghost_activation, recipe.ghost_skip, draws)
+            trained |= dict(self.ghosts.named_parameters())
         self.names, self.parameters = list(trained), list(trained.values())
         self.choices = choices = Choices.of(recipe, model, ranks, source.steps * (recipe.epochs - first))
         source.lay(choices.channels_last, {"device": True, "stream": False}.get(recipe.placement))
@@ -111,7 +121,8 @@ class Fit:
         self.fused()
         self.masked = [(model.get_parameter(name), mask) for name, mask in masks.items()]
         self.running = self._wrapped()
-        self.optimizer = stepper(recipe, self.parameters, ranks.device)
+        with in_one_line(f"the optimizer {recipe.optimizer} does not take the parameters"):
+            self.optimizer = stepper(recipe, self.parameters, ranks.device)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=choices.amp == torch.float16)
         self.average = [p.detach().clone() for p in self.parameters] if recipe.ema else None
         self.taken = 0  # steps of the optimizer
@@ -139,7 +150,7 @@ class Fit:
     def run_epoch(self, progress: Progress | None) -> None:
         """Train one epoch, test, and add a row to the history. TrainingError if the loss is not a finite number."""
         began, place = time.perf_counter(), self.epoch + 1
-        with own_randomness(mixed(self.seed, place, 1), self.ranks.device):
+        with own_randomness(mixed(self.seed, place, 1), self.ranks.device), self._haunted(0):
             loss, accuracy, rate = self._train(began, progress)
             row: dict[str, Any] = {"epoch": place, "train_loss": loss, "train_accuracy": accuracy}
             found = self.looked_at()
@@ -148,6 +159,13 @@ class Fit:
             row |= {f"{part}_loss": loss_ if math.isfinite(loss_) else None, f"{part}_accuracy": accuracy_}
         self.epoch = place
         self.history.append(row | {"lr": rate, "seconds": time.perf_counter() - began})
+
+    def _haunted(self, step: int) -> AbstractContextManager[None]:
+        """The ghosts, if there are any, as strong as at this step of the epoch."""
+        if self.ghosts is None:
+            return nullcontext()
+        self.ghosts.alpha = strength(self.epoch * self.steps + step, self.recipe.epochs * self.steps)
+        return self.ghosts.awake()
 
     def _train(self, began: float, progress: Progress | None) -> tuple[float, float | None, float]:
         recipe, ranks = self.recipe, self.ranks
@@ -158,6 +176,7 @@ class Fit:
             rate = learning_rate(recipe, self.epoch * self.steps + number, self.steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
+            self._haunted(number)
             with in_one_line(f"training stopped in epoch {self.epoch + 1}, step {number + 1} of {self.steps}"):
                 judged = self._judged(self.running, batch, recipe.label_smoothing)
                 self.scaler.scale(judged.loss * self._share(number, batch)).backward()
@@ -177,7 +196,7 @@ class Fit:
     def _judged(self, running: Callable[..., Any], batch: Batch, smoothing: float = 0.0) -> Judged:
         with torch.autocast(self.ranks.device.type, self.choices.amp or torch.bfloat16, enabled=bool(self.choices.amp)):
             answer = self.task.answer(running, self.model, batch)
-        return self.task.judge(answer, batch, smoothing)
+        return self.task.judge(answer, batch, smoothing, self.recipe.smoothing == "others")
 
     def _share(self, number: int, batch: Batch) -> float:
         """What the batch's summed loss is multiplied by, for the mean over all examples of the step.
@@ -310,9 +329,10 @@ class Fit:
 
     def tested(self) -> dict[str, Tensor]:
         """The weights that were tested last, on the CPU, by the names of the plain model and with zeros in place."""
-        kept = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        self.settle()
-        state = plain_state(self.model)
+        with in_one_line("the state dict of the model is not one of tensors"):
+            kept = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            self.settle()
+            state = plain_state(self.model)
         if self.average is not None:
             self.model.load_state_dict(kept)
         return state
@@ -331,7 +351,9 @@ class Fit:
             "statistics": self.statistics,
             "scaler": self.scaler.state_dict(),
             "history": self.history,
-        } | ({} if self.moving is None else {"masks": self.moving.state()})
+            **({} if self.moving is None else {"masks": self.moving.state()}),
+            **({} if self.ghosts is None else {"ghosts": self.ghosts.state()}),
+        }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
@@ -345,6 +367,8 @@ class Fit:
             if self.moving is not None:
                 self.moving.load(state["masks"])
                 self.fused.set(list(self.moving.laid.values()))
+            if self.ghosts is not None:
+                self.ghosts.load(state["ghosts"])
         self.taken, self.epoch = int(state["taken"]), int(state["epoch"])
         self.history = [dict(row) for row in state["history"]]
 

@@ -14,23 +14,30 @@ from topo.models.modules.holders import Holder, write_weight
 
 
 def initialise(model: nn.Module, kind: str, masks: Mapping[str, Tensor], generator: torch.Generator) -> None:
-    """Redraw the weights of linear layers and convolutions in place; as_built and rescaled leave them.
+    """Redraw the weights of linear layers and convolutions in place; as_built, rescaled and gradinit leave them.
 
     kaiming_normal: N(0, 2 / fan_in), zero biases, batch norms 1 and 0 (He et al. 2015, eq. 10). open_lth: the same with
     batch-norm scales from U[0, 1] (Frankle et al.). sparse_he: as kaiming_normal, but every output unit with the fan-in
     that its mask keeps, N(0, 2 / kept), so that variances survive sparsity (Evci et al. 2022, section 3.1). living: as
     sparse_he, and the largest kept weight of every output unit that keeps at most 16 is positive: on inputs that are
     not negative a ReLU whose d weights are all negative is dead for all data, which happens to 2^-d of the units.
+    signed: sign(w) sqrt(2 / fan_in) of the weights that are there, the ones that Gem-Miner and edge-popup search
+    (Ramanujan et al. 2020, signed Kaiming constant); biases and batch norms stay.
     masks: name -> bool tensor in the parameter's layout; a layer without one is dense.
     generator: on the CPU, so that every device starts from the same weights.
     """
-    if kind in ("as_built", "rescaled"):
+    if kind in ("as_built", "rescaled", "gradinit"):
         return
     with torch.no_grad():
         for path, part in model.named_modules():
             if isinstance(part, nn.Linear | _ConvNd):
                 name = f"{path}.weight" if path else "weight"
                 mask = masks.get(name) if kind in ("sparse_he", "living") else None
+                if kind == "signed":
+                    fan_in = part.weight.numel() // _outputs(part.weight, part)
+                    signs = torch.where(part.weight.detach().cpu() < 0, -1.0, 1.0)
+                    write_weight(Holder(path, part, "weight"), signs * (2 / max(fan_in, 1)) ** 0.5)
+                    continue
                 drawn = _he_normal(part.weight, mask, part, generator)
                 if kind == "living" and mask is not None:
                     drawn = _living(drawn, mask.cpu(), part)

@@ -48,6 +48,7 @@ from topo.train.run import (
     seed_of,
     shaped,
 )
+from topo.train.sequences import Sequences
 from topo.train.source import source_of
 from topo.train.task import Loss, Task
 
@@ -158,9 +159,11 @@ def imp(
         raise TrainingError(f"sparse = '{chosen.sparse}' moves masks, which imp's levels hold; train does that")
     seed = seed_of(rng)
     with on_threads(threads), ranks(device) as here, memory_errors(), ExitStack() as after:
-        source, task = source_of(data, chosen, here), Task(loss, output)
+        source = source_of(data, chosen, here)
+        task = Task(loss, output, isinstance(source, Sequences))
         network, name = built(shaped(model, source, task), seed)
         inner = unwrapped(network)
+        source.suit(inner)
         after.enter_context(modes_kept(inner))
         example = example_of(inner, source.first())
         held, found, told = masked_parameters(inner, wiring=wiring, example=example, layers=layers)

@@ -7,7 +7,6 @@ stacks, elementwise. Small nets gain most: alone they wait for the interpreter, 
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from topo._support.trees import require_tree
 from topo.data import Dataset
 from topo.errors import TopoError, TrainingError
 from topo.masks import MaskSet, as_mask_set
-from topo.models.modules.holders import unwrapped
+from topo.models.modules.holders import copied, unwrapped
 from topo.train.feed import mixed
 from topo.train.fit import Choices, Progress, own_randomness, stepper
 from topo.train.masking import FusedMasks, applied_masks
@@ -32,8 +32,9 @@ from topo.train.ranks import Ranks, ranks
 from topo.train.recipe import Recipe, find_recipe
 from topo.train.run import Run, built, dressed, equal_bits, on_threads, seed_of, shaped, train
 from topo.train.schedule import learning_rate
+from topo.train.sequences import Sequences
 from topo.train.source import Images, source_of
-from topo.train.task import Task
+from topo.train.task import Task, smoothed
 
 if TYPE_CHECKING:
     from topo.wiring import Wiring
@@ -85,13 +86,15 @@ def train_many(
     how: dict[str, Any] = {"recipe": chosen, "device": device, "threads": threads, "wiring": wiring}
 
     def alone(place: int) -> Run:
-        net = copy.deepcopy(model) if isinstance(model, nn.Module) else model
+        net = copied(model) if isinstance(model, nn.Module) else model
         tell = _told(progress, place, len(given), chosen.epochs)
         try:
             return train(net, data, masks=given[place], rng=each[place], progress=tell, **how)
         except TrainingError as error:
             raise TrainingError(f"net {place + 1} of {len(given)}: {error}") from error.__cause__
 
+    if isinstance(model, nn.Module):
+        require_tree(model)
     with on_threads(threads), ranks(device) as here:
         source = source_of(data, chosen, here)
         why = _apart(model, source, chosen, here)
@@ -105,7 +108,7 @@ def train_many(
                 found += together.carried_out(progress)
             except TopoError:
                 raise
-            except (RuntimeError, NotImplementedError) as error:
+            except Exception as error:  # whatever the model or torch.func raises
                 if out_of_memory(error):
                     raise TrainingError(
                         f"out of memory on {here.device} with {at_once} nets side by side; a smaller at_once needs less"
@@ -120,10 +123,14 @@ def train_many(
 
 def _apart(model: str | nn.Module, source: Any, recipe: Recipe, here: Ranks) -> str:
     """Why nets cannot train side by side, as if alone; empty if nothing speaks against it."""
+    if isinstance(source, Sequences):
+        return "the data are tokens"
     if not isinstance(source, Images):
         return "DataLoaders give each net batches of its own"
     if recipe.ema:
         return "the recipe averages weights (ema)"
+    if recipe.haunted:
+        return "the recipe has ghosts (ghost_activation, ghost_skip)"
     if recipe.moves:
         return f"the recipe moves masks (sparse = '{recipe.sparse}')"
     if here.world > 1:
@@ -158,7 +165,7 @@ class Together:
         self.nets: list[nn.Module] = []
         laid: list[dict[str, Tensor]] = []
         for mask, seed in zip(masks, seeds):
-            net, _ = built(shaped(copy.deepcopy(model), source, Task()), seed)
+            net, _ = built(shaped(copied(model) if isinstance(model, nn.Module) else model, source, Task()), seed)
             _, kept = dressed(unwrapped(net), source, mask, recipe, here, seed, wiring, Task())
             if mask is not None and set(kept) != set(mask):
                 raise RuntimeError("a masked weight is computed by a parametrization")
@@ -273,7 +280,9 @@ class Together:
             rate = learning_rate(recipe, epoch * steps + number, steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            losses, correct = self._losses(self._answers(images, shared), labels, recipe.label_smoothing)
+            answers = self._answers(images, shared)
+            smooth = smoothed(recipe.label_smoothing, answers.shape[2], recipe.smoothing == "others")
+            losses, correct = self._losses(answers, labels, smooth)
             start = number // recipe.accumulate * recipe.accumulate
             counts = (self.source.sizes or [])[start : min(start + recipe.accumulate, steps)]
             (losses.sum() / sum(counts)).backward()

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 import torch
 
+from topo._support.doors import first_line
 from topo.errors import TopoError, TrainingError
 
-_LONGEST = 300
+__all__ = ["first_line", "in_one_line", "out_of_memory"]
 
 
 @contextmanager
@@ -25,13 +26,8 @@ def in_one_line(what: str) -> Iterator[None]:
         raise TrainingError(f"{what}: {type(error).__name__}: {first_line(error)}") from error
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line that is not too long."""
-    return (str(error).strip().splitlines() or ["it says nothing more"])[0][:_LONGEST]
-
-
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error is that of memory that ended, on any device."""
-    said = str(error)
+    said = first_line(error)
     kinds = (torch.OutOfMemoryError, MemoryError)
     return isinstance(error, kinds) or "DefaultCPUAllocator" in said or "not enough memory" in said

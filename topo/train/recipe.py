@@ -13,16 +13,29 @@ from topo._support.registry import Registry
 from topo._support.text_files import read_text
 from topo.errors import TrainingError
 from topo.train.dynamic import dynamics
+from topo.train.ghosts import SOFT
 
 _CHOICES = {
     "optimizer": ("sgd", "adam", "adamw"),
-    "schedule": ("multistep", "cosine", "one_cycle", "constant"),
-    "init": ("as_built", "kaiming_normal", "open_lth", "sparse_he", "living", "rescaled"),
+    "schedule": ("multistep", "cosine", "linear", "one_cycle", "constant"),
+    "init": (
+        "as_built",
+        "kaiming_normal",
+        "open_lth",
+        "sparse_he",
+        "living",
+        "rescaled",
+        "signed",
+        "gradinit",
+    ),
     "amp": ("auto", "bf16", "fp16", "off"),
     "channels_last": ("auto", "on", "off"),
     "compile": ("auto", "off", "default", "reduce-overhead"),
     "placement": ("auto", "device", "stream"),
     "best_on": ("auto", "test", "val"),
+    "task": ("auto", "next", "masked"),
+    "smoothing": ("all", "others"),
+    "ghost_activation": SOFT,
 }
 # Key -> (smallest value, whether it is allowed itself, largest value, whether it is allowed itself).
 _BOUNDS: dict[str, tuple[float, bool, float, bool]] = {
@@ -39,8 +52,11 @@ _BOUNDS: dict[str, tuple[float, bool, float, bool]] = {
     "ema": (0, True, 1, False),  # at 1 the average never moves
     "val": (0, True, 1, False),
     "padding": (0, True, 1024, True),
+    "length": (0, True, 10**6, True),
+    "mask_share": (0, False, 1, False),
     "density": (0, True, 1, False),
     "alpha": (0, True, 1, True),
+    "ghost_skip": (0, True, 100, True),
     "update_every": (1, True, 10**9, True),
     "update_until": (0, False, 1, True),
 }
@@ -52,18 +68,26 @@ class Recipe:
     """How a network is trained.
 
     epochs, batch (images, over all processes). accumulate: batches whose mean gradient makes one step. optimizer: sgd,
-    adam or adamw with lr, weight_decay and, for sgd, momentum and nesterov. schedule: multistep (times `factor` at each
-    of `milestones`, in epochs), cosine (to 0), one_cycle (up to lr over 30 % of the steps, then down to lr / 250,000),
-    constant; after `warmup` epochs of a linear rise. clip: the norm that the gradient of all kept weights together is
-    scaled down to, 0 for any. label_smoothing. ema: decay of a moving average of the weights, which is then what is
-    tested and kept, under batch-norm statistics of its own; after step t it is min(ema, (1 + t) / (10 + t)), so that
-    the first weights are soon forgotten; 0 is off. val: the share of the training images that is held out for
-    validation, where the data have no such part. best_on: the part on which the best epoch is chosen; "auto" is val if
-    there is one, else test, which flatters. padding: random crops out of images padded so; flip: random mirror images,
-    where the data set says that they keep their class.
+    adam or adamw with lr, weight_decay and, for sgd, momentum and nesterov. schedule: multistep (times `factor` at
+    each of `milestones`, in epochs), cosine and linear (to 0), one_cycle (up to lr over 30 % of the steps, then down
+    to lr / 250,000), constant; after `warmup` epochs of a linear rise. clip: the norm that the gradient of all kept
+    weights together is scaled down to, 0 for any. label_smoothing. ema: decay of a moving average of the weights,
+    which is then what is tested and kept, under batch-norm statistics of its own; after step t it is min(ema, (1 + t)
+    / (10 + t)), so that the first weights are soon forgotten; 0 is off. val: the share of the training images that is
+    held out for validation, where the data have no such part. best_on: the part on which the best epoch is chosen;
+    "auto" is val if there is one, else test, which flatters. padding: random crops out of images padded so; flip:
+    random mirror images, where the data set says that they keep their class.
+    task, length, mask_share: of tokens alone (`topo.data.tokens`). task: next, the next token at every place; masked,
+    the hidden ones (Devlin et al. 2019: mask_share of all, 80 % of these replaced by the mask, 10 % by a random token);
+    "auto" is masked for a model whose name says so (...ForMaskedLM), else next. length: tokens in a sequence; 0 is 128,
+    or what the model or the text has.
     init: as_built, the weights that the model has; kaiming_normal, drawn anew (the `reinitialise` ablation of a mask:
     Frankle et al. 2021); open_lth (Kaiming normal, batch-norm scales from U[0, 1]); sparse_he and living (see
-    topo.train.initial); rescaled, as built but each masked layer back at the edge of chaos (topo.pruners.rescale).
+    topo.train.initial); rescaled, as built but each masked layer back at the edge of chaos (topo.pruners.rescale);
+    signed, sign(w) sqrt(2 / fan_in), Gem-Miner's; gradinit, as built times a learned factor a tensor
+    (topo.train.gradinit). ghost_activation, ghost_skip: soft activations in relu's place and the strength of skips
+    beside convolutions, both gone after the first half of training (topo.train.ghosts). smoothing: label_smoothing
+    among all classes, or others.
     sparse: static, or the dynamic method by which masks move (topo.train.dynamic: set, rigl, rigl_constant, cht): at
     every `update_every`-th step below the share `update_until` of all, alpha / 2 (1 + cos) of each layer's weights, the
     smallest, go, and as many grow. density: where no masks are given, of the ERK masks to start from. mask_epochs: the
@@ -92,12 +116,18 @@ class Recipe:
     warmup: float = 0.0
     clip: float = 0.0
     label_smoothing: float = 0.0
+    smoothing: str = "all"
     ema: float = 0.0
     val: float = 0.0
     best_on: str = "auto"
     padding: int = 4
     flip: bool = True
+    task: str = "auto"
+    length: int = 0
+    mask_share: float = 0.15
     init: str = "as_built"
+    ghost_activation: str = "off"
+    ghost_skip: float = 0.0
     sparse: str = _STATIC
     density: float = 0.0
     alpha: float = 0.3
@@ -119,6 +149,8 @@ class Recipe:
             raise self._wrong("warmup", self.warmup, f"below epochs, {self.epochs}, or lr is never reached")
         if self.nesterov and not (self.optimizer == "sgd" and self.momentum):
             raise self._wrong("nesterov", True, "false unless the optimizer is sgd with momentum")
+        if self.haunted and self.compile not in ("auto", "off"):
+            raise self._wrong("compile", self.compile, "off with ghosts, which change from step to step")
         for key in ("density", "mask_epochs"):
             if self.sparse == _STATIC and getattr(self, key):
                 raise self._wrong(key, getattr(self, key), "left out unless sparse names a method that moves masks")
@@ -159,7 +191,12 @@ class Recipe:
         return value
 
     def _wrong(self, key: str, value: Any, should: str) -> TrainingError:
-        return TrainingError(f"the recipe '{self.name}' has {key} = {value!r}; it should be {should}")
+        return TrainingError(f"the recipe {self.name!r} has {key} = {value!r}; it should be {should}")
+
+    @property
+    def haunted(self) -> bool:
+        """Whether ghosts help in the first half of training."""
+        return self.ghost_activation != "off" or self.ghost_skip > 0
 
     @property
     def moves(self) -> bool:
@@ -190,7 +227,7 @@ def _known(table: Mapping[str, Any], name: str) -> None:
     keys = [spec.name for spec in fields(Recipe)]
     if odd := [key for key in table if key not in keys]:
         raise TrainingError(
-            f"the recipe '{name}' has the key '{odd[0]}', which no recipe has; keys are {', '.join(keys)}"
+            f"the recipe {name!r} has the key '{odd[0]}', which no recipe has; keys are {', '.join(keys)}"
         )
 
 
@@ -214,7 +251,7 @@ def _parse(text: str, name: str) -> Recipe:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise TrainingError(f"the recipe '{name}' is not TOML: {error}") from None
+        raise TrainingError(f"the recipe {name!r} is not TOML: {error}") from None
     table = table.get("recipe", table) if isinstance(table.get("recipe", {}), dict) else table  # a run's config.toml
     return find_recipe({"name": name, **table})
 

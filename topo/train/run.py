@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -30,16 +31,18 @@ from topo.quotas import budgets
 from topo.trace.inputs import carried_name
 from topo.train.dynamic import Dynamics, dynamics, evened
 from topo.train.feed import mixed
-from topo.train.fit import Fit, Progress
+from topo.train.fit import Fit, Progress, own_randomness
 from topo.train.folder import SCHEMA, Folder, environment
+from topo.train.gradinit import gradinit
 from topo.train.identity import structure
 from topo.train.initial import initialise
 from topo.train.masking import fitted, in_place, laid_aside, tensor_of
-from topo.train.modes import modes_kept
+from topo.train.modes import Modes, modes_kept
 from topo.train.plainly import first_line, in_one_line, out_of_memory
 from topo.train.ranks import Ranks, ranks
 from topo.train.recipe import Recipe, find_recipe
 from topo.train.record import Record, is_best
+from topo.train.sequences import Sequences
 from topo.train.source import Images, Source, source_of
 from topo.train.task import Loss, Task
 
@@ -76,16 +79,17 @@ def train(
     """Train a network, masked or dense.
 
     model: a name (`topo list models`, file.py:factory), whose weights are drawn as after torch.manual_seed(rng), or a
-    module, which is trained in place from the weights it has (unless the recipe's `init` draws them anew). Modules that
-    were set to eval() in a model that trains stay so (frozen batch norms). masks: by parameter name; by default those
-    of `apply_masks(model, ...)`, and none is a dense run. Pruned weights are exactly zero after every step. data: what
-    `topo.data.load` takes, or DataLoaders (lists of batches): one to train on, a tuple (train, test) or (train, val,
-    test), or a dict by these names; a batch is (inputs, targets) or a dict. recipe: see `topo.train.recipe`; batch,
-    padding, flip and val are for data sets of images alone. loss: (answer, targets) -> mean, by default what the
-    targets decide (`topo.train.task.Task`: classes, tokens, pixels, values). output: which part of the answer is
-    judged, a key or a place; by default the logits, or the first floating tensor. epochs: other than the recipe's, to
-    which its milestones scale. device: auto, cpu, cuda, cuda:1. threads: of the processor, torch's choice by default.
-    out: the run folder. resume: go on from its checkpoint, bit for bit on the same device. progress(done, total,
+    module, which is trained in place from the weights it has (unless the recipe's `init` draws them anew). Modules
+    that were set to eval() in a model that trains stay so (frozen batch norms). masks: by parameter name; by default
+    those of `apply_masks(model, ...)`, and none is a dense run. Pruned weights are exactly zero after every step.
+    data: what `topo.data.load` takes, tokens (a text, a file of token numbers, `topo.data.tokens`), or DataLoaders
+    (lists of batches): one to train on, a tuple (train, test) or (train, val, test), or a dict by these names; a batch
+    is (inputs, targets) or a dict. recipe: see `topo.train.recipe`; batch, padding, flip and val are not for
+    DataLoaders. loss: (answer, targets) -> mean, by default what the targets decide (`topo.train.task.Task`: classes,
+    tokens, pixels, values). output: which part of the answer is judged, a key or a place; by default the logits, or
+    the first floating tensor. epochs: other than the recipe's, to which its milestones scale. device: auto, cpu, cuda,
+    cuda:1. threads: of the processor, torch's choice by default. out: the run folder. resume: go on from its
+    checkpoint, bit for bit on the same device. progress(done, total,
     label): called about twice a second. wiring: only for masks whose layout shapes do not tell.
 
     Under torchrun every process calls this with the same arguments; the batch is the global one.
@@ -100,10 +104,11 @@ def train(
     """
     chosen = find_recipe(recipe) if epochs is None else find_recipe(recipe).for_epochs(epochs)
     seed = seed_of(rng)
-    task = Task(loss, output)
     with on_threads(threads), ranks(device) as here, memory_errors():
         source = source_of(data, chosen, here)
+        task = Task(loss, output, isinstance(source, Sequences))
         network, name = built(shaped(model, source, task), seed)
+        source.suit(unwrapped(network))
         moved: list[MaskSet] = []
         with modes_kept(unwrapped(network)), laid_aside(network, masks, wiring, moved) as given:
             given, notes = started(unwrapped(network), source, given, chosen, seed, wiring)
@@ -198,6 +203,8 @@ def on_threads(count: int | None) -> Iterator[None]:
 
 def shaped(model: str | nn.Module, source: Source, task: Task) -> str | nn.Module:
     """The model, after one batch where it has lazy layers, drawn as after torch.manual_seed(0)."""
+    if isinstance(model, nn.Module):
+        require_tree(model)
     if isinstance(model, nn.Module) and is_lazy(model):
         inner = unwrapped(model)
         with torch.random.fork_rng(devices=[]):
@@ -214,7 +221,7 @@ def built(model: str | nn.Module, seed: int) -> tuple[nn.Module, str]:
     if not isinstance(model, str | Path):
         kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
         raise TrainingError(f"{kind} is not a model; give a torch.nn.Module, the name of a model or file.py:factory")
-    network = networks.build(str(model), seed)
+    network = networks.ready(str(model), seed)
     if any(parameter.is_meta for parameter in network.parameters()):
         raise TrainingError(f"the model '{model}' is built without weights; give a module with weights")
     return network, str(model)
@@ -257,15 +264,14 @@ def dressed(
     """Put the model on its device and draw its weights; how parameters hold masks, and those to be kept in place."""
     if recipe.best_on == "val" and "val" not in source.parts:
         raise TrainingError(
-            f"the recipe '{recipe.name}' has best_on = 'val' and '{source.name}' has no validation part; val = 0.1 "
+            f"the recipe {recipe.name!r} has best_on = 'val' and '{source.name}' has no validation part; val = 0.1 "
             "holds out a tenth of the training images"
         )
     if any(parameter.is_meta for parameter in network.parameters()):
         raise TrainingError(f"the model {type(network).__name__} is on the meta device and has no weights to train")
     with in_one_line(f"the model does not go to {here.device}"):
         network.to(here.device)
-    if isinstance(source, Images):
-        source.suit(network)
+    source.suit(network)
     try_out(network, source, task)
     laid: dict[str, Tensor] = {}
     held: dict[str, Storage] = {}
@@ -275,7 +281,25 @@ def dressed(
     initialise(network, recipe.init, laid, torch.Generator().manual_seed(mixed(seed, 1)))
     if recipe.init == "rescaled" and masks is not None:
         rescale(network, masks)
+    if recipe.init == "gradinit":
+        _scaled(network, source, laid, here, seed, task)
     return held, laid
+
+
+def _scaled(
+    network: nn.Module, source: Source, laid: dict[str, Tensor], here: Ranks, seed: int, task: Task
+) -> dict[str, float]:
+    """GradInit on the run's own batches."""
+    if here.world > 1:
+        raise TrainingError("init = 'gradinit' learns in one process")
+    source.lay(False, None)
+    drawn = (batch for epoch in itertools.count() for batch in source.epoch(mixed(seed, 6), epoch))
+    with modes_kept(network), own_randomness(mixed(seed, 7), here.device), in_one_line("gradinit"):
+        Modes(network).train()
+        return gradinit(
+            network, laid, lambda number: next(drawn),
+            lambda running, batch: task.judge(task.answer(running, network, batch), batch).loss / batch.examples,
+        )  # fmt: skip
 
 
 def try_out(model: nn.Module, source: Source, task: Task) -> None:
@@ -312,9 +336,10 @@ def example_of(model: nn.Module, batch: Batch) -> Example:
     """One example of a batch as the arguments of the model, where the model is."""
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     inputs = batch.to(device).inputs
-    if isinstance(inputs, Mapping):
-        return (), {name: part[:1] for name, part in inputs.items()}
-    return tuple(part[:1] for part in (inputs if isinstance(inputs, tuple | list) else (inputs,))), {}
+    with in_one_line("one example cannot be taken out of a batch"):
+        if isinstance(inputs, Mapping):
+            return (), {name: part[:1] for name, part in inputs.items()}
+        return tuple(part[:1] for part in (inputs if isinstance(inputs, tuple | list) else (inputs,))), {}
 
 
 def described(name: str, fit: Fit, masks: MaskSet | None) -> dict[str, dict[str, Any]]:
@@ -368,11 +393,14 @@ def carry_out(fit: Fit, folder: Folder | None, progress: Progress | None, keep: 
     with equal_bits(fit.recipe.deterministic, fit.choices.compile != "off"), _tensorboard(folder, fit.epoch) as log:
         while True:
             if keep == fit.epoch:
-                kept = {name: tensor.detach().cpu().clone() for name, tensor in fit.model.state_dict().items()}
+                with in_one_line("the state dict of the model is not one of tensors"):
+                    kept = {name: tensor.detach().cpu().clone() for name, tensor in fit.model.state_dict().items()}
                 if folder is not None:
                     folder.write_checkpoint({"schema": SCHEMA, "model": kept}, "rewind.pt")
             if folder is not None:
-                folder.write_checkpoint(fit.state())
+                with in_one_line("the state dict of the model is not one of tensors"):
+                    state = fit.state()
+                folder.write_checkpoint(state)
                 folder.write_history(fit.history)
                 if fit.moving is not None and fit.epoch in fit.recipe.mask_epochs:
                     folder.write_moved(fit.moving.masks(), fit.epoch)

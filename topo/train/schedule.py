@@ -13,7 +13,8 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     """The rate of step 0, 1, ...
 
     With t = step / steps_per_epoch, T = epochs, w = warmup: below w it rises as lr (t + 1 / steps_per_epoch) / w; then
-    multistep: lr factor^(number of milestones <= t); cosine: lr (1 + cos(pi (t - w) / (T - w))) / 2; one_cycle: half
+    multistep: lr factor^(number of milestones <= t); cosine: lr (1 + cos(pi (t - w) / (T - w))) / 2; linear: lr (T - t)
+    / (T - w), which is 0 after the last step; one_cycle: half
     cosines from lr / 25 up to lr a step before 0.3 T and down to lr / 250,000 at the last step (torch's OneCycleLR);
     constant: lr.
     """
@@ -25,6 +26,8 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
         return recipe.lr * recipe.factor ** sum(milestone <= t + 1e-9 for milestone in recipe.milestones)
     if recipe.schedule == "cosine":
         return recipe.lr * (1 + cos(pi * (t - recipe.warmup) / max(recipe.epochs - recipe.warmup, 1e-9))) / 2
+    if recipe.schedule == "linear":
+        return recipe.lr * (recipe.epochs - t) / (recipe.epochs - recipe.warmup)
     if recipe.schedule == "one_cycle":
         total = recipe.epochs * steps_per_epoch
         peak, last = _RISE * total - 1, total - 1

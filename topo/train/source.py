@@ -1,4 +1,7 @@
-"""Where batches come from: the images of a Dataset, cropped and mirrored here, or a user's own DataLoaders."""
+"""Where batches come from: the images of a Dataset, cropped and mirrored here, or a user's own DataLoaders.
+
+Sequences of tokens are in `sequences`.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from topo.data import Dataset, load
+from topo.data.tokens import holds_tokens, load_tokens
 from topo.errors import TrainingError
 from topo.models.modules.calling import Batch
 from topo.train.feed import Feed, Plan, fits
 from topo.train.plainly import in_one_line
 from topo.train.ranks import Ranks
 from topo.train.recipe import Recipe
-
-_TEST_BATCH = 4  # times the training batch: no gradients are kept
+from topo.train.sequences import TEST_BATCH, Sequences
 
 
 class Source(Protocol):
@@ -39,6 +42,9 @@ class Source(Protocol):
     identity: dict[str, Any]
     notes: tuple[str, ...]
     ranks: Ranks
+
+    def suit(self, model: nn.Module) -> None:
+        """Make batches for this model; before any is asked for."""
 
     def first(self) -> Batch:
         """A small batch, to see whether the model takes it."""
@@ -111,7 +117,7 @@ class Images:
 
     def straight(self) -> Iterator[Batch]:
         """The training part in order, neither cropped nor mirrored."""
-        data, step = self.data, self.recipe.batch * _TEST_BATCH
+        data, step = self.data, self.recipe.batch * TEST_BATCH
         resident = self.feeds["train"].resident
         moments = data.mean, data.std
         feed = Feed(
@@ -122,7 +128,7 @@ class Images:
             yield Batch(images, labels, len(labels))
 
     def look(self, part: str) -> Iterator[Batch]:
-        feed, step = self.feeds[part], self.recipe.batch * _TEST_BATCH
+        feed, step = self.feeds[part], self.recipe.batch * TEST_BATCH
         places = [self.ranks.share(start, min(start + step, len(feed))) for start in range(0, len(feed), step)]
         places = [place for place in places if place.stop > place.start]
         for images, labels in feed.batches(Plan.straight(len(feed)), places):
@@ -157,10 +163,17 @@ class Loaders:
             what = "padding" if recipe.padding else "val"
             self.notes += (f"the recipe's {what} is for data sets of images: a DataLoader does that by itself",)
 
+    def suit(self, model: nn.Module) -> None:
+        """Batches come as they are."""
+
     def first(self) -> Batch:
         with in_one_line("the training data gave no batch"), torch.random.fork_rng(devices=[]):
             held = next(iter(self.loaders["train"]))
-        return Batch.of(held).to(self.ranks.device)
+        return self._placed("train", held)
+
+    def _placed(self, part: str, held: Any) -> Batch:
+        with in_one_line(f"a batch of the {part} data does not go to {self.ranks.device}"):
+            return Batch.of(held).to(self.ranks.device)
 
     def lay(self, channels_last: bool, resident: bool | None) -> None:
         """Nothing is laid anywhere: batches come as they are."""
@@ -182,17 +195,25 @@ class Loaders:
             given += 1
             if given > due:
                 break
-            yield Batch.of(held).to(self.ranks.device)
+            yield self._placed(part, held)
         if given != due:
             more = "more" if given > due else f"{given:,}"
             raise TrainingError(f"the {part} data have {due:,} batches by their length and gave {more}")
 
 
-def source_of(data: Any, recipe: Recipe, ranks: Ranks) -> Images | Loaders:
-    """A Dataset, what `topo.data.load` reads, a DataLoader or list of batches, (train, test) of them, a dict by part.
+def source_of(data: Any, recipe: Recipe, ranks: Ranks) -> Images | Loaders | Sequences:
+    """A Dataset, what `topo.data.load` reads, tokens, a DataLoader or list of batches, several as a tuple or by part.
 
     TrainingError for a part of another name, and for data that nothing can be made of.
     """
+    if holds_tokens(data):
+        held = load_tokens(data)
+        return Sequences(held.with_validation(recipe.val) if recipe.val else held, recipe, ranks)
+    if recipe.task != "auto" or recipe.length:
+        key, value = ("task", recipe.task) if recipe.task != "auto" else ("length", recipe.length)
+        raise TrainingError(
+            f"the recipe {recipe.name!r} has {key} = {value!r}, which is for tokens; these data are none"
+        )
     if isinstance(data, str | Path | Dataset):
         return Images(load(data, val=recipe.val or None), recipe, ranks)
     if isinstance(data, tuple):
@@ -280,6 +301,8 @@ def _update(digest: Any, held: Any) -> bool:
     if isinstance(held, tuple | list):
         digest.update(f"{len(held)} ".encode())
         return all([_update(digest, part) for part in held])
+    if isinstance(held, Tensor) and (held.is_meta or held.layout != torch.strided or held.is_nested):
+        return False
     if isinstance(held, Tensor):
         plain = held.detach().cpu().contiguous()
         digest.update(f"{plain.dtype} {tuple(plain.shape)}".encode())

@@ -105,7 +105,7 @@ def irp(
             raise TrainingError("irp runs in one process")
         source = source_of(data, chosen, here)
         if not isinstance(source, Images):
-            raise TrainingError("irp takes a data set of images, not DataLoaders")
+            raise TrainingError("irp takes a data set of images, neither DataLoaders nor tokens")
         network, _ = built(shaped(model, source, Task()), seed)
         first = unwrapped(copy.deepcopy(network)).to(here.device)
         if applied_masks(first) is not None:

@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from topo._support.doors import first_line
 from topo.errors import WiringError
 
 _ENDINGS = ("_orig", "_g", "_v")  # of the parameters from which a hook computes a weight
@@ -205,7 +206,7 @@ def copied(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model, left)
     except Exception as error:  # whatever is held, or its own __deepcopy__, raises
-        said = (str(error).strip().splitlines() or ["it says nothing more"])[0][:300]
+        said = first_line(error)
         raise WiringError(
             f"the model {type(model).__name__} cannot be copied, and is not worked on itself: "
             f"{type(error).__name__}: {said}"
