@@ -15,10 +15,15 @@ from topo._version import __version__
 project = "topo"
 release = version = __version__
 copyright = "the authors of topo, Apache-2.0"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "machinery.docstrings", "machinery.mathml", "machinery.pages"]
+extensions = [
+    "myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton", "sphinx_design",
+    "machinery.docstrings", "machinery.mathml", "machinery.pages",
+]  # fmt: skip
 exclude_patterns = ["_build"]
 
-myst_enable_extensions = ["dollarmath", "deflist"]
+myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
+copybutton_prompt_text = r"\$ |>>> |\.\.\. "
+copybutton_prompt_is_regexp = True
 myst_dmath_double_inline = True
 myst_heading_anchors = 3
 smartquotes = False

@@ -1,12 +1,14 @@
 """Draw the gallery, docs/gallery/*.png and its page, from the mask in notebooks/ and from masks and runs made here.
 
-python docs/gallery.py        about a minute; digits are trained on, everything is seeded
+python docs/gallery.py [KIND ...]        about a minute; digits are trained on, everything is seeded
 """
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,20 @@ class Material:
         self.lenets = {
             method: topo.generate(method, self.lenet, density=0.05) for method in ("uniform", "biregular", "block")
         }
-        self.runs = digits_runs()
+
+    @cached_property
+    def runs(self) -> list[dict[str, Any]]:
+        return digits_runs()
+
+    @cached_property
+    def reports(self) -> list[topo.Report]:
+        """ERK and uniform masks of ResNet-20, four densities, three seeds."""
+        every = [(m, d, s) for m in ("erk", "uniform") for d in (0.01, 0.02, 0.05, 0.1) for s in range(3)]
+        return [
+            topo.analyze(topo.generate(m, self.resnet20, density=d, rng=s), self.resnet20, metrics="paths",
+                         mask_name=f"{m} {100 * d:g} % s{s}")
+            for m, d, s in every
+        ]  # fmt: skip
 
     def report(self, masks: Any, metrics: str) -> topo.Report:
         return topo.analyze(masks, self.resnet20, metrics=metrics)
@@ -57,6 +72,55 @@ def digits_runs() -> list[dict[str, Any]]:
                 rows.append({**row, "accuracy": run.final_accuracy, **network})
     run = topo.train(MLP, "digits", epochs=10, device="cpu", threads=1)
     return [*rows, {"method": "dense", "density": 1.0, "sparsity": 0.0, "seed": 0, "accuracy": run.final_accuracy}]
+
+
+def courses() -> list[topo.train.Run]:
+    """Runs of two methods at 2 %, three seeds each."""
+    wiring = find_wiring(MLP)
+    every = [(method, seed) for method in ("uniform", "erk") for seed in range(3)]
+    masks = [topo.generate(method, wiring, density=0.02, rng=seed) for method, seed in every]
+    return [
+        topo.train(MLP, "digits", masks=held, epochs=10, rng=seed, device="cpu", threads=1)
+        for held, (_, seed) in zip(masks, every)
+    ]
+
+
+# Kind -> (the command, the call), as for the data that are named below the picture.
+SYNFLOW = "notebooks/masks/synflow_resnet20_d0.02.safetensors"
+CALLS = {
+    "layered_graph": (f"{SYNFLOW} --model resnet20", 'layered_graph(masks, wiring="resnet20")'),
+    "nodes_paths": ("all.json", "nodes_paths({method: reports, ...})"),
+    "density_profile": (f"SynFlow={SYNFLOW} ERK=erk.safetensors --model resnet20", "density_profile({label: report})"),
+    "layer_profile": (
+        f"{SYNFLOW} --model resnet20 -O metric=ramanujan_gap -O null=shuffle:20",
+        'layer_profile(masks, "ramanujan_gap", null="shuffle:20", wiring="resnet20")',
+    ),
+    "ramanujan_profile": (f"{SYNFLOW} --model resnet20", "ramanujan_profile(report)"),
+    "spectrum": (f"{SYNFLOW} -O layer=blocks.8.conv2", 'spectrum(masks, layer="blocks.8.conv2")'),
+    "degree_distribution": (
+        "uniform.npz biregular.npz block.npz -O layer=fc1 -O relative=no",
+        'degree_distribution({label: masks}, layer="fc1", relative=False)',
+    ),
+    "mask_matrix": (f"{SYNFLOW} -O layer=blocks.0.conv1", 'mask_matrix(masks, layer="blocks.0.conv1")'),
+    "path_flow": ("uniform.npz --model lenet300", 'path_flow(masks, wiring="lenet300")'),
+    "mask_overlap": (f"SynFlow={SYNFLOW} ERK=erk.npz biregular=biregular.npz", "mask_overlap({label: masks})"),
+    "mask_dynamics": (
+        "0.npz 1.npz 2.npz 3.npz 4.npz 5.npz --model digits_conv -O metric=log10_effective_paths",
+        'mask_dynamics(masks, metric="log10_effective_paths", wiring="digits_conv")',
+    ),
+    "accuracy_sparsity": ("RESULTS", "accuracy_sparsity(rows)"),
+    "metric_accuracy": ("RESULTS -O metric=effective_density", 'metric_accuracy(rows, metric="effective_density")'),
+    "metric_sparsity": ("all.json -O metric=effective_nodes", 'metric_sparsity(reports, metric="effective_nodes")'),
+    "metric_heatmap": (
+        "all.json -O metric=effective_density -O group=auto",
+        'metric_heatmap(reports, metric="effective_density", group="auto")',
+    ),
+    "null_forest": ("report.json", "null_forest(report)"),
+    "dead_units": (f"{SYNFLOW} --model resnet20", 'dead_units(masks, wiring="resnet20")'),
+    "training_curves": ("runs/*", "training_curves(runs)"),
+    "ranking": ("RESULTS", "ranking(rows)"),
+    "frontier": ("frontier.json", "frontier(front)"),
+}
 
 
 def course() -> dict[str, topo.MaskSet]:
@@ -125,6 +189,30 @@ def figures(m: Material) -> dict[str, tuple[Callable[[], tuple[Any, dict[str, An
             lambda: ([row for row in m.runs if row["method"] != "dense"], {"metric": "effective_density"}),
             "the same runs, means over seeds: does a metric say more than densities?",
         ),
+        "metric_sparsity": (
+            lambda: (m.reports, {"metric": "effective_nodes"}),
+            "effective nodes of ResNet-20, means of three seeds and their 95 % interval",
+        ),
+        "metric_heatmap": (
+            lambda: (m.reports, {"metric": "effective_density", "group": "auto"}),
+            "effective densities of ResNet-20's layers, two methods at four densities",
+        ),
+        "null_forest": (
+            lambda: (
+                topo.analyze(m.lenets["block"], m.lenet, metrics="paths", nulls={"same_layers": 40, "same_rows": 40}),
+                {},
+            ),
+            "LeNet-300-100's block mask at 5 % against masks with the same layer densities, and the same fan-ins",
+        ),
+        "dead_units": (
+            lambda: (m.report(m.synflow, "paths"), {}),
+            "units of ResNet-20 that SynFlow's mask at 2 % leaves without an edge, or off all paths",
+        ),
+        "training_curves": (lambda: (courses(), {}), "a small MLP on digits, two methods at 2 %, three seeds"),
+        "ranking": (
+            lambda: ([row for row in m.runs if row["method"] != "dense"], {}),
+            "the methods of the same runs, ranked within each density and seed",
+        ),
         "frontier": (
             lambda: (frontier(m.lenet, total=8000, points=9), {}),
             "LeNet-300-100 with 8,000 parameters: nodes against paths",
@@ -159,13 +247,22 @@ def main() -> None:
     lines = [
         "# Figures",
         "",
-        "Drawn by `python docs/gallery.py`; each is one call, or `topo plot KIND ... -o OUT`.",
+        "Drawn by `python docs/gallery.py`, which makes the data; beside each, its data and calls.",
         "",
     ]
+    for kind in sys.argv[1:]:
+        if kind not in shown:
+            raise SystemExit(f"'{kind}' is not a figure; there are: {', '.join(shown)}")
     for kind, (make, caption) in shown.items():
-        draw(kind, *make())
+        if kind in sys.argv[1:] or len(sys.argv) == 1:
+            draw(kind, *make())
+        elif not (HERE / f"{kind}.png").is_file():
+            continue
         what = (plots.plots[kind].__doc__ or "").strip().partition("\n")[0]
-        lines += [f"## {kind}", "", what, "", f"![{caption}]({kind}.png)", "", f"*{caption}*", ""]
+        given, call = CALLS[kind]
+        lines += [f"## {kind}", "", what, "", f"![{caption}]({kind}.png)", ""]
+        lines += [f"* Data: {caption}", f"* Command: `topo plot {kind} {given} -o {kind}.pdf`",
+                  f"* Python: `topo.plots.{call}`", ""]  # fmt: skip
     write_text(HERE / "README.md", "\n".join(lines))
 
 

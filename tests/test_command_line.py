@@ -1,5 +1,6 @@
 """The command line as people type it: wrong names, chosen columns, many files of `check`, and what CI reads of it."""
 
+import argparse
 import importlib
 import json
 import math
@@ -11,7 +12,8 @@ import pytest
 import topo
 from topo.check import check
 from topo.cli import main, parser
-from topo.cli.choosing import condition, lines_of
+from topo.cli.choosing import check_values, condition, lines_of
+from topo.cli.options import UsageError
 from topo.masks import MaskSet
 
 
@@ -89,6 +91,41 @@ def test_lines_are_chosen_as_by_hand():
     assert chosen(None, "b=x", "a<3") == [0]
 
 
+@pytest.mark.small
+def test_values_of_a_filter_are_those_that_a_column_can_hold():
+    """A typo would leave no line, or with != every one: it is refused; numbers may be any."""
+    entries = [
+        {"density": 0.5, "layer": "fc1", "shape": [4, 3]},
+        {"density": math.nan, "layer": "fc2", "shape": [2, 4]},
+    ]
+
+    def tried(text):
+        check_values(argparse.Namespace(filter=[condition(text)]), entries)
+
+    for text in (
+        "density<0",
+        "density!=3",
+        "density=1e-3",
+        "layer=fc1",
+        "layer!=fc2",
+        "layer~*2",
+        "shape=4x3",
+        "shape~*x4",
+    ):
+        tried(text)
+    for sign in ("<", "<=", ">", ">="):
+        for value in ("O.1", "0,1", "nan", "", "fc1"):
+            with pytest.raises(argparse.ArgumentTypeError, match=f"'{value}', which is not a number"):
+                tried(f"density{sign}{value}")
+    for sign in ("=", "!="):
+        with pytest.raises(UsageError, match=r"density is a number, 'O\.1' none"):
+            tried(f"density{sign}O.1")
+        with pytest.raises(UsageError, match=r"no layer is called 'fcl'; did you mean 'fc[12]'"):
+            tried(f"layer{sign}fcl")
+    with pytest.raises(UsageError, match=r"no layer is called 'conv\*'"):
+        tried("layer~conv*")
+
+
 def test_tables_are_sorted_and_cut(folder, capsys):
     files = [folder / f"m{seed}.safetensors" for seed in (1, 0, 2)]
     code, out, _ = said(capsys, "analyze", *files, "--metrics", "paths", "--sort=-density", "--columns", "density,kept")
@@ -96,6 +133,7 @@ def test_tables_are_sorted_and_cut(folder, capsys):
     assert code == 0 and names == ["m2.safetensors", "m1.safetensors", "m0.safetensors"]
     assert "effective_nodes" not in out
     code, out, _ = said(capsys, "analyze", *files, "--metrics", "paths", "--filter", "density<0.5")
+    assert "1 of 3 masks shown" in out or "2 of 3 masks shown" in out
     assert "m2.safetensors" not in out and "m1.safetensors" in out
     code, out, _ = said(capsys, "analyze", files[0], "--metrics", "paths", "--columns", "kept", "--sort=-kept")
     kept = [layer["kept"] for layer in topo.analyze(topo.read_masks(files[0]), metrics="kept").layers]
@@ -103,6 +141,10 @@ def test_tables_are_sorted_and_cut(folder, capsys):
     assert shown == sorted(kept, reverse=True)
     code, _, error = said(capsys, "analyze", files[0], "--sort", "densty")
     assert code == 2 and "did you mean 'density'" in error
+    code, out, _ = said(capsys, "analyze", files[0], "--metrics", "paths", "--filter", f"kept={max(kept)}")
+    assert code == 0 and f"1 of {len(kept)} layers shown" in out
+    code, out, error = said(capsys, "analyze", files[0], "--filter", "layer=fcc", "--json", folder / "no.json")
+    assert code == 2 and "no layer is called 'fcc'" in error and not out and not (folder / "no.json").exists()
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -133,7 +175,7 @@ def test_every_column_of_the_table_of_masks_can_be_asked_for(folder, capsys):
     for column in ("mask", "format", "model", "view", "density", "effective_nodes"):
         code, out, error = said(
             capsys, "analyze", *files, "--metrics", "paths", f"--sort={column}", f"--columns=kept,{column}",
-            f"--filter={column}!=x",
+            f"--filter={column}~*",
         )  # fmt: skip
         assert code == 0 and "m0.safetensors" in out and "m1.safetensors" in out, (column, error)
     for column in ("method", "seed", "density_asked"):  # where masks are from, which no column shows

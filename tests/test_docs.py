@@ -23,7 +23,7 @@ from topo.wiring import Join, Layer, Wiring
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-TOOLS = ("sphinx", "myst_parser", "furo", "latex2mathml")
+TOOLS = ("sphinx", "myst_parser", "furo", "latex2mathml", "sphinx_copybutton", "sphinx_design")
 PAGES = sorted(page for page in DOCS.glob("*.md"))
 FENCE = re.compile(r"^```(python|pycon)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"</?(?:a|code|span|strong|em|b)(?:\s[^>]*)?>")
@@ -210,10 +210,12 @@ def test_every_figure_is_shown_with_what_it_is_drawn_of_and_its_options(site: di
     from topo.plots.reading import options_of
 
     drawn = {"reports": "reports, or masks and a model", "masks": "masks", "graphs": "masks and a model",
-             "rows": "a table, reports or runs"}  # fmt: skip
+             "rows": "a table, reports or runs", "courses": "runs", "evaluation": "JSON of topo evaluate",
+             "frontiers": "JSON of topo generate --frontier"}  # fmt: skip
     for name, draw in plots.items():
         options = {key: "" if p.default in (p.empty, None) else p.default for key, p in options_of(draw).items()}
-        end = f" On the command line it is drawn of {drawn[takes[name][0]]}. -O: {listed(options)}"
+        made = "; or ".join(drawn[part] for part in takes[name][0].split(","))
+        end = f" On the command line it is drawn of {made}. -O: {listed(options)}"
         assert words(part(site["plots.html"], name)).endswith(end), name
 
 

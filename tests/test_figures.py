@@ -6,6 +6,7 @@ python tests/test_figures.py        draw the pictures anew, after a change that 
 import inspect
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.backends.backend_agg
@@ -109,6 +110,33 @@ def _front():
     return Frontier(points, total=300, all_nodes=70, bound=4.5, certified=True, hypervolume=volume)
 
 
+def _scored():
+    """A report with null models, whose z a formula makes."""
+    masks, wiring = _masks()
+    report = _report(masks, wiring)
+    names = [name for name in report.network if not math.isnan(report.network[name])][:12]
+    scores = [
+        {"null": null, "samples": 40, "metric": name, "layer": None, "observed": 1.0, "mean": 0.0, "std": 1.0,
+         "z": (-1) ** k * 1.7**k / (1 + 3 * n), "p": 0.02 if k > 3 else 0.5}
+        for n, null in enumerate(("same_layers", "same_rows")) for k, name in enumerate(names)
+    ]  # fmt: skip
+    return replace(report, nulls=scores)
+
+
+def _courses():
+    """Epochs of two methods and two seeds, by a formula."""
+    return [
+        ({"method": method, "seed": seed},
+         [{"epoch": e, "test_accuracy": 0.9 - 0.6 / (e + m) + 0.02 * seed * math.sin(e)} for e in range(1, 9)])
+        for m, method in enumerate(("erk", "synflow"), 1) for seed in range(2)
+    ]  # fmt: skip
+
+
+def _several():
+    wiring = residual(width=8, blocks=3)
+    return {f"{d:g} s{s}": _report(sparse(wiring, d, s), wiring, f"{d:g} s{s}") for d in (0.1, 0.3) for s in (0, 1)}
+
+
 # Kind -> what it is drawn of, and options.
 CASES = {
     "layer_profile": _layer_profile,
@@ -125,6 +153,12 @@ CASES = {
     "accuracy_sparsity": lambda: (_table(), {}),
     "metric_accuracy": lambda: (_table()[:-1], {"metric": "gap"}),
     "frontier": lambda: (_front(), {}),
+    "metric_sparsity": lambda: (_table()[:-1], {"metric": "gap", "show": "bars"}),
+    "metric_heatmap": lambda: (_several(), {"metric": "density"}),
+    "null_forest": lambda: (_scored(), {}),
+    "training_curves": lambda: (_courses(), {}),
+    "ranking": lambda: (_table()[:-1], {}),
+    "dead_units": lambda: (_report(*_dead()), {}),
 }
 
 
@@ -277,9 +311,8 @@ def test_overlap_knows_chance():
     rng = np.random.default_rng(0)
     a, b = (topo.MaskSet({"fc": rng.random((200, 200)) < 0.1}) for _ in range(2))
     ax = plots.mask_overlap({"a": a, "b": b}, ax=Figure().add_subplot())
-    texts = [t.get_text() for t in ax.texts]
-    assert texts[0] == "1.00"
-    assert texts[1].startswith("0.05\n") and texts[1].endswith(("1.0x", "0.9x", "1.1x"))
+    texts = [t.get_text() for t in ax.texts]  # of a mask with itself nothing is said
+    assert len(texts) == 2 and all(t.startswith("0.05\n") and t.endswith(("1.0x", "0.9x", "1.1x")) for t in texts)
     with pytest.raises(TopoError, match="two masks or more"):
         plots.mask_overlap(a, ax=Figure().add_subplot())
 
@@ -295,11 +328,11 @@ def test_partial_correlation_of_a_copy_of_the_baseline_says_nothing_new():
 
 
 def test_intervals_of_accuracies():
-    from topo.plots.accuracies import _interval
+    from topo.plots.seeds import interval_of
 
-    assert _interval([0.5], "t95") == (0.5, 0.5)
-    assert _interval([0.2, 0.4], "range") == (0.2, 0.4)
-    low, high = _interval([0.1, 0.2, 0.3], "t95")
+    assert interval_of([0.5], "t95") == (0.5, 0.5)
+    assert interval_of([0.2, 0.4], "range") == (0.2, 0.4)
+    low, high = interval_of([0.1, 0.2, 0.3], "t95")
     assert (high - low) / 2 == pytest.approx(4.302653 * 0.1 / math.sqrt(3))
     with pytest.raises(TopoError, match="accuracies are fractions"):
         plots.accuracy_sparsity([{"density": 0.1, "accuracy": 93.0}], ax=Figure().add_subplot())
@@ -390,11 +423,11 @@ def test_a_report_read_from_its_file_holds_the_same_numbers(folder):
         (["frontier", "t.jsonl"], 1, "the table has no column 'nodes'"),
         (["mask_matrix", "erk_0.3.safetensors", "-O", "layer=spam"], 1, "no layer is called 'spam'"),
         (["mask_dynamics", "erk_0.3.safetensors"], 1, "two masks or more"),
-        (["mask_matrix", "t.jsonl"], 1, "is drawn of masks"),
+        (["mask_matrix", "t.jsonl"], 1, "takes mask files, run folders"),
         (["layered_graph", "erk_0.3.safetensors", "erk_0.6.safetensors"], 2, "drawn of one mask; 2 were given"),
         (["metric_accuracy", "t.csv"], 1, "needs the option 'metric'"),
         (["accuracy_sparsity", "t.csv"], 1, "cannot read 't.csv'"),
-        (["accuracy_sparsity", "erk_0.3.safetensors"], 1, "is not a table"),
+        (["accuracy_sparsity", "erk_0.3.safetensors"], 1, "is a mask file"),
         (["layer_profile", "missing.json"], 1, "cannot read 'missing.json'"),
         (["spectrum", "erk_0.3.safetensors", "--venue", "arxiv"], 1, "no venue is called"),
     ],

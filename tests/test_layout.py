@@ -228,6 +228,18 @@ def test_import_is_light() -> None:
 
 
 @pytest.mark.slow
+def test_a_command_line_is_read_without_what_only_some_commands_need() -> None:
+    """Half a second; numba and scipy take another one and a half, torch two more."""
+    code = (
+        "import sys; from topo.cli import main; main(['list', 'quotas']); "
+        "sys.exit(repr(set(sys.modules) & eval(sys.argv[1])))"
+    )
+    heavy = "{'numba', 'scipy.stats', 'torch', 'matplotlib', 'pandas', 'networkx'}"
+    done = subprocess.run([sys.executable, "-c", code, heavy], capture_output=True, text=True)
+    assert done.stderr == "set()\n"
+
+
+@pytest.mark.slow
 def test_rooms_load_on_first_use() -> None:
     """In a fresh process. topo.analyze and topo.trace are functions, also after their modules were imported."""
     code = (

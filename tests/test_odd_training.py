@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections import namedtuple
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import Dataset as Data
 
 import topo
 from topo.data import Dataset
@@ -64,6 +67,53 @@ def holding(value):
 def shared():
     layer = nn.Linear(16, 16)
     return plain(layer, nn.ReLU(), layer, nn.Linear(16, 3))
+
+
+class Wordless(Exception):
+    """An error whose own words raise."""
+
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+class Uninitialised(nn.Module):
+    """Its author forgot super().__init__()."""
+
+    def __init__(self):
+        pass
+
+
+class Overridden(Says):
+    """A method of torch's own does something else."""
+
+    def __init__(self, **methods):
+        super().__init__(lambda scores: scores)
+        for name, method in methods.items():
+            object.__setattr__(self, name, method)
+
+
+Answer = namedtuple("Answer", "scores more")
+
+
+def raising_anything(*given, **how):
+    raise KeyError("odd\nlines")
+
+
+def hooked(register):
+    register(model := plain())
+    return model
+
+
+def late(error):
+    calls = []
+
+    def change(scores):
+        calls.append(0)
+        if len(calls) > 3:
+            raise error
+        return scores
+
+    return Says(change)
 
 
 def flaky():
@@ -176,6 +226,24 @@ MODELS = {
     "scripted": lambda: torch.jit.script(plain()),
     "a recurrent layer": lambda: plain(nn.Unflatten(1, (4, 4)), nn.RNN(4, 3)),
     "zeros": lambda: Says(lambda scores: scores * 0),
+    "raises without words": lambda: Says(raising(Wordless())),
+    "raises a memory error later": lambda: late(MemoryError()),
+    "raises without words later": lambda: late(Wordless()),
+    "never initialised": Uninitialised,
+    "lists no parameter": lambda: Overridden(named_parameters=raising_anything),
+    "has no state": lambda: Overridden(state_dict=raising_anything),
+    "has another state": lambda: Overridden(state_dict=lambda **how: {"fc.weight": 3}),
+    "does not change its mode": lambda: Overridden(train=raising_anything),
+    "gives a sparse tensor": lambda: Says(lambda scores: scores.to_sparse()),
+    "gives a named tuple": lambda: Says(lambda scores: Answer(scores, 1)),
+    "gives its own loss, a number": lambda: Says(lambda scores: {"loss": 1.0, "logits": scores}),
+    "a hook on its state": lambda: hooked(lambda model: model.register_state_dict_post_hook(raising_anything)),
+    "a hook on a gradient": lambda: hooked(lambda model: model[1].weight.register_hook(raising_anything)),
+    "a hook on its input": lambda: hooked(
+        lambda model: model.register_forward_pre_hook(lambda _, args: args[0][:, :, :2])
+    ),
+    "two devices": lambda: plain(nn.Linear(16, 8), nn.Linear(8, 3).to("meta")),
+    "exported": lambda: torch.export.export(plain(), (torch.zeros(2, 1, 4, 4),)).module(),
 }  # fmt: skip
 NAMED = ("resnet20", "mlp:16-x", "mlp:16-0", "", "no.such:thing", "nothing.py:make", 3, None)
 RECIPES = (
@@ -185,13 +253,21 @@ RECIPES = (
     {"padding": -1}, {"padding": 4.5}, {"val": 1.0}, {"val": 0.99}, {"best_on": "val"},
     {"best_on": "train"}, {"milestones": [-1.0]}, {"milestones": "3"}, {"milestones": [2, 1]}, {"factor": 0},
     {"optimizer": "lion"}, {"optimizer": "adam", "nesterov": True}, {"schedule": "one_cycle", "warmup": 0.5},
+    {"task": 3}, {"task": "masked"}, {"length": True}, {"length": 9}, {"mask_share": "x"}, {"ghost_skip": float("nan")},
+    {"ghost_activation": "relu"}, {"smoothing": 3}, {"milestones": [float("nan")]}, {"milestones": {}}, {"clip": "1"},
+    {"density": 0.5}, {"alpha": 2}, {"sparse": "rigl"}, {"sparse": "cht", "density": 1e-9, "mask_epochs": [9]},
+    {"update_every": 0}, {"optimizer": None}, {"schedule": b"x"}, {"name": "a\nb", "lr": -1}, {"": 1}, {"lr": True},
+    {"batch": "8"}, {"deterministic": 1}, {"source": None}, {"init": ["a"]}, {"best_on": None}, {"ema": "x"},
     {"init": "zeros"}, {"amp": "fp8"}, {"nothing": 1}, {"name": 3}, {"epochs": None}, {"lr": "0.1"},
 )  # fmt: skip
 FINE = (
     {"batch": 1}, {"batch": 23}, {"batch": 24}, {"batch": 100}, {"accumulate": 50}, {"clip": 1e-30}, {"padding": 9},
     {"ema": 0.999999}, {"warmup": 0.999}, {"label_smoothing": 0.999}, {"amp": "fp16"}, {"amp": "bf16"}, {"val": 0.34},
     {"schedule": "one_cycle"}, {"schedule": "cosine"}, {"channels_last": "on"}, {"placement": "stream"},
-    {"init": "sparse_he"}, {"init": "rescaled"}, {"init": "open_lth"}, {"milestones": [5.0], "schedule": "multistep"},
+    {"init": "sparse_he"}, {"init": "rescaled"}, {"init": "open_lth"}, {"init": "gradinit"},
+    {"init": "signed"}, {"ghost_activation": "mish"}, {"ghost_skip": 2.0},
+    {"smoothing": "others", "label_smoothing": 0.9},
+    {"schedule": "linear"}, {"milestones": [5.0], "schedule": "multistep"},
 )  # fmt: skip
 
 
@@ -218,9 +294,99 @@ def test_odd_models(name):
     for method, more in (("snip", {"batches": batch}), ("magnitude", {}), ("synflow", {"rounds": 2}), ("erk", {})):
         masks = one_line(topo.generate, method, MODELS[name](), density=0.5, input_shape=(1, 4, 4), **more)
         assert masks is None or masks.density == pytest.approx(0.5, abs=0.1)
-        if masks is not None and name != "on meta" and one_line(topo.apply_masks, model := MODELS[name](), masks):
+        if (
+            masks is not None
+            and name not in ("on meta", "two devices")
+            and one_line(topo.apply_masks, model := MODELS[name](), masks)
+        ):
             assert topo.verify_masks(model, masks) == ()
             assert topo.verify_masks(topo.strip_masks(model), masks) == ()
+
+
+SIDE_BY_SIDE = (
+    "raises without words later", "raises a memory error later", "never initialised", "lists no parameter",
+    "holds a lock", "gives a named tuple", "exported", "raises later",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SIDE_BY_SIDE)
+def test_odd_models_side_by_side(name):
+    runs = one_line(topo.train_many, MODELS[name](), [None, None], images(), recipe=RECIPE)
+    assert runs is None or len(runs) == 2
+
+
+X, Y = torch.linspace(-1, 1, 128).view(8, 16), torch.arange(8) % 3
+
+
+class Stops:
+    """Batches that end in an error."""
+
+    def __init__(self, error, after=1):
+        self.error, self.after = error, after
+
+    def __len__(self):
+        return 3
+
+    def __iter__(self):
+        for number in range(3):
+            if number >= self.after:
+                raise self.error
+            yield X, Y
+
+
+class Broken(Data):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, place):
+        raise ValueError("this item\nis odd")
+
+
+BATCHES = {
+    "fewer targets": [(X, Y[:5])], "values, too wide": [(X, torch.randn(8, 4))],
+    "one hot": [(X, nn.functional.one_hot(Y, 3))],
+    "one hot in floats": [(X, nn.functional.one_hot(Y, 3).float())], "below 0": [(X, Y - 5)],
+    "nothing judged": [(X, torch.full((8,), -100))], "too large": [(X, Y + 7)], "true and false": [(X, Y > 1)],
+    "words as targets": [(X, ["a"] * 8)], "lists": [(X, Y.tolist())], "arrays": [(X.numpy(), Y.numpy())],
+    "bytes as targets": [(X, Y.to(torch.int8))], "unsigned targets": [(X, Y.to(torch.uint16))],
+    "a column": [(X, Y[:, None])],
+    "one target": [(X, torch.tensor(1))], "no targets": [(X, None)], "complex targets": [(X, Y.to(torch.complex64))],
+    "nan as targets": [(X, torch.full((8, 3), torch.nan))], "bytes": [(X.to(torch.uint8), Y)],
+    "whole numbers": [(X.long(), Y)],
+    "complex": [(X.to(torch.complex64), Y)], "half": [(X.half(), Y)], "double": [(X.double(), Y)],
+    "nan": [(X * torch.nan, Y)],
+    "infinite": [(X * torch.inf, Y)], "empty": [(X[:0], Y[:0])], "a number": [(torch.tensor(1.0), torch.tensor(1))],
+    "words": [(["a"] * 8, Y)], "none": [(None, Y)], "sparse": [(X.to_sparse(), Y)], "on meta": [(X.to("meta"), Y)],
+    "too narrow": [(X[:, :7], Y)], "three": [(X, Y, Y)], "one": [(X,)], "no labels": [{"input": X}],
+    "labels none": [{"input": X, "labels": None}], "another argument": [{"foo": X, "labels": Y}],
+    "dict": [{"input": X, "labels": Y}],
+    "a set": [{1, 2}], "text": ["ab", "cd"], "numbers": [1, 2], "a byte string": b"ab", "an array": np.zeros((2, 2)),
+    "two inputs": [((X, X), Y)], "of two widths": [(X, Y), (X[:, :7], Y)], "then none": [(X, Y), None],
+    "one row": [(X[:1], Y[:1])],
+    "ends in an index error": Stops(IndexError("odd")), "ends in a stop": Stops(StopIteration()),
+    "begins with an error": Stops(RuntimeError("odd\nlines"), 0), "ends without words": Stops(Wordless()),
+    "a broken data set": DataLoader(Broken(), 4),
+    "an odd collation": DataLoader(TensorDataset(X, Y), 4, collate_fn=raising_anything),
+    "all dropped": DataLoader(TensorDataset(X, Y), 16, drop_last=True), "one by one": TensorDataset(X, Y),
+    "objects": [(np.array([object()] * 8), Y)], "read only": [(np.broadcast_to(np.float32(1), (8, 16)), Y)],
+    "with a gradient": [(X.clone().requires_grad_(), Y)], "nested": [(torch.nested.nested_tensor([X[0], X[1]]), Y[:2])],
+    "an empty test part": {"train": [(X, Y)], "test": []}, "an odd test part": {"train": [(X, Y)],
+    "test": [(X[:, :3], Y)]},
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", BATCHES)
+def test_odd_batches(name):
+    batches = BATCHES[name]
+    run = one_line(topo.train, nn.Linear(16, 3), batches, recipe=RECIPE)
+    assert run is None or np.isfinite(run.history[-1]["train_loss"])
+    one_line(topo.imp, nn.Linear(16, 3), batches, density=0.5, fraction=0.5, recipe=RECIPE)
+    batches = batches["train"] if isinstance(batches, dict) else batches
+    for method in ("snip", "wanda"):
+        model = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+        masks = one_line(topo.generate, method, model, density=0.5, batches=batches)
+        assert masks is None or masks.kept == round(0.5 * masks.size)
 
 
 @pytest.mark.parametrize("name", NAMED)

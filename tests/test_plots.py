@@ -50,7 +50,8 @@ def test_a_profile_draws_the_numbers_and_returns_its_axes():
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), [0.5, 0.4, 0.3])
     assert ax.get_yscale() == "linear"
     assert ax.get_ylabel() == "density"
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["block.0", "block.1", "block.2"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0", "1", "2"]
+    assert ax.get_xlabel() == "layer (without block.)"
 
 
 def test_a_new_figure_is_made_where_no_axes_are_given():

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import prune as torch_prune
 
 import topo
 from topo.cli import main
@@ -283,7 +284,7 @@ def test_masks_of_a_live_model_are_read_from_it_and_its_hooks_go() -> None:
     net = stirred(nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)))
     mask = torch.ones(5, 3)
     mask[2] = 0
-    nn.utils.prune.custom_from_mask(net[0], "weight", mask)
+    torch_prune.custom_from_mask(net[0], "weight", mask)
     with torch.no_grad():
         net[0].bias[2] = 0.5
     small = topo.shrink(net, input_shape=(3,))

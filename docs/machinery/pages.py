@@ -177,6 +177,9 @@ def plots() -> Iterator[str]:
         "masks": "masks",
         "graphs": "masks and a model",
         "rows": "a table, reports or runs",
+        "courses": "runs",
+        "evaluation": "JSON of topo evaluate",
+        "frontiers": "JSON of topo generate --frontier",
     }
     for name, draw in registry.items():
         yield from [f"### {name}", ""]
@@ -184,7 +187,8 @@ def plots() -> Iterator[str]:
             yield from [f"![{name}](gallery/{name}.png)", ""]
         yield from ["```{eval-rst}", f".. autofunction:: topo.plots.{name}", "   :no-index-entry:", "```", ""]
         found = options({key: _default(parameter) for key, parameter in options_of(draw).items()})
-        yield from [f"* On the command line it is drawn of {made[takes[name][0]]}.", f"* `-O`: {found}", ""]
+        drawn = "; or ".join(made[part] for part in takes[name][0].split(","))
+        yield from [f"* On the command line it is drawn of {drawn}.", f"* `-O`: {found}", ""]
 
 
 def _default(parameter: Any) -> Any:
@@ -270,6 +274,13 @@ def _arguments(actions: Iterable[argparse.Action], formatter: argparse.HelpForma
     yield from table(["argument", "meaning"], lines) if lines else ()
 
 
+def changelog() -> Iterator[str]:
+    """CHANGELOG.md without its title; its links to files are text, as those of pages."""
+    lines = (HERE.parent / "CHANGELOG.md").read_text("utf-8").splitlines()[1:]
+    for line in lines:
+        yield re.sub(r"\[([^\]]+)\]\((?![a-z]+:)([^)#]+)[^)]*\)", r"\1 (`\2` in the repository)", line)
+
+
 _PAGES = (
     metrics,
     generators,
@@ -284,6 +295,7 @@ _PAGES = (
     data,
     kernels,
     commands,
+    changelog,
 )
 GENERATED = {made.__name__: made for made in _PAGES}
 

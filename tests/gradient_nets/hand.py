@@ -137,6 +137,23 @@ hand("halves that change places", three(lambda s, x: s.o(changed_places(s.a(x)))
 hand("columns added in a row", three(lambda s, x: s.o(added_in_a_row(s.a(x)))))
 hand("a view of what is written", three(lambda s, x: s.o(seen_later(s.a(x), s.b(x)))))
 hand("a turn of what is written", three(lambda s, x: s.o(turned_before(s.a(x)))))
+hand("the first token alone", three(lambda s, x: s.o(s.a(x[:, 0]))), (2, 5, 8))
+hand("the first place alone", three(lambda s, x: s.o(s.a(x[..., 0, 0]))), (2, 8, 3, 4))
+hand("the last of a line", three(lambda s, x: s.o(s.a(x[..., -1]))), (2, 8, 5))
+hand(
+    "one channel of two that are one",
+    parts(lambda s, x: s.o(F.pad(s.a(x)[:, [0, 0]], (0, 0, 0, 0, 1, 1))), a=lambda: conv(4, 1), o=lambda: conv(4, 3)),
+    (2, 4, 5, 5),
+)
+hand(
+    "a masked channel of three that are one",
+    parts(
+        lambda s, x: s.o(s.a(x)[:, [0, 0, 0]] * torch.tensor([0.0, 1, 2]).view(3, 1, 1).to(x.dtype)),
+        a=lambda: conv(4, 1),
+        o=lambda: conv(3, 3),
+    ),
+    (2, 4, 5, 5),
+)
 hand("squeezed in place", three(lambda s, x: s.o((s.a(x)[:, None] + 0).squeeze_(1))))
 
 

@@ -15,6 +15,8 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     "no metric is called 'denstiy'; did you mean 'density'? There are: kept, density"
     """
     names = [str(entry) for entry in known]
+    if not names:
+        return f"no {kind} is called '{name}'; there is none"
     near = nearest(str(name), names)
     meant = f"did you mean {' or '.join(repr(entry) for entry in near)}? There" if near else "there"
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""

@@ -30,8 +30,14 @@ class _Enough(Exception):
 def run(model: nn.Module, call: Call) -> Any:
     """The model's answer, without a cache of keys and values. TopoError for what the model does not take."""
     args, kwargs = call
-    try:
+    with _in_one_line():
         return model(*args, **kwargs)
+
+
+@contextmanager
+def _in_one_line() -> Any:
+    try:
+        yield
     except (TopoError, MemoryError, torch.OutOfMemoryError, _Enough):
         raise
     except Exception as error:
@@ -62,7 +68,8 @@ class Chain:
     def through(self, number: int, call: int, hidden: Tensor) -> Tensor:
         """What block `number` gives for one call's hidden states."""
         args, kwargs = self.given[call][number]
-        return _first(self.blocks[number](*_filled(args, hidden), **_named(kwargs, hidden)))
+        with _in_one_line():
+            return _first(self.blocks[number](*_filled(args, hidden), **_named(kwargs, hidden)))
 
 
 class _Here:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from topo.cli import inputs, language
-from topo.cli.choosing import check_columns, choosing_options, columns_of, lines_of
+from topo.cli.choosing import check_columns, check_values, choosing_options, columns_of, left_line, lines_of
 from topo.cli.options import UsageError, at_least, check_outputs, command, network_options, plot_file, rule_options
 from topo.cli.output import Progress, deliver, quiet, wrote
 from topo.cli.tables import Page, Table
@@ -111,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
     if args.holm:
         reports = [report.with_holm() for report in reports]
     check_columns(args, *_columns(reports))
+    check_values(args, reports[0].layers if len(reports) == 1 else _rows(reports))
     if args.plot:
         _plot(reports, args)
     texts = {"json": reports_to_json, "csv": reports_to_csv}
@@ -235,6 +236,7 @@ def _body(report: Report, page: Page, args: argparse.Namespace, brief: bool, lay
             if against := _against(lines, brief):
                 page.table(Table(header, against, left=frozenset({2})))
         elif layers or args.columns or args.sort or args.filter:
+            every = len(lines)
             lines = [lines[place] for place in lines_of(report.layers, args)]
             marks = {i: "collapsed" for i, line in enumerate(lines) if line[0] in report.collapsed}
             columns = columns_of(header, 2, args)
@@ -243,6 +245,7 @@ def _body(report: Report, page: Page, args: argparse.Namespace, brief: bool, lay
                 if brief:
                     columns = [c for c in columns if c < 2 or header[c] in OF_LAYERS]
             page.table(Table(header, lines, keys=2, marks=marks).only(columns))
+            page.notes(left_line(len(lines), every, "layers"))
     if report.group is not None:
         page.table(language.group_table(report, brief))
     notes = note_lines(note for note in report.notes if not _of_null(note, report)) + report.null_lines()
@@ -335,6 +338,7 @@ def show_several(reports: Sequence[Report], page: Page, args: argparse.Namespace
     table = Table([*keys, *units], lines, keys=len(keys), marks=marks)
     columns = columns_of(table.header, len(keys), args, above=_OF_MASKS)
     page.table(table if columns is None else table.only(columns))
+    page.notes(left_line(len(reports), len(every), "masks"))
     against = [
         [report.mask, *line]
         for report in reports

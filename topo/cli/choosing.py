@@ -31,13 +31,32 @@ class Condition:
         if entry is None or entry != entry:
             return False
         if self.sign == "~":
-            return fnmatchcase(str(entry), self.value)
+            return fnmatchcase(_text(entry), self.value)
         try:
             return _COMPARE[self.sign](entry if isinstance(entry, int | float) else float(entry), float(self.value))
         except (ValueError, OverflowError):
             if self.sign in ("=", "!="):
-                return _COMPARE[self.sign](str(entry), self.value)
+                return _COMPARE[self.sign](_text(entry), self.value)
             return False
+
+    def check(self, entries: Sequence[Any]) -> None:
+        """UsageError for a value that the column cannot hold, which would leave no line, or with != every one.
+
+        entries: of the column, those that are defined.
+        """
+        if not entries:
+            return
+        if self.sign == "~":
+            if not any(self.fits(entry) for entry in entries):
+                raise UsageError(unknown(self.column, self.value, dict.fromkeys(map(_text, entries))))
+        elif self.sign in ("=", "!=") and _number(self.value) is None:
+            if all(isinstance(entry, int | float) for entry in entries):
+                raise UsageError(
+                    f"'{self.column}{self.sign}{self.value}': {self.column} is a number, '{self.value}' none"
+                )
+            texts = dict.fromkeys(map(_text, entries))
+            if self.value not in texts:
+                raise UsageError(unknown(self.column, self.value, texts))
 
 
 def condition(text: str) -> Condition:
@@ -46,7 +65,24 @@ def condition(text: str) -> Condition:
         raise argparse.ArgumentTypeError(
             f"'{text}' is not a condition; write COLUMN<VALUE, with <, <=, >, >=, =, != or ~"
         )
-    return Condition(*found.groups())
+    made = Condition(*found.groups())
+    if made.sign not in ("=", "!=", "~") and _number(made.value) is None:
+        raise argparse.ArgumentTypeError(f"'{text}' compares with '{made.value}', which is not a number")
+    return made
+
+
+def _number(text: str) -> float | None:
+    """The number that a text is; None of other texts, and of NaN, which nothing compares with."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return None if value != value else value
+
+
+def _text(entry: Any) -> str:
+    """An entry as a table shows it: shapes as 16x3x3x3."""
+    return "x".join(map(str, entry)) if isinstance(entry, list | tuple) else str(entry)
 
 
 def choosing_options(made: argparse.ArgumentParser) -> None:
@@ -70,6 +106,17 @@ def check_columns(args: argparse.Namespace, known: Sequence[str], shown: Sequenc
     _check_lines(args, known)
     for name in _listed(args.columns):
         _check(name, shown)
+
+
+def check_values(args: argparse.Namespace, entries: Sequence[Mapping[str, Any]]) -> None:
+    """UsageError for a value of --filter that its column cannot hold; see `Condition.check`."""
+    for wanted in args.filter:
+        wanted.check([entry[wanted.column] for entry in entries if _defined(entry.get(wanted.column))])
+
+
+def left_line(shown: int, every: int, what: str) -> list[str]:
+    """ "3 of 6 layers shown", of a table of which --filter left out lines; otherwise nothing."""
+    return [f"{shown:,} of {every:,} {what} shown (--filter)"] if shown < every else []
 
 
 def lines_of(entries: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> list[int]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import inspect
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 from topo._support.doors import called
 from topo.cli import inputs
 from topo.cli.options import UsageError, check_outputs, command, network_options, plot_file
-from topo.cli.output import quiet, speak, wrote
+from topo.cli.output import printable, quiet, speak, wrote
 from topo.errors import TopoError
 from topo.masks import MaskSet
 
@@ -79,9 +81,34 @@ def run(args: argparse.Namespace) -> int:
         drawn = called(f"plot '{args.kind}'", "", draw, data, **place, **options, **more)
         if getattr(drawn, "figure", drawn) is not figure:
             raise TopoError(f"plot '{args.kind}' gives {type(drawn).__name__}; it gives the axes that it drew on")
-        plots.save(figure, args.out)
+        plots.save(figure, args.out, about=_about(args, files))
     wrote(args.out, args)
     return 0
+
+
+_HASHED = 256 * 2**20  # bytes, as of provenance
+
+
+def _about(args: argparse.Namespace, files: list[_Input]) -> str:
+    """What the figure says of how it was made: command, version, seed, and the inputs by their content."""
+    from topo._version import __version__
+
+    hashes = {item.path: _sha256(Path(item.path)) for item in files}
+    made = {"command": args.typed, "topo": __version__, "seed": getattr(args, "seed", 0), "inputs": hashes}
+    return printable(json.dumps(made, ensure_ascii=True))
+
+
+def _sha256(path: Path) -> str:
+    """The hash of a file; of a folder that of the names and hashes of what lies in it; of large files their size."""
+    found = hashlib.sha256()
+    if path.is_dir():
+        for part in sorted(p for p in path.rglob("*") if p.is_file()):
+            found.update(f"{part.relative_to(path).as_posix()} {_sha256(part)}\n".encode(errors="surrogateescape"))
+        return found.hexdigest()
+    if path.stat().st_size > _HASHED:
+        return f"{path.stat().st_size} bytes, not hashed"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -97,6 +124,8 @@ def _spread(kind: str, files: list[str]) -> list[str]:
     """Of a course that is drawn of one folder of mask files, these, in the order of their names and numbers."""
     folder = Path(files[0])
     if kind != "mask_dynamics" or len(files) > 1 or not folder.is_dir() or (folder / "config.json").exists():
+        return files
+    if _kind(files[0]) != "masks":  # runs, rounds and sweeps know which of their files are masks
         return files
     return [str(file) for file in inputs.in_order(folder)] or files
 
@@ -153,60 +182,118 @@ def _given(
 ) -> tuple[Any, dict[str, Any]]:
     """What the figure is drawn of, and what it takes besides."""
     from topo.plots import takes
-    from topo.plots.reading import TABLES, is_reports, is_run
+    from topo.plots.written import courses_of, evaluation_in
 
     of, metrics = takes[args.kind]
+    kinds = {item.path: _kind(item.path) for item in files}
+    part = _part(args, of.split(","), files, kinds)
     nulls = _inputs(args.null, labels=False)
-    tabled = [item.path for item in files if Path(item.path).suffix.lower() in TABLES or is_run(item.path)]
-    if of == "rows" or (tabled and args.kind == "nodes_paths"):
-        return _rows(args, files, options, parameters), {}
-    if tabled:
-        raise TopoError(f"plot '{args.kind}' is drawn of masks; '{tabled[0]}' is a table or a run")
-    if "metric" in parameters and of == "reports":
+    if part in ("rows", "frontiers"):
+        return _rows(args, files, kinds, options, parameters), {}
+    if part == "courses":
+        every = [(item, *found) for item in files for found in courses_of(item.path, kinds[item.path])]
+        return [({**row, "label": item.own} if item.own else row, epochs) for item, row, epochs in every], {}
+    if part == "evaluation":
+        if len(files) > 1:
+            raise UsageError(f"plot '{args.kind}' is drawn of one JSON of topo evaluate; {len(files)} were given")
+        return evaluation_in(files[0].path), {}
+    if "metric" in parameters and part == "reports":
         metric = options.get("metric", parameters["metric"].default)
-        metrics = f"kept,density,effective_params,{'density' if metric == 'effective_density' else metric}"
-    rewired = isinstance(options.get("null"), str) and not any(is_reports(item.path) for item in files)
-    if of == "reports" and not rewired:  # a null is drawn from masks, which the figure then analyses itself
-        data = _reports(args, files, metrics)
-        null = _reports(args, nulls, metrics)
+        metrics = ",".join(filter(None, ("kept,density,effective_params", metric, metrics)))
+    written = any(kinds[item.path] in ("reports", "sweep") for item in files)
+    default = parameters["null"].default if "null" in parameters else None
+    rewired = isinstance(options.get("null", default), str) and not written
+    if part == "reports" and not rewired:  # a null is drawn from masks, which the figure then analyses itself
+        data = _reports(args, files, kinds, metrics)
+        null = _reports(args, nulls, {item.path: _kind(item.path) for item in nulls}, metrics)
         return data if args.kind != "ramanujan_profile" else _only(data, args), {"null": null} if null else {}
-    read = _masks(args, files)
+    from topo.plots.given import Found
+
+    read = _masks(args, _mask_files(files, kinds, args))
     wiring = next(iter(read.values()))[1]
     more = {"wiring": wiring} if "wiring" in parameters else {}
     drawn = {name: _seen(*item, options, parameters) for name, item in read.items()}
     if nulls:
         more["null"] = {name: _seen(*item, options, parameters) for name, item in _masks(args, nulls).items()}
-    if of == "graphs" or ("fig" not in parameters and len(read) == 1):
+    if part == "graphs" or ("fig" not in parameters and len(read) == 1):
         return _only(drawn, args), more
-    return drawn, more
+    return drawn if any(item.own for item in files) else Found(drawn), more
 
 
-def _rows(args: argparse.Namespace, files: list[_Input], options: dict[str, Any], parameters: Any) -> Any:
+def _kind(path: str) -> str:
+    from topo.plots.written import kind_of
+
+    return kind_of(path)
+
+
+def _part(args: argparse.Namespace, parts: list[str], files: list[_Input], kinds: dict[str, str]) -> str:
+    """What the figure is made of: the first of `parts` that every input holds."""
+    from topo.plots.written import HOLDERS, refused
+
+    for part in parts:
+        if all(kinds[item.path] in HOLDERS[part] for item in files):
+            return part
+    for item in files:
+        if not any(kinds[item.path] in HOLDERS[part] for part in parts):
+            raise refused(args.kind, parts, item.path, kinds[item.path])
+    if set(parts) == {"frontiers", "rows"}:
+        return "frontiers"
+    raise UsageError(f"plot '{args.kind}' takes masks and reports, or tables; these are both: draw them one by one")
+
+
+def _mask_files(files: list[_Input], kinds: dict[str, str], args: argparse.Namespace) -> list[_Input]:
+    """Mask files, each with its label: those of runs, rounds and sweeps in their place."""
+    from topo.plots.given import numbered
+    from topo.plots.written import masks_in
+
+    found: list[_Input] = []
+    for item in files:
+        held = masks_in(item.path, kinds[item.path], every=args.kind == "mask_dynamics")
+        alone = len(files) == 1 and not item.own
+        for name, path in held.items():
+            label = name if alone and name else " ".join(filter(None, (item.label, name)))
+            found.append(_Input(path, label, item.own))
+    return [_Input(item.path, name, item.own) for item, name in zip(found, numbered([item.label for item in found]))]
+
+
+def _rows(
+    args: argparse.Namespace, files: list[_Input], kinds: dict[str, str], options: dict[str, Any], parameters: Any
+) -> Any:
     """Rows of tables and runs, or frontiers by label; a label stands in the column by which rows are grouped."""
-    from topo.plots.reading import is_reports, is_run, read_frontier, read_rows
+    from topo.plots.reading import read_frontier
+    from topo.plots.written import rows_of_file, runs_in
 
     seen: set[tuple[Path, str]] = set()
     for item in files:
         place = (Path(item.path).resolve(), item.own)
-        if place in seen and not is_reports(item.path):
+        if place in seen and kinds[item.path] != "frontier":
             raise UsageError(f"'{item.path}' is given twice: what it holds would count twice")
         seen.add(place)
-    if args.kind == "frontier" and any(item.own or is_reports(item.path) for item in files):
-        fronts = {item.label: (read_frontier if is_reports(item.path) else read_rows)(item.path) for item in files}
+    found = [(item, kinds[item.path]) for item in files]
+    if args.kind == "frontier" and any(item.own or kind == "frontier" for item, kind in found):
+        fronts = {
+            item.label: read_frontier(item.path) if kind == "frontier" else rows_of_file(item.path, kind)
+            for item, kind in found
+        }
         return fronts if len(fronts) > 1 or files[0].own else next(iter(fronts.values()))
-    found = [(item, read_rows(item.path)) for item in files]
+    held = [(item, rows_of_file(item.path, kind)) for item, kind in found]
     if args.kind == "metric_accuracy":
         from topo.plots.run_metrics import measure
 
         wiring = inputs.wiring_of(args)
         wanted = [options.get(name, parameters[name].default) for name in ("metric", "baseline")]
-        runs = {item.path: rows[0] for item, rows in found if is_run(item.path)}
-        every = [row for _, rows in found for row in rows]
+        runs = {
+            str(folder): row
+            for item, rows in held
+            if kinds[item.path] in ("run", "rounds")
+            for folder, row in zip(runs_in(item.path, kinds[item.path]), rows)
+        }
+        every = [row for _, rows in held for row in rows]
         measure(runs, every, wanted, lambda masks: inputs.network(masks, wiring, args))
     group = options.get("group", parameters["group"].default) if "group" in parameters else ""
-    for rows in [rows for item, rows in found if item.own]:
+    for rows in [rows for item, rows in held if item.own]:
         _keep_families(rows, group)
-    return [{**row, group: item.own} if item.own else row for item, rows in found for row in rows]
+    return [{**row, group: item.own} if item.own else row for item, rows in held for row in rows]
 
 
 def _keep_families(rows: list[dict[str, Any]], group: str) -> None:
@@ -248,34 +335,37 @@ def _masks(args: argparse.Namespace, files: list[_Input]) -> dict[str, tuple[Mas
     return found
 
 
-def _reports(args: argparse.Namespace, files: list[_Input], metrics: str) -> Any:
+def _reports(args: argparse.Namespace, files: list[_Input], kinds: dict[str, str], metrics: str) -> Any:
     """Label -> report; of nodes and paths those of one label, or else of one method where every file says which."""
     from topo.analyze import analyze
-    from topo.plots.given import numbered, short, stems
-    from topo.plots.reading import is_reports, reports_in
+    from topo.plots.given import Found, numbered, short, stems
+    from topo.plots.written import reports_of
 
-    masks = [item for item in files if not is_reports(item.path)]
-    read = _masks(args, masks) if masks else {}
     reports, methods, names = [], [], []
     for item in files:
-        if is_reports(item.path):
-            found = reports_in(item.path)
-            reports += found
-            methods += [None] * len(found)
-            masked = stems([report.mask for report in found])
-            names += [" ".join(filter(None, (item.own, name if len(found) > 1 else ""))) or name for name in masked]
-            continue
-        held, wired = read[item.label]
-        threads = getattr(args, "threads", None)
-        reports.append(analyze(held, wired, metrics=metrics, view=args.view, threads=threads, mask_name=item.label))
-        methods.append(held.provenance.get("method"))
-        names.append(item.own or item.label)
+        if kinds[item.path] in ("reports", "sweep"):
+            found = reports_of(item.path, kinds[item.path])
+            labels = stems([report.mask for report in found])
+            names += [" ".join(filter(None, (item.own, name if len(found) > 1 or not item.own else "")))
+                      for name in labels]  # fmt: skip
+        else:
+            read = _masks(args, _mask_files([item], kinds, args) if kinds[item.path] != "masks" else [item])
+            names += list(read)
+            threads = getattr(args, "threads", None)
+            found = [
+                analyze(held, wired, metrics=metrics, view=args.view, threads=threads, mask_name=name)
+                for name, (held, wired) in read.items()
+            ]
+        reports += found
+        methods += [report.provenance.get("method") for report in found]
     if args.kind == "nodes_paths":
-        if any(item.own for item in files):
+        owned = [item.own for item in files]
+        if any(owned):
             groups: list[Any] = names
         elif all(isinstance(method, str) for method in methods) and len(set(methods)) < len(methods):
             groups = methods
         else:
             groups = numbered(short(names))
         return {group: [r for r, g in zip(reports, groups) if g == group] for group in dict.fromkeys(groups)}
-    return dict(zip(numbered(names), reports))
+    named = dict(zip(numbered(names), reports))
+    return named if any(item.own for item in files) else Found(named)

@@ -6,12 +6,14 @@ import argparse
 import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from topo.cli.options import UsageError, command
 from topo.cli.output import Progress, printable, quiet, say, speak, wrote
 from topo.cli.tables import Page, Table
-from topo.sweep import Plan, read_plan, sweep
+
+if TYPE_CHECKING:
+    from topo.sweep import Plan
 
 _SHOWN = 10  # failures on the page
 
@@ -37,6 +39,8 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from topo.sweep import read_plan, sweep  # a second of scipy and numba, which no other command waits for
+
     plan = read_plan(args.toml)
     if args.dry_run:
         _show(plan, args)

@@ -13,21 +13,26 @@ from typing import TYPE_CHECKING, Any
 from topo.plots.registry import plot, plots, takes
 
 if TYPE_CHECKING:
-    from topo.plots.accuracies import accuracy_sparsity, metric_accuracy
+    from topo.plots.accuracies import accuracy_sparsity, metric_accuracy, metric_sparsity
     from topo.plots.balance import nodes_paths
+    from topo.plots.courses import training_curves
     from topo.plots.flows import path_flow
+    from topo.plots.forests import null_forest, ranking
     from topo.plots.fronts import frontier
+    from topo.plots.heatmaps import metric_heatmap
     from topo.plots.network import layered_graph
     from topo.plots.overlaps import mask_dynamics, mask_overlap
     from topo.plots.profiles import density_profile, layer_profile, ramanujan_profile
     from topo.plots.spectra import degree_distribution, mask_matrix, spectrum
     from topo.plots.style import VENUES, figure, paper, save
+    from topo.plots.units import dead_units
 
 _STYLE = ("VENUES", "figure", "paper", "save")
 
 __all__ = [
     "VENUES",
     "accuracy_sparsity",
+    "dead_units",
     "degree_distribution",
     "density_profile",
     "figure",
@@ -38,15 +43,20 @@ __all__ = [
     "mask_matrix",
     "mask_overlap",
     "metric_accuracy",
+    "metric_heatmap",
+    "metric_sparsity",
     "nodes_paths",
+    "null_forest",
     "paper",
     "path_flow",
     "plot",
     "plots",
     "ramanujan_profile",
+    "ranking",
     "save",
     "spectrum",
     "takes",
+    "training_curves",
 ]
 
 

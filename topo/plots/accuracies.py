@@ -14,7 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import NullLocator
 
+from topo._support.names import unknown
 from topo.errors import TopoError
+from topo.masks import MaskSet
 from topo.plots.axes import (
     GREY,
     axes,
@@ -22,6 +24,7 @@ from topo.plots.axes import (
     fitted,
     headline,
     legend,
+    log_labels,
     log_ticks,
     name_x,
     name_y,
@@ -33,14 +36,17 @@ from topo.plots.axes import (
     width_of,
 )
 from topo.plots.comparable_runs import cells_of, centred_ranks, correlations, partial
-from topo.plots.given import Row, choice, density_of, number, rows_of, told
+from topo.plots.given import Found, Row, density_of, number, report_of, rows_of, told
 from topo.plots.registry import plot
+from topo.plots.seeds import check_spread, draw_spread, said_of
 from topo.plots.settings import settled
+from topo.report import Report
 
 Table = Any  # a list of rows (mappings), columns by name, or a pandas table
-INTERVALS = ("t95", "sd", "range", "none")
 # Column of a name that all dense runs share, whatever method they are put down to.
 _DENSE = "dense run"
+# Factor between the places of neighbouring curves, whose bars or dots would hide each other.
+_DODGE = 1.035
 # Of dense runs that were trained in different ways.
 _DASHES: tuple[Any, ...] = ("--", ":", "-.", (0, (6, 1)))
 
@@ -53,22 +59,106 @@ def accuracy_sparsity(
     y: str = "accuracy",
     group: str = "method",
     interval: str = "t95",
+    show: str = "band",
+    chance: float | None = None,
     **style: Any,
 ) -> Axes:
     """Accuracy against sparsity, a curve for each method: the mean over seeds and an interval.
 
     data: rows with density or sparsity (of a row with both, density counts), the column `y` (a fraction) and the column
     `group`; a row for each run. Runs of density 1 are the dense baseline, a dashed line. interval: "t95" (95 % of the
-    mean, Student), "sd", "range" (least to largest) or "none"; a single run has none. Runs without an accuracy or a
-    density are left out, and counted below, unfinished ones (a run folder without summary.json) apart. style: of the
-    curves.
+    mean, Student), "sd", "range" (least to largest) or "none"; a single run has none, unless the table holds means with
+    columns "accuracy_t95" or "accuracy_sd". show: as a "band", as "bars" side by side, or each run as one of "dots".
+    chance: accuracy of guessing, a dotted line; by default 1 / classes of data that are known by name, where a mean is
+    below three times that. Runs without an accuracy or a density are left out, and counted below, unfinished ones (a
+    run folder without summary.json) apart. style: of the curves.
 
     Only runs that differ in nothing but their seed are averaged: where runs of one group were trained otherwise
     (`topo.plots.settings.SETTINGS`: keys of the recipe, model, data, rewinding, as columns), each way has a curve of
     its own, called by the keys in which they differ, "erk, init=kaiming_normal".
     """
-    choice("interval", interval, INTERVALS)
     rows = rows_of(data, (y,))
+    found = _curves(rows, y, group)
+    ax = _draw_curves(rows, found, y, interval, show, axes(ax), style, _scale(y, found.numbers))
+    guess = _chance(rows) if chance is None else chance
+    lowest = min(float(np.mean(values)) for curve in found.curves.values() for values in curve.values())
+    if guess and (chance is not None or lowest < 3 * guess):
+        ax.axhline(100 * guess, color=GREY, linestyle=(0, (1, 2)), linewidth=0.8, label="chance")
+        legend(ax, list(found.curves))
+    return ax
+
+
+@plot("reports,rows")
+def metric_sparsity(
+    data: Any,
+    ax: Axes | None = None,
+    *,
+    metric: str = "effective_density",
+    group: str = "method",
+    interval: str = "t95",
+    show: str = "band",
+    **style: Any,
+) -> Axes:
+    """A number of networks against sparsity, a curve for each method: the mean over seeds.
+
+    As `accuracy_sparsity`, of any column. data: reports that hold the metric of the network, one or several, or by
+    label; or rows of a table. A group is the method of the provenance, or the label; masks that tell neither are one
+    group. group, interval, show: as there. The scale is logarithmic where positive numbers span decades.
+    """
+    rows = rows_of(_as_rows(data, metric, group), (metric,))
+    found = _curves(rows, metric, group)
+    ax = axes(ax)
+    values = np.array(found.numbers)
+    if values.min() > 0 and values.max() > _DECADES * values.min():
+        ax.set_yscale("log")
+    ax = _draw_curves(rows, found, metric, interval, show, ax, style, (1.0, metric.replace("_", " ")))
+    if ax.get_yscale() == "log":
+        log_labels(ax.yaxis)
+    return ax
+
+
+def _as_rows(data: Any, metric: str, group: str) -> Any:
+    """Reports as rows; a label stands in for the method where a user chose it."""
+    if isinstance(data, Report | MaskSet):
+        data = [data]
+    items = list(data.values()) if isinstance(data, Mapping) else list(data) if isinstance(data, Sequence) else []
+    if not items or not all(isinstance(item, Report | MaskSet) for item in items):
+        return data
+    labels = list(data) if isinstance(data, Mapping) and not isinstance(data, Found) else [None] * len(items)
+    rows = []
+    for label, item in zip(labels, items):
+        report = report_of(item, ",".join(dict.fromkeys(("density", metric))))
+        if metric not in report.network:
+            raise TopoError(unknown(f"metric of networks in the report of '{report.mask}'", metric, report.network))
+        row = {**report.columns, "density": report.network.get("density"), metric: report.network[metric]}
+        rows.append({**row, group: label} if label is not None else row)
+    return rows
+
+
+# A logarithmic scale pays when the largest value is this many times the smallest.
+_DECADES = 20.0
+# Names of data whose classes are known, and how many there are.
+_CLASSES = {"digits": 10, "mnist1d": 10, "mnist": 10, "fashion_mnist": 10, "cifar10": 10, "cifar100": 100}
+
+
+def _chance(rows: Sequence[Row]) -> float:
+    """Accuracy of guessing among equally frequent classes, where all rows are of data that are known; otherwise 0."""
+    guesses = {1 / _CLASSES[name] if (name := str(row.get("data"))) in _CLASSES else 0.0 for row in rows}
+    return guesses.pop() if len(guesses) == 1 else 0.0
+
+
+@dataclass(frozen=True)
+class _Curves:
+    """Name -> density -> numbers; those of dense runs by name; halves of intervals that a table of means holds."""
+
+    curves: Mapping[str, Mapping[float, Sequence[float]]]
+    dense: Mapping[str, Sequence[float]]
+    halves: Mapping[tuple[str, float], Row]
+    numbers: Sequence[float]
+    known: int
+
+
+def _curves(rows: Sequence[Row], y: str, group: str) -> _Curves:
     if not any("density" in row or "sparsity" in row for row in rows):
         raise TopoError("the table has neither a column 'density' nor 'sparsity'")
     known = [row for row in rows if 0 < density_of(row) <= 1 and math.isfinite(number(row.get(y)))]
@@ -76,38 +166,61 @@ def accuracy_sparsity(
     if not masked:
         raise TopoError(_none_left(rows, f"no row has both a density below 1 and a number in '{y}'"))
     curves: dict[str, dict[float, list[float]]] = {}
+    halves: dict[tuple[str, float], Row] = {}
     for name, row in zip(settled(masked, group, "runs", (y,)), masked):
-        curves.setdefault(name, {}).setdefault(float(f"{density_of(row):.4g}"), []).append(number(row[y]))
+        density = float(f"{density_of(row):.4g}")
+        curves.setdefault(name, {}).setdefault(density, []).append(number(row[y]))
+        halves[name, density] = row
+    halves = {place: row for place, row in halves.items() if len(curves[place[0]][place[1]]) == 1}
     dense: dict[str, list[float]] = {}
     whole = [{**row, _DENSE: "dense"} for row in known if density_of(row) == 1]
     for name, row in zip(settled(whole, _DENSE, "dense", (y,)), whole):
         dense.setdefault(name, []).append(number(row[y]))
-    scale, named = _scale(y, [number(row[y]) for row in known])
-    ax = axes(ax)
-    for i, (label, curve) in enumerate(curves.items()):
+    return _Curves(curves, dense, halves, [number(row[y]) for row in known], len(known))
+
+
+def _draw_curves(
+    rows: Sequence[Row],
+    found: _Curves,
+    y: str,
+    interval: str,
+    show: str,
+    ax: Axes,
+    style: Mapping[str, Any],
+    scaled: tuple[float, str],
+) -> Axes:
+    check_spread(interval, show)
+    scale, named = scaled
+    most, several = 1, len(found.curves)
+    _sparsity_axis(ax, [d for curve in found.curves.values() for d in curve])
+    for i, (label, curve) in enumerate(found.curves.items()):
         x = sorted(curve, reverse=True)
-        mean = np.array([np.mean(curve[d]) for d in x]) * scale
-        low, high = np.array([_interval(curve[d], interval) for d in x]).T * scale
-        if scale == 100:
-            low, high = np.clip(low, 0, 100), np.clip(high, 0, 100)
+        values = [[scale * value for value in curve[d]] for d in x]
         look = series(i)
-        ax.plot(x, mean, **{**look, "label": label, **style})
-        if interval != "none" and len(x) > 1:
-            ax.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
-        elif interval != "none":
-            ax.errorbar(x, mean, [mean - low, high - mean], color=look["color"], linewidth=0.8, capsize=2)
-    for i, (label, values) in enumerate(dense.items()):
+        shift = _DODGE ** (i - (several - 1) / 2) if show != "band" and several > 1 else 1.0
+        places = [d / shift for d in x]
+        ax.plot(places, [float(np.mean(found)) for found in values], **{**look, "label": label, **style})
+        halves = {}
+        for k, density in enumerate(x):
+            half = number((found.halves.get((label, density)) or {}).get(f"{y}_{interval}"))
+            if math.isfinite(half):
+                halves[k] = scale * half
+                most = max(most, int(number(found.halves[label, density].get("n")) or 0))
+        draw_spread(ax, places, values, interval, show, look["color"], halves)
+        most = max(most, *map(len, values))
+    for i, (label, held) in enumerate(found.dense.items()):
         dashes = _DASHES[i % len(_DASHES)]
-        ax.axhline(scale * float(np.mean(values)), color=GREY, linestyle=dashes, linewidth=0.8, label=label)
-    _sparsity_axis(ax, [d for curve in curves.values() for d in curve])
+        ax.axhline(scale * float(np.mean(held)), color=GREY, linestyle=dashes, linewidth=0.8, label=label)
+    if scale == 100:
+        low, high = ax.get_ylim()
+        ax.set_ylim(max(low, 0.0) if low < 0 else low, min(high, 100.5))
     name_y(ax, named)
     ax.grid(axis="y")
     ax.set_axisbelow(True)
-    legend(ax, list(curves))
-    most = max(len(values) for curve in curves.values() for values in curve.values())
-    said = {"t95": "95 % interval of the mean", "sd": "standard deviation", "range": "least to largest"}.get(interval)
-    told = [f"bands: {said}, up to {most} runs"] if said and most > 1 else []
-    told += _missing(rows, len(known), "without numbers")
+    legend(ax, list(found.curves))
+    said = said_of(interval, show, most)
+    told = [f"{said} {'runs' if 'accuracy' in y else 'masks'}"] if said else []
+    told += _missing(rows, found.known, "without numbers")
     name_x(ax, f"sparsity ({'; '.join(told)})" if told else "sparsity")
     return ax
 
@@ -140,21 +253,6 @@ def _scale(y: str, values: Sequence[float]) -> tuple[float, str]:
         odd = next(value for value in values if not 0 <= value <= 1)
         raise TopoError(f"column '{y}' holds {odd:g}; accuracies are fractions, 0 to 1")
     return 100.0, y.replace("_", " ") + " (%)"
-
-
-def _interval(values: Sequence[float], kind: str) -> tuple[float, float]:
-    """(low, high) around the mean; the mean itself of a single run."""
-    mean = float(np.mean(values))
-    if len(values) < 2 or kind == "none":
-        return mean, mean
-    if kind == "range":
-        return min(values), max(values)
-    half = float(np.std(values, ddof=1))
-    if kind == "t95":
-        from scipy.stats import t
-
-        half *= float(t.ppf(0.975, len(values) - 1)) / math.sqrt(len(values))
-    return mean - half, mean + half
 
 
 def _sparsity_axis(ax: Axes, densities: Sequence[float]) -> None:

@@ -171,15 +171,18 @@ def _room(ax: Axes) -> float:
 def name_layers(ax: Axes, layers: Sequence[str]) -> str:
     """Names under the axis, which says what was left of them; that is returned, too, for figures that say more.
 
-    A last part that all share is left out. Names stand upright where they would touch; where they still would, every
-    2nd, 3rd or 4th layer is named, with the words of names cut to so many letters as fit and tell layers apart. With
-    more layers or longer names than that, layers are numbered.
+    A last part that all share is left out, and a first one that all names of several parts share. Names stand upright
+    where they would touch; where they still would, every 2nd, 3rd or 4th layer is named, with the words of names cut to
+    so many letters as fit and tell layers apart. With more layers or longer names than that, layers are numbered.
     """
     ends = {name.rpartition(".")[2] for name in layers}
     names = [name.rpartition(".")[0] or name for name in layers] if len(ends) == 1 else list(layers)
+    every, rules = 1, []
+    if first := _first_part(names):
+        names = [name.removeprefix(f"{first}.") for name in names]
+        rules.append(f"without {first}.")
     width, height = size_of(ax)
     room, size = width / len(names), points(mpl.rcParams["xtick.labelsize"])
-    every, rules = 1, []
     if max(width_of(name, size) for name in names) + 0.5 * size > room:
         every = math.ceil(1.2 * size / room)
         cut = _cut(names, _TALLEST_NAMES * height, size)
@@ -194,6 +197,21 @@ def name_layers(ax: Axes, layers: Sequence[str]) -> str:
     ax.set_xticks(range(0, len(names), every), names[::every], fontsize=size)
     name_x(ax, f"layer ({', '.join(rules)})" if rules else "layer")
     return f"layers: {', '.join(rules)}" if rules else ""
+
+
+def _first_part(names: Sequence[str]) -> str:
+    """The first part of all names of several parts, if it can be left out; nothing of fewer than three such names.
+
+    >>> _first_part(["stem", "blocks.0.a", "blocks.0.b", "blocks.1.a"]), _first_part(["a.0", "a.1", "0", "a.2"])
+    ('blocks', '')
+    """
+    parted = [name for name in names if "." in name]
+    firsts = {name.partition(".")[0] for name in parted}
+    if len(firsts) != 1 or len(parted) < 3:
+        return ""
+    first = firsts.pop()
+    rest = [name.removeprefix(f"{first}.") for name in names]
+    return first if len(set(rest)) == len(set(names)) and not first.isdecimal() else ""
 
 
 def _cut(names: Sequence[str], room: float, size: float) -> tuple[list[str], int] | None:
@@ -229,16 +247,18 @@ def _clip(name: str, room: float, width: Callable[[str], float], least: int) -> 
     return cut
 
 
-def legend(ax: Axes, names: Sequence[str] = ()) -> None:
+def legend(ax: Axes, names: Sequence[str] = (), beside: float = 0.0) -> None:
     """Above the axes, where it hides nothing, in as many columns as fit.
 
     names: what masks and groups are called, in labels; they alone are cut, if the legend grew too high.
     Where there are too many for a third of the page's height, the last names are left out and counted: "and 28 more".
+    beside: points that the axes' own names at the left take, where they are long.
     """
     handles, labels = ax.get_legend_handles_labels()
     if labels:
         size = points(mpl.rcParams["legend.fontsize"])
         room = max(size_of(ax)[0], size_of(ax)[0] / _SHARE - 0.85 * _BESIDE)
+        room = min(room, page_of(ax)[0] - beside - 2 * size) if beside else room
         shown, labels, columns = _bounded(
             labels, names, size_of(ax)[1], size, lambda some: _in_columns(some, names, room, size)
         )

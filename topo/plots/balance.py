@@ -38,7 +38,7 @@ Drawn = Report | MaskSet
 Data = Drawn | Sequence[Drawn] | Mapping[str, Drawn | Sequence[Drawn]] | Sequence[Mapping[str, Any]]
 
 
-@plot("reports", _METRICS)
+@plot("reports,rows", _METRICS)
 def nodes_paths(
     data: Data,
     ax: Axes | None = None,
@@ -83,7 +83,7 @@ def nodes_paths(
     ax.autoscale_view()
     if lines and layers and len(alive) > 1:
         _iso(ax, layers)
-    name_x(ax, "effective nodes (channel view)")
+    name_x(ax, "; ".join(["effective nodes (channel view)", *_equal(groups)]))
     name_y(ax, "log$_{10}$ effective paths")
     nodes = [p[0] for p in every if math.isfinite(p[0])]
     whole_ticks(ax.xaxis, nodes)
@@ -185,6 +185,19 @@ def _point(report: Report) -> Point:
         why = next((note["note"] for note in report.notes if note["metric"] == "effective_nodes"), "undefined")
         raise TopoError(f"a scatter cannot show '{report.mask}', whose effective_nodes are not known: {why} (--model)")
     return number(found["effective_nodes"]), number(found["log10_effective_paths"]), number(found.get("density"))
+
+
+def _equal(groups: Mapping[str, Sequence[Point]]) -> list[str]:
+    """Which points lie on one another, in words: only the last that is drawn is seen."""
+    places: dict[tuple[float, float], dict[str, None]] = {}
+    for label, found in groups.items():
+        for nodes, log_paths, _ in found:
+            if math.isfinite(nodes) and math.isfinite(log_paths):
+                places.setdefault((nodes, round(log_paths, 9)), {})[label] = None
+    together = dict.fromkeys(" = ".join(labels) for labels in places.values() if len(labels) > 1)
+    few = list(together)[:3]
+    more = f" and {len(together) - len(few)} more" if len(together) > len(few) else ""
+    return [f"equal points: {', '.join(few)}{more}"] if few else []
 
 
 def _front(ax: Axes, alive: Sequence[Point]) -> None:

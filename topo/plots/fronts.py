@@ -19,7 +19,7 @@ from topo.plots.registry import plot
 Front = Frontier | Sequence[Row]
 
 
-@plot("rows")
+@plot("frontiers,rows")
 def frontier(
     data: Front | Mapping[str, Front], ax: Axes | None = None, *, over: str | None = None, **style: Any
 ) -> Axes:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from topo._support.names import unknown
+from topo._support.names import nearest, unknown
 from topo.analyze import analyze
 from topo.errors import TopoError, WiringError
 from topo.graph import LayeredGraph, WiredGraph, build_graph
@@ -18,6 +18,12 @@ from topo.report import Report
 from topo.wiring import Wiring, chain
 
 Masked = MaskSet | LayeredGraph
+
+
+class Found(dict[str, Any]):
+    """Items by names that nobody chose, as those of files: figures may average them over seeds."""
+
+
 Row = Mapping[str, Any]
 # Ends of file names that say how a file is written, and nothing of what it holds.
 _ENDINGS = (
@@ -25,6 +31,7 @@ _ENDINGS = (
     ".h5", ".hdf5", ".onnx", ".json", ".jsonl", ".csv",
 )  # fmt: skip
 # Cells of a table without an entry, as text: of None, of NaN, of pandas' own.
+_LISTED = 12  # columns in an error
 _EMPTY = ("", "None", "nan", "NaN", "<NA>", "NaT")
 
 
@@ -186,7 +193,11 @@ def rows_of(data: Any, needed: Sequence[str] = ()) -> list[dict[str, Any]]:
     known = dict.fromkeys(key for row in rows for key in row)
     for name in needed:
         if name not in known:
-            raise TopoError(f"the table has no column '{name}'; it has: {', '.join(map(str, known))}")
+            names = [str(key) for key in known]
+            more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+            near = nearest(name, names)
+            meant = f", perhaps '{near[0]}'" if near else ""
+            raise TopoError(f"the table has no column '{name}'{meant}; it has: {', '.join(names[:_LISTED])}{more}")
     return rows
 
 

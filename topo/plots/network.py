@@ -22,7 +22,7 @@ from topo.plots.given import Masked, one, wired
 from topo.plots.registry import plot
 from topo.wiring import Wiring
 
-_BLUE, _ORANGE = "#0072B2", "#D55E00"
+_BLUE, _ORANGE, _GOLD = "#0072B2", "#D55E00", "#E69F00"
 
 
 @plot("graphs")
@@ -39,11 +39,13 @@ def layered_graph(
 ) -> Axes:
     """The network as a graph: units as dots, a column for each layer, effective edges, dead units hollow.
 
+    Units that live by an identity skip alone, as no effective weight of a layer reaches them, are gold.
+
     data: masks or a graph. wiring: of masks that are not a plain chain; a Wiring, a model's name or a torch module.
     An edge joins two units by a kernel with a kept weight; it is effective if it lies on a path from an input to an
     output. Columns of more than `most_units` units (12 to 32, by the number of columns, unless given) are drawn as so
-    many groups of units, live ones first; the colour of a group is its share of live units, the ink of a line the
-    number of edges behind it. Of over `most_edges` lines each layer's heaviest are drawn; what was left out is said
+    many groups of units, live ones in the middle; the colour of a group is its share of live units, the ink of a line
+    the number of edges behind it. Of over `most_edges` lines each layer's heaviest are drawn; what was left out is said
     below. Skips are arcs. useless: draw kept weights off all paths, too. core: ring the dots of the tau-core, the
     units that together meet 90 % of all paths (metric `tau_core`). style: of the effective edges.
     """
@@ -55,9 +57,10 @@ def layered_graph(
     live = np.asarray(paths.live(graph).effective)
     alive = np.zeros_like(live)
     np.logical_or.at(alive, columns.drawn, live)
+    bypassed = alive & _by_skip_alone(columns)
     if most_units is None:
         most_units = max(12, min(32, 640 // (max(columns.depth.values()) + 1)))
-    placed = _Placed(columns, alive, most_units)
+    placed = _Placed(columns, alive, bypassed, most_units)
     ax = axes(ax)
     _draw_arcs(ax, columns, placed, alive)
     said = _draw_edges(ax, columns, placed, most_edges, useless, style)
@@ -75,8 +78,9 @@ def layered_graph(
 class _Placed:
     """Dots: place of each, how many units it stands for, their live share; dot_of[unit]."""
 
-    def __init__(self, columns: Columns, alive: np.ndarray, most: int) -> None:
+    def __init__(self, columns: Columns, alive: np.ndarray, bypassed: np.ndarray, most: int) -> None:
         count = len(columns.drawn)
+        self.bypassed: list[bool] = []
         self.dot_of = np.full(count, -1)
         self.x: list[float] = []
         self.y: list[float] = []
@@ -103,6 +107,9 @@ class _Placed:
                 else:
                     mean = np.linspace(1, 0, len(units))
                 order = np.lexsort((np.arange(len(units)), -mean, ~alive[units]))
+                count_live = int(alive[units].sum())
+                half = count_live + (len(units) - count_live) // 2  # dead ones above and below: live ones in the middle
+                order = np.concatenate([order[half:], order[:count_live], order[count_live:half]])
                 height = (0.4 + 0.6 * np.log1p(len(units)) / np.log1p(widest)) / len(together)
                 middle = 0.5 + (0.5 - (lane + 0.5) / len(together))
                 height *= 0.9 if len(together) > 1 else 1.0
@@ -114,9 +121,22 @@ class _Placed:
                     self.x.append(depth)
                     self.y.append(float(y))
                     self.share.append(float(alive[part].mean()))
+                    self.bypassed.append(bool(alive[part].any() and bypassed[part][alive[part]].all()))
                     self.largest = max(self.largest, len(part))
                 self.top[column], self.bottom[column] = float(heights[0]), float(heights[-1])
                 self.counts[column] = int(alive[units].sum()), len(units)
+
+
+def _by_skip_alone(columns: Columns) -> np.ndarray:
+    """bool, of units that are drawn: an identity reaches them, and no effective weight of a layer does."""
+    reached = np.zeros(len(columns.drawn), bool)
+    fed = np.zeros(len(columns.drawn), bool)
+    for link in columns.links:
+        if link.layer is None:
+            reached[link.target] = True
+        else:
+            fed[link.target[_effective(columns, link)]] = True
+    return reached & ~fed
 
 
 def _incoming(columns: Columns) -> dict[int, tuple[np.ndarray, np.ndarray]]:
@@ -212,17 +232,22 @@ def _draw_dots(ax: Axes, columns: Columns, placed: _Placed) -> None:
     shades = mpl.colors.LinearSegmentedColormap.from_list("live", ["white", _BLUE])
     share = np.array(placed.share)
     edges = np.where(share[:, None] > 0, mpl.colors.to_rgba(_BLUE), mpl.colors.to_rgba("#999999"))
+    aside = np.array(placed.bypassed)
+    edges = np.where(aside[:, None], mpl.colors.to_rgba(_GOLD), edges)
+    fills = np.where(aside[:, None], mpl.colors.to_rgba(_GOLD), shades(share))
     ax.scatter(
         placed.x,
         placed.y,
         s=size**2,
-        c=shades(share),
+        c=fills,
         edgecolors=list(map(tuple, edges)),
         linewidths=min(0.5, size / 6),
         zorder=3,
     )
     look: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 4}
     key(ax, "live", **look, color=_BLUE)
+    if aside.any():
+        key(ax, "live by the skip alone", **look, color=_GOLD)
     if (share == 0).any() or ((share < 1) & (share > 0)).any():
         key(ax, "dead", **look, markerfacecolor="white", markeredgecolor="#999999")
 

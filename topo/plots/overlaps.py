@@ -22,18 +22,19 @@ from topo.plots.axes import (
     axes,
     clipped,
     colour,
-    key,
+    fitted,
     legend,
     log_labels,
     name_x,
     name_y,
     new_figure,
     page_of,
+    points,
     series,
     small,
     width_of,
 )
-from topo.plots.given import labelled, number, report_of, same_network, short
+from topo.plots.given import choice, labelled, number, report_of, same_network, short
 from topo.plots.registry import plot
 from topo.report import Report
 
@@ -43,12 +44,16 @@ _NAMES, _BAR = 0.3, 62.0
 
 
 @plot("masks")
-def mask_overlap(data: Data, ax: Axes | None = None, *, layer: str | None = None, **style: Any) -> Axes:
+def mask_overlap(
+    data: Data, ax: Axes | None = None, *, layer: str | None = None, order: str = "cluster", **style: Any
+) -> Axes:
     """What each pair of masks shares: intersection over union, and how many times what chance would.
 
-    data: two masks of one network or more, or by label. layer: of one layer; by default of all. Chance: masks that keep
-    as many weights in every layer, at random places. Pairs that are both empty are crossed out; numbers stand in cells
-    that have room for them. style: of the image.
+    data: two masks of one network or more, or by label. layer: of one layer; by default of all. The colour says how
+    many times the overlap is that of chance: masks that keep as many weights in every layer, at random places; white is
+    once. order: "cluster" puts like masks side by side (average linkage of 1 - overlap), "given" leaves them. A mask
+    with itself is left blank. Pairs that are both empty are crossed out; numbers stand in cells that have room for
+    them. style: of the image.
 
     Raises TopoError if the masks are of different networks (the names or shapes of layers differ), or all are empty.
     """
@@ -56,6 +61,7 @@ def mask_overlap(data: Data, ax: Axes | None = None, *, layer: str | None = None
     if len(given) < 2:
         raise TopoError("an overlap is drawn of two masks or more; one was given")
     same_network(given, "an overlap")
+    choice("order", order, ("cluster", "given"))
     masks, names, n = list(given.values()), list(given) if isinstance(data, Mapping) else short(list(given)), len(given)
     overlap, lift = np.full((2, n, n), math.nan)
     for i in range(n):
@@ -64,11 +70,18 @@ def mask_overlap(data: Data, ax: Axes | None = None, *, layer: str | None = None
     if np.isnan(overlap).all():
         within = "" if layer is None else f" in {layer}"
         raise TopoError(f"no mask keeps a parameter{within}: there is no overlap to draw")
+    if order == "cluster" and n > 2:
+        place = _clustered(overlap)
+        overlap, lift, names = overlap[np.ix_(place, place)], lift[np.ix_(place, place)], [names[k] for k in place]
     ax = axes(ax)
-    palette = mpl.colormaps["cividis"].with_extremes(bad="white")
-    look = {"cmap": palette, "vmin": 0, "vmax": 1, "aspect": "equal" if n > 2 else "auto"}
-    image = ax.imshow(overlap, **{**look, **style})
-    for i, j in np.argwhere(np.isnan(overlap)).tolist():
+    palette = mpl.colormaps["RdBu_r"].with_extremes(bad="#f4f4f4")
+    apart = ~np.eye(n, dtype=bool)
+    known = lift[apart & np.isfinite(lift) & (lift > 0)]
+    far = max(2.0, float(max(known.max(), 1 / known.min()))) if known.size else 2.0
+    look = {"cmap": palette, "norm": mpl.colors.LogNorm(1 / far, far), "aspect": "equal" if n > 2 else "auto"}
+    shown = np.where(apart & np.isfinite(lift), np.clip(lift, 1 / far, far), math.nan)
+    image = ax.imshow(shown, **{**look, **style})
+    for i, j in np.argwhere(np.isnan(overlap) & apart).tolist():
         ax.plot([j], [i], "x", color=GREY)
     room = _NAMES * min(page_of(ax))
     if max(width_of(name, small()) for name in names) > room:
@@ -77,22 +90,36 @@ def mask_overlap(data: Data, ax: Axes | None = None, *, layer: str | None = None
     cell, upright = _cell(page_of(ax), n, longest)
     numbers = width_of("0.00", small()) + 2 <= cell[0] and 1.3 * small() <= cell[1]
     lifts = numbers and 2.6 * small() <= cell[1]
-    for i, j in np.argwhere(~np.isnan(overlap)).tolist() if numbers else []:
-        against = i != j and lifts and math.isfinite(lift[i, j])
-        text = f"{overlap[i, j]:.2f}" + (f"\n{_times(lift[i, j])}" if against else "")
-        ax.text(j, i, text, ha="center", va="center", fontsize=small(), color="black" if overlap[i, j] > 0.5 else "w")
+    for i, j in np.argwhere(~np.isnan(overlap) & apart).tolist() if numbers else []:
+        text = f"{overlap[i, j]:.2f}" + (f"\n{_times(lift[i, j])}" if lifts and math.isfinite(lift[i, j]) else "")
+        deep = abs(math.log(max(lift[i, j], 1e-9))) > 0.7 * math.log(far) if math.isfinite(lift[i, j]) else False
+        ax.text(j, i, text, ha="center", va="center", fontsize=small(), color="w" if deep else "black")
     every = max(math.ceil(1.2 * small() / min(cell)), 1)
     ax.set_yticks(range(0, n, every), names[::every])
     ax.set_xticks(range(0, n, every), names[::every], rotation=90 if upright else 0)
     ax.tick_params(length=0)
     for spine in ax.spines.values():
         spine.set_visible(False)
-    if np.isnan(overlap).any():
+    if np.isnan(overlap[apart]).any():
         name_x(ax, "crossed out: neither keeps a parameter")
     where = "all layers" if layer is None else layer
     bar = ax.figure.colorbar(image, ax=ax, pad=0.02, aspect=25)
-    bar.set_label(f"overlap (IoU), {where}" + ("\nbelow it: times chance" if lifts else ""))
+    said = "overlap (IoU), times chance" + (f"\n{where}; IoU above" if numbers and lifts else f", {where}")
+    bar.set_label(fitted(said, n * cell[1], points(mpl.rcParams["axes.labelsize"])))
+    ticks = [tick for tick in (0.01, 0.1, 0.2, 0.5, 1, 2, 5, 10, 100) if 0.999 / far <= tick <= 1.001 * far]
+    bar.set_ticks(ticks, labels=[f"{tick:g}x" for tick in ticks])
+    bar.ax.minorticks_off()
     return ax
+
+
+def _clustered(overlap: np.ndarray) -> list[int]:
+    """Places of masks, like ones side by side: leaves of average linkage of 1 - overlap, NaN as far as can be."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    apart = 1 - np.nan_to_num(overlap)
+    np.fill_diagonal(apart, 0)
+    return [int(k) for k in leaves_list(linkage(squareform(apart, checks=False), "average", optimal_ordering=True))]
 
 
 def _cell(page: tuple[float, float], n: int, longest: float) -> tuple[tuple[float, float], bool]:
@@ -140,9 +167,9 @@ def mask_dynamics(
     """How masks change over rounds or epochs: weights born and pruned, what is left, and a metric.
 
     data: two masks of one network or more, in order; labels that are numbers are the steps. metric: of the network, on
-    the right, or exploration, survived or degree_drift (`topo.compare.trajectory`); it is NaN, with the reason below,
-    where it needs a wiring and there is none. wiring: a Wiring, a model's name or a torch module. steps: where the
-    masks stand on the axis. style: of the lines.
+    the right, as a share of its largest unless it is a density; or exploration, survived or degree_drift
+    (`topo.compare.trajectory`); it is NaN, with the reason below, where it needs a wiring and there is none. wiring: a
+    Wiring, a model's name or a torch module. steps: where the masks stand on the axis. style: of the lines.
 
     Raises TopoError if the masks are of different networks (the names or shapes of layers differ), or all are empty.
     """
@@ -162,11 +189,11 @@ def mask_dynamics(
     size = masks[0].size
     born, died = (np.array([entry[key] for entry in found]) / size for key in ("only_b", "only_a"))
     width = 0.6 * float(np.diff(x).min())
-    left.bar(x[1:], born, width, color=colour(2), label="born")
-    left.bar(x[1:], -died, width, color=colour(1), hatch="///", edgecolor="white", linewidth=0, label="pruned")
-    left.axhline(0, color=GREY, linewidth=0.6)
+    half = width / 2
+    left.bar(x[1:] - half / 2, born, half, color=colour(2), label="born")
+    left.bar(x[1:] + half / 2, died, half, color=colour(1), hatch="///", edgecolor="white", linewidth=0, label="pruned")
     name_y(left, "share of weights, per step")
-    left.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.3g}")
+    left.set_ylim(bottom=0)
     legend(left)
     survivors = [compare(masks[0], m).total["both"] / size for m in masks]
     if metric in _OF_SERIES:
@@ -181,21 +208,20 @@ def mask_dynamics(
     right.plot(x, [m.density for m in masks], **{**look, **style})
     look = {"marker": "s", "color": colour(4), "linestyle": "--", "markerfacecolor": "white"}
     right.plot(x, survivors, **{**look, "label": "of the first", **style})
-    name_y(right, "share of weights")
+    name_y(right, "share" if drawn and "density" not in metric else "share of weights")
     look = {"marker": "^", "color": colour(3), "linestyle": ":", "markersize": mpl.rcParams["lines.markersize"] + 0.5}
+    named = metric.replace("_", " ")
     if drawn:
-        extra = right
-        if "density" not in metric:
-            extra = right.twinx()
-            extra.spines["right"].set_visible(True)
-            name_y(extra, metric.replace("_", " "))
-        extra.plot(x, values, **{**look, **style})
-        key(right, metric.replace("_", " "), **look)
+        if "density" not in metric:  # one axis for all: as a share of the largest
+            largest = float(np.nanmax(np.abs(values))) or 1.0
+            values, named = values / largest, f"{named}, of {largest:.3g}"
+        right.plot(x, values, **{**look, "label": named, **style})
     positive = [v for v in (*survivors, *(m.density for m in masks)) if v > 0]
-    if max(positive) > 20 * min(positive):
+    negative = drawn and bool((values[np.isfinite(values)] <= 0).any())
+    if max(positive) > 20 * min(positive) and not negative:
         right.set_yscale("log")
         log_labels(right.yaxis)
-    else:
+    elif not negative:
         right.set_ylim(bottom=0)
     legend(right)
     for ax in (left, right):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import matplotlib as mpl
@@ -35,6 +36,7 @@ from topo.plots.axes import (
 from topo.plots.given import labelled, one, report_of, same_network
 from topo.plots.nulls import Null, band, named, sampled, wanted
 from topo.plots.registry import plot
+from topo.plots.seeds import check_spread, draw_spread, said_of, series_of
 from topo.report import Report
 from topo.wiring import Wiring
 
@@ -52,21 +54,27 @@ _WITHOUT_VIEW = ("kept", "density", "sparsity", "effective_params")
 # Small hollow marks inside the full ones of the density, where all that is kept is effective.
 _EFFECTIVE: dict[str, Any] = {"markerfacecolor": "white", "linestyle": "--"}
 _INSIDE = 0.6
+# Layers beside the main road: a line through them would be a spike without meaning.
+_SHORTCUT = re.compile(r"(^|[._])(shortcut|downsample|skip)([._]|$)")
 
 
 @dataclass(frozen=True)
-class _Profile:
-    """Values of one metric for one mask, by layer; NaN is undefined. `collapsed`: no (effective) parameter is left."""
+class Profile:
+    """Values of one metric for one mask, by layer; NaN is undefined. `collapsed`: no (effective) parameter is left.
+
+    Of several seeds the values are means, and `every` holds what they are means of.
+    """
 
     label: str
     values: Mapping[str, float]
     collapsed: frozenset[str]
+    every: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def undefined(self, layers: Iterable[str]) -> set[str]:
         return {name for name in layers if not math.isfinite(self.values.get(name, math.nan))} - self.collapsed
 
 
-Line = tuple[_Profile, dict[str, Any]]
+Line = tuple[Profile, dict[str, Any]]
 
 
 @plot("reports")
@@ -78,9 +86,12 @@ def layer_profile(
     null: str | Sequence[Profiled] | Mapping[str, Profiled] | None = None,
     wiring: Wiring | str | Any | None = None,
     rng: int | np.random.Generator = 0,
+    group: str = "auto",
+    interval: str = "t95",
+    show: str = "band",
     **style: Any,
 ) -> Axes:
-    """A number of each layer, in network order: one line for each mask.
+    """A number of each layer, in network order: a line for each mask, or the mean of several seeds.
 
     data: a Report or a MaskSet, several of them, or label -> one of them. metric: a metric of layers that the reports
     hold, or "effective_density" (effective_params / size); of masks it is computed, with the wiring where it needs one.
@@ -90,25 +101,29 @@ def layer_profile(
     configuration) or a null model of `topo.nulls` (same_layers) makes of the first ones given; or masks or their
     reports, drawn already. It goes from the 5 % to the 95 % quantile, of fewer than 20 finite samples of a layer from
     the least to the largest. wiring: of masks that are not a plain chain; a Wiring, a model's name or a torch module.
-    rng: of the null. style: of the lines.
+    rng: of the null. group: "auto" averages masks of one method and density whose seeds differ, unless they are given
+    by label; "none" nothing; or columns of the provenance with commas between. interval: "t95" (95 % of the mean,
+    Student), "sd", "range" or "none", shown as a "band", "bars" or "dots" (each mask). style: of the lines.
 
     Beside several masks the band's name says whose null it is; of one that was given, that it was. Masks that keep
     nothing are named below.
 
     Raises TopoError if the masks are of different networks (the names or shapes of layers differ), a report lacks the
-    metric, or a null is to be drawn from a report, which holds no masks.
+    metric, a null is to be drawn from a report, which holds no masks, or more than 8 masks are neither labelled nor
+    grouped.
     """
+    check_spread(interval, show)
     given = labelled(data, Profiled, "a profile")
     same_network(given, "a profile")
     net = None if wiring is None else find_wiring(wiring)
-    given = {label: _seen(item, metric, net) for label, item in given.items()}
+    given = {label: analysed(item, metric, net) for label, item in given.items()}
     nulls = _nulls(wanted(null), given, metric, net, rng)
-    profiles = [_profile(label, item, metric) for label, (_, item) in given.items()]
+    profiles = mean_profiles(given, data, metric, group, "layer profiles")
     several = len(profiles) > 1
     lines: list[Line] = [
         (profile, {"label": profile.label if several else None, **series(i)}) for i, profile in enumerate(profiles)
     ]
-    ax = _draw(lines, metric, axes(ax), style, beside=nulls[1] if nulls else ())
+    ax = _draw(lines, metric, axes(ax), style, beside=nulls[1] if nulls else (), spread=(interval, show))
     views = {
         row.view
         for _, p in given.values()
@@ -123,11 +138,30 @@ def layer_profile(
         layers = list(dict.fromkeys(name for profile in profiles for name in profile.values))
         values = [[profile.values.get(name, math.nan) for name in layers] for profile in nulls[1]]
         band(ax, range(len(layers)), np.array(values), nulls[0])
-        legend(ax, list(given))
+        legend(ax, [profile.label for profile in profiles])
     return ax
 
 
-def _seen(
+def mean_profiles(
+    given: Mapping[str, tuple[MaskSet | None, Profiled]], data: Any, metric: str, group: str, what: str
+) -> list[Profile]:
+    """A profile of each series of `series_of`: label -> what `analysed` made of an item."""
+    drawn = {id(masks or item): item for masks, item in given.values()}
+    found = series_of({label: masks or item for label, (masks, item) in given.items()}, data, group, what)
+    return [_mean(name, [_profile(name, drawn[id(one)], metric) for one in items]) for name, items in found.items()]
+
+
+def _mean(label: str, found: Sequence[Profile]) -> Profile:
+    """One profile as it is, called so; of several the means of what is defined. Collapsed is what is so in any."""
+    if len(found) == 1:
+        return replace(found[0], label=label)
+    layers = dict.fromkeys(name for profile in found for name in profile.values)
+    every = {name: [v for p in found if math.isfinite(v := p.values.get(name, math.nan))] for name in layers}
+    means = {name: float(np.mean(values)) if values else math.nan for name, values in every.items()}
+    return Profile(label, means, frozenset().union(*(profile.collapsed for profile in found)), every)
+
+
+def analysed(
     item: Profiled, metric: str, wiring: Wiring | None, besides: str = "kept,density,effective_params,"
 ) -> tuple[MaskSet | None, Profiled]:
     """The masks, if they are given, and what is drawn: a report of them if the metric takes more than counting.
@@ -144,7 +178,7 @@ def _seen(
 
 def _nulls(
     null: Null, given: Mapping[str, tuple[MaskSet | None, Profiled]], metric: str, wiring: Wiring | None, rng: Any
-) -> tuple[str, list[_Profile]] | None:
+) -> tuple[str, list[Profile]] | None:
     """What drew the samples, and their profiles."""
     if null is None:
         return None
@@ -157,40 +191,50 @@ def _nulls(
         drawn = labelled(null, Profiled, "a band")
         for label, sample in drawn.items():
             same_network({first: item, f"null {label}": sample}, "a band")
-    found = {label: _seen(item, metric, wiring, "")[1] for label, item in drawn.items()}
+    found = {label: analysed(item, metric, wiring, "")[1] for label, item in drawn.items()}
     name = named(drawn.values(), null, list(given))
     return name, [_profile(label, item, metric) for label, item in found.items()]
 
 
 @plot("reports", "kept,density,effective_params")
-def density_profile(data: Data, ax: Axes | None = None, **style: Any) -> Axes:
+def density_profile(
+    data: Data,
+    ax: Axes | None = None,
+    *,
+    group: str = "auto",
+    interval: str = "t95",
+    show: str = "band",
+    **style: Any,
+) -> Axes:
     """Density and effective density of each layer, in network order.
 
     The effective density, the share of parameters that lie on a path, is drawn where a report knows it.
     As `layer_profile`; the effective density is the dashed line with hollow marks.
 
-    Raises TopoError if the masks are of different networks.
+    Raises TopoError if the masks are of different networks, or more than 8 are neither labelled nor grouped.
     """
+    check_spread(interval, show)
     given = labelled(data, Profiled, "a profile")
     same_network(given, "a profile")
-    several = len(given) > 1
+    grouped = series_of(given, data, group, "density profiles")
+    several = len(grouped) > 1
     lines: list[Line] = []
-    for i, (label, item) in enumerate(given.items()):
+    for i, (label, items) in enumerate(grouped.items()):
         look = {**series(i), "linestyle": "-"}
-        effective = _has_effective(item)
+        effective = all(map(_has_effective, items))
         name = label if several else "density" if effective else None
-        lines.append((_profile(label, item, "density"), {**look, "label": name}))
+        lines.append((_mean(label, [_profile(label, item, "density") for item in items]), {**look, "label": name}))
         if effective:
             look |= (
                 {"label": None, **_EFFECTIVE}
                 if several
                 else {"label": "effective density", "color": colour(1), **_EFFECTIVE}
             )
-            lines.append((_profile(label, item, "effective_density"), look))
-    ax = _draw(lines, "density", axes(ax), style)
-    if several and len(lines) > len(given):  # once for all masks
+            lines.append((_mean(label, [_profile(label, item, "effective_density") for item in items]), look))
+    ax = _draw(lines, "density", axes(ax), style, spread=(interval, show))
+    if several and len(lines) > len(grouped):  # once for all masks
         key(ax, "effective density", color=GREY, marker="o", **_EFFECTIVE)
-        legend(ax, list(given))
+        legend(ax, list(grouped))
     _say_empty(ax, given)
     return ax
 
@@ -264,7 +308,7 @@ def _has_effective(item: Profiled) -> bool:
     )
 
 
-def _profile(label: str, item: Profiled, metric: str) -> _Profile:
+def _profile(label: str, item: Profiled, metric: str) -> Profile:
     if isinstance(item, MaskSet):
         counts = {name: (item.rows(name).kept(), item.rows(name).size) for name in item}
         numbers = {
@@ -274,7 +318,7 @@ def _profile(label: str, item: Profiled, metric: str) -> _Profile:
         }
         if metric not in numbers:
             raise TopoError(f"no metric of masks is called '{metric}' (topo list metrics): '{metric}' needs a report")
-        return _Profile(label, numbers[metric], frozenset(name for name, (kept, _) in counts.items() if kept == 0))
+        return Profile(label, numbers[metric], frozenset(name for name, (kept, _) in counts.items() if kept == 0))
     source = "effective_params" if metric == "effective_density" else metric
     entries = item.layers
     known = dict.fromkeys(key for entry in entries for key in entry if key not in ("layer", "shape"))
@@ -287,7 +331,7 @@ def _profile(label: str, item: Profiled, metric: str) -> _Profile:
     collapsed = item.collapsed
     if metric == "density":  # a layer off all paths still has a density: its cross belongs to the effective one
         collapsed = tuple(name for name in collapsed if values[name] == 0)
-    return _Profile(label, values, frozenset(collapsed))
+    return Profile(label, values, frozenset(collapsed))
 
 
 def _title(metric: str) -> str:
@@ -307,20 +351,33 @@ def _draw(
     ax: Axes,
     style: Mapping[str, Any],
     gaps: bool = False,
-    beside: Sequence[_Profile] = (),
+    beside: Sequence[Profile] = (),
+    spread: tuple[str, str] = ("none", "band"),
 ) -> Axes:
-    """Lines and marks of profiles. gaps: gaps of the lines have marks of their own. beside: what will be drawn, too."""
+    """Lines and marks of profiles. gaps: gaps of the lines have marks of their own. beside: what will be drawn, too.
+
+    spread: interval and how it is shown, of profiles that are means.
+    """
     profiles = [profile for profile, _ in lines]
     layers = list(dict.fromkeys(name for profile in profiles for name in profile.values))
     log = not gaps and _spans_decades([*profiles, *beside])
     if log:
         ax.set_yscale("log")
+    aside = [x for x, name in enumerate(layers) if _SHORTCUT.search(name)]
+    main = [x for x in range(len(layers)) if x not in set(aside)]
+    if not main:
+        main, aside = aside, []
     for profile, look in lines:
         heights = np.array([profile.values.get(name, math.nan) for name in layers])
         size = min(mpl.rcParams["lines.markersize"], size_of(ax)[0] / len(layers))
         look = {"markersize": size * (_INSIDE if "markerfacecolor" in look else 1), **look}
         drawable = np.isfinite(heights) & ((heights > 0) | (not log))
-        ax.plot(range(len(layers)), np.where(drawable, heights, math.nan), **{**look, **style})
+        heights = np.where(drawable, heights, math.nan)
+        ax.plot(main, heights[main], **{**look, **style})
+        if aside:
+            ax.plot(aside, heights[aside], **{**look, "linestyle": "none", **style, "label": None})
+        if profile.every:
+            draw_spread(ax, range(len(layers)), [profile.every[name] for name in layers], *spread, look["color"])
     collapsed = set().union(*(profile.collapsed for profile in profiles))
     missing = set().union(*(profile.undefined(layers) for profile in profiles)) - collapsed
     mark(ax, [x for x, name in enumerate(layers) if name in collapsed], "collapsed", marker="x", color=RED)
@@ -336,13 +393,18 @@ def _draw(
         whole_ticks(ax.yaxis, every)
     ax.set_xlim(-0.5, len(layers) - 0.5)
     name_layers(ax, layers)
+    if aside:
+        name_x(ax, f"{ax.get_xlabel()} (shortcuts apart from the line)".replace(") (", "; "))
+    most = max((len(values) for profile in profiles for values in profile.every.values()), default=1)
+    if said := said_of(*spread, most):
+        name_x(ax, f"{ax.get_xlabel()} ({said} masks)".replace(") (", "; "))
     ax.grid(axis="y")
     ax.set_axisbelow(True)
     legend(ax, [profile.label for profile in profiles])
     return ax
 
 
-def _spans_decades(profiles: Iterable[_Profile]) -> bool:
+def _spans_decades(profiles: Iterable[Profile]) -> bool:
     """Whether a logarithmic scale shows more, and hides nothing but layers that are marked as collapsed."""
     values = np.array([v for p in profiles for name, v in p.values.items() if name not in p.collapsed])
     values = values[np.isfinite(values)]

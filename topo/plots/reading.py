@@ -30,7 +30,11 @@ _KINDS = {
     _FRONTIER: "a frontier, which topo plot frontier draws",
     "topo-compare/1": "a comparison of topo compare --json; the masks themselves can be drawn",
     "topo-run/1": "the summary of a run; a run is given as its folder",
+    "topo-run/2": "the summary of a run; a run is given as its folder",
     "topo-wiring/1": "a wiring, which --model takes",
+    "topo-wiring/2": "a wiring, which --model takes",
+    "topo-check/1": "answers of topo check --json; the masks themselves can be drawn",
+    "topo-shrink/1": "a map of topo shrink; the masks themselves can be drawn",
 }
 _NOT_REWOUND = "none"
 # Given in Python only, or by options of the command of their own.
@@ -78,24 +82,19 @@ def _finite(text: str) -> float:
 
 def reports_in(path: str | Path) -> list[Report]:
     """The reports of a file that `topo analyze --json` wrote; TopoError that says what it is, if it is another."""
-    document = _json(path)
-    if document.get("schema") != SCHEMA:
-        raise TopoError(f"'{path}' is not a report of topo analyze --json, but {_kind(document)}")
+    held = document(path)
+    if held.get("schema") != SCHEMA:
+        raise TopoError(f"'{path}' is not a report of topo analyze --json, but {kind_of_document(held)}")
     try:
-        return reports_from_json(document)
+        return reports_from_json(held)
     except TopoError as error:
         raise TopoError(f"'{path}' {str(error).removeprefix('it ')}") from None
 
 
-def _kind(document: Mapping[str, Any]) -> str:
+def kind_of_document(held: Mapping[str, Any]) -> str:
     """What a JSON document is, by its schema."""
-    schema = document.get("schema")
+    schema = held.get("schema")
     return _KINDS.get(str(schema), "JSON without a schema" if schema is None else f"JSON of the schema '{schema}'")
-
-
-def is_reports(path: str | Path) -> bool:
-    """Whether a path names a JSON file (a mask file never does)."""
-    return Path(path).suffix.lower() == ".json"
 
 
 def is_run(path: str | Path) -> bool:
@@ -134,7 +133,7 @@ def _line(path: str | Path, number: int, line: str) -> dict[str, Any]:
 def _run(folder: Path) -> dict[str, Any]:
     row = _config(folder)
     found = folder / "summary.json"
-    summary = _json(found) if found.is_file() else {}
+    summary = document(found) if found.is_file() else {}
     row |= {key: value for key, value in summary.items() if not isinstance(value, dict | list)}
     masks = folder / "masks.safetensors"
     row["method"], row["density"] = "dense", 1.0
@@ -171,9 +170,9 @@ def read_frontier(path: str | Path) -> Any:
     """The Frontier of a JSON file; TopoError that says what it is, if it is another."""
     from topo.optimize import Frontier
 
-    document = _json(path)
-    if document.get("schema") != _FRONTIER:
-        raise TopoError(f"'{path}' is not a frontier of topo generate --frontier, but {_kind(document)}")
+    held = document(path)
+    if held.get("schema") != _FRONTIER:
+        raise TopoError(f"'{path}' is not a frontier of topo generate --frontier, but {kind_of_document(held)}")
     return Frontier.from_json(_text(path))
 
 
@@ -181,11 +180,12 @@ def _text(path: str | Path) -> str:
     return read_text(path, "numbers to plot")
 
 
-def _json(path: str | Path) -> dict[str, Any]:
+def document(path: str | Path) -> dict[str, Any]:
+    """The object of a JSON file; TopoError for other files."""
     try:
-        document = json.loads(_text(path))
+        held = json.loads(_text(path))
     except (ValueError, RecursionError):
         raise TopoError(f"'{path}' is not JSON") from None
-    if not isinstance(document, dict):
-        raise TopoError(f"'{path}' holds a {type(document).__name__} of JSON; it should hold an object")
-    return document
+    if not isinstance(held, dict):
+        raise TopoError(f"'{path}' holds a {type(held).__name__} of JSON; it should hold an object")
+    return held

@@ -64,6 +64,7 @@ def spectrum(
     first = layer_called(next(iter(graphs.values())), layer)
     blocks = {label: layer_called(graph, first.name) for label, graph in graphs.items()}
     _null_band(ax, wanted(null), first, view, rng, list(given))
+    none: dict[str, int] = {}
     for i, (label, block) in enumerate(blocks.items()):
         made = of_block(block)
         values = _singular(made, block.name)
@@ -74,6 +75,11 @@ def spectrum(
             range(1, len(values) + 1), values, **{**look, "markersize": size, "label": name, **style},
             rasterized=len(values) > 2000,
         )  # fmt: skip
+        zeros = range(len(values) + 1, min(made.left, made.right) + 1)
+        if len(zeros):
+            more = {"linestyle": "none", "markerfacecolor": "white", "markersize": size, "label": None}
+            ax.plot(zeros, [0.0] * len(zeros), **{**look, **more}, clip_on=False, rasterized=len(zeros) > 2000)
+            none[label] = len(zeros)
         bound = _bound(made)
         if math.isfinite(bound):
             text = "Ramanujan bound" + (f", {label}" if len(blocks) > 1 else r" $\sqrt{d_l-1}+\sqrt{d_r-1}$")
@@ -81,7 +87,8 @@ def spectrum(
             ax.axhline(bound, color=colour(i), label=text if len(blocks) <= _FEW else None, **look)
     if len(blocks) > _FEW:
         key(ax, "Ramanujan bounds", color=GREY, linestyle=(0, (4, 2)), linewidth=1)
-    name_x(ax, f"rank ({first.name.removesuffix('.weight')}, {first.layer_view} view)")
+    told = f"; hollow: {', '.join(f'{count:,}' for count in none.values())} zero" if none else ""
+    name_x(ax, f"rank ({first.name.removesuffix('.weight')}, {first.layer_view} view{told})")
     name_y(ax, "singular value")
     ax.set_ylim(bottom=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

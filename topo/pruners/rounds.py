@@ -99,8 +99,8 @@ def prune(
     with torch.random.fork_rng(sorted({w.device.index for w in net.weights.values() if w.is_cuda})):
         torch.manual_seed(int(torch_seed.integers(2**63)))
         if how.prepare:
-            how.prepare(net.module, rng=own)
-        set_mode(net, values.get("mode", how.modes[0]), data)
+            called(f"pruner '{method}'", " in its preparation", how.prepare, net.module, rng=own)
+        called(f"pruner '{method}'", " in setting the mode", set_mode, net, values.get("mode", how.modes[0]), data)
         once = values.get("rounds", 1) == 1  # then nothing is pruned before the last scores are taken
         net.dense = {name: w.detach() if once else w.detach().clone() for name, w in net.weights.items()}
         # Of the kernels of attention only the plain one has a second derivative.
@@ -131,7 +131,7 @@ def prune(
         provenance["layers"] = [layers] if isinstance(layers, str) else list(layers)
     found = {name: net.held[name].mask(flags) for name, flags in masks.items()}
     provenance |= {"ties": lots.drawn} if lots.drawn else {}
-    provenance |= {"keeps": how.keeps} if how.keeps else {}
+    provenance |= {"asked": kept, "keeps": how.keeps} if how.keeps else {}
     if notes := [*lots.notes(kept), *net.notes()]:
         provenance["notes"] = notes
     return MaskSet(found, provenance=provenance)

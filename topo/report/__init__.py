@@ -19,6 +19,7 @@ from topo.report.report import (
 )
 from topo.report.reports import Reports, read_reports
 from topo.report.summary import Summary
+from topo.report.tidy import holds_reports, reports_from_table
 
 __all__ = [
     "COLUMNS",
@@ -32,10 +33,12 @@ __all__ = [
     "Summary",
     "Value",
     "few",
+    "holds_reports",
     "left_out_line",
     "note_lines",
     "read_reports",
     "reports_from_json",
+    "reports_from_table",
     "reports_to_csv",
     "reports_to_html",
     "reports_to_json",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +22,7 @@ from topo.report.report import (
     wide_row,
 )
 from topo.report.summary import Summary, summarised
+from topo.report.tidy import reports_from_table
 
 if TYPE_CHECKING:
     import pandas
@@ -144,7 +146,9 @@ class Reports(Sequence[Report]):
 
 
 def read_reports(path: str | Path) -> Reports:
-    """The reports of a file that `topo analyze --json` or `Reports.to_json` wrote.
+    """The reports of a file that `topo analyze --json` or `--csv` wrote, or `Reports.to_json` and `to_csv`.
+
+    A table (.csv) knows no model, no null models, and of a layer how many weights it has, not its shape.
 
     >>> report = topo.analyze({"fc": np.eye(2)}, mask_name="a")
     >>> text = Reports([report]).to_json("all.json")
@@ -153,8 +157,11 @@ def read_reports(path: str | Path) -> Reports:
 
     Raises TopoError that says what the file is, if it is another.
     """
+    text = read_text(path, "a report")
     try:
-        return Reports(reports_from_json(read_text(path, "a report")))
+        if Path(path).suffix.lower() == ".csv":
+            return Reports(reports_from_table(list(csv.DictReader(text.splitlines()))))
+        return Reports(reports_from_json(text))
     except TopoError as error:
         raise error if str(path) in str(error) else TopoError(f"'{path}' {str(error).removeprefix('it ')}") from None
 

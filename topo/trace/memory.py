@@ -120,6 +120,8 @@ def _in_order(shape: Sequence[int], strides: Sequence[int]) -> bool:
 
 
 def _geometry(value: Tensor) -> Geometry | None:
+    if value.layout != torch.strided:  # a pretended sparse tensor tells strides, too
+        return None
     try:
         return sizes(value.shape), sizes(value.stride()), sizes((value.storage_offset(),))[0]
     except (RuntimeError, AttributeError, TypeError):  # of sparse tensors, and sizes that depend on data

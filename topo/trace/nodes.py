@@ -199,22 +199,25 @@ def _numel(node: Node) -> int:
     return extent(given.shape) if isinstance(given, Tensor) else 0
 
 
-def is_features(node: Node, roots: dict[Node, Node | None]) -> bool:
-    """Whether a matrix is the first to read what becomes of `node`, so that its last axis holds features."""
+def feature_axis(node: Node, roots: dict[Node, Node | None]) -> int | None:
+    """Which axis, from the end, holds features to the layer that is the first to read what becomes of `node`.
+
+    -1 if it is a matrix, -3 if it is a convolution over two axes; None if no layer is found.
+    """
     queue, seen = [node], {node}
     while queue:
         for user in queue.pop(0).users:
             name = _aten(user)
-            if name in ("linear", "matmul", "mm") and user.args[0] in seen:
+            if (name in ("linear", "matmul", "mm") or name.startswith("conv")) and user.args[0] in seen:
                 weight = user.args[1]
-                return isinstance(weight, Node) and root(weight, roots) is None
-            if "conv" in name:
-                return False
+                if not isinstance(weight, Node) or root(weight, roots) is not None:
+                    return None
+                return 1 - outcome(weight).dim() if name.startswith("conv") else -1
             onward = passes(user) or is_pointwise(user) or name in ("cat", "pad", "constant_pad_nd")
             if onward and user not in seen and len(seen) < _MOST_LOOKED_AT:
                 seen.add(user)
                 queue.append(user)
-    return False
+    return None
 
 
 def outcome(node: Node) -> Any:

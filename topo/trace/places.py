@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from topo.trace.nodes import POOLS, REDUCTIONS, is_features, operation, outcome, statistic
+from topo.trace.nodes import POOLS, REDUCTIONS, feature_axis, operation, outcome, statistic
 from topo.trace.rules import aten, contract, has_axis, is_matrix, looked_up, plain, pointwise
 from topo.trace.units import LEARNED, NoRule, Units, Weight, carried, filled, squash, tracked
 from topo.trace.weights import Made
@@ -135,13 +135,15 @@ def _reduced_dims(units: Units, inputs: list[Any], dims: int) -> list[int]:
 def _channel_like(units: Units, ids: Tensor, dim: int) -> bool:
     """Whether entries along `dim` are channels or features, and not places.
 
-    Their units differ; or it is axis 1 of a map of one channel; or the last axis where there are no places, or where a
-    matrix reads it next.
+    Their units differ; or it is axis 1 of a map of one channel; or, where all units are one, the last axis where there
+    are no places, or the one that the layer which reads it next takes for features.
     """
     small = carried(ids)
     if small.shape[dim] > 1 or (ids.shape[dim] == 1 and dim == 1 and ids.dim() >= 4):
         return True
-    return dim == ids.dim() - 1 and small.numel() == 1 and (ids.dim() < 3 or is_features(units.node, units.roots))
+    if small.numel() > 1:
+        return False
+    return dim - ids.dim() == (-1 if ids.dim() < 3 else feature_axis(units.node, units.roots))
 
 
 @aten("cat", "concat", "concatenate")

@@ -31,7 +31,7 @@ from topo.trace.nodes import (
     SATURATING,
     activated,
     extent,
-    is_features,
+    feature_axis,
     leaves,
     operation,
     parameters_behind,
@@ -212,8 +212,9 @@ def _over_places(units: Units, fixed: Tensor, other: Tensor, shape: Sequence[int
         return fixed
     small = carried(other.expand(shape))
     dims = [d for d in range(fixed.dim()) if small.shape[d - fixed.dim()] == 1 and fixed.shape[d] > 1]
-    if small.numel() == 1 and (len(shape) < 3 or is_features(units.node, units.roots)):
-        dims = [d for d in dims if d != fixed.dim() - 1]
+    if small.numel() == 1 and dims:
+        axis = -1 if len(shape) < 3 else feature_axis(units.node, units.roots)
+        dims = [d for d in dims if d - fixed.dim() != axis]
     return units.reduce(fixed, dims, keepdim=True).expand(fixed.shape) if dims else fixed
 
 

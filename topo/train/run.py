@@ -336,9 +336,10 @@ def example_of(model: nn.Module, batch: Batch) -> Example:
     """One example of a batch as the arguments of the model, where the model is."""
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     inputs = batch.to(device).inputs
-    if isinstance(inputs, Mapping):
-        return (), {name: part[:1] for name, part in inputs.items()}
-    return tuple(part[:1] for part in (inputs if isinstance(inputs, tuple | list) else (inputs,))), {}
+    with in_one_line("one example cannot be taken out of a batch"):
+        if isinstance(inputs, Mapping):
+            return (), {name: part[:1] for name, part in inputs.items()}
+        return tuple(part[:1] for part in (inputs if isinstance(inputs, tuple | list) else (inputs,))), {}
 
 
 def described(name: str, fit: Fit, masks: MaskSet | None) -> dict[str, dict[str, Any]]:
