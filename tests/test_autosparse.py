@@ -16,7 +16,7 @@ from topo.cli import main
 from topo.data import batches, load
 from topo.errors import TopoError
 from topo.pruners import prune
-from topo.pruners.predicted import fit, fit_predictor, read_survival, standardised
+from topo.pruners.predicted import fit, fit_predictor, read_survival, standardised, write_survival
 from topo.train import irp
 from topo.train.recipe import Recipe
 from topo.train.survival import shares
@@ -145,3 +145,27 @@ def test_what_irp_refuses():
     masked = topo.apply_masks(topo.models.build("mlp:64-10"), {"fc1.weight": np.eye(10, 64)})
     with pytest.raises(TopoError, match="masked already"):
         irp(masked, "digits", recipe=RECIPE)
+
+
+def test_a_fit_that_was_killed_goes_on_bit_for_bit(tmp_path, monkeypatch):
+    rng = torch.Generator().manual_seed(0)
+    value, slope = torch.randn(1500, generator=rng), torch.randn(1500, generator=rng)
+    counts = (value * slope).abs().argsort().argsort() // 500
+    write_survival(tmp_path / "s.safetensors", {"a": (value, slope, counts)}, {})
+    fit([tmp_path / "s.safetensors"], tmp_path / "whole.safetensors", epochs=3)
+    steps, real = [], torch.optim.Adam.step
+
+    def dying(self, *given):
+        steps.append(0)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return real(self, *given)
+
+    out = tmp_path / "p.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", dying)
+        with pytest.raises(KeyboardInterrupt):
+            fit([tmp_path / "s.safetensors"], out, epochs=3)
+    fit([tmp_path / "s.safetensors"], out, epochs=3, resume=True)
+    assert out.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    assert not (tmp_path / "p.safetensors.state").exists()

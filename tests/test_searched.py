@@ -120,3 +120,36 @@ def test_bad_options_are_one_line():
             prune(method, build(), density=0.3, batches=SEEN, **options)
     with pytest.raises(TopoError, match="needs data"):
         prune("gem_miner", build(), density=0.3)
+
+
+@pytest.mark.parametrize("method, options", [
+    ("edge_popup", {"epochs": 5}), ("gem_miner", {"epochs": 7, "every": 2}),
+])  # fmt: skip
+def test_a_search_that_was_killed_goes_on_bit_for_bit(method, options, tmp_path, monkeypatch):
+    """With dropout, which draws from torch's own generator, and killed inside an epoch."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.Dropout(0.3), nn.ReLU(), nn.Linear(20, 10))
+    how = {"density": 0.2, "batches": SEEN, "rng": 3, **options}
+    whole = prune(method, net, **how)
+    steps, real = [], torch.optim.SGD.step
+
+    def dying(self, *given):
+        steps.append(0)
+        if len(steps) == 6:
+            raise KeyboardInterrupt
+        return real(self, *given)
+
+    state = tmp_path / "search.pt"
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.SGD, "step", dying)
+        with pytest.raises(KeyboardInterrupt):
+            prune(method, net, state=str(state), **how)
+    gone_on = prune(method, net, state=str(state), **how)
+    assert gone_on == whole and gone_on.provenance["options"] == whole.provenance["options"] | {}
+    assert prune(method, net, state=str(state), **how) == whole  # a search that is done is read
+    for other in ({"rng": 4}, {"density": 0.3}, {"batches": SEEN[:1]}, {"lr": 0.2}):
+        with pytest.raises(TopoError, match="a search with other options, weights or data"):
+            prune(method, net, state=str(state), **how | other)
+    state.write_bytes(b"x")
+    with pytest.raises(TopoError, match="is not a state of a search"):
+        prune(method, net, state=str(state), **how)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import topo
-from topo.errors import TopoError
+from topo.errors import TopoError, TrainingError
 from topo.masks import MaskSet
 from topo.train.recipe import Recipe
 
@@ -101,6 +101,23 @@ def test_what_cannot_be_side_by_side_goes_one_by_one_and_says_so():
             assert said in run.notes[-1]
             net = copy.deepcopy(model) if isinstance(model, nn.Module) else model
             close(run, topo.train(net, "digits", masks=mask, recipe=recipe, rng=5), 0)
+
+
+def test_train_takes_several_masks_or_seeds():
+    masks = [topo.generate("erk", "mlp:64-10", density=d) for d in (0.2, 0.5)]
+    many = topo.train_many("mlp:64-10", masks, "digits", seeds=[0, 3], epochs=1)
+    assert losses(topo.train("mlp:64-10", "digits", masks=masks, rng=[0, 3], epochs=1)) == losses(many)
+    seeds = topo.train("mlp:64-10", "digits", masks=masks[1], rng=(0, 3), epochs=1)
+    assert [run.seed for run in seeds] == [0, 3] and losses(seeds)[1] == losses(many)[1]
+    for more in ({"out": "run"}, {"resume": True}, {"loss": print}, {"output": "a"}):
+        with pytest.raises(TrainingError, match=f"{next(iter(more))} is for one network"):
+            topo.train("mlp:64-10", "digits", masks=masks, epochs=1, **more)
+    with pytest.raises(TrainingError, match="3 seeds for 2 masks"):
+        topo.train("mlp:64-10", "digits", masks=masks, rng=[1, 2, 3], epochs=1)
+
+
+def losses(runs):
+    return [run.history[-1]["test_loss"] for run in runs]
 
 
 def test_bad_input_is_one_line():

@@ -23,6 +23,9 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     made.add_argument(
         "--epochs", type=at_least(1), default=10, metavar="N", help="epochs over all weights (default 10)"
     )
+    made.add_argument(
+        "--resume", action="store_true", help="go on with the fit that was stopped, from FILE.state beside -o FILE"
+    )
     made.add_argument("-o", dest="out", required=True, metavar="FILE", help="the predictor to write, .safetensors")
 
 
@@ -31,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
     files = [str(path / "survival.safetensors") if (path := Path(each)).is_dir() else each for each in args.data]
     check_outputs(files, {"-o": args.out})
-    fit(files, args.out, args.epochs, getattr(args, "seed", 0))
+    fit(files, args.out, args.epochs, getattr(args, "seed", 0), args.resume)
     say(f"learned from {len(files)} network{'s' * (len(files) != 1)}\n")
     wrote(args.out, args)
     return 0

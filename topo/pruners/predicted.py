@@ -24,6 +24,7 @@ from topo.containers.safetensors import steady
 from topo.errors import TopoError
 from topo.pruners import pruner
 from topo.pruners.network import Batches, Network, Scores
+from topo.pruners.search_state import SearchState
 
 DATA, PREDICTOR = "topo-irp/1", "topo-autosparse/1"
 FEATURES = "value before training, gradient of the mean loss; standardised by layer"
@@ -70,10 +71,15 @@ def standardised(values: Tensor, slopes: Tensor) -> Tensor:
 
 
 def fit_predictor(
-    layers: Sequence[tuple[Tensor, Tensor, Tensor]], epochs: int = 10, seed: int = 0, batch: int = 1024
+    layers: Sequence[tuple[Tensor, Tensor, Tensor]],
+    epochs: int = 10,
+    seed: int = 0,
+    batch: int = 1024,
+    state: str | Path = "",
 ) -> nn.Sequential:
     """Learn from layers (values, gradients, share of rounds survived, 0 to 1): mean square, Adam at .01, in eval mode.
 
+    state: a file that keeps what was reached after each epoch; a fit that was killed goes on from it, bit for bit.
     TopoError where there are fewer than two weights.
     """
     rows = torch.cat([standardised(value.reshape(-1), slope.reshape(-1)) for value, slope, _ in layers])
@@ -84,17 +90,27 @@ def fit_predictor(
         torch.manual_seed(seed)
         module = build_predictor()
         optimizer = torch.optim.Adam(module.parameters(), 0.01)
-        for _ in range(epochs):
+        kept, start = SearchState(state, ["autosparse", epochs, seed, batch], [rows, wanted]), 0
+        if (held := kept.read()) is not None:
+            module.load_state_dict(held["module"])
+            optimizer.load_state_dict(held["optimizer"])
+            start = held["epoch"]
+        for epoch in range(start, epochs):
             for places in torch.randperm(len(rows)).split(batch):
                 if len(places) > 1:  # batch norm needs two
                     optimizer.zero_grad()
                     F.mse_loss(module(rows[places])[:, 0], wanted[places]).backward()
                     optimizer.step()
+            kept.write(epoch=epoch + 1, module=module.state_dict(), optimizer=optimizer.state_dict())
     return module.eval()
 
 
-def fit(data: Sequence[str | Path], out: str | Path, epochs: int = 10, seed: int = 0) -> nn.Sequential:
+def fit(
+    data: Sequence[str | Path], out: str | Path, epochs: int = 10, seed: int = 0, resume: bool = False
+) -> nn.Sequential:
     """Learn from files of `topo irp` and write the predictor; survival counts y are scaled by (y - min) / (max - min).
+
+    resume: go on from OUT.state, which holds what was reached after each epoch and goes when the predictor is there.
 
     TopoError, one line, for a file that is none of `topo irp`'s, and for counts that are all the same.
     """
@@ -106,11 +122,15 @@ def fit(data: Sequence[str | Path], out: str | Path, epochs: int = 10, seed: int
         if least == most:
             raise TopoError(f"in '{path}' every weight survived {least:g} rounds: there is nothing to learn")
         layers += [(v, g, (y.double() - least + _TINY) / (most - least + _TINY)) for v, g, y in found.values()]
-    module = fit_predictor(layers, epochs, seed)
+    left = Path(f"{out}.state")
+    if not resume:
+        left.unlink(missing_ok=True)
+    module = fit_predictor(layers, epochs, seed, state=left)
     state = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
     with replacing(Path(out)) as temporary:
         save_file(state, temporary, {"format": PREDICTOR, "features": FEATURES})
         steady(temporary)
+    left.unlink(missing_ok=True)
     return module
 
 

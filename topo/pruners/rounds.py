@@ -121,7 +121,10 @@ def prune(
     provenance: dict[str, Any] = {
         "method": method,
         "model": carried_name(model),
-        "options": {**values, "quota": quota if isinstance(quota, str) else dict(quota)},
+        "options": {
+            **{name: value for name, value in values.items() if name != "state"},
+            "quota": quota if isinstance(quota, str) else dict(quota),
+        },
         "seed": seed,
         "input_shape": list(net.input_shape) if net.input_shape else None,
     }

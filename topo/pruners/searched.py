@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from topo.errors import TopoError
 from topo.pruners import pruner
 from topo.pruners.network import Batches, Network, Scores
+from topo.pruners.search_state import SearchState, as_tensors, of_generator, to_generator
 from topo.pruners.selection import top
 from topo.quotas import budgets
 
@@ -28,13 +30,15 @@ def edge_popup(
     lr: float = 0.1,
     weights: str = "signed",
     share: str = "uniform",
+    state: str = "",
 ) -> Scores:
     """A score for each weight is trained, and the highest are kept; the weights themselves never change.
 
     Scores s begin Kaiming-uniform (a = sqrt 5). At each step the largest |s| are kept, and the gradient goes to all,
     straight through: dL/ds = dL/dw theta sign(s). SGD with momentum .9, weight decay 1e-4, cosine. weights: signed,
     theta = sign(w) gain / sqrt(fan in), or model, as they are. share: a quota by which each layer keeps its own
-    largest; global; or gradual, which is global with a density that falls to the one asked for.
+    largest; global; or gradual, which is global with a density that falls to the one asked for. state: a file that
+    keeps what was reached after each epoch; a search that was killed goes on from it, bit for bit on the same device.
     """
     theta, draw = _theta(net, weights), _generator(rng)
     _check(epochs, 1, "edge_popup")
@@ -44,7 +48,12 @@ def edge_popup(
         scores[name] = (torch.rand(weight.shape, generator=draw) * 2 - 1).mul_(bound).to(weight)
     optimizer = torch.optim.SGD(list(scores.values()), lr, 0.9, weight_decay=1e-4)
     size = sum(weight.numel() for weight in net.weights.values())
-    for epoch in range(epochs):
+    words = ["edge_popup", epochs, lr, weights, share, net.keep, net.module.training, of_generator(rng)]
+    kept = SearchState(state, words, as_tensors([theta, list(batches)]))
+    start = 0
+    if (held := kept.read()) is not None:
+        start = _taken_up(held, scores, optimizer, draw, rng)
+    for epoch in range(start, epochs):
         _rate(optimizer, lr, epoch, epochs)
         keep = round(size * (net.keep / size) ** ((epoch + 1) / epochs)) if share == "gradual" else net.keep
         for place in torch.randperm(len(batches), generator=draw).tolist():
@@ -53,6 +62,7 @@ def edge_popup(
             for name, slope in net.gradients([batches[place]]).items():
                 scores[name].grad = slope * theta[name] * scores[name].sign()
             optimizer.step()
+        kept.write(**_reached(epoch + 1, scores, optimizer, draw, rng))
     return _highest(net, scores, net.keep, share, rng)
 
 
@@ -70,14 +80,15 @@ def gem_miner(
     lr: float = 0.1,
     penalty: float = 3e-5,
     weights: str = "signed",
+    state: str = "",
 ) -> Scores:
     """A probability p for each weight is trained under a penalty, and the smallest are frozen to 0 bit by bit.
 
-    p begins in U[0, 1]; a weight counts where p > 1/2, and the gradient goes straight through: dL/dp = dL/dw theta +
-    2 penalty p. SGD with momentum .9, cosine; p stays in [0, 1]. After every `every` epochs the ceil(q live) smallest
+    p begins in U[0, 1]; a weight counts where p > 1/2, and the gradient goes straight through: dL/dp = dL/dw theta + 2
+    penalty p. SGD with momentum .9, cosine; p stays in [0, 1]. After every `every` epochs the ceil(q live) smallest
     live p are 0 for ever, q = 1 - density^(1 / floor((epochs - 1) / every)), until exactly the budget is live: the
-    mask. weights: as in edge_popup. The released code then drops live weights of p <= 1/2, too, and falls short of the
-    budget; here they stay. Train from sign(w) gain / sqrt(fan in) to finetune as the paper does.
+    mask. weights, state: as in edge_popup. The released code then drops live weights of p <= 1/2, too, and falls short
+    of the budget; here they stay. Train from sign(w) gain / sqrt(fan in) to finetune as the paper does.
     """
     theta, draw = _theta(net, weights), _generator(rng)
     _check(epochs, every + 1, "gem_miner")
@@ -87,7 +98,13 @@ def gem_miner(
     left = size = sum(chance.numel() for chance in chances.values())
     gone = 1 - (net.keep / size) ** (1 / ((epochs - 1) // every))
     optimizer = torch.optim.SGD(list(chances.values()), lr, 0.9)
-    for epoch in range(1, epochs + 1):
+    words = ["gem_miner", epochs, every, lr, penalty, weights, net.keep, net.module.training, of_generator(rng)]
+    kept = SearchState(state, words, as_tensors([theta, list(batches)]))
+    start = 0
+    if (held := kept.read()) is not None:
+        start, left = _taken_up(held, chances, optimizer, draw, rng), held["left"]
+        live = {name: flags.to(chances[name].device) for name, flags in held["live"].items()}
+    for epoch in range(start + 1, epochs + 1):
         _rate(optimizer, lr, epoch - 1, epochs)
         for place in torch.randperm(len(batches), generator=draw).tolist():
             for name, chance in chances.items():
@@ -102,7 +119,36 @@ def gem_miner(
             left -= min(math.ceil(gone * left), left - net.keep)
             ranked = {name: torch.where(live[name], chance, -1.0) for name, chance in chances.items()}
             live = _flags(ranked, left, rng)
+        kept.write(**_reached(epoch, chances, optimizer, draw, rng), live=live, left=left)
     return live
+
+
+def _reached(
+    epoch: int,
+    values: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    draw: torch.Generator,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """What both searches keep after an epoch."""
+    found = {"epoch": epoch, "values": values, "optimizer": optimizer.state_dict(), "draw": draw.get_state()}
+    return {**found, "rng": of_generator(rng)}
+
+
+def _taken_up(
+    held: dict[str, Any],
+    values: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    draw: torch.Generator,
+    rng: np.random.Generator,
+) -> int:
+    """Bring everything to where an earlier process left it; the epochs that are done."""
+    for name, value in values.items():
+        value.copy_(held["values"][name])
+    optimizer.load_state_dict(held["optimizer"])
+    draw.set_state(held["draw"])
+    to_generator(rng, held["rng"])
+    return int(held["epoch"])
 
 
 def _theta(net: Network, weights: str) -> dict[str, Tensor]:

@@ -59,23 +59,26 @@ class Run(Record):
     model: nn.Module
 
 
+Several = list[Any] | tuple[Any, ...]
+
+
 def train(
     model: str | nn.Module,
     data: str | Path | Dataset | Any,
     *,
-    masks: MaskSet | Mapping[str, Any] | None = None,
+    masks: MaskSet | Mapping[str, Any] | Several | None = None,
     recipe: str | Path | Mapping[str, Any] | Recipe = "quick",
     epochs: int | None = None,
     device: str = "auto",
     out: str | Path | None = None,
     resume: bool = False,
-    rng: int | np.random.Generator = 0,
+    rng: int | np.random.Generator | Several = 0,
     threads: int | None = None,
     progress: Progress | None = None,
     wiring: Wiring | None = None,
     loss: Loss | None = None,
     output: str | int | None = None,
-) -> Run:
+) -> Any:
     """Train a network, masked or dense.
 
     model: a name (`topo list models`, file.py:factory), whose weights are drawn as after torch.manual_seed(rng), or a
@@ -92,6 +95,9 @@ def train(
     checkpoint, bit for bit on the same device. progress(done, total,
     label): called about twice a second. wiring: only for masks whose layout shapes do not tell.
 
+    A list of masks, or of seeds as rng (or both, as long), trains as many networks side by side, as `topo.train_many`,
+    and gives a tuple of runs; out, resume, loss and output are for one.
+
     Under torchrun every process calls this with the same arguments; the batch is the global one.
 
     >>> masks = topo.generate("erk", "mlp:64-32-10", density=0.5)
@@ -102,6 +108,15 @@ def train(
     Raises TrainingError, one line, for a run that cannot start, diverges or runs out of memory (its message names the
     checkpoint that is left), and the errors of masks and data.
     """
+    if isinstance(masks, list | tuple) or isinstance(rng, list | tuple):
+        for name, value in (("out", out), ("resume", resume), ("loss", loss), ("output", output)):
+            if value:
+                raise TrainingError(f"{name} is for one network; several masks or seeds train side by side without it")
+        import topo
+
+        each = list(masks) if isinstance(masks, list | tuple) else [masks] * len(cast(Several, rng))
+        how: dict[str, Any] = {"recipe": recipe, "epochs": epochs, "device": device, "threads": threads}
+        return topo.train_many(model, each, data, seeds=cast(Any, rng), progress=progress, wiring=wiring, **how)
     chosen = find_recipe(recipe) if epochs is None else find_recipe(recipe).for_epochs(epochs)
     seed = seed_of(rng)
     with on_threads(threads), ranks(device) as here, memory_errors():
