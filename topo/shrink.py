@@ -144,6 +144,8 @@ def shrink(
         _require_own_layers(plain, example)
     work.follow(captured)
     made = work.largest()
+    laid.clear()
+    work.forget()
     independent(made.model, module)
     return _result(work, known, made, [*notes, *work.found.notes])
 
@@ -249,6 +251,13 @@ class _Work:
             raise ShrinkError(
                 "everything is dead: under these masks no output depends on an input, so there is nothing to keep"
             )
+
+    def forget(self) -> None:
+        """Let go of masks and values, so that they do not lie beside the smaller model's own tensors."""
+        self.found.uses.clear()
+        self.tensors = {
+            name: Seen(seen.shape, seen.axes, *[torch.zeros(())] * 2) for name, seen in self.tensors.items()
+        }
 
     # -- the largest removal that the model's own code takes
 
