@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 
 from topo import formats
+from topo.cli import main
 from topo.containers.pickle_machine import Machine, resolved
 from topo.errors import FormatError, MaskError, TopoError
 
@@ -814,3 +816,87 @@ def test_sparse_matrices_are_never_made_whole(tmp_path, layout):
 def test_a_deflated_column_of_an_npz(tmp_path):
     np.savez_compressed(tmp_path / "m.npz", a=np.zeros((1 << 23, 1), bool))
     refused(tmp_path / "m.npz", "memory bomb", at_most=48 * MEGABYTES)
+
+
+# --- texts that promise much
+
+
+def _line(command, capsys):
+    """The refusal of a command: one line, exit 1 or 2, at little cost in memory."""
+    tracemalloc.start()
+    try:
+        code = main([*map(str, command), "--quiet"])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    said = capsys.readouterr().err
+    assert code in (1, 2) and said.startswith("topo: ") and said.count("\n") == 1, said
+    assert peak < 100 * MEGABYTES, f"{peak:,} bytes"
+    return said
+
+
+TOML = {
+    "a key of many parts": ".".join("a" * 100_000) + " = 1\n",
+    "a table of many parts": "[" + ".".join("a" * 100_000) + "]\n",
+    "quoted": ".".join(['"a,b"'] * 50_000) + " = 1\n",
+    "deep": "a = " + "[" * 100_000,
+    "deeper": "a = " + "{a=" * 50_000,
+    "digits": "a = " + "9" * 100_000,
+}
+
+
+@pytest.mark.parametrize("text", TOML)
+def test_a_recipe_and_a_sweep_that_take_for_ever(tmp_path, text, capsys):
+    (tmp_path / "r.toml").write_text(TOML[text])
+    _line(["sweep", tmp_path / "r.toml", "-o", tmp_path / "out"], capsys)
+    train = ["train", "dense", "--model", "mlp:64-10", "--data", "digits", "--recipe", tmp_path / "r.toml"]
+    _line([*train, "-o", tmp_path / "run"], capsys)
+
+
+@pytest.mark.parametrize("seeds", ['"0-999999999"', '"0-99999,5"', '"0-9999"', str([*range(600)])])
+def test_a_sweep_of_more_cells_than_there_is_time_for(tmp_path, seeds, capsys):
+    densities = ", ".join(f"0.{at}" for at in range(100, 300))
+    grid = f'[grid]\nmethod = ["er"]\ndensity = [{densities}]\n'
+    (tmp_path / "s.toml").write_text(f'[sweep]\nmodel = "mlp:6-5-3"\nseeds = {seeds}\n{grid}')
+    assert "100,000" in _line(["sweep", tmp_path / "s.toml", "-o", tmp_path / "out"], capsys)
+
+
+def test_a_table_of_many_columns(tmp_path, capsys):
+    for count in (100, 100_000):
+        (tmp_path / "t.csv").write_text(",".join(["a", "b", *map(str, range(count)), "a"]) + "\n")
+        assert "has two columns 'a'" in _line(["evaluate", tmp_path / "t.csv"], capsys)
+    (tmp_path / "t.jsonl").write_text("".join(f'{{"c{number}": 1}}\n' for number in range(5000)))
+    assert "5,000 columns in 5,000 rows, nearly all" in _line(["evaluate", tmp_path / "t.jsonl"], capsys)
+
+
+def test_lists_and_patterns_of_a_wiring(tmp_path, capsys):
+    layer = {
+        "step": "layer",
+        "name": "w",
+        "kind": "linear",
+        "shape": [3, 4],
+        "reads": [[0, 4, 1]],
+        "start": 4,
+        "groups": 1,
+    }
+    document = {"schema": "topo-wiring/2", "model": None, "input_shape": None, "notes": [], "parameters": []}
+    document |= {"inputs": [[0, 4, 1]], "outputs": [[4, 3, 1]]}
+    np.savez(tmp_path / "m.npz", w=np.eye(3, 4, dtype=bool))
+    pattern = base64.b64encode(zlib.compress(bytes(1 << 20))).decode()
+    for change, said in (
+        ({"reads": [[0, 1 << 20, 1]] * 40}, "asks for lists of 41,943,047 units"),
+        ({"shape": [1 << 26, 64], "pattern": pattern}, "asks for patterns of 4,294,967,296 bits"),
+        ({"shape": [1 << 22, 1], "pattern": pattern}, "asks for patterns of 268,435,456 bits"),
+        ({"shape": [1 << 10, 64], "pattern": pattern}, "takes 8,192 bytes, and has others"),
+    ):
+        (tmp_path / "w.json").write_text(json.dumps(document | {"steps": [layer | change]}))
+        assert said in _line(["analyze", tmp_path / "m.npz", "--model", tmp_path / "w.json"], capsys)
+
+
+def test_a_row_that_is_expanded_from_one_number(tmp_path):
+    torch.save({"a.weight_mask": torch.ones(1).expand(1, 1 << 22)}, tmp_path / "m.pt")
+    refused(tmp_path / "m.pt", "promises rows of more numbers than a file of this size can hold")
+    long = torch.zeros(1, 1 << 22, dtype=torch.bool)
+    long[0, ::2] = True
+    torch.save({"a.weight_mask": long}, tmp_path / "m.pt")  # a row that the file holds
+    assert formats.read(tmp_path / "m.pt").kept == 1 << 21

@@ -319,7 +319,10 @@ def test_options_and_their_defaults():
         ("resnet20:classes=1,classes=2", "'resnet20' has 'classes' twice; an option is given once"),
         ("resnet18:stem=small", "'resnet18' has stem='small'; stem is one of imagenet, tiny, cifar"),
         ("lenet300:stem=tiny", "'lenet300' has no option 'stem=tiny'; it takes classes=COUNT"),
-        ("mlp:784", "'mlp' has sizes='784'; sizes is two whole numbers or more, each at least 1, as in 784-300-100-10"),
+        (
+            "mlp:784",
+            "'mlp' has sizes='784'; sizes is two whole numbers or more, up to 1,000, each at least 1, as in 784-300",
+        ),
         ("mlp:784-0-10", "'mlp' has sizes='784-0-10'; sizes is two whole numbers or more"),
         ("mlp:classes=10", "'mlp' has no option 'classes=10'; it takes 784-300-100-10"),
     ],

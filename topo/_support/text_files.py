@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
+import tomllib
 from pathlib import Path
+from typing import Any
 
 from topo.errors import TopoError
 
 LARGEST = 64_000_000
+# Python's TOML takes the square of a key's parts, and a call for each level.
+_MOST_PARTS = 100
+_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 
 
 def read_text(path: str | Path, what: str = "text", error: type[TopoError] = TopoError, largest: int = LARGEST) -> str:
@@ -35,3 +41,21 @@ def read_text(path: str | Path, what: str = "text", error: type[TopoError] = Top
         return data.decode("utf-8")
     except UnicodeDecodeError:
         raise error(f"'{shown}' is not text, so it holds no {what}") from None
+
+
+def tables_of(text: str, name: str, error: type[TopoError] = TopoError) -> dict[str, Any]:
+    """The tables of a TOML text; error, one line that calls it by this name, if it is none or too deep to be read."""
+    if any(map(_is_deep, text.splitlines())):
+        raise error(f"{name} has a key of more than {_MOST_PARTS} parts")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise error(f"{name} is nested too deep to be read") from None
+    except ValueError as reason:
+        raise error(f"{name} is not TOML: {reason}") from None
+
+
+def _is_deep(line: str) -> bool:
+    if line.count(".") <= _MOST_PARTS:
+        return False
+    return any(part.count(".") > _MOST_PARTS for part in _QUOTED.sub("", line.partition("=")[0]).split(","))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from topo.containers.container import Container, File, container
-from topo.containers.rebuild import Allowance
+from topo.containers.rebuild import DEFLATED_ROW, Allowance
 from topo.containers.tensors import Tensor
 from topo.errors import FormatError
 
@@ -31,7 +31,7 @@ def open_hdf5(file: File) -> Container:
         opened = h5py.File(io.BytesIO(file.data), "r", locking=False)
     except (OSError, RuntimeError, ValueError) as error:
         raise FormatError(f"it is truncated or corrupt ({str(error)[:200]})") from None
-    allowance, content, left = Allowance(len(file.data)), dict[str, Tensor](), list[str]()
+    allowance, content, left = Allowance(len(file.data), DEFLATED_ROW), dict[str, Tensor](), list[str]()
 
     def visit(name: str, entry: Any) -> None:
         if len(content) + len(left) > _MOST_ENTRIES:

@@ -15,7 +15,7 @@ import numpy as np
 from topo.containers.container import MEGABYTE, MOST_TENSORS, Container, File, container
 from topo.containers.npy import npy_header
 from topo.containers.pickle_file import read_objects
-from topo.containers.rebuild import Allowance
+from topo.containers.rebuild import DEFLATED_ROW, Allowance
 from topo.containers.tensors import Tensor
 from topo.containers.zip import open_member
 from topo.errors import FormatError
@@ -41,7 +41,7 @@ def open_npz(file: File) -> Container:
     if len(file.entries) > MOST_TENSORS:
         raise FormatError(f"it holds {len(file.entries):,} arrays; at most {MOST_TENSORS:,} are read")
     notes: list[str] = []
-    allowance = Allowance(len(file.data))
+    allowance = Allowance(len(file.data), DEFLATED_ROW)
     tensors = {entry.filename.removesuffix(".npy"): member(file, entry, notes) for entry in file.entries}
     for tensor in tensors.values():
         if isinstance(tensor, Tensor):

@@ -28,10 +28,11 @@ def patterns(dtype: str, unsigned: np.dtype) -> np.ndarray:
     return np.array(FLOATS.get(dtype, (full, 0, full, full)), unsigned)
 
 
-def packed(values: np.ndarray, dtype: str, words: np.ndarray, tally: np.ndarray) -> None:
+def packed(values: np.ndarray, dtype: str, words: np.ndarray, tally: np.ndarray, every: bool = True) -> None:
     """values (rows, cols) of the named type into bit rows of what is not 0; odd numbers are added to the tally.
 
     words: uint64 (rows, ceil(cols / 64)). tally: int64 (4,), -0.0, denormal, infinite, NaN; see `odd_numbers`.
+    every: the first two of them too, which take passes of their own.
     """
     itemsize = values.dtype.itemsize
     unsigned = np.dtype(f"u{itemsize}")
@@ -39,7 +40,7 @@ def packed(values: np.ndarray, dtype: str, words: np.ndarray, tally: np.ndarray)
     plain = native if native.flags.aligned else native.copy()
     pattern = patterns(dtype, unsigned)
     if values.size < _SMALL and "numba" not in sys.modules:
-        _packed_by_numpy(plain, pattern, words, tally)
+        _packed_by_numpy(plain, pattern, words, tally, every or dtype.endswith("fnuz"))
     else:
         from topo.kernels import statistics
 
@@ -49,17 +50,21 @@ def packed(values: np.ndarray, dtype: str, words: np.ndarray, tally: np.ndarray)
         tally[1] += int(np.count_nonzero((plain > 0x80) & ((plain & 0x7F) < pattern[1])))
 
 
-def _packed_by_numpy(plain: np.ndarray, pattern: np.ndarray, words: np.ndarray, tally: np.ndarray) -> None:
+def _packed_by_numpy(plain: np.ndarray, pattern: np.ndarray, words: np.ndarray, tally: np.ndarray, every: bool) -> None:
     magnitude, normal, largest, sign = pattern
     sizes = plain & magnitude
     kept = sizes != 0
     bits = np.packbits(kept, axis=1, bitorder="little")
     words[:] = 0
     words.view(np.uint8)[:, : bits.shape[1]] = bits
-    above = sizes[sizes > largest]
-    first = int(np.count_nonzero(above - largest == 1))
-    found = np.count_nonzero(plain == sign), np.count_nonzero(kept & (sizes < normal)), first, len(above) - first
-    tally += np.array(found, np.int64)
+    first, beyond = 0, 0
+    if sizes.max(initial=0) > largest:
+        above = sizes[sizes > largest]
+        first = int(np.count_nonzero(above - largest == 1))
+        beyond = len(above) - first
+    tally += np.array((0, 0, first, beyond), np.int64)
+    if every:
+        tally[:2] += np.count_nonzero(plain == sign), np.count_nonzero(kept & (sizes < normal))
 
 
 def odd_numbers(dtype: str, tally: np.ndarray) -> dict[str, int]:

@@ -22,9 +22,11 @@ from topo.errors import FormatError
 
 # A file may describe more parameters than it has bytes (broadcast, sparse and compressed masks), but not without bound:
 # bit rows of so many bits, or of a word to a byte, so that its masks take 32 MB or eight times the file. A row is
-# looked at as a whole.
+# looked at as a whole, and what is counted of it takes a hundred bytes an entry.
 _FREE_BITS = 1 << 28
-_FREE_ROW = 1 << 24
+_FREE_ROW = 1 << 20
+# Of files that deflate what they hold.
+DEFLATED_ROW = 1 << 24
 
 STORAGES = {
     "FloatStorage": "float32",
@@ -71,9 +73,9 @@ DTYPES = (
 class Allowance:
     """How much a file of so many bytes may describe."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, row: int = _FREE_ROW) -> None:
         self.bits = max(_FREE_BITS, 64 * size)
-        self.row = max(_FREE_ROW, size)
+        self.row = max(row, 16 * size)
         self.copied = size
 
     def tensor(self, shape: tuple[int, ...]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from topo.containers.container import Container, File, container
 from topo.containers.npy import npy_header
 from topo.containers.npz import check_unpacked_size, lacks_arrays, member
-from topo.containers.rebuild import Allowance
+from topo.containers.rebuild import DEFLATED_ROW, Allowance
 from topo.containers.sparse import compressed, coordinates, diagonals
 from topo.containers.tensors import Tensor
 from topo.containers.zip import open_member
@@ -41,7 +41,7 @@ def open_scipy(file: File) -> Container:
     shape = tuple(int(n) for n in parts["shape"].whole().reshape(-1))
     if min(shape) < 1:
         raise FormatError(f"it holds a matrix of shape {shape}")
-    Allowance(len(file.data)).tensor(shape)
+    Allowance(len(file.data), DEFLATED_ROW).tensor(shape)
     kind, values = _format(file), parts["data"]
     if not values.is_number:
         raise FormatError(f"its values are of type {values.dtype}")

@@ -192,7 +192,7 @@ class Tensor:
         done = 0
         for block in self.blocks():
             if self.inferred:
-                packed(block.reshape(len(block), columns), self.dtype, words[done : done + len(block)], tally)
+                packed(block.reshape(len(block), columns), self.dtype, words[done : done + len(block)], tally, False)
             else:
                 words[done : done + len(block)] = BitRows.of_mask(self._as_mask(block, name), name).words
             release(block)

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from topo.errors import TopoError
 
 LAYER = "density:"  # columns of layer densities begin so
 _EMPTY = ("", "None", "none", "null", "nan", "NaN", "NA", "<NA>", "NaT")
+# Rows that name columns of their own make a table of their product: so many cells, or so many times the entries.
+_CELLS, _EMPTY_CELLS = 1_000_000, 50
 _TRUTH = {"True": 1.0, "False": 0.0, "true": 1.0, "false": 0.0}
 
 
@@ -95,8 +98,9 @@ def read_table(path: str | Path) -> Table:
         header = next(reader, [])
         if not header:
             raise TopoError(f"'{path}' is empty; a table begins with the names of its columns")
-        if twice := [column for k, column in enumerate(header) if column in header[:k]]:
-            raise TopoError(f"'{path}' has two columns '{twice[0]}'")
+        if len(set(header)) < len(header):
+            twice = next(column for column, times in Counter(header).items() if times > 1)
+            raise TopoError(f"'{path}' has two columns '{twice}'")
         rows = []
         for line in reader:
             if line and len(line) != len(header):
@@ -138,6 +142,8 @@ def _of_rows(rows: Sequence[Mapping[Any, Any]], what: str) -> Table:
     names = dict.fromkeys(str(name) for row in rows for name in row)
     if not rows or not names:
         raise TopoError(f"{what} holds no row")
+    if len(rows) * len(names) > max(_CELLS, _EMPTY_CELLS * sum(map(len, rows))):
+        raise TopoError(f"{what} names {len(names):,} columns in {len(rows):,} rows, nearly all of them empty")
     held = [{str(name): value for name, value in row.items()} for row in rows]
     return Table({name: tuple(_entry(row.get(name)) for row in held) for name in names})
 

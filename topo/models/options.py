@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+_MOST_SIZES = 1000
 _COUNT = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -62,12 +63,13 @@ class Sizes:
     def read(self, text: str) -> tuple[int, ...] | None:
         """The counts written as `text`; None if there are fewer than two, or if one is not a count."""
         parts = text.split("-")
-        return tuple(map(int, parts)) if len(parts) > 1 and all(map(_COUNT.fullmatch, parts)) else None
+        read = 1 < len(parts) <= _MOST_SIZES and all(map(_COUNT.fullmatch, parts))
+        return tuple(map(int, parts)) if read else None
 
     @property
     def allowed(self) -> str:
         """What it may hold, in words."""
-        return f"two whole numbers or more, each at least 1, as in {self.usage}"
+        return f"two whole numbers or more, up to {_MOST_SIZES:,}, each at least 1, as in {self.usage}"
 
     @property
     def usage(self) -> str:

@@ -10,14 +10,13 @@ import csv
 import inspect
 import json
 import math
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from topo._support.doors import kind_of
 from topo._support.names import nearest
-from topo._support.text_files import read_text
+from topo._support.text_files import read_text, tables_of
 from topo.errors import TopoError
 from topo.plots.settings import SETTINGS
 from topo.report import SCHEMA, Report, reports_from_json
@@ -153,10 +152,7 @@ def _run(folder: Path) -> dict[str, Any]:
 def _config(folder: Path) -> dict[str, Any]:
     """The settings of a run. Level 0 of iterative magnitude pruning is trained as any run is: nothing was rewound."""
     path = folder / "config.toml"
-    try:
-        tables = tomllib.loads(_text(path)) if path.is_file() else {}
-    except tomllib.TOMLDecodeError:
-        raise TopoError(f"'{path}' is not TOML") from None
+    tables = tables_of(_text(path), f"'{path}'") if path.is_file() else {}
     given = {name: table for name, table in tables.items() if isinstance(table, dict)}
     pruned = given.get("imp", {})
     rewound = pruned if pruned.get("level") else {}

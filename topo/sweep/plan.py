@@ -7,14 +7,13 @@ import hashlib
 import itertools
 import json
 import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from topo._support.text_files import read_text
+from topo._support.text_files import read_text, tables_of
 from topo._version import __version__
 from topo.data import data
 from topo.errors import TopoError
@@ -40,6 +39,9 @@ _FIELD = re.compile(r"\{(\w*)(?::[a-z])?\}")
 _DIGEST = 16
 # Of the work, what does not change what comes of it: where files are, on which device, and beside how many others.
 _ELSEWHERE = ("folder", "device", "at_once")
+
+# A few numbers in a text could stand for more cells than a lifetime computes.
+_MOST_CELLS = 100_000
 
 
 @dataclass(frozen=True)
@@ -128,10 +130,7 @@ def read_plan(source: str | Path | Mapping[str, Any]) -> Plan:
         document = dict(source)
     else:
         folder = Path(source).parent
-        try:
-            document = tomllib.loads(read_text(source, "a sweep"))
-        except tomllib.TOMLDecodeError as error:
-            raise TopoError(f"'{source}' is not TOML: {error}") from None
+        document = tables_of(read_text(source, "a sweep"), f"'{source}'")
     return _Reader(document, folder).plan()
 
 
@@ -163,9 +162,13 @@ class _Reader:
         seeds = _seeds("seeds", basic.get("seeds", "0"))
         work, train_seeds, kinds = self._work(), self._train_seeds(), self._kinds()
         shared = self._data(work["data"])
-        made = list(self._made()) + list(self._files())
+        made = [*itertools.islice(itertools.chain(self._made(), self._files()), _MOST_CELLS + 1)]
         if not made:
             raise TopoError("the sweep holds no masks: name methods in [grid], or files in [[files]]")
+        at_each = len(models) * len(kinds) * len(train_seeds)
+        asked = at_each * sum(len(seeds) if own is None else 1 for _, own in made)
+        if asked > _MOST_CELLS:
+            raise TopoError(f"the sweep asks for {asked:,} cells or more; one holds up to {_MOST_CELLS:,}")
         cells: dict[str, Cell] = {}
         shown = list(dict.fromkeys(key for settings, _ in made for key in settings))
         excluded = self._excluded()
@@ -385,7 +388,10 @@ def _seeds(key: str, value: Any) -> list[int]:
             ends = re.fullmatch(r"\s*(\d{1,9})\s*(?:-\s*(\d{1,9})\s*)?", part)
             if not ends or (ends[2] and int(ends[2]) < int(ends[1])):
                 raise TopoError(f'{key} is {value!r} in the sweep; it is a seed, a list, or text as in "0-4,7"')
-            found += range(int(ends[1]), int(ends[2] or ends[1]) + 1)
+            more = range(int(ends[1]), int(ends[2] or ends[1]) + 1)
+            if len(found) + len(more) > _MOST_CELLS:
+                raise TopoError(f"{key} is {value!r} in the sweep: more than the {_MOST_CELLS:,} cells that one holds")
+            found += more
         return found
     found = value if isinstance(value, list) else [value]
     if not found or any(isinstance(item, bool) or not isinstance(item, int) or item < 0 for item in found):

@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from topo._support.atomic import PREFIX, replacing, write_text
-from topo._support.text_files import read_text
+from topo._support.text_files import read_text, tables_of
 from topo._version import __version__
 from topo.containers.safetensors import steady
 from topo.errors import TopoError, TrainingError
@@ -114,7 +114,7 @@ class Folder:
         """TrainingError that names the first thing in which this folder's run was started otherwise."""
         path = self / "config.toml"
         try:
-            known = tomllib.loads(read_text(path, "configuration"))
+            known = tables_of(read_text(path, "configuration"), f"'{path}'")
         except (TopoError, ValueError) as error:
             raise TrainingError(f"'{path}' cannot be read, so the run cannot be resumed: {error}") from None
         requested = tomllib.loads(toml(config))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from topo._support.registry import Registry
-from topo._support.text_files import read_text
+from topo._support.text_files import read_text, tables_of
 from topo.errors import TrainingError
 from topo.train.dynamic import dynamics
 from topo.train.ghosts import SOFT
@@ -248,10 +247,7 @@ def find_recipe(recipe: str | Path | Mapping[str, Any] | Recipe) -> Recipe:
 
 
 def _parse(text: str, name: str) -> Recipe:
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise TrainingError(f"the recipe {name!r} is not TOML: {error}") from None
+    table = tables_of(text, f"the recipe {name!r}", TrainingError)
     table = table.get("recipe", table) if isinstance(table.get("recipe", {}), dict) else table  # a run's config.toml
     return find_recipe({"name": name, **table})
 

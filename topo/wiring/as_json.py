@@ -15,7 +15,7 @@ import numpy as np
 
 from topo.errors import WiringError
 from topo.masks import BitRows
-from topo.wiring.runs import MOST_UNITS, count_units, runs_of, units_of, whole
+from topo.wiring.runs import count_units, runs_of, units_of, whole
 from topo.wiring.steps import Join, Layer, Step
 
 SCHEMA = "topo-wiring/2"
@@ -23,6 +23,10 @@ _READ = (SCHEMA, "topo-wiring/1")  # the first version knew no constants; all th
 
 
 _PARTS = ("rows", "columns")
+# Of all patterns together, whole words to a row, and of all lists of units: a few kilobytes of text could stand for
+# gigabytes.
+_MOST_BITS = 1 << 27
+_MOST_LISTED = 1 << 25
 
 
 def text_of(wiring: Mapping[str, Any]) -> str:
@@ -51,8 +55,10 @@ def fields_of(text: str) -> dict[str, Any]:
                 f"this JSON has schema {document.get('schema')!r}; a wiring that this topo reads has "
                 + " or ".join(map(repr, _READ))
             )
-        if (requested := sum(map(count_units, _lists_of_runs(document)))) > MOST_UNITS:
-            raise WiringError(f"this JSON asks for lists of {requested:,} units; up to {MOST_UNITS:,} are read")
+        if (requested := sum(map(count_units, _lists_of_runs(document)))) > _MOST_LISTED:
+            raise WiringError(f"this JSON asks for lists of {requested:,} units; up to {_MOST_LISTED:,} are read")
+        if (bits := sum(map(_pattern_bits, document["steps"]))) > _MOST_BITS:
+            raise WiringError(f"this JSON asks for patterns of {bits:,} bits; up to {_MOST_BITS:,} are read")
         shape, model, notes = document["input_shape"], document["model"], document["notes"]
         if not isinstance(model, str | None) or not all(isinstance(note, str) for note in notes):
             raise WiringError("the model and the notes of a wiring are text")
@@ -121,7 +127,8 @@ def _packed(rows: BitRows) -> str:
 
 
 def _unpacked(text: str, shape: tuple[int, ...]) -> BitRows:
-    width = -(-math.prod(shape[1:]) // 64)
+    columns = math.prod(shape[1:])
+    width = -(-columns // 64)
     size = 8 * shape[0] * width
     try:
         data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), size + 1)
@@ -129,8 +136,18 @@ def _unpacked(text: str, shape: tuple[int, ...]) -> BitRows:
         raise WiringError(f"a pattern of shape {shape} is not deflated base64: {error}") from None
     if len(data) != size:
         raise WiringError(f"a pattern of shape {shape} takes {size:,} bytes, and has others")
-    rows = BitRows(shape, np.frombuffer(data, "<u8").reshape(shape[0], width).astype(np.uint64))
-    return BitRows.of_mask(rows.unpack())  # without bits beyond the last column
+    words = np.frombuffer(data, "<u8").reshape(shape[0], width).astype(np.uint64)
+    if columns % 64:
+        words[:, -1] &= np.uint64((1 << columns % 64) - 1)  # without bits beyond the last column
+    return BitRows(shape, words)
+
+
+def _pattern_bits(step: Mapping[str, Any]) -> int:
+    """The bits of a step's pattern, in whole words; 0 of a step without one."""
+    if step.get("pattern") is None:
+        return 0
+    rows, *rest = (int(n) for n in step["shape"])
+    return 64 * rows * -(-math.prod(rest) // 64)
 
 
 def _step_from_json(entry: Mapping[str, Any]) -> Step:
