@@ -255,9 +255,8 @@ class _Work:
     def forget(self) -> None:
         """Let go of masks and values, so that they do not lie beside the smaller model's own tensors."""
         self.found.uses.clear()
-        self.tensors = {
-            name: Seen(seen.shape, seen.axes, *[torch.zeros(())] * 2) for name, seen in self.tensors.items()
-        }
+        none = torch.zeros(())
+        self.tensors = {name: Seen(seen.shape, seen.axes, none, none) for name, seen in self.tensors.items()}
 
     # -- the largest removal that the model's own code takes
 
