@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from unittest import mock
 
 import pytest
@@ -27,6 +28,11 @@ def llama(n: int = N) -> nn.Module:
     return transformers.LlamaForCausalLM(config("Llama", n, num_key_value_heads=1))
 
 
+def without_numbers(build: Callable[[], nn.Module]) -> nn.Module:
+    with torch.device("meta"):
+        return build()
+
+
 def both(model: nn.Module) -> tuple[topo.Wiring, topo.Wiring]:
     """As it is traced, and traced whole."""
     with warnings.catch_warnings():
@@ -42,6 +48,7 @@ def without_note(wiring: topo.Wiring) -> list[str]:
 
 EQUAL = {
     "llama": llama,
+    "llama without numbers": lambda: without_numbers(llama),
     "bert": lambda: transformers.BertModel(config("Bert")),
     "mixtral": lambda: (
         transformers.MixtralForCausalLM(  # whose experts run on tensors without numbers in bfloat16 alone

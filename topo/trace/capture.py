@@ -207,17 +207,13 @@ def _drafted(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 
 def run_without_numbers(module: nn.Module, given: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
-    """Run a model in eval mode on tensors that hold no numbers: of the meta device, if it is there, else pretended."""
+    """Run a model in eval mode on tensors that hold no numbers."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    there = any(parameter.is_meta for parameter in module.parameters())
+    device = "meta" if any(parameter.is_meta for parameter in module.parameters()) else "cpu"
     with _untouched(module), _silent(), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        if there:
-            args, kwargs = pytree.tree_map_only(Tensor, lambda t: t.to("meta"), given)
-            module(*args, **kwargs)
-            return
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-            args, kwargs = pytree.tree_map_only(Tensor, mode.from_tensor, given)
+            args, kwargs = pytree.tree_map_only(Tensor, lambda t: mode.from_tensor(t.to(device)), given)
             module(*args, **kwargs)
 
 
