@@ -511,7 +511,7 @@ def test_repair_of_a_collapsed_network_and_of_impossible_budgets() -> None:
     empty = MaskSet({name: np.zeros(shape, bool) for name, shape in wiring.shapes.items()})
     found = repair(empty, wiring, total=40)
     assert found.kept == value(found, wiring, "effective_params") == 40
-    with pytest.raises(TopoError, match="no masks of 1 parameters"):
+    with pytest.raises(TopoError, match="no masks of 1 parameter "):
         repair(empty, wiring, total=1)
     assert all(mask.all() for mask in repair(empty, wiring, total=size(wiring)).values())
 

@@ -50,7 +50,6 @@ def live(graph: WiredGraph) -> Live:
     from topo.kernels.reach import reach_backward, reach_forward
 
     wiring = graph.wiring
-    assert wiring is not None
     forward, backward = wiring.table.inputs.copy(), wiring.table.outputs.copy()
     forward[CONSTANT] = True
     for first, last, words in graph.runs:
@@ -115,10 +114,10 @@ def effective_words(graph: WiredGraph) -> dict[str, np.ndarray]:
     words: dict[str, np.ndarray] = {}
     for index, mine in effective_by_step(graph).words.items():
         block = graph.steps[index]
-        assert isinstance(block, Block) and block.layer is not None
+        assert isinstance(block, Block)
         name, first = block.name, graph.wiring.layer(block.name)
-        if block.layer.axes != first.axes:
-            mine = first.laid_out(block.layer.as_mask(BitRows(block.shape, mine))).words
+        if block.use.axes != first.axes:
+            mine = first.laid_out(block.use.as_mask(BitRows(block.shape, mine))).words
         words[name] = words[name] | mine if name in words else mine
     return words
 

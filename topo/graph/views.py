@@ -1,4 +1,4 @@
-"""Views: which graph of a layer is meant. One function each, from bit rows and the units read to the edges.
+"""Views: the graphs that one layer may be, from its bit rows and the units that it reads. A function for each view.
 
 channel   a unit is a channel; an edge per kernel with at least one kept weight, its multiplicity the number kept.
 unit      the same, multiplicity 1.
@@ -37,41 +37,45 @@ class Edges:
     groups: int = 1
 
     @property
+    def _bits(self) -> np.ndarray:
+        """`words`, of a layer that has them."""
+        assert self.words is not None
+        return self.words
+
+    @property
     def total(self) -> int:
         """Sum of multiplicities."""
         if self.counts is not None:
             return int(self.counts.sum(dtype=np.int64))
-        return int(np.bitwise_count(self.words).sum(dtype=np.int64))  # type: ignore[arg-type]
+        return int(np.bitwise_count(self._bits).sum(dtype=np.int64))
 
     @property
     def bound(self) -> int:
         """No row and no column has a larger sum of multiplicities."""
         if self.counts is not None:
             return int(self.counts.max(initial=0)) * max(self.counts.shape)
-        return max(len(self.reads), len(self.words)) * self.kernel_size  # type: ignore[arg-type]
+        return max(len(self.reads), len(self._bits)) * self.kernel_size
 
     def fan_in(self) -> np.ndarray:
         """Sum of the multiplicities of each row: int64 (rows,)."""
         if self.counts is not None:
             return self.counts.sum(axis=1, dtype=np.int64)
-        return np.bitwise_count(self.words).sum(axis=1, dtype=np.int64)  # type: ignore[arg-type]
+        return np.bitwise_count(self._bits).sum(axis=1, dtype=np.int64)
 
     def fan_out(self) -> np.ndarray:
         """Sum of the multiplicities of each column: int64 (len(reads),)."""
         if self.counts is not None:
             groups = self.counts.reshape(self.groups, -1, self.counts.shape[1])
             return groups.sum(axis=1, dtype=np.int64).reshape(-1)
-        assert self.words is not None
-        sums = column_counts(self.words)
+        sums = column_counts(self._bits)
         return sums[: len(self.reads) * self.kernel_size].reshape(-1, self.kernel_size).sum(axis=1)
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(row, place in `reads`, multiplicity) of each edge, row by row: int64 (edges,) each."""
         counts = self.counts
         if counts is None:
-            assert self.words is not None
             count = len(self.reads) * self.kernel_size
-            bits = np.unpackbits(self.words.view(np.uint8), axis=1, count=count, bitorder="little")
+            bits = np.unpackbits(self._bits.view(np.uint8), axis=1, count=count, bitorder="little")
             counts = (
                 bits.reshape(len(bits), -1, self.kernel_size).sum(axis=2, dtype=np.uint16)
                 if self.kernel_size > 1
@@ -89,11 +93,10 @@ class Edges:
             y = np.empty(len(self.counts))
             paths.pull_counts(self.counts, len(self.counts) // self.groups, np.ascontiguousarray(x), y)
             return y
-        assert self.words is not None
-        columns = np.zeros(64 * self.words.shape[1])
+        columns = np.zeros(64 * self._bits.shape[1])
         columns[: len(x) * self.kernel_size].reshape(-1, self.kernel_size)[:] = x[:, None]
-        y = np.empty(len(self.words))
-        paths.pull_bits(self.words, columns, y)
+        y = np.empty(len(self._bits))
+        paths.pull_bits(self._bits, columns, y)
         return y
 
     def push(self, b: np.ndarray) -> np.ndarray:
@@ -104,9 +107,8 @@ class Edges:
             z = np.empty(len(self.reads))
             paths.push_counts(self.counts, len(self.counts) // self.groups, np.ascontiguousarray(b), z)
             return z
-        assert self.words is not None
-        columns = np.empty(64 * self.words.shape[1])
-        paths.push_bits(self.words, np.ascontiguousarray(b), columns)
+        columns = np.empty(64 * self._bits.shape[1])
+        paths.push_bits(self._bits, np.ascontiguousarray(b), columns)
         columns = columns[: len(self.reads) * self.kernel_size]
         return columns.reshape(-1, self.kernel_size).sum(axis=1) if self.kernel_size > 1 else columns
 

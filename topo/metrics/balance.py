@@ -84,8 +84,7 @@ def entropy_bound(graph: WiredGraph) -> float:
     ahead, behind = graph.wiring.reachable
     bound = 0.0
     for _, block in graph.uses:
-        assert block.layer is not None
-        fed, used = ahead[block.edges.reads], behind[block.layer.start : block.layer.stop]
+        fed, used = ahead[block.edges.reads], behind[block.use.start : block.use.stop]
         every = fed.all() and used.all()
         total = block.edges.total if every else float(block.edges.pull(fed.astype(np.float64)) @ used)
         bound += math.log(total) if total else 0.0

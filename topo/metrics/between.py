@@ -60,10 +60,9 @@ def pairs(graph: LayeredGraph) -> list[Pair]:
         units, reads = np.repeat(second.reads, second.kernel_size), np.sort(second.reads)
         read = np.searchsorted(reads, starts[:place]) < np.searchsorted(reads, stops[:place])
         for first in map(steps.__getitem__, np.flatnonzero(read)):
-            assert first.layer is not None
             if first.masked and second.masked:
-                kernel_size = np.flatnonzero((units >= first.layer.start) & (units < first.layer.stop))
-                made = units[kernel_size] - first.layer.start
+                kernel_size = np.flatnonzero((units >= first.use.start) & (units < first.use.stop))
+                made = units[kernel_size] - first.use.start
                 order = np.argsort(made, kind="stable")
                 found.append(
                     Pair(first, second, of_kernels(first), of_kernels(second), kernel_size[order], made[order])

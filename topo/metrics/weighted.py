@@ -110,8 +110,7 @@ def _walk(graph: WiredGraph, power: int) -> paths.Walk:
     for step in graph.steps:
         if isinstance(step, Block) and not step.source:
             same = {field.name: getattr(step, field.name) for field in fields(step)}
-            assert step.layer is not None
-            step = _Weighted(**same, powers=Powers(step, laid_out(graph.weights[step.name], step.layer), power))
+            step = _Weighted(**same, powers=Powers(step, laid_out(graph.weights[step.name], step.use), power))
         steps.append(step)
     return paths.Walk(replace(graph, steps=tuple(steps), memo={}), Floating, alive=paths.live(graph).forward)
 

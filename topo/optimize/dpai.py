@@ -104,8 +104,7 @@ def _slopes(graph: WiredGraph, problem: Problem, weights: tuple[float, float]) -
     for index, step in enumerate(graph.steps):
         if not isinstance(step, Block) or step.name not in problem.names:
             continue
-        layer = step.layer
-        assert layer is not None
+        layer = step.use
         ahead, behind = walk.read[index], walk.backward[index + 1]
         rows, columns = layer.shape[:2]
         f = ahead.mantissa.reshape(layer.groups, columns).repeat(rows // layer.groups, axis=0)

@@ -106,8 +106,7 @@ def solve_node_path(
     walk = Walk(build_graph(dense, problem.wiring), Scaled).start()
     for index, step in enumerate(walk.steps):
         if isinstance(step, Block) and step.name in split:
-            layer = step.layer
-            assert layer is not None
+            layer = step.use
             if layer.name not in masks:
                 if progress is not None:
                     progress(len(masks), len(split), layer.name)

@@ -39,7 +39,6 @@ class Columns:
 
     def __init__(self, graph: WiredGraph) -> None:
         wiring = graph.wiring
-        assert wiring is not None
         self.graph = graph
         spans = [(0, 0), *((step.start, step.stop) for step in wiring.steps)]
         group_of = np.full(wiring.n_units + 2, -1)
@@ -69,7 +68,6 @@ class Columns:
     def _made(self, group: int, span: tuple[int, int]) -> np.ndarray:
         """The inputs, or the units that a step makes; of a layer that is used in part, those of the part."""
         wiring = self.graph.wiring
-        assert wiring is not None
         step = wiring.steps[group - 1] if group else None
         if step is None:
             return np.asarray(wiring.inputs)
@@ -78,7 +76,6 @@ class Columns:
     def _merged(self, group_of: np.ndarray, spans: list[tuple[int, int]]) -> dict[int, int]:
         """Group -> the sum that alone reads it, each unit once and in full."""
         wiring = self.graph.wiring
-        assert wiring is not None
         readers: dict[int, set[int]] = {}
         for index, step in enumerate(wiring.steps):
             for read in step.operands:
@@ -102,7 +99,6 @@ class Columns:
 
     def _depths(self) -> dict[int, int]:
         wiring = self.graph.wiring
-        assert wiring is not None
         depth: dict[int, int] = {0: 0}
         for index, step in enumerate(wiring.steps):
             home = self._home[index + 1]
@@ -114,7 +110,6 @@ class Columns:
 
     def _names(self) -> dict[int, str]:
         wiring = self.graph.wiring
-        assert wiring is not None
         names = {0: "input"}
         for index, step in enumerate(wiring.steps):
             home = self._home[index + 1]
