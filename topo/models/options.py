@@ -71,7 +71,8 @@ class Sizes:
     @property
     def allowed(self) -> str:
         """What it may hold, in words."""
-        return f"two whole numbers or more, up to {_MOST_SIZES:,} and {_MOST_UNITS:,} in all, each at least 1, as in {self.usage}"
+        most = f"up to {_MOST_SIZES:,} and {_MOST_UNITS:,} in all"
+        return f"two whole numbers or more, {most}, each at least 1, as in {self.usage}"
 
     @property
     def usage(self) -> str:
