@@ -69,7 +69,7 @@ def _faults(figure):
             drawn, every = _tick_labels(axis)
             shown += drawn
             ticks |= set(every)
-            numbers = drawn and all(_NUMBER.fullmatch(label.get_text()) for label in drawn)
+            numbers = drawn and ax.has_data() and all(_NUMBER.fullmatch(label.get_text()) for label in drawn)
             nameless += [f"without a name: {axis.axis_name} axis"] if numbers and not axis.get_label_text() else []
     shown += [t for t in figure.findobj(Text) if t not in ticks and t.get_visible() and t.get_text().strip()]
     page, found, boxes = figure.bbox, nameless, [(t.get_text(), t.get_window_extent()) for t in dict.fromkeys(shown)]

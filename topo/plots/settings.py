@@ -13,6 +13,7 @@ SETTINGS = (
     "nesterov", "weight_decay", "schedule", "milestones", "factor", "warmup", "label_smoothing", "ema", "padding",
     "flip", "amp", "channels_last", "compile", "deterministic", "placement", "accumulate", "clip", "val", "best_on",
     "rewind", "rewind_epoch", "fraction", "sparse", "alpha", "update_every", "update_until",
+    "mask_share", "ghost_activation", "ghost_skip", "length", "smoothing", "task",
 )  # fmt: skip
 # Keys that a label names; how many more differ is said behind them.
 _NAMED = 3
