@@ -193,5 +193,5 @@ def test_no_paths():
 def test_what_cannot_be_asked():
     with pytest.raises(TopoError, match="no layer matches 'nothing'"):
         check(_masks(), layers="nothing", max_density=1.0)
-    with pytest.raises(TopoError, match="'typo' is nothing to fail on"):
+    with pytest.raises(TopoError, match="no answer to fail on is called 'typo'"):
         check(_masks(), fail_on=["typo"])

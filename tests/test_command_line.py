@@ -62,6 +62,8 @@ def test_options_are_whole_words_and_near_ones_are_named(capsys):
         (["generate", "erkk", "--model", "mlp:2-2"], "did you mean 'erk'"),
         (["plot", "layer_profiel", "x", "-o", "a.pdf"], "did you mean 'layer_profile'"),
         (["analyze", "x", "--format", "torch_prun"], "did you mean 'torch_prune'"),
+        (["check", "x", "--fail-on", "layer_collapse"], "did you mean 'layer-collapse'"),
+        (["train", "dense", "--model", "mlp:64-4", "--data", "digitz", "-o", "r"], "did you mean 'digits'"),
     ],
 )
 def test_did_you_mean(argv, meant, capsys):

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import math
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -76,6 +77,28 @@ def test_the_bootstrap_draws_whole_clusters() -> None:
     assert (apart.low, apart.high, apart.clusters, apart.cells) == (-1, 1, 2, 3)
     one = cluster_bootstrap([0.5, 0.1], ["a", "a"], draws=300, rng=rng)
     assert one.mean == pytest.approx(0.3) and math.isnan(one.low) and math.isnan(one.p)
+
+
+def test_tables_of_spreadsheets(tmp_path: Path) -> None:
+    """A mark of the byte order is no part of the first name; other dividers are named."""
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfdensity,accuracy\n0.1,0.5\n")
+    assert dict(read_table(tmp_path / "a.csv").columns) == {"density": ("0.1",), "accuracy": ("0.5",)}
+    for sign in ";\t":
+        (tmp_path / "b.csv").write_text(f"density{sign}accuracy\n0,1{sign}0,5\n")
+        with pytest.raises(topo.TopoError, match=f"divides its entries by {re.escape(repr(sign))}; a table divides"):
+            read_table(tmp_path / "b.csv")
+
+
+def test_intervals_of_few_clusters_hold_the_mean_as_often_as_the_page_says() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "evaluate.md").read_text("utf-8")
+    rates, counts = re.search(r"in ([\d, and]+) % of draws of ([\d, and]+) clusters", " ".join(page.split())).groups()
+    rng = np.random.default_rng(0)
+    for rate, count in zip(re.findall(r"\d+", rates), map(int, re.findall(r"\d+", counts)), strict=True):
+        found = [
+            cluster_bootstrap(rng.standard_normal(count).tolist(), range(count), draws=400, rng=rng) for _ in range(900)
+        ]
+        held = np.mean([one.low <= 0 <= one.high for one in found])
+        assert abs(held - int(rate) / 100) < 3.3 * math.sqrt(held * (1 - held) / 900) + 0.005, (count, held)
 
 
 def test_a_line_learns_from_other_families_alone() -> None:

@@ -5,6 +5,7 @@ import functools
 import inspect
 import itertools
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,16 +58,21 @@ def _tick_labels(axis):
     return shown, every
 
 
+_NUMBER = re.compile(r"[-\u2212]?[\d.]+( ?[%x])?|\$.*\$")
+
+
 def _faults(figure):
-    """What cannot be read: small type, text off the page, text on text (by over a point)."""
-    shown, ticks = [], set()
+    """What cannot be read: small type, text off the page or on text (by over a point), numbers of nobody knows what."""
+    shown, ticks, nameless = [], set(), []
     for ax in figure.axes:
         for axis in (ax.xaxis, ax.yaxis):
             drawn, every = _tick_labels(axis)
             shown += drawn
             ticks |= set(every)
+            numbers = drawn and all(_NUMBER.fullmatch(label.get_text()) for label in drawn)
+            nameless += [f"without a name: {axis.axis_name} axis"] if numbers and not axis.get_label_text() else []
     shown += [t for t in figure.findobj(Text) if t not in ticks and t.get_visible() and t.get_text().strip()]
-    page, found, boxes = figure.bbox, [], [(t.get_text(), t.get_window_extent()) for t in dict.fromkeys(shown)]
+    page, found, boxes = figure.bbox, nameless, [(t.get_text(), t.get_window_extent()) for t in dict.fromkeys(shown)]
     assert boxes
     found += [f"{t.get_fontsize()} pt: {t.get_text()!r}" for t in shown if t.get_fontsize() < SMALLEST]
     for text, box in boxes:
@@ -95,7 +101,8 @@ def test_small_type_and_texts_that_touch_are_found():
     figure.axes[0].text(0.5, 0.5, "here", transform=figure.axes[0].transAxes)
     figure.axes[0].text(0.5, 0.5, "there", transform=figure.axes[0].transAxes)
     figure.text(0.999, 0.5, "beyond")
-    assert _faults(figure) == ["off the page: 'beyond'", "'here' on 'there'"]
+    figure.axes[0].set_ylabel("")
+    assert _faults(figure) == ["without a name: y axis", "off the page: 'beyond'", "'here' on 'there'"]
 
 
 def _crowd():

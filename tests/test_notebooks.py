@@ -53,6 +53,22 @@ def test_notebooks_hold_no_output(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_the_site_shows_every_cell_and_what_it_gave(name: str) -> None:
+    """If not: python docs/notebooks.py NAME"""
+    place = ROOT / "docs" / "worked" / f"{name}.md"
+    page, rest = place.read_text("utf-8"), place.read_text("utf-8")
+    for kind, source in cells(FOLDER / f"{name}.ipynb"):
+        found = f"```py\n{source}\n```" if kind == "code" else source
+        assert found in rest, source
+        rest = rest.partition(found)[2]
+    assert page.count("```text") + page.count("](figures") > 2 and "Traceback" not in page
+    pictures = {path.name for path in place.parent.glob(f"{name}_*.png")}
+    assert pictures == {
+        part.partition(")")[0] for part in page.split("](")[1:] if part.partition(")")[0].endswith("png")
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_masks_are_found_by_the_same_line(name: str) -> None:
     text = (FOLDER / f"{name}.py").read_text("utf-8")
     assert (MASKS in text) == ("MASKS" in text)

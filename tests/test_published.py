@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import pytest
 
+import topo
 from topo.networks import find_wiring
 from topo.optimize.problem import Problem, prunable, rule_flops
 from topo.quotas import budgets, densities
@@ -14,13 +18,8 @@ ERK_90 = [
     58, 0, 82, 4, 4, 4, 82, 4, 4, 82, 4, 43, 91, 52, 71, 52, 91, 52, 52, 91, 52, 52, 91, 52, 71, 96, 76, 86, 76,
     96, 76, 76, 96, 76, 76, 96, 76, 76, 96, 76, 76, 96, 76, 86, 98, 88, 93, 88, 98, 88, 88, 98, 88, 93,
 ]  # fmt: skip
-# The same file, column STR: 90.23 % sparse in all.
-STR_90 = [
-    59.80, 83.28, 89.48, 85.80, 83.34, 89.89, 90.60, 91.70, 88.07, 87.03, 90.99, 85.95, 93.91, 93.13, 94.96, 95.31,
-    91.50, 93.66, 94.61, 94.86, 93.38, 93.26, 93.21, 94.14, 88.85, 96.14, 93.19, 97.20, 95.36, 95.06, 94.84, 96.77,
-    95.59, 94.99, 96.08, 96.10, 94.94, 95.49, 95.66, 94.49, 95.09, 94.92, 93.14, 90.32, 95.66, 91.14, 96.79, 93.69,
-    93.98, 90.48, 87.57, 84.37, 80.29, 64.50,
-]  # fmt: skip
+# RAIVNLab/STR, budgets/STR_Budgets_ResNet50.csv: percent sparse of layers 1 to 54, a column a network.
+STR = Path(__file__).parent / "published" / "str_resnet50.csv"
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +44,17 @@ def test_erk_of_resnet50_layer_by_layer(resnet50: dict[str, Layer]) -> None:
     assert [round(100 * (1 - density)) for density in found.values()] == ERK_90
 
 
-def test_the_flops_of_str_budgets(resnet50: dict[str, Layer]) -> None:
-    """Kusupati et al. 2020, table 1: 90.23 % sparse, 2.49 M parameters, 343 M FLOPs."""
-    share = {name: 1 - percent / 100 for name, percent in zip(resnet50, STR_90)}
-    assert spent(resnet50, share) / 1e6 == pytest.approx(343, abs=0.6)
-    kept = {name: round(share[name] * layer.size) for name, layer in resnet50.items()}
-    assert sum(kept.values()) / 1e6 == pytest.approx(2.49, abs=0.005)
+# Kusupati et al. 2020, table 1: percent sparse, FLOPs in millions.
+@pytest.mark.parametrize(
+    "sparse, flops", [("81.27", 705), ("90.23", 343), ("95.15", 162), ("96.11", 127), ("98.05", 73), ("98.98", 47)]
+)
+def test_the_flops_of_str_budgets(sparse: str, flops: int, resnet50: dict[str, Layer]) -> None:
+    with STR.open(newline="") as file:
+        percents = [float(row[sparse]) for row in csv.DictReader(file)]
+    share = {name: 1 - percent / 100 for name, percent in zip(resnet50, percents, strict=True)}
+    assert spent(resnet50, share) / 1e6 == pytest.approx(flops, abs=0.5)
+    kept = sum(round(share[name] * layer.size) for name, layer in resnet50.items())
+    assert 100 * (1 - kept / 25_502_912) == pytest.approx(float(sparse), abs=0.005)
 
 
 # Evci et al. 2020: FLOPs of ResNet-50 with ERK, and with uniform densities and a dense first layer.
@@ -64,5 +68,17 @@ def test_the_flops_of_rigl(sparsity: float, erk: float, uniform: float, resnet50
     others = {name: shape for name, shape in shapes.items() if name != "conv1.weight"}
     share = {"conv1.weight": 1.0, **densities("uniform", others, sparsity=sparsity)}
     assert spent(resnet50, share) / dense == pytest.approx(uniform, abs=0.008)
+    held = densities("uniform", shapes, sparsity=sparsity, dense="conv1.weight")  # of one total: the others keep less
+    assert held["conv1.weight"] == 1 and spent(resnet50, held) / dense == pytest.approx(uniform, abs=0.008)
     problem = Problem(find_wiring("resnet50"), total=sum(budgets("erk", shapes, sparsity=sparsity).values()))
     assert rule_flops(problem, "erk") / 2 / dense == pytest.approx(erk, abs=0.008)
+
+
+def test_the_flops_of_wide_resnet_22_2() -> None:
+    """Sundar & Dwaraknath, [Re] Rigging the Lottery, 2021: ERK at a fifth of the weights, .35 of the dense FLOPs."""
+    from topo.models.nets.wide_resnet import WideResNet
+
+    wiring = topo.trace(WideResNet(22, 2, 10), (3, 32, 32))
+    layers = {name: wiring.layer(name) for name in prunable(wiring)}
+    share = densities("erk", {name: layer.shape for name, layer in layers.items()}, density=0.2)
+    assert spent(layers, share) / spent(layers, dict.fromkeys(layers, 1.0)) == pytest.approx(0.35, abs=0.005)

@@ -56,6 +56,33 @@ def test_intervals_are_those_of_student(study: ModuleType) -> None:
     assert study.counted([1, -1, 0, 1]) == "above in 2, below in 1, open in 1 of 4 cells"
 
 
+def test_options_are_chosen_by_their_mean_over_the_sets_of_the_choice(study: ModuleType) -> None:
+    """By hand: 8 wins on one set, 16 on the mean; other methods, nulls and sets do not count."""
+    basic = {"method": "balance", "density": "0.1", "density_effective": "", "accuracy": "0.9", "null": ""}
+
+    def rows(data: str, accuracies: dict[int, list[float]]) -> list[dict[str, str]]:
+        return [
+            basic
+            | {"data": data, "options": json.dumps({"floor": floor}), "seed": str(seed), "val_accuracy": str(value)}
+            for floor, held in accuracies.items() for seed, value in enumerate(held)
+        ]  # fmt: skip
+
+    tables = {
+        "one": rows("mnist1d", {8: [0.60, 0.62], 16: [0.59, 0.61], 4: [0.99, 0.99]}),
+        "two": rows("digits", {8: [0.70, 0.72], 16: [0.76, 0.74]}),  # none of 4: it is not chosen
+        "three": rows("chars", {8: [0.99, 0.99], 16: [0.1, 0.1]}),
+    }
+    tables["one"] += [{**row, "null": "same_layers", "val_accuracy": "1.0"} for row in tables["one"][:2]]
+    tables["one"].append({**basic, "data": "mnist1d", "method": "erk", "options": "", "seed": "0", "val_accuracy": "1"})
+    best, text = study.chosen(tables)
+    assert best == "balance 16"
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    assert lines[2:] == [
+        ["balance 16", "60.0", "75.0", "67.5", ""],
+        ["balance 8", "61.0", "71.0", "66.0", study.said(study.interval([-1.0, -1.0, 6.0, 2.0]), sign=True)],
+    ]
+
+
 def test_tables_are_packed_with_what_failed(study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "TABLES", tmp_path / "study")
     toml = {

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
+from topo._support.names import unknown
 from topo.errors import TopoError
 from topo.masks import BitRows, MaskSet
 from topo.n_m import kept_in_groups, parse_n_m
@@ -75,7 +76,7 @@ def check(
         found += beyond_densities(counts, max_density, min_density, max_layer_density)
     for failure in fail_on:
         if failure not in FAILURES:
-            raise TopoError(f"'{failure}' is nothing to fail on; there are: {', '.join(FAILURES)}")
+            raise TopoError(unknown("answer to fail on", failure, FAILURES))
     wired: list[Finding] = []
     if "layer-collapse" in fail_on:
         wired += _collapsed(masks, names, report)

@@ -23,6 +23,7 @@ from topo.evidence.table import LAYER
 from topo.report.holm import holm
 
 LEAST_ROWS = 6
+_MANY = 10  # clusters; of fewer, 95 % intervals hold the mean less than nine times in ten (normal values)
 COMPONENTS = 3
 _FLOOR = 1e-6  # of layer densities, before their logarithm
 _BASELINES = ("mean_log_density", "mld")
@@ -140,6 +141,8 @@ def evaluate(
     rows.sort(key=lambda entry: (math.isnan(entry["rho"]), -abs(entry["rho"])))
     if study.clusters < 2:
         notes.append("all cells are of one cluster: nothing says how far clusters differ, so there is no interval")
+    elif study.clusters < _MANY:
+        notes.append(f"{study.clusters} clusters: the bootstrap of so few gives intervals that are too narrow")
     if base is None:
         notes.append("there is no column of mean log densities, so nothing is partial: name one as the baseline")
     return Evaluation(

@@ -23,6 +23,16 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     return f"no {kind} is called '{name}'; {meant} are: {', '.join(names[:_LISTED])}{more}"
 
 
+def meant(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean 'digits'?", or nothing where no name is near.
+
+    >>> meant("digitz", ["digits", "chars"]), meant("x", ["digits"])
+    ("; did you mean 'digits'?", '')
+    """
+    near = nearest(name, known)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """The names that are spelt most like it, at most two; letter case does not count.
 

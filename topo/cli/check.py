@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from topo._support.names import unknown
 from topo.check import FAILURES, Finding, beyond_densities, check, chosen, matches, over_n_m
 from topo.cli import inputs, language
 from topo.cli.answers import Answer, as_json, as_junit
@@ -353,5 +354,5 @@ def _failures(text: str) -> list[str]:
     requested = [part.strip() for part in text.split(",")]
     for name in requested:
         if name not in FAILURES:
-            raise argparse.ArgumentTypeError(f"'{name}' is nothing to fail on; there are: {', '.join(FAILURES)}")
+            raise argparse.ArgumentTypeError(unknown("answer to fail on", name, FAILURES))
     return list(dict.fromkeys(requested))

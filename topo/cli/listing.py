@@ -59,9 +59,22 @@ def _methods() -> Table:
     """A method's options stand beside its description, a line each."""
     from topo.generate import methods
 
+    return _table_of_methods(dict(methods()), "masks")
+
+
+def _scores() -> Table:
+    """Those of the methods that rank weights, by the score that they rank them by."""
+    from topo.pruners import pruners
+
+    return _table_of_methods(dict(pruners), "score of a weight")
+
+
+def _table_of_methods(shown: dict[str, Any], what: str) -> Table:
+    from topo.generate import methods
+
     room = 64
     lines = []
-    for name, entry in methods().items():
+    for name, entry in shown.items():
         cost = getattr(entry, "cost", "")
         about = f"{entry.description} [{entry.source}]" + (f"; cost: {cost}" if cost else "")
         said = textwrap.wrap(about + entry_package(methods(), name), room)
@@ -69,7 +82,7 @@ def _methods() -> Table:
         for place, (text, (option, default)) in enumerate(zip_longest(said, options, fillvalue=("", ""))):
             first = [name, getattr(entry, "needs", "nothing")] if place == 0 else ["", ""]
             lines.append([*first, option, default, text if isinstance(text, str) else ""])
-    return Table(["method", "needs", "-O", "default", "masks"], lines, left=frozenset({1, 2, 3, 4}))
+    return Table(["method", "needs", "-O", "default", what], lines, left=frozenset({1, 2, 3, 4}))
 
 
 def _default(value: Any) -> str:
@@ -163,4 +176,5 @@ _LISTS = {
     "plots": _plots,
     "recipes": _recipes,
     "data": _data,
+    "scores": _scores,
 }

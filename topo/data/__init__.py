@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from topo._support.doors import called, check_function, check_text
+from topo._support.names import meant
 from topo._support.registry import Registry
 from topo._support.seeds import as_rng
 from topo.data.pixels import as_bytes
@@ -283,6 +284,7 @@ def _read(source: str | Path, size: int | None, cache: str | Path | None) -> Dat
     if not path.exists():
         raise DataError(
             f"there is no data set '{source}': no file or folder of that name, and built in is {', '.join(built_in)}"
+            f"{meant(str(source), built_in)}"
         )
     given = {key: value for key, value in (("size", size), ("cache", cache)) if value is not None}
     recognised = [entry for entry in data.values() if not entry.general and _recognises(entry, path)]

@@ -91,6 +91,7 @@ def read_table(path: str | Path) -> Table:
             f"'{path}' is not a table; tables end in .csv, .csv.gz, .jsonl or .parquet, or are folders of sweeps"
         )
     text = _unpacked(place) if name.endswith(".gz") else read_text(place, "a table of results")
+    text = text.removeprefix("\ufeff")  # which spreadsheets put first
     if name.endswith(".jsonl"):
         return _of_rows([_json(path, number, line) for number, line in _lines(text)], f"'{path}'")
     reader = csv.reader(io.StringIO(text, newline=""))
@@ -98,6 +99,8 @@ def read_table(path: str | Path) -> Table:
         header = next(reader, [])
         if not header:
             raise TopoError(f"'{path}' is empty; a table begins with the names of its columns")
+        if len(header) == 1 and (other := next((sign for sign in ";\t|" if sign in header[0]), None)):
+            raise TopoError(f"'{path}' divides its entries by {other!r}; a table divides them by commas")
         if len(set(header)) < len(header):
             twice = next(column for column, times in Counter(header).items() if times > 1)
             raise TopoError(f"'{path}' has two columns '{twice}'")

@@ -18,8 +18,11 @@ from topo._version import __version__
 from topo.data import data
 from topo.errors import TopoError
 from topo.generate import find_method, methods
+from topo.graph.views import VIEWS
+from topo.metrics import chosen as chosen_metrics
 from topo.models import input_shape, names
 from topo.nulls import nulls
+from topo.quotas import quotas
 
 TABLES = {
     "sweep": ("model", "input", "seeds", "name"),
@@ -227,6 +230,9 @@ class _Reader:
         basic, look, train = (self._table(name) for name in ("sweep", "analyze", "train"))
         metrics = look.get("metrics", "default")
         metrics = _listed("metrics", metrics.split(",") if isinstance(metrics, str) else metrics, str)
+        chosen_metrics(metrics)  # TopoError for a name that none has
+        if (view := look.get("view")) not in (None, *VIEWS):
+            raise TopoError(f"view is {view!r} in [analyze]; it is one of {', '.join(VIEWS)}")
         work: dict[str, Any] = {"folder": str(self.folder.resolve()), "input": basic.get("input"), "metrics": metrics,
                                 "view": look.get("view"), "data": "", "recipe": None, "epochs": None,
                                 "device": "auto"}  # fmt: skip
@@ -286,7 +292,10 @@ class _Reader:
         for name in options:
             if name not in wanted:
                 raise TopoError(f"[method.{name}] has options of a method that [grid] does not name")
-        quotas = _listed("quota", grid.get("quota", [""]), str)
+        rules = _listed("quota", grid.get("quota", [""]), str)
+        for name in rules:
+            if name and name not in quotas:
+                raise TopoError(f"no quota is called '{name}'{_nearest(name, quotas)}")
         for name in wanted:
             if name == DENSE:
                 yield {"method": DENSE, "options": "", "density": 1.0}, None
@@ -297,12 +306,16 @@ class _Reader:
             budgets = {key: own[key] for key in BUDGETS if key in own} or {
                 key: grid[key] for key in BUDGETS if key in grid
             }
+            if "density" in budgets and "sparsity" in budgets:
+                raise TopoError(
+                    f"'{name}' is given a density and a sparsity, which is 1 - density; one of them is enough"
+                )
             if not budgets:
                 raise TopoError(f"how much is '{name}' to keep? [grid] needs one of {', '.join(BUDGETS)}")
             for chosen in self._options(name, {key: value for key, value in own.items() if key not in BUDGETS}):
                 for key, values in budgets.items():
                     for value in _fractions(key, values):
-                        for quota in quotas:
+                        for quota in rules:
                             held: dict[str, Any] = {"method": name, "options": chosen}
                             held["density"] = round(1 - value, 12) if key == "sparsity" else value
                             held |= {"quota": quota} if quota else {}
@@ -332,23 +345,23 @@ class _Reader:
             glob = _FIELD.sub("*", text)
             pieces = _FIELD.split(text)
             regex = "".join(
-                re.escape(piece) if k % 2 == 0 else f"(?P<{piece}>[^/]+?)" for k, piece in enumerate(pieces)
+                re.escape(piece).replace(r"\*", "[^/]*") if k % 2 == 0 else f"(?P<{piece}>[^/]+?)"
+                for k, piece in enumerate(pieces)
             )
             whole = re.compile(regex)
             start = Path("/") if Path(text).is_absolute() else root
             found = sorted(start.glob(glob.lstrip("/"))) if "*" in glob else [root / text]
-            found = [path for path in found if path.exists()]
-            if not found:
+            named = {str(path if Path(text).is_absolute() else path.relative_to(root)): path for path in found}
+            matches = {name: whole.fullmatch(name) for name, path in named.items() if path.exists()}
+            if not any(matches.values()):
                 raise TopoError(f"there is no file '{text}', which [[files]] names")
-            for path in found:
-                name = str(path if Path(text).is_absolute() else path.relative_to(root))
-                match = whole.fullmatch(name)
+            for name, match in matches.items():
                 if match is None:
                     continue
                 held: dict[str, Any] = {"method": FILE, "options": "", "density": ""}
                 held |= {key: _value(value) for key, value in match.groupdict().items()}
                 held |= {"file": name} | {key: table[key] for key in ("format", "key") if key in table}
-                yield held, {"file": _digest(path)}
+                yield held, {"file": _digest(named[name])}
 
 
 def _known(table: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
