@@ -146,6 +146,34 @@ def test_heads_are_laid_out_as_the_model_computes_them(name, tmp_path):
     assert sum(d.dead_heads for d in found.values()) == 0
 
 
+@pytest.mark.parametrize("queries", [None, 12], ids=["one query matrix", "two query matrices"])
+def test_heads_out_of_what_all_share_are_counted(queries, tmp_path):
+    """DeepSeek: in `kv_b_proj` each head's keys stand before its values; a head without values gives nothing."""
+    import transformers
+
+    config = transformers.DeepseekV3Config(
+        vocab_size=48, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=4, q_lora_rank=queries, kv_lora_rank=10, qk_nope_head_dim=6, qk_rope_head_dim=4,
+        v_head_dim=5, first_k_dense_replace=2, pad_token_id=None,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    made = transformers.DeepseekV3ForCausalLM(config).eval()
+    first, second = (layer.self_attn for layer in made.model.layers)
+    with torch.no_grad():
+        first.kv_b_proj.weight.view(4, 11, -1)[1, 6:] = 0
+        asked = second.q_proj if queries is None else second.q_b_proj
+        asked.weight.view(4, 10, -1)[0] = 0
+        second.o_proj.weight.view(-1, 4, 5)[:, 2] = 0
+        seen = []
+        first.o_proj.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        made(torch.arange(6)[None] + 3)
+    by_head = seen[0].reshape(6, 4, 5).abs().sum(dim=(0, 2))
+    assert (by_head == 0).tolist() == [False, True, False, False]
+    saved(made, tmp_path)
+    found = dead_by_block(surveyed(tmp_path))
+    assert [d.values[:4] for d in found.values()] == [(4, 0, 4, 1), (4, 2, 4, 0)]
+
+
 def test_dead_heads_experts_and_channels_are_counted(tmp_path):
     made = model("mixtral")
     with torch.no_grad():

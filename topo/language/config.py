@@ -22,14 +22,16 @@ _HIDDEN = ("hidden_size", "n_embd", "d_model")
 class Config:
     """Sizes and claims of a config.json; a size that it does not hold is None.
 
-    kind: its model_type. grouped: Falcon's way to lay query, key and value out, one group behind the other. claim:
-    the `sparsity_config`, {} where there is none.
+    kind: its model_type. value_dim: of the values of a head, where its keys have another (DeepSeek). grouped: Falcon's
+    way to lay query, key and value out, one group behind the other. claim: the `sparsity_config`, {} where there is
+    none.
     """
 
     kind: str = ""
     heads: int | None = None
     kv_heads: int | None = None
     head_dim: int | None = None
+    value_dim: int | None = None
     hidden: int | None = None
     grouped: bool = False
     claim: Mapping[str, Any] = field(default_factory=dict)
@@ -65,6 +67,7 @@ def read_config(folder: str | Path) -> Config | None:
         heads=heads,
         kv_heads=_kv_heads(about, kind, heads),
         head_dim=_size(about, ("head_dim", "kv_channels")),
+        value_dim=_size(about, ("v_head_dim",)),
         hidden=hidden,
         grouped=kind == "falcon" and about.get("new_decoder_architecture") is True,
         claim=_claim(document),

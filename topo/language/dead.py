@@ -16,7 +16,9 @@ from topo.report.groups import place_of
 _PARTED = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("wq", "wk", "wv"), ("q", "k", "v"))
 _STACKED = ("qkv_proj", "c_attn", "Wqkv", "qkv")  # all queries, then all keys, then all values
 _INTERLEAVED = "query_key_value"
+_LATENT = "kv_b_proj"  # of each head its keys, then its values, out of what all heads share (DeepSeek)
 _OUTPUTS = ("o_proj", "out_proj", "c_proj", "dense", "wo", "o", "out_lin")
+_QUERIES = ("q_b_proj", "q_proj")
 _EXPERT_PARTS = frozenset("w1 w2 w3 gate_proj up_proj down_proj gate_up_proj".split())
 
 
@@ -71,8 +73,8 @@ def _heads(block: Mapping[str, Counts], config: Config) -> Dead:
     total = Dead()
     for queries, values, columns in _attentions(block, config):
         dead = (queries == 0).all(axis=1)
-        if columns is not None and columns.size == queries.size:
-            dead |= (columns.reshape(queries.shape) == 0).all(axis=1)
+        if columns is not None:
+            dead |= (columns == 0).all(axis=1)
         without = int((values == 0).all(axis=1).sum())
         total += Dead(len(dead), int(dead.sum()), len(values), without)
     return total
@@ -81,8 +83,8 @@ def _heads(block: Mapping[str, Counts], config: Config) -> Dead:
 def _attentions(
     block: Mapping[str, Counts], config: Config
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-    """Of each attention of a block: kept weights by head of the query's rows, by group of the value's rows, and by
-    column of the layer that reads the heads (None where there is none)."""
+    """Of each attention of a block: kept weights by head of the query's rows, by group of the value's rows, and by head
+    of the columns of the layer that reads the heads (None where there is none, or it does not fit)."""
     heads, groups = config.heads or 1, config.kv_heads or 1
     for path, counts in block.items():
         parent, _, last = path.rpartition(".")
@@ -93,15 +95,24 @@ def _attentions(
             if value is None or len(rows) % heads or len(value.rows) % groups:
                 continue
             queries, values = rows.reshape(heads, -1), value.rows.reshape(groups, -1)
+            each = queries.shape[1]
         elif last in _STACKED or last == _INTERLEAVED:
             parts = _parts(rows, heads, groups, last, config)
             if parts is None:
                 continue
             queries, values = parts
+            each = queries.shape[1]
+        elif last == _LATENT and config.value_dim:
+            asked = next((block[p] for name in _QUERIES if (p := f"{parent}.{name}".lstrip(".")) in block), None)
+            if asked is None or len(asked.rows) % heads or len(rows) % heads or len(rows) <= heads * config.value_dim:
+                continue
+            queries, values = asked.rows.reshape(heads, -1), rows.reshape(heads, -1)[:, -config.value_dim :]
+            each = config.value_dim
         else:
             continue
         reader = next((block[p] for name in _OUTPUTS if (p := f"{parent}.{name}".lstrip(".")) in block), None)
-        yield queries, values, None if reader is None else reader.columns
+        fits = reader is not None and len(reader.columns) == heads * each
+        yield queries, values, reader.columns.reshape(heads, each) if reader is not None and fits else None
 
 
 def _parts(
