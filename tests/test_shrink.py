@@ -19,9 +19,10 @@ import topo
 from topo.cli import main
 from topo.errors import ShrinkError, TopoError, TraceWarning
 from topo.networks import build
+from topo.shrinking import proof
 
 pytestmark = pytest.mark.small
-FAST = settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+FAST = settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 class Plain(nn.Module):
@@ -364,6 +365,30 @@ def test_odd_code_gives_the_same_outputs_or_its_units_stay(forward) -> None:
     before, after = (list(y.values()) if isinstance(y, dict) else [y] for y in (before, after))
     assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(before, after))
     assert small.report["removed"] or small.report["stays"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("family", [Plain, Residual, Attending])
+def test_models_too_large_for_doubles_are_held_in_single_precision(
+    family: type, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half precision rounds by a hundredth: what is computed in float32 agrees, though weights stay as they are."""
+    monkeypatch.setattr(proof, "_DOUBLE_AT_MOST", 0)
+    monkeypatch.setattr(proof, "_MOST_AT_ONCE", 50)
+    net = stirred(family()).to(dtype)
+    for parameter in net.parameters():
+        parameter.data *= 0.3
+    names = topo.trace(family(), family.shape).shapes
+    masks = {name: np.ones(shape, bool) for name, shape in names.items()}
+    for mask in masks.values():
+        mask[1::4] = False
+    small = topo.shrink(net, masks, input_shape=family.shape, check=1)
+    assert small.report["proof"]["dtype"] == "float32" and small.report["proof"]["relative_difference"] < 1e-4
+    assert all(parameter.dtype == dtype for parameter in small.model.parameters())
+    inputs = [((torch.rand(2, *family.shape, dtype=dtype),), {})]
+    exact = proof.run(copy.deepcopy(net).double(), inputs, torch.float64)[0][0]
+    single = proof.run(net, inputs, torch.float32)[0][0]
+    assert single.dtype == torch.float64 and float((exact - single).abs().max()) < 1e-4 * float(exact.abs().max())
 
 
 def test_a_model_whose_functions_hold_the_original_is_refused() -> None:

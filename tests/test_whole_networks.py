@@ -294,7 +294,7 @@ def test_a_power_law_is_recovered_and_a_binomial_is_ruled_out() -> None:
     assert np.mean(np.array(again) >= found.distance) > 0.1
     flat = rng.binomial(40, 0.5, 4000)
     found = fit(flat)
-    few, many = (topo.generate("uniform", f"mlp:{n}-{n}-{n}", density=0.1, rng=0) for n in (12, 120))
+    few, many = (topo.generate("uniform", f"mlp:{n}-{n}-{n}", density=0.1, rng=0) for n in (12, 900))
     told = [power_law_p(build_graph(masks, topo.chain(masks))).note for masks in (few, many)]
     assert "units in the tail (fewer than 100 seldom" in told[0] and "units in the tail; " in told[1]
     assert found.distance > max(fit(drawn(flat, found, rng)).distance for _ in range(5))

@@ -19,7 +19,7 @@ from topo.errors import ShrinkError, TraceWarning
 from topo.files import read_masks
 from topo.graph import build_graph
 from topo.input_spec import Spec
-from topo.masks import MaskSet, as_mask_set
+from topo.masks import BitRows, MaskSet, as_mask_set
 from topo.metrics.flops import macs_dense
 from topo.metrics.nodes import effective_nodes
 from topo.metrics.parameters import effective_params
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "topo-shrink/1"
 _MOST_TRIES = 12
+_LARGE = 1 << 20  # numbers of a tensor: beyond, one stands for all where they are equal
 _CONSERVATIVE = "every output is taken to depend on every input"
 
 
@@ -143,6 +144,8 @@ def shrink(
         _require_own_layers(plain, example)
     work.follow(captured)
     made = work.largest()
+    laid.clear()
+    work.forget()
     independent(made.model, module)
     return _result(work, known, made, [*notes, *work.found.notes])
 
@@ -181,7 +184,8 @@ def _require_own_layers(plain: nn.Module, example: Any) -> None:
     for module in empty.modules():
         for key, tensor in module._parameters.items():
             if tensor is not None and tensor.is_floating_point():
-                module._parameters[key] = nn.Parameter(torch.full_like(tensor, float("nan")), False)
+                nan = torch.full((), float("nan"), dtype=tensor.dtype).expand(tensor.shape)
+                module._parameters[key] = nn.Parameter(nan if tensor.numel() > _LARGE else nan.clone(), False)
         if isinstance(module, nn.RNNBase):
             module._init_flat_weights()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -248,6 +252,13 @@ class _Work:
                 "everything is dead: under these masks no output depends on an input, so there is nothing to keep"
             )
 
+    def forget(self) -> None:
+        """Let go of masks and values, so that they do not lie beside the smaller model's own tensors."""
+        self.found.uses.clear()
+        self.tensors = {
+            name: Seen(seen.shape, seen.axes, *[torch.zeros(())] * 2) for name, seen in self.tensors.items()
+        }
+
     # -- the largest removal that the model's own code takes
 
     def largest(self) -> Made:
@@ -305,9 +316,13 @@ class _Work:
         decision = decide(self.found, self._axes(), pinned, fold)
         sizes = self._sizes(decision)
         for numbers in [sizes, []] if sizes else [[]]:
-            found = self.reference.difference(self._build(self.exact, decision, numbers)[0])
+            tried, added = self._build(self.exact, decision, numbers, exact=True)
+            found = self.reference.difference(tried)
             if found is not None and self.reference.agrees(found):
-                return Made(decision, *self._build(self.plain, decision, numbers), numbers, found)
+                if self.exact is not self.plain or decision.folded:
+                    del tried
+                    tried, added = self._build(self.plain, decision, numbers)
+                return Made(decision, tried, added, numbers, found)
             self.odd = self.odd or found
         return None
 
@@ -324,9 +339,12 @@ class _Work:
         return [(path, attribute, value) for (path, attribute), value in made.items()]
 
     def _build(
-        self, whole: nn.Module, decision: Decision, sizes: list[tuple[str, str, Any]]
+        self, whole: nn.Module, decision: Decision, sizes: list[tuple[str, str, Any]], exact: bool = False
     ) -> tuple[nn.Module, list[str]]:
-        """A masked model, cut, with constants in its biases; the layers that were given one."""
+        """A masked model, cut, with constants in its biases; the layers that were given one.
+
+        exact: these biases are not rounded to half precision, for the proof.
+        """
         small = _shared_copy(whole)
         added: list[str] = []
         done: set[str] = set()
@@ -341,7 +359,7 @@ class _Work:
             old = small.get_parameter(name)
             shift = use.weight[:, columns].to(torch.float64).reshape(len(use.weight), int(columns.sum()), -1).sum(2)
             total = old.detach().to(torch.float64) + shift @ torch.from_numpy(use.constants[columns])
-            _replace(small, old, total.to(old.dtype))
+            _replace(small, old, total.to(torch.promote_types(old.dtype, torch.float32) if exact else old.dtype))
         cut(small, self._places(decision, added))
         set_sizes(small, sizes)
         return small, added
@@ -416,9 +434,9 @@ def _result(work: _Work, wiring: Wiring, made: Made, notes: list[str]) -> Shrunk
         cut_mask = laid[np.ix_(*kept[name])]
         left = np.zeros_like(laid)
         left[np.ix_(*kept[name])] = cut_mask
-        part[name] = storage.mask(left)
+        part[name] = BitRows.of_mask(storage.mask(left))
         groups = storage.groups if storage.groups == 1 else storage.groups * cut_mask.shape[0] // laid.shape[0]
-        new_masks[name] = replace(storage, shape=cut_mask.shape, groups=groups).mask(cut_mask)
+        new_masks[name] = BitRows.of_mask(replace(storage, shape=cut_mask.shape, groups=groups).mask(cut_mask))
     after = MaskSet(new_masks, provenance={k: v for k, v in work.masks.provenance.items() if k in ("method", "seed")})
     small_wiring = wiring
     if decision.gone.any():

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from topo.errors import ShrinkError
+
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
+_MOST_AT_ONCE = 1 << 24  # weights of half precision that are widened together: 64 MB
+_HALF = (torch.float16, torch.bfloat16)
 _DOUBLE_AT_MOST = 1 << 28  # parameters: beyond, a copy in double precision does not fit beside the model
 
 
@@ -33,10 +40,13 @@ class Reference:
             try:
                 exact = copy.deepcopy(model).double() if dtype == torch.float64 else model
                 return cls(inputs, tuple(run(exact, inputs, dtype)), dtype), exact
-            except RuntimeError:
-                if dtype == torch.float32:
-                    raise
-        raise AssertionError
+            except (RuntimeError, ValueError) as error:
+                failed = error
+        held = {p.dtype for p in model.parameters()} & set(_HALF)
+        if held:
+            kind = str(held.pop()).removeprefix("torch.")
+            raise ShrinkError(f"the model's {kind} cannot be computed in float32 ({failed}); shrink model.float()")
+        raise failed
 
     def difference(self, model: nn.Module) -> tuple[float, float] | None:
         """Largest |f(x) - g(x)|, and that over the largest |f(x)|; None if the model gives other shapes or fails."""
@@ -61,12 +71,43 @@ class Reference:
         return found is not None and found[1] <= TOLERANCE[self.dtype]
 
 
+class _Single(TorchFunctionMode):
+    """Half precision is computed in float32: a large model of it beside its own weights, piece by piece."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in ("__get__", "__set__", "size", "dim"):
+            return func(*args, **kwargs)
+        if func is F.embedding:
+            return _wide(func(*args, **kwargs))
+        if func is F.linear and args[1].dtype in _HALF:
+            x, weight, bias = (*args, kwargs.get("bias"))[:3]
+            parts = [F.linear(_wide(x), _wide(part)) for part in weight.split(_rows(weight))]
+            made = torch.cat(parts, -1)
+            return made if bias is None else made + _wide(bias)
+        args, kwargs = pytree.tree_map(_wide, (args, kwargs))
+        return func(*args, **kwargs)
+
+
+def _wide(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype in _HALF else value
+    return torch.float32 if isinstance(value, torch.dtype) and value in _HALF else value
+
+
+def _rows(weight: Tensor) -> int:
+    return max(_MOST_AT_ONCE // max(weight.shape[1], 1), 1)
+
+
 def run(model: nn.Module, inputs: Sequence[Any], dtype: torch.dtype) -> list[list[Tensor]]:
     """The floating-point outputs for each input; of a model in double precision, inputs are, too."""
     if dtype == torch.float64:  # a copy but of its parameters: what it changes as it computes is not the model's
         model = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+    half = dtype == torch.float32 and any(parameter.dtype in _HALF for parameter in model.parameters())
     made = []
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), _Single() if half else nullcontext():
         for args, kwargs in inputs:
             args, kwargs = pytree.tree_map_only(
                 Tensor, lambda t: t.to(dtype) if t.is_floating_point() and dtype == torch.float64 else t, (args, kwargs)

@@ -54,12 +54,15 @@ def working_copy(model: nn.Module) -> tuple[nn.Module, list[str]]:
 
 
 def masked(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """In place: parameters are exactly 0 where their mask (bool, laid out as they are) is not set."""
+    """In place: parameters are exactly 0 where their mask (bool, laid out as they are) is not set. Those that were
+    already stay the tensors that they are."""
     done: dict[int, nn.Parameter] = {}
     by_name = dict(tensors_of(model))
     for name, mask in masks.items():
         old = by_name[name]
-        done[id(old)] = nn.Parameter(torch.where(mask, old.detach(), 0), old.requires_grad)
+        made = torch.where(mask, old.detach(), 0)
+        if not torch.equal(made, old.detach()):
+            done[id(old)] = nn.Parameter(made, old.requires_grad)
     for module in model.modules():
         for key, tensor in module._parameters.items():
             if tensor is not None and id(tensor) in done:
