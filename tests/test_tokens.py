@@ -162,3 +162,32 @@ def test_bert_tickets_prune_the_encoder_alone(tmp_path):
     assert masks.kept == round(0.81 * masks.size)
     config = (tmp_path / "tickets" / "level_00" / "config.toml").read_text()
     assert 'task = "masked"' in config and "length = 32" in config
+    assert "the weights are drawn from the seed" in masks.provenance["notes"][-1]
+
+
+def test_a_folders_own_weights_are_scored_and_trained_never_others(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(
+        vocab_size=40, n_embd=16, n_layer=1, n_head=2, n_positions=16, bos_token_id=0, eos_token_id=0
+    )
+    torch.manual_seed(5)
+    made = transformers.GPT2LMHeadModel(config)
+    made.save_pretrained(tmp_path / "own")
+    model, layers = f"hf:{tmp_path / 'own'}", "transformer.h.*.weight"
+    masks = topo.generate("magnitude", model, density=0.3, layers=layers)
+    flat = np.concatenate([np.abs(made.get_parameter(name).detach().numpy().ravel()) for name in masks])
+    least = np.sort(flat)[::-1][masks.kept - 1]
+    for name in masks:
+        weight = np.abs(made.get_parameter(name).detach().numpy()).T  # input-first
+        assert np.array_equal(masks[name], weight >= least)
+    tokens = Tokens("t", np.arange(300) % 40, np.arange(60) % 40)
+    run = topo.train(
+        model, tokens, masks=masks, recipe=RECIPE | {"lr": 1e-12, "length": 8, "epochs": 1, "weight_decay": 0.0}
+    )
+    kept = run.model.get_parameter("transformer.wte.weight")
+    torch.testing.assert_close(kept, made.transformer.wte.weight)
+    assert topo.verify_masks(run.model, masks) == () and not any("drawn" in note for note in run.notes)
+    weights = tmp_path / "own" / "model.safetensors"
+    weights.rename(tmp_path / "own" / "pytorch_model.bin")
+    with pytest.raises(TopoError, match=r"hf:"):
+        topo.generate("magnitude", model, density=0.3, layers=layers)

@@ -19,7 +19,7 @@ from topo.generators import Generator, generators
 from topo.masks import MaskSet, as_mask_set
 from topo.models import input_shape as named_shape
 from topo.models import names
-from topo.networks import find_wiring, left_unmasked, maskable
+from topo.networks import drawn_at_random, find_wiring, left_unmasked, maskable
 from topo.quotas import budgets as quota_budgets
 from topo.quotas import quotas
 from topo.wiring import Wiring, apart
@@ -387,6 +387,8 @@ def _scored(entry: Any, model: Any, request: Request) -> MaskSet:
     how = {"rng": rng, "progress": request.progress, "input_shape": shape, "wiring": wiring}
     how |= {"layers": given.get("layers"), "batches": given.get("batches")}
     masks = prune(entry.name, module, **how, **budget, **request.options)
+    if said := drawn_at_random(model):
+        masks = masks.with_provenance(notes=[*masks.provenance.get("notes", ()), *said])
     return masks.with_provenance(model=name, created_by=f"topo {__version__}", **_asked(request), density=masks.density)
 
 

@@ -130,13 +130,14 @@ def with_weights(model: str) -> nn.Module:
 def ready(model: str, seed: int) -> nn.Module:
     """As `build`, with weights in any case: those of a transformers folder where it has some, else drawn by the seed.
 
-    Those of a folder come in float32 and in training mode. TopoError for a folder of more than a thousand million
-    parameters and no weights: drawing them takes minutes and tells nothing.
+    Those of a folder come in float32 and in training mode. TopoError for a folder with weights of another kind than
+    safetensors, and for one of more than a thousand million parameters and no weights: drawing them takes minutes and
+    tells nothing.
     """
     head, colon, tail = model.partition(":")
     if head != "hf" or not colon:
         return build(model, seed)
-    if any(Path(tail).expanduser().glob("*.safetensors")):
+    if _stored(Path(tail).expanduser()):
         return with_weights(model).float().train()
     size = sum(parameter.numel() for parameter in build(model).parameters())
     if size > _LARGEST_DRAWN:
@@ -148,6 +149,21 @@ def ready(model: str, seed: int) -> nn.Module:
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         return _transformer(Path(tail).expanduser(), model, "cpu").train()
+
+
+def drawn_at_random(model: Any) -> tuple[str, ...]:
+    """A line on weights that `ready` draws for a transformers folder which has none; nothing for any other model."""
+    head, _, tail = str(model).partition(":") if isinstance(model, str | Path) else ("", "", "")
+    folder = Path(tail).expanduser()
+    return (
+        (f"the weights are drawn from the seed: '{folder}' has none",) if head == "hf" and not _stored(folder) else ()
+    )
+
+
+def _stored(folder: Path) -> bool:
+    """Whether a folder of transformers holds weights, of any kind."""
+    kinds = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.ckpt", "*.index.json", "*.gguf")
+    return any(path for kind in kinds for path in folder.glob(kind) if path.name != "training_args.bin")
 
 
 def find_wiring(

@@ -134,7 +134,8 @@ def trace(
             raise TraceError(f"{option} is {value!r}; it is {' or '.join(map(repr, allowed))}")
     one_trace = partial(_traced, module, input_shape, args, kwargs, strict, gates, biases)
     found = _of_equal_blocks(module, one_trace, lambda: next(iter(examples(module, input_shape, args, kwargs)))[0])
-    return _told(*(found or one_trace()), partial(trace_maps, module, input_shape, args=args, kwargs=kwargs))
+    wiring, warned = found or one_trace()
+    return _told(wiring, warned, partial(trace_maps, module, input_shape, args=args, kwargs=kwargs))
 
 
 def trace_captured(module: nn.Module, example: Example, captured: Captured) -> Wiring:
@@ -142,8 +143,8 @@ def trace_captured(module: nn.Module, example: Example, captured: Captured) -> W
     args, kwargs = example
     one_trace = partial(_traced, module, None, args, kwargs, False, "soft", "closed")
     found = _of_equal_blocks(module, one_trace, lambda: example)
-    wired = found or _wired(module, example, captured, None, False, "soft", "closed")
-    return _told(*wired, partial(trace_maps, module, args=args, kwargs=kwargs))
+    wiring, warned = found or _wired(module, example, captured, None, False, "soft", "closed")
+    return _told(wiring, warned, partial(trace_maps, module, args=args, kwargs=kwargs))
 
 
 def _told(wiring: Wiring, warned: list[str], maps: Callable[[], Maps]) -> Wiring:
@@ -234,8 +235,8 @@ def _wired(
             "no output of the model depends on an input by operations that can be followed; "
             "write the wiring by hand (topo.Wiring, or its JSON), or use topo.chain on plain stacks"
         )
-    example = next((t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)), None)
-    shape = tuple(example.shape[1:]) if example is not None else None
+    leaf = next((t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)), None)
+    shape = tuple(leaf.shape[1:]) if leaf is not None else None
     wiring = _wiring(units, chosen, module, carried_name(module), shape)
 
     def first(key: str) -> str:

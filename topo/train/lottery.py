@@ -23,6 +23,7 @@ from topo.files import write_masks
 from topo.masks import MaskSet
 from topo.models.modules.holders import holder, unwrapped
 from topo.models.modules.stored import Storage
+from topo.networks import drawn_at_random
 from topo.pruners import TIES
 from topo.pruners.parameters import masked_parameters
 from topo.pruners.selection import Lots, top
@@ -201,7 +202,7 @@ def imp(
                 here.wait()
         if there is not None:
             put_back(inner, every, wiring=found)
-        notes = [*told, *lots.notes(masks.kept)]
+        notes = [*told, *lots.notes(masks.kept), *drawn_at_random(model)]
         masks = every.with_provenance(**{"notes": notes} if notes else {})
         masks = masks.with_provenance(method="imp", model=name, seed=seed, options={
             "fraction": fraction, "rewind": rewind, "rewind_epoch": rewind_epoch, "recipe": chosen.name,

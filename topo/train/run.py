@@ -141,7 +141,7 @@ def train(
                     if folder is not None:
                         write_masks(given, folder / "masks.safetensors")
                 record = recorded(fit, given)
-                record["notes"] += notes
+                record["notes"] += (*notes, *networks.drawn_at_random(model))
                 run = Run(**record, folder=where, model=unwrapped(network))
                 if folder is not None:
                     folder.write_json("summary.json", run.summary())
