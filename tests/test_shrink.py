@@ -220,6 +220,15 @@ def test_nothing_goes_where_nothing_is_dead(family: type) -> None:
     assert not {p.data_ptr() for p in small.model.parameters()} & {p.data_ptr() for p in net.parameters()}
 
 
+def test_batch_norm_in_training_mode_is_taken_in_eval_mode_and_told() -> None:
+    net = stirred(Plain()).train()
+    masks = dead_masks(net, net.shape, 0, 0.9, 0.3)
+    small = topo.shrink(net, masks, input_shape=net.shape, check=1)
+    assert any("training mode" in note for note in small.report["notes"]) and net.training and not small.model.training
+    x, twin = torch.rand(2, *net.shape), masked_twin(net, masks).eval()
+    assert torch.allclose(twin(x), small.model(x), atol=1e-5)
+
+
 def test_everything_dead_says_so() -> None:
     net = stirred(Plain())
     masks = {name: np.ones(shape, bool) for name, shape in topo.trace(net, Plain.shape).shapes.items()}
