@@ -404,8 +404,11 @@ class _Tracer:
         return made.view([-1 if d == axis else 1 for d in range(len(shape))]).expand(shape)
 
     def _input_axis(self, node: Node, shape: tuple[int, ...]) -> int:
-        """Axis 1 or the last: the one along which the first layer finds one unit per feature, and most of them."""
-        path, found = _way_to_layer(node), {}
+        """Axis 1 if the first layer finds one unit per feature that way, and all of them, else the last.
+
+        A layer of the first token alone finds one of axis 1 at all its features.
+        """
+        path, found = _way_to_layer(node), dict[int, int]()
         for axis in dict.fromkeys((1 % len(shape), len(shape) - 1)) if path else ():
             ids = torch.arange(shape[axis], dtype=torch.int32).view([-1 if d == axis else 1 for d in range(len(shape))])
             ids = self._along(node, path[:-1], ids.expand(shape))
@@ -413,7 +416,9 @@ class _Tracer:
             features = ids.dim() - outcome(weight).dim() + 1 if "conv" in operation(path[-1]) else -1
             rows = ids.movedim(features, 0).reshape(ids.shape[features], -1)
             if bool(((rows == rows.amax(1, keepdim=True)) | (rows < 0)).all()):
-                found[axis] = len(rows.amax(1).unique())
+                found[axis] = len({unit for unit in rows.amax(1).tolist() if unit >= 0})
+                if found[axis] == shape[axis]:
+                    return axis
         return max(found, key=lambda axis: found[axis], default=1 if len(shape) >= 4 else len(shape) - 1)
 
     def _along(self, node: Node, path: list[Node], ids: Tensor) -> Tensor:
