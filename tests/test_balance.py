@@ -633,7 +633,7 @@ def test_frontier_of_both_modes() -> None:
     assert [point.kept for point in balanced.points] == [2709] * 4
     nodes = [point.nodes for point in balanced.points]
     assert nodes == sorted(nodes, reverse=True) and 0 < balanced.hypervolume < 1
-    paths = frontier(wiring, total=2709, values=[1.0, 0.5, 0.0], mode="paths")
+    paths = frontier(wiring, total=2709, values=[1.0, 0.5, 0.0], mode="paths", sweeps=200)
     assert paths.hypervolume > 0.95 and paths.points[0].nodes == 701
     assert Frontier.from_json(paths.to_json()) == paths
     assert json.loads(paths.to_json())["schema"] == "topo-frontier/1"

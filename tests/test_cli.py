@@ -501,7 +501,7 @@ def _spawn(*argv, **more):
 
 @pytest.mark.slow
 def test_the_process_ends_with_the_exit_code(files):
-    for argv, code in ((["list", "formats"], 0), (["analyze", "missing"], 1), (["analyze"], 2)):
+    for argv, code in ((["list", "quotas"], 0), (["analyze", "missing"], 1), (["analyze"], 2)):
         assert _spawn(*argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait() == code
     assert _spawn("check", "a.safetensors", "--max-density", "0", stdout=subprocess.DEVNULL).wait() == 3
 

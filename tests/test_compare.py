@@ -215,3 +215,19 @@ def test_the_command_shows_distances_and_the_course_of_a_folder(tmp_path, capsys
     assert main(["plot", "mask_dynamics", str(tmp_path), "-O", "metric=degree_drift", "-o", str(out), "--quiet"]) == 0
     assert main(["compare", pair[0]]) == 2
     assert "name another, or a folder of mask files" in capsys.readouterr().err
+
+
+def test_the_course_of_a_folder_says_what_each_file_left_out(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for epoch in (1, 2, 10):
+        weight = rng.normal(size=(6, 8)).astype(np.float32) * (rng.random((6, 8)) < 0.5)
+        codes = {} if epoch == 2 else {"b.codes": np.arange(96, dtype=np.int32).reshape(12, 8)}
+        np.savez(tmp_path / f"e_{epoch}.npz", **{"a.weight": weight}, **codes)
+    assert main(["compare", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    for name in ("e_1.npz", "e_10.npz"):
+        assert f"note: {name}: 1 weight without a mask left out: 'b.codes'; 96 of 144 parameters" in said
+        assert f"note: {name}: masks inferred from zeros" in said
+    assert "e_2.npz: 1 weight" not in said
+    assert main(["compare", str(tmp_path), "--json", "-", "--quiet"]) == 0
+    assert [covered["left_out"] for covered in json.loads(capsys.readouterr().out)["coverage"]] == [96, 0, 96]

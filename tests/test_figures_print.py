@@ -69,7 +69,7 @@ def _faults(figure):
             drawn, every = _tick_labels(axis)
             shown += drawn
             ticks |= set(every)
-            numbers = drawn and all(_NUMBER.fullmatch(label.get_text()) for label in drawn)
+            numbers = drawn and ax.has_data() and all(_NUMBER.fullmatch(label.get_text()) for label in drawn)
             nameless += [f"without a name: {axis.axis_name} axis"] if numbers and not axis.get_label_text() else []
     shown += [t for t in figure.findobj(Text) if t not in ticks and t.get_visible() and t.get_text().strip()]
     page, found, boxes = figure.bbox, nameless, [(t.get_text(), t.get_window_extent()) for t in dict.fromkeys(shown)]
@@ -135,6 +135,53 @@ def test_crowded_figures_can_be_read(venue):
         assert _faults(figure) == [], kind
         least = 0.2 if venue == "icml" else 0.33
         assert figure.axes[0].get_window_extent().height > least * figure.bbox.height, kind
+
+
+HOSTILE = "$\\frac$"
+
+
+def _hostile():
+    """Kind -> data and options whose every name would be a formula, a wrong one, or moves a terminal."""
+    layers = (f"{HOSTILE}a.weight", f"b\n{HOSTILE}.weight", "c\x1b[31m_$x$^.weight")
+    shapes = ((6, 5), (4, 6), (3, 4))
+    masks = {
+        f"{HOSTILE} {seed}": topo.MaskSet(
+            {name: np.random.default_rng([seed, k]).random(shape) < 0.8
+             for k, (name, shape) in enumerate(zip(layers, shapes))}
+        )
+        for seed in range(3)
+    }  # fmt: skip
+    reports = {
+        name: topo.analyze(held, topo.chain(held), mask_name=name, nulls={"same_layers": 3}, rng=0)
+        for name, held in masks.items()
+    }
+    rows = [
+        {"method": f"{HOSTILE}{k % 3}", "data": HOSTILE, "density": 0.1 * (1 + k // 3 % 2), "accuracy": 0.5 + k / 99,
+         "seed": k // 6, HOSTILE: k}
+        for k in range(12)
+    ]  # fmt: skip
+    epochs = [{"epoch": 1, "test_accuracy": 0.5, HOSTILE: 1.0}, {"epoch": 2, "test_accuracy": 0.6, HOSTILE: 2.0}]
+    one, report = next(iter(masks.values())), next(iter(reports.values()))
+    several = ("layer_profile", "density_profile", "nodes_paths", "metric_sparsity", "metric_heatmap", "dead_units")
+    return {
+        **{kind: (reports, {}) for kind in several},
+        **{kind: (masks, {}) for kind in ("spectrum", "degree_distribution", "mask_overlap", "mask_dynamics")},
+        **{kind: (one, {}) for kind in ("mask_matrix", "layered_graph", "path_flow")},
+        **{kind: (report, {}) for kind in ("ramanujan_profile", "null_forest")},
+        **{kind: (rows, {}) for kind in ("accuracy_sparsity", "ranking")},
+        "metric_accuracy": (rows, {"metric": HOSTILE, "baseline": "density"}),
+        "training_curves": ([({"method": f"{HOSTILE}{k}"}, epochs) for k in range(2)], {"y": HOSTILE}),
+        "frontier": ({HOSTILE: [{"nodes": 3, "log10_paths": 1.0}], "$x$": [{"nodes": 2, "log10_paths": 2.0}]}, {}),
+    }
+
+
+def test_names_are_never_formulas(tmp_path):
+    found = _hostile()
+    assert set(found) == set(plots.plots)
+    for kind, (data, options) in found.items():
+        assert _faults(_drawn(kind, data, options, "icml")) == [], kind
+    plots.save(_drawn("mask_overlap", *found["mask_overlap"]), tmp_path / "a.svg")
+    assert f">{HOSTILE} 0</text>" in " ".join((tmp_path / "a.svg").read_text().split())
 
 
 def _many(kind, count):

@@ -9,6 +9,7 @@ import argparse
 import copy
 import itertools
 import json
+import pathlib
 import re
 from contextlib import nullcontext
 
@@ -1001,3 +1002,99 @@ def test_errors_name_what_the_file_holds():
                 topo.read_masks(tree, model)
     with pytest.raises(TopoError, match=r"mask 'module\.net\.a\.weight' .*\(5, 6\) but the model's layer has \(6, 6\)"):
         topo.read_masks({"module.net.a.weight": half}, wiring({"a.weight": (6, 6)}))
+
+
+# --- the table of the documentation
+
+
+def _peft():
+    return {f"base_model.model.layer.lora_{part}.weight": torch.rand(4, 4) for part in "AB"}
+
+
+def _buffers(last):
+    return dense() | {name.replace("weight", last): t.bool() for name, t in tensors(MASKS).items()}
+
+
+INT8 = {name: (torch.from_numpy(mask) * 9).to(torch.int8) for name, mask in MASKS.items()}
+# Each row of docs/formats.md by how it begins -> what it speaks of.
+TABLE = {
+    "`X_orig` + `X_mask`": lambda: [LAYOUTS["torch_prune"](), MORE["weight norm"]()],
+    "`X.weight` + `X.weight_mask`": lambda: [LAYOUTS["synflow"](), *map(_buffers, ("mask", "mask_weight")),
+                                             MORE["weight_m"](), MORE["NNCF"]()],
+    "`mask_X.weight`, `masks.X`": lambda: [dense() | called(style, tensors(MASKS)) for style in
+                                           ("mask_stem.weight", "mask.stem", "stem_mask", "stem.gate")],
+    "`X.pruned`, `{": lambda: [_buffers("pruned"), {"state_dict": dense(), "removed": tensors(MASKS)}],
+    "`X.parametrizations.weight.0.mask`": lambda: [MORE["parametrizations"](), LAYOUTS["torch_ao"]()],
+    "`X.parametrizations.weight.original`": lambda: [
+        {n.replace("weight", "parametrizations.weight.original"): t for n, t in dense().items() if "bias" not in n}],
+    "`{name: mask}`, `{module: mask}`": lambda: [LAYOUTS["mask_dict"](), MORE["module names"](), MORE["NNI"](),
+                                                 MORE["pairs"](), {"any": {"key": LAYOUTS["mask_dict"]()}}],
+    "`layer1_0_conv`": lambda: [{"state_dict": dense(), "masks": called("mask_stem_weight", tensors(MASKS))}],
+    "a list of masks": lambda: [LAYOUTS["ordered_list"](), MORE["numbers"](),
+                                {str(n): t for n, t in MORE["numbers"]().items()}],
+    "an entry per output channel": lambda: [{"state_dict": dense(), "masks": LAYOUTS["channel_masks"]()},
+                                            LAYOUTS["channel_masks"]()],
+    "masks of several levels": lambda: [{"level_0": tensors(MASKS), "level_1": tensors({n: 1 - m for n, m in
+                                                                                        MASKS.items()})}],
+    "`X.scores` (edge-popup)": lambda: [LAYOUTS["scores"]()],
+    "trees of -1 and 1": lambda: [{name: 2 * t - 1 for name, t in tensors(MASKS).items()}],
+    "zeros in weights": lambda: [LAYOUTS["zeros"](), INT8],
+    '`{"module": ...}` (DeepSpeed)': lambda: [{key: LAYOUTS["zeros"]()} for key in
+                                              ("module", "ema", "params", "network", "model_state")],
+    "a LoRA, LoHa": lambda: [_peft()],
+    "GPTQ, AWQ": lambda: [{f"layer.{name}": t for name, t in library.items()} for library in PACKED.values()],
+    "int8 weights": lambda: [INT8, {name.replace("weight", "weight._data"): t for name, t in INT8.items()}],
+    "compressed-tensors bitmasks": lambda: [LAYOUTS["bitmask"]()],
+    "Keras' `get_weights()`": lambda: [],  # an npz without names: the file is written below
+    "objects of a program": lambda: [],  # tests of live objects above
+}  # fmt: skip
+
+
+def _table_of_layouts():
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "formats.md").read_text("utf-8")
+    lines = page.split("## Layouts, and the way out")[1].split("\n\n")[1].splitlines()[2:]
+    return [tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in lines]
+
+
+def test_the_table_of_layouts_has_these_rows():
+    rows = [row[0] for row in _table_of_layouts()]
+    assert len(rows) == len(TABLE)
+    assert [start for start in TABLE if sum(row.startswith(start) for row in rows) != 1] == []
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_a_row_of_the_table_says_what_is_done(row, tmp_path, capsys):
+    """Read means the true masks, with the model at least; refused means one line, by every command."""
+    said = next(cells[1] for cells in _table_of_layouts() if cells[0].startswith(row))
+    WIRING.save(tmp_path / "w.json")
+    topo.write_masks(MaskSet(MASKS), tmp_path / "own.npz")
+    if row == "Keras' `get_weights()`":
+        np.savez(tmp_path / "tree.npz", *WEIGHTS.values())
+    for tree in TABLE[row]() or [None] * (tmp_path / "tree.npz").exists():
+        path = tmp_path / ("tree.npz" if tree is None else "tree.pt")
+        if tree is not None:
+            torch.save(tree, path)
+        model = ["--model", str(tmp_path / "w.json")]
+        truth = ROWS if row.startswith("an entry per") else MASKS
+        if said.startswith("refused"):
+            with pytest.raises(TopoError):
+                topo.read_masks(path)
+            model = []
+        else:
+            found = judged(path, truth, WIRING)
+            assert found is not None and list(found) == list(SHAPES), tree.keys()
+            assert found.provenance["coverage"]["left_out"] == 0
+        codes, seen = {}, []
+        for command in (["analyze"], ["check", "--max-density", "1"], ["compare", str(tmp_path / "own.npz")],
+                        ["plot", "density_profile", "-o", str(tmp_path / "p.svg")]):  # fmt: skip
+            output = ["--json", str(tmp_path / "o.json")] if command[0] != "plot" else []
+            codes[command[0]] = main([command[0], *command[1:], str(path), *model, *output, "--quiet"])
+            text = capsys.readouterr().err
+            assert "Traceback" not in text and "internal error" not in text, text
+            if said.startswith("refused"):
+                assert text.startswith("topo: ") and text.count("\n") == 1, text
+            elif command[0] == "analyze":
+                seen += [report["coverage"] for report in json.loads((tmp_path / "o.json").read_text())["reports"]]
+        expected = {1} if said.startswith("refused") else {0}
+        assert set(codes.values()) == expected, (codes, tree and tree.keys())
+        assert all(covered["left_out"] == 0 for covered in seen)

@@ -321,7 +321,7 @@ def test_options_and_their_defaults():
         ("lenet300:stem=tiny", "'lenet300' has no option 'stem=tiny'; it takes classes=COUNT"),
         (
             "mlp:784",
-            "'mlp' has sizes='784'; sizes is two whole numbers or more, up to 1,000, each at least 1, as in 784-300",
+            "'mlp' has sizes='784'; sizes is two whole numbers or more, up to 1,000 and 33,554,432 in all, each at",
         ),
         ("mlp:784-0-10", "'mlp' has sizes='784-0-10'; sizes is two whole numbers or more"),
         ("mlp:classes=10", "'mlp' has no option 'classes=10'; it takes 784-300-100-10"),

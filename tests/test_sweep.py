@@ -113,7 +113,7 @@ def test_ids_follow_what_a_cell_depends_on(tmp_path: Path) -> None:
         ({"grid": {"sparsity": 0.5}}, "'erk' is given a density and a sparsity"),
         ({"grid": {"quota": "erkk"}}, "no quota is called 'erkk'; the nearest is 'erk'"),
         ({"analyze": {"metrics": "pathz"}}, "did you mean 'paths'"),
-        ({"analyze": {"view": "chanel"}}, "view is 'chanel'"),
+        ({"analyze": {"view": "chan"}}, "view is 'chan'"),
         ({"exclude": {"where": [{"metod": "erk"}]}}, "the nearest is 'method'"),
         ({"exclude": {"where": [{"method": "erk"}, {"method": "balance"}]}}, "leaves none"),
     ],

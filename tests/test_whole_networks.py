@@ -9,10 +9,12 @@ import networkx as nx
 import numpy as np
 import pytest
 from matplotlib.text import Text
+from torch import nn
 
 import naive
 import topo
 import toys
+from naive.net import Net
 from naive.weighted import WeightedNet
 from topo.graph import build_graph
 from topo.graph.communities import modularity_of
@@ -253,6 +255,24 @@ def test_edges_of_a_lattice_lie_near_each_other_on_a_ring(shape: tuple[int, int]
     words = BitRows.of_mask(corner).words.copy()
     kernels.latticize(words, 8, 200, rng)
     assert ring_distance(words, 8) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("kind", ["GRU"])
+def test_science_of_a_recurrent_network_is_that_of_its_twins(kind: str) -> None:
+    """Steps of one layer are edges of one graph; each number by networkx on the unrolled network."""
+    net = nn.ModuleDict({"rnn": getattr(nn, kind)(4, 3, batch_first=True), "out": nn.Linear(3, 2)})
+    net.forward = lambda x: net["out"](net["rnn"](x)[0])
+    wiring = topo.trace(net, (2, 4))
+    compared = 0
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        masks = topo.MaskSet({name: rng.random(shape) < 0.5 for name, shape in wiring.shapes.items()})
+        found = topo.analyze(masks, wiring, metrics="science", nulls="none").network
+        for name in found:
+            if (twin := getattr(naive, name, None)) is not None:
+                compared += 1
+                assert found[name] == pytest.approx(twin(Net(masks, wiring)), rel=1e-6, nan_ok=True), name
+    assert compared >= 18
 
 
 def test_nothing_is_consistent_where_every_pair_is_joined() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-_MOST_SIZES = 1000
+_MOST_SIZES, _MOST_UNITS = 1000, 1 << 25
 _COUNT = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -63,13 +63,16 @@ class Sizes:
     def read(self, text: str) -> tuple[int, ...] | None:
         """The counts written as `text`; None if there are fewer than two, or if one is not a count."""
         parts = text.split("-")
-        read = 1 < len(parts) <= _MOST_SIZES and all(map(_COUNT.fullmatch, parts))
-        return tuple(map(int, parts)) if read else None
+        if not 1 < len(parts) <= _MOST_SIZES or not all(map(_COUNT.fullmatch, parts)):
+            return None
+        sizes = tuple(map(int, parts))
+        return sizes if sum(sizes) <= _MOST_UNITS else None
 
     @property
     def allowed(self) -> str:
         """What it may hold, in words."""
-        return f"two whole numbers or more, up to {_MOST_SIZES:,}, each at least 1, as in {self.usage}"
+        most = f"up to {_MOST_SIZES:,} and {_MOST_UNITS:,} in all"
+        return f"two whole numbers or more, {most}, each at least 1, as in {self.usage}"
 
     @property
     def usage(self) -> str:

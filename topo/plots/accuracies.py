@@ -36,7 +36,7 @@ from topo.plots.axes import (
     width_of,
 )
 from topo.plots.comparable_runs import cells_of, centred_ranks, correlations, partial
-from topo.plots.given import Found, Row, density_of, number, report_of, rows_of, told
+from topo.plots.given import Found, Row, density_of, number, report_of, rows_of, told, worded
 from topo.plots.registry import plot
 from topo.plots.seeds import check_spread, draw_spread, said_of
 from topo.plots.settings import settled
@@ -111,7 +111,7 @@ def metric_sparsity(
     values = np.array(found.numbers)
     if values.min() > 0 and values.max() > _DECADES * values.min():
         ax.set_yscale("log")
-    ax = _draw_curves(rows, found, metric, interval, show, ax, style, (1.0, metric.replace("_", " ")))
+    ax = _draw_curves(rows, found, metric, interval, show, ax, style, (1.0, worded(metric)))
     if ax.get_yscale() == "log":
         log_labels(ax.yaxis)
     return ax
@@ -248,11 +248,11 @@ def _none_left(rows: Sequence[Row], otherwise: str) -> str:
 def _scale(y: str, values: Sequence[float]) -> tuple[float, str]:
     """Accuracies are drawn in percent: the factor and the name of the axis; TopoError if they are not fractions."""
     if "accuracy" not in y:
-        return 1.0, y.replace("_", " ")
+        return 1.0, worded(y)
     if not all(0 <= value <= 1 for value in values):
         odd = next(value for value in values if not 0 <= value <= 1)
         raise TopoError(f"column '{y}' holds {odd:g}; accuracies are fractions, 0 to 1")
-    return 100.0, y.replace("_", " ") + " (%)"
+    return 100.0, worded(y) + " (%)"
 
 
 def _sparsity_axis(ax: Axes, densities: Sequence[float]) -> None:
@@ -342,7 +342,7 @@ def metric_accuracy(
     texts, said = _told(points, used, (metric, baseline, y))
     for ax, name, text in zip(panels, (metric, baseline), texts):
         headline(ax, text, 0.38 * 72 * fig.bbox.width / fig.dpi)
-        name_x(ax, name.replace("_", " "))
+        name_x(ax, worded(name))
     name_y(panels[0], named)
     if unknown:
         said += f"; the table does not tell {unknown}"

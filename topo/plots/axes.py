@@ -20,7 +20,7 @@ from matplotlib.textpath import TextToPath
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from topo.plots.given import short
+from topo.plots.given import plain, short
 from topo.plots.style import LINES, MARKERS
 
 RED, GREY, PALE = "#b00020", "#777777", "#d9d9d9"
@@ -97,8 +97,10 @@ def points(size: Any) -> float:
 
 def width_of(text: str, size: float) -> float:
     """Points that a line of text takes; roughly, of mathematics."""
+    text = text.replace(r"\$", "\0")
     if "$" in text:
         text = re.sub(r"[\\${}_^,]", "", re.sub(r"\\[A-Za-z]+", "x", text))
+    text = text.replace("\0", "$")
     return float(TextToPath().get_text_width_height_descent(text, _font(size), False)[0])
 
 
@@ -119,9 +121,11 @@ def fitted(text: str, room: float, size: float) -> str:
     return "\n".join(lines)
 
 
-def name_x(ax: Axes, text: str) -> None:
-    """What stands under the axes, in as many lines as it takes."""
-    ax.set_xlabel(fitted(text, _room(ax), points(mpl.rcParams["axes.labelsize"])))
+def name_x(ax: Axes, text: str, beside: float = 0.0) -> None:
+    """What stands under the axes, in as many lines as it takes. beside: points of long names at the left."""
+    size = points(mpl.rcParams["axes.labelsize"])
+    room = min(_room(ax), page_of(ax)[0] - beside - 2 * size) if beside else _room(ax)
+    ax.set_xlabel(fitted(text, room, size))
 
 
 def name_y(ax: Axes, text: str) -> None:
@@ -175,6 +179,7 @@ def name_layers(ax: Axes, layers: Sequence[str]) -> str:
     where they would touch; where they still would, every 2nd, 3rd or 4th layer is named, with the words of names cut to
     so many letters as fit and tell layers apart. With more layers or longer names than that, layers are numbered.
     """
+    layers = [plain(name) for name in layers]
     ends = {name.rpartition(".")[2] for name in layers}
     names = [name.rpartition(".")[0] or name for name in layers] if len(ends) == 1 else list(layers)
     every, rules = 1, []

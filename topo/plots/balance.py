@@ -28,7 +28,7 @@ from topo.plots.axes import (
     series,
     whole_ticks,
 )
-from topo.plots.given import called, density_of, labelled, number, report_of, rows_of, short, wired
+from topo.plots.given import called, density_of, labelled, number, plain, report_of, rows_of, short, wired
 from topo.plots.registry import plot
 from topo.report import Report
 from topo.wiring import Wiring
@@ -105,7 +105,7 @@ Point = tuple[float, float, float]  # nodes, log10 paths, density
 def _groups(data: Any, group: str) -> tuple[dict[str, list[Point]], int | None]:
     """Points by label, and how many layers the networks have, where all have equally many."""
     if _holds(data, Report):
-        reports = {str(label): found for label, found in data.items()}
+        reports = {label: found for label, found in data.items()}
         if not any(reports.values()):
             raise TopoError("a scatter is drawn of one mask or more; none was given")
         _one_network(reports)
@@ -129,7 +129,9 @@ def _reported(data: Any, wiring: Any) -> Any:
         data = [data]
     if not _holds(data, kinds):
         return data
-    if not isinstance(data, Mapping):
+    if isinstance(data, Mapping):
+        data = {plain(label): item for label, item in data.items()}
+    else:
         given = labelled(data, kinds, "a scatter")
         data = dict(zip(short(list(given)), given.values()))
     return {

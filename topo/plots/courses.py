@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from topo.errors import TopoError
 from topo.plots.axes import axes, legend, name_x, name_y, nothing, series, whole_ticks
-from topo.plots.given import number
+from topo.plots.given import number, plain, worded
 from topo.plots.registry import plot
 from topo.plots.seeds import check_spread, draw_spread, said_of
 from topo.plots.settings import settled
@@ -52,7 +52,7 @@ def training_curves(
         raise TopoError(f"no epoch has a number '{y}'; it has: {', '.join(key for key in known if key != 'epoch')}")
     rows = [row for row, _ in begun]
     names = settled(rows, group, "run", (y,))
-    names = [str(row["label"]) if row.get("label") else name for row, name in zip(rows, names)]
+    names = [plain(row["label"]) if row.get("label") else name for row, name in zip(rows, names)]
     rounds = [str(row["round"]) if row.get("round") else "" for row in rows]
     names = [f"{name}, {part}" if part else name for name, part in zip(names, rounds)]
     scale = 100.0 if "accuracy" in y else 1.0
@@ -83,7 +83,7 @@ def training_curves(
     told += [f"{left} run{'s' * (left > 1)} without an epoch left out"] if left else []
     whole_ticks(ax.xaxis, [at for curve in curves.values() for at in curve])
     name_x(ax, f"epoch ({'; '.join(told)})" if told else "epoch")
-    name_y(ax, y.replace("_", " ") + (" (%)" if scale == 100 else ""))
+    name_y(ax, worded(y) + (" (%)" if scale == 100 else ""))
     ax.grid(axis="y")
     ax.set_axisbelow(True)
     if len(curves) > 1 or any(row.get("label") for row in rows):

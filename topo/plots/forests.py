@@ -15,10 +15,10 @@ from topo.evaluate import Evaluation
 from topo.graph import LayeredGraph
 from topo.masks import MaskSet
 from topo.networks import find_wiring
-from topo.plots.axes import GREY, axes, headline, key, legend, name_x, name_y, nothing, series, small, width_of
+from topo.plots.axes import GREY, axes, headline, key, legend, name_x, name_y, nothing, series, size_of, small, width_of
 from topo.plots.comparable_runs import cells_of
 from topo.plots.evidence import draw_evidence
-from topo.plots.given import called, labelled, number, rows_of
+from topo.plots.given import called, labelled, number, rows_of, worded
 from topo.plots.registry import plot
 from topo.plots.seeds import check_spread, interval_of, said_of
 from topo.report import Report
@@ -27,6 +27,7 @@ _NOISE = 1.96  # |z| of a normal number that 5 % pass
 _P = 0.05
 _LINEAR = 3.0  # z up to which the scale is linear
 _MOST = 24  # lines
+_LINES = 0.72  # of the figure's height that they may take
 _APART = 0.6  # of a line, over which its marks are spread
 
 
@@ -47,8 +48,8 @@ def null_forest(
     between (`topo list nulls`). Full marks are numbers whose rank among the samples is extreme (p < 0.05), hollow ones
     are within noise: what the null model keeps is enough to explain them. Grey: |z| < 1.96. Beyond 3 the scale is
     logarithmic. Of several masks the mark is the mean z, full if all are extreme, with a line from the least to the
-    largest. metrics: names with commas between; by default the 24 numbers farthest from any null model. wiring: of
-    masks that are not a plain chain. style: of the marks.
+    largest. metrics: names with commas between; by default those farthest from null models, as many as have room.
+    wiring: of masks that are not a plain chain. style: of the marks.
 
     Raises TopoError if no report holds null models, or none a metric.
     """
@@ -69,8 +70,9 @@ def null_forest(
         if name not in z:
             raise TopoError(f"no null model has a finite z of '{name}'; there are: {', '.join(z) or 'none'}")
     far = {name: max(abs(value) for found in nulls.values() for value, _ in found) for name, nulls in z.items()}
-    shown = wanted or sorted(sorted(far, key=lambda name: -far[name])[:_MOST], key=list(z).index)
     ax = axes(ax)
+    room = int(_LINES * size_of(ax)[1] / (1.2 * small()))
+    shown = wanted or sorted(sorted(far, key=lambda name: -far[name])[: min(_MOST, room)], key=list(z).index)
     kinds = list(dict.fromkeys(null for name in shown for null in z[name]))
     for i, kind in enumerate(kinds):
         look = {**series(i), "linestyle": "none"}
@@ -103,7 +105,7 @@ def null_forest(
     told = [f"of {samples[0]:,} samples" if len(samples) == 1 else f"of {samples[0]:,} to {samples[-1]:,} samples"]
     told += [f"mean and range of {len(reports)} masks"] if len(reports) > 1 else []
     told += [f"{len(z) - len(shown)} nearer ones left out"] if len(shown) < len(z) and not wanted else []
-    name_x(ax, f"z against null models ({'; '.join(told)})")
+    name_x(ax, f"z against null models ({'; '.join(told)})", beside)
     legend(ax, beside=beside)
     return ax
 
@@ -199,13 +201,13 @@ def ranking(
         if high > low:
             ax.plot([max(low, 1.0), min(high, len(whole))], [line] * 2, "-", marker="none", color=look["color"])
         ax.plot([mean], [line], **{**look, **style})
-    _lines(ax, order)
+    beside = _lines(ax, order)
     ax.set_xlim(0.7, len(whole) + 0.3)
     ax.xaxis.set_major_locator(_whole())
     said = said_of(interval, "bars", count)
     told = [f"over {count} cell{'s' * (count > 1)}", *([said.partition(", up to")[0]] if said else [])]
-    name_x(ax, f"mean rank of {y.replace('_', ' ')}, 1 is best ({'; '.join(told)})")
-    name_y(ax, group.replace("_", " "))
+    name_x(ax, f"mean rank of {worded(y)}, 1 is best ({'; '.join(told)})", beside)
+    name_y(ax, worded(group))
     if left_out:
         headline(ax, f"left out, not in every cell: {', '.join(left_out)}")
     return ax

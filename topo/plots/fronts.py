@@ -13,7 +13,7 @@ from topo.errors import TopoError
 from topo.optimize import Frontier
 from topo.optimize.frontier import OVER, efficient, hypervolume
 from topo.plots.axes import GREY, axes, legend, name_x, name_y, series
-from topo.plots.given import Row, number, rows_of
+from topo.plots.given import Row, number, plain, rows_of
 from topo.plots.registry import plot
 
 Front = Frontier | Sequence[Row]
@@ -136,7 +136,7 @@ def _fronts(data: Any, over: str) -> dict[str, tuple[Frontier | None, list[tuple
         points = [point for point in points if all(map(math.isfinite, point))]
         if not points:
             raise TopoError(f"the frontier '{label}' has no point with finite {over} and paths")
-        found[str(label)] = (item if isinstance(item, Frontier) else None, points)
+        found[plain(label)] = (item if isinstance(item, Frontier) else None, points)
     return found
 
 

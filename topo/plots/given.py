@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from topo._support.names import nearest, unknown
+from topo._support.screen import printable
 from topo.analyze import analyze
 from topo.errors import TopoError, WiringError
 from topo.graph import LayeredGraph, WiredGraph, build_graph
@@ -41,16 +42,31 @@ def labelled(data: Any, kinds: Any, what: str) -> dict[str, Any]:
     A name that comes twice is numbered.
     """
     if isinstance(data, Mapping) and not isinstance(data, MaskSet):
-        given = {str(label): item for label, item in data.items()}
+        given = {plain(label): item for label, item in data.items()}
     else:
         items = [data] if isinstance(data, kinds) else _listed(data, what)
-        given = dict(zip(numbered(stems([_name(item, f"mask {k}") for k, item in enumerate(items, 1)])), items))
+        names = stems([_name(item, f"mask {k}") for k, item in enumerate(items, 1)])
+        given = dict(zip(numbered([plain(name) for name in names]), items))
     for item in given.values():
         if not isinstance(item, kinds):
             raise TopoError(f"{what} is drawn of {_kinds(kinds)}, not of {type(item).__name__}")
     if not given:
         raise TopoError(f"{what} is drawn of one mask or more; none was given")
     return given
+
+
+def plain(name: Any) -> str:
+    """A stranger's name as figures write it: dollars begin no formula, control characters are escapes.
+
+    >>> plain("$x$")
+    '\\\\$x\\\\$'
+    """
+    return printable(str(name)).replace("$", r"\$")
+
+
+def worded(name: str) -> str:
+    """A metric or a column in words."""
+    return plain(name.replace("_", " "))
 
 
 def stems(names: Sequence[str]) -> list[str]:
@@ -224,7 +240,7 @@ def told(row: Row, name: str) -> bool:
 
 def called(row: Row, name: str, otherwise: str) -> str:
     """The entry of a row in a column, as text; `otherwise` where it has none."""
-    return str(row[name]) if told(row, name) else otherwise
+    return plain(row[name]) if told(row, name) else otherwise
 
 
 def layer_called(graph: LayeredGraph, layer: str | None) -> Any:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from topo.masks import MaskSet
 from topo.networks import find_wiring
 from topo.plots.axes import GREY, RED, axes, clipped, name_layers, name_x, page_of, size_of, small, width_of
-from topo.plots.given import labelled, same_network
+from topo.plots.given import labelled, same_network, worded
 from topo.plots.profiles import analysed, mean_profiles
 from topo.plots.registry import plot
 from topo.report import Report
@@ -74,7 +74,7 @@ def metric_heatmap(
         spine.set_visible(False)
     if finite.size:
         bar = ax.figure.colorbar(image, ax=ax, pad=0.02, aspect=25)
-        bar.set_label(metric.replace("_", " "))
+        bar.set_label(worded(metric))
         if log:
             _plain(bar)
     return ax

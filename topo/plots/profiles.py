@@ -33,7 +33,7 @@ from topo.plots.axes import (
     size_of,
     whole_ticks,
 )
-from topo.plots.given import labelled, one, report_of, same_network
+from topo.plots.given import labelled, one, report_of, same_network, worded
 from topo.plots.nulls import Null, band, named, sampled, wanted
 from topo.plots.registry import plot
 from topo.plots.seeds import check_spread, draw_spread, said_of, series_of
@@ -335,7 +335,7 @@ def _profile(label: str, item: Profiled, metric: str) -> Profile:
 
 
 def _title(metric: str) -> str:
-    return metric.replace("_", " ").replace("ramanujan", "Ramanujan")
+    return worded(metric).replace("ramanujan", "Ramanujan")
 
 
 def _float(number: float) -> float:

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 
 from topo.errors import TopoError
 from topo.graph import LayeredGraph
-from topo.plots.given import Found, choice, stems
+from topo.plots.given import Found, choice, plain, stems
 from topo.report import Report
 
 INTERVALS = ("t95", "sd", "range", "none")
@@ -178,8 +178,8 @@ def _names(columns: Sequence[Mapping[str, Any]], labels: Sequence[Sequence[str]]
         if len(group) == 1:
             names.append(alone[group[0]])
             continue
-        name = str(known["method"])
-        name += _said_options(known.get("options"))
+        name = plain(known["method"])
+        name += plain(_said_options(known.get("options")))
         names.append(f"{name}, {_text('density', _entry(known, 'density'))}" if len(several) > 1 else name)
     return [name if names.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(names, 1)]
 
@@ -199,4 +199,4 @@ def _said_options(options: Any) -> str:
 def _text(key: str, value: Any) -> str:
     if key in ("density", "density_asked"):
         return f"{100 * float(value):.3g} %"
-    return f"{value}" if key == "method" else f"{key} {value}"
+    return plain(value if key == "method" else f"{key} {value}")

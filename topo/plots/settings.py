@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from topo.plots.given import Row, called, number, told
+from topo.plots.given import Row, called, number, plain, told
 
 # Columns that tell how a run was trained: [run] and [recipe] of a run's config.toml, its [imp], the recipe's name.
 SETTINGS = (
@@ -13,6 +13,7 @@ SETTINGS = (
     "nesterov", "weight_decay", "schedule", "milestones", "factor", "warmup", "label_smoothing", "ema", "padding",
     "flip", "amp", "channels_last", "compile", "deterministic", "placement", "accumulate", "clip", "val", "best_on",
     "rewind", "rewind_epoch", "fraction", "sparse", "alpha", "update_every", "update_until",
+    "mask_share", "ghost_activation", "ghost_skip", "length", "smoothing", "task",
 )  # fmt: skip
 # Keys that a label names; how many more differ is said behind them.
 _NAMED = 3
@@ -65,7 +66,7 @@ def _kinds(rows: Sequence[Row], keys: Sequence[str]) -> int:
 
 
 def _said(row: Row, key: str) -> str:
-    return f"{key}={_value(row, key)}" if told(row, key) else f"{key} unknown"
+    return plain(f"{key}={_value(row, key)}") if told(row, key) else f"{key} unknown"
 
 
 def _value(row: Row, key: str) -> str:

@@ -20,7 +20,7 @@ from topo.masks import MaskSet
 from topo.metrics import degrees
 from topo.metrics.spectral import ramanujan
 from topo.plots.axes import GREY, axes, colour, headline, key, legend, log_labels, name_x, name_y, series
-from topo.plots.given import Masked, choice, graph_of, labelled, layer_called
+from topo.plots.given import Masked, choice, graph_of, labelled, layer_called, plain
 from topo.plots.nulls import Null, band, named, sampled, wanted
 from topo.plots.registry import plot
 from topo.wiring import apart
@@ -88,7 +88,7 @@ def spectrum(
     if len(blocks) > _FEW:
         key(ax, "Ramanujan bounds", color=GREY, linestyle=(0, (4, 2)), linewidth=1)
     told = f"; hollow: {', '.join(f'{count:,}' for count in none.values())} zero" if none else ""
-    name_x(ax, f"rank ({first.name.removesuffix('.weight')}, {first.layer_view} view{told})")
+    name_x(ax, f"rank ({plain(first.name.removesuffix('.weight'))}, {first.layer_view} view{told})")
     name_y(ax, "singular value")
     ax.set_ylim(bottom=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -182,7 +182,7 @@ def degree_distribution(
     first = next(iter(graphs.values()))
     what = {"in": "fan-in", "out": "fan-out"}[side]
     over = " / mean of the layer" if relative or (layer is None and len(graphs) > 1) else ""
-    name = "" if layer is None else f"{layer_called(first, layer).name.removesuffix('.weight')}, "
+    name = "" if layer is None else f"{plain(layer_called(first, layer).name.removesuffix('.weight'))}, "
     name_x(ax, f"{what}{over} ({name}{first.layer_view} view{empty})")
     name_y(ax, "share of units with at least as many")
     ax.set_ylim(0, 1.02)
@@ -221,7 +221,7 @@ def _each_layer(ax: Axes, graph: LayeredGraph, side: str, relative: bool, style:
     for place, block in enumerate(blocks):
         if block.kept:
             look = {"color": colours(0.92 * place / max(len(blocks) - 1, 1)), "linewidth": 0.8, "linestyle": "-"}
-            label = None if len(blocks) > 6 else block.name.removesuffix(".weight")
+            label = None if len(blocks) > 6 else plain(block.name.removesuffix(".weight"))
             _ccdf(ax, _degrees(graph, block, side, relative), {**look, "label": label, **style})
     if len(blocks) > 6:
         scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, (len(blocks) - 1) / 0.92), colours)
@@ -229,7 +229,7 @@ def _each_layer(ax: Axes, graph: LayeredGraph, side: str, relative: bool, style:
         bar.ax.set_ylim(0, len(blocks) - 1)
         bar.ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     else:
-        legend(ax, [block.name.removesuffix(".weight") for block in blocks])
+        legend(ax, [plain(block.name.removesuffix(".weight")) for block in blocks])
     if len(alive) == len(blocks):
         return ""
     return f"; empty layers left out: {len(blocks) - len(alive)}"
@@ -300,7 +300,7 @@ def mask_matrix(
     sort = ", by degree" if order == "degree" else ""
     name_x(ax, f"{'input channel and tap' if view == 'kernel' and block.kernel_size > 1 else 'input unit'}{sort}")
     name_y(ax, f"output unit{sort}")
-    name = block.name.removesuffix(".weight")
+    name = plain(block.name.removesuffix(".weight"))
     text = f"{name}: {block.kept:,} of {block.size:,} kept, {view} view" + ("" if binary else "; white: empty")
     headline(ax, text)
     for spine in ax.spines.values():

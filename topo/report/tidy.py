@@ -34,6 +34,7 @@ def reports_from_table(rows: Sequence[Mapping[str, Any]]) -> list[Report]:
     """The reports of a table's rows, in their order; see `holds_reports`. TopoError for a table without them.
 
     >>> report = topo.analyze({"fc.weight": np.eye(2)}, mask_name="a")
+    >>> import csv
     >>> table = csv.DictReader(report.to_csv().splitlines())
     >>> reports_from_table(list(table))[0].layers[0]["density"]
     0.5
