@@ -157,7 +157,7 @@ def _take_view(args: argparse.Namespace, options: dict[str, Any], parameters: An
     if "view" in parameters:
         if options.setdefault("view", args.view) != args.view:
             raise UsageError("--view and -O view are both given")
-    elif takes[args.kind][0] != "reports" or isinstance(options.get("null"), str):
+    elif "reports" not in takes[args.kind][0].split(",") or isinstance(options.get("null"), str):
         raise UsageError(f"plot '{args.kind}' has one view; --view is of figures of metrics, and of single layers")
 
 
