@@ -127,7 +127,10 @@ TRUTH = {"channel_masks": ROWS}
 
 def test_every_reader_has_a_layout_here():
     # keras: HDF5 alone, which nobody wraps in a checkpoint; tests/test_readers.py has its layouts
-    assert set(LAYOUTS) | {"topo", "keras"} >= set(formats.formats), "write the new reader's layout into LAYOUTS"
+    # factorised: its masks are of what basis and coefficients make; tests/test_decompose.py has its layouts
+    assert set(LAYOUTS) | {"topo", "keras", "factorised"} >= set(formats.formats), (
+        "write the new reader's layout into LAYOUTS"
+    )
 
 
 def plain(name):

@@ -636,7 +636,7 @@ def test_values_that_no_mask_holds(tmp_path):
         mask = torch.ones(3, 4)
         mask[1, 1] = value
         torch.save({"a.weight_mask": mask, "a.weight_orig": torch.ones(3, 4)}, tmp_path / "m.pt")
-        refused(tmp_path / "m.pt", r"m\.pt.*torch_prune.*mask 'a\.weight' holds (2|0\.5|nan|-1|inf)", MaskError)
+        refused(tmp_path / "m.pt", r"m\.pt.*torch_prune.*mask 'a\.weight_mask' holds (2|0\.5|nan|-1|inf)", MaskError)
     torch.save({"a.weight": torch.full((3, 4), 7)}, tmp_path / "i.pth")
     refused(tmp_path / "i.pth", "read as mask_dict: mask 'a.weight' holds 7", MaskError)
     torch.save({"a.weight_mask": torch.ones(3, 4, dtype=torch.complex64)}, tmp_path / "c.pt")

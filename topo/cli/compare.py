@@ -116,7 +116,7 @@ def _distances(
         ]
         for name in zero
     }
-    unmatched = any(math.isnan(pair["nnstd"]) for pair in pairs.values())
+    unmatched = not is_language_model(held[0]) and any(math.isnan(pair["nnstd"]) for pair in pairs.values())
     return found, ["nnstd is undefined without the network's wiring: name --model"] if unmatched else []
 
 

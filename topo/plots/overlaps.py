@@ -152,6 +152,7 @@ def _shared(a: MaskSet, b: MaskSet, layer: str | None) -> tuple[float, float]:
 
 
 _OF_SERIES = ("exploration", "degree_drift", "survived")
+_SHARES = ("exploration", "survived")
 
 
 @plot("masks")
@@ -167,7 +168,7 @@ def mask_dynamics(
     """How masks change over rounds or epochs: weights born and pruned, what is left, and a metric.
 
     data: two masks of one network or more, in order; labels that are numbers are the steps. metric: of the network, on
-    the right, as a share of its largest unless it is a density; or exploration, survived or degree_drift
+    the right, as a share of its largest unless it is a share itself; or exploration, survived or degree_drift
     (`topo.compare.trajectory`); it is NaN, with the reason below, where it needs a wiring and there is none. wiring: a
     Wiring, a model's name or a torch module. steps: where the masks stand on the axis. style: of the lines.
 
@@ -212,7 +213,7 @@ def mask_dynamics(
     look = {"marker": "^", "color": colour(3), "linestyle": ":", "markersize": mpl.rcParams["lines.markersize"] + 0.5}
     named = metric.replace("_", " ")
     if drawn:
-        if "density" not in metric:  # one axis for all: as a share of the largest
+        if "density" not in metric and metric not in _SHARES:  # one axis for all: as a share of the largest
             largest = float(np.nanmax(np.abs(values))) or 1.0
             values, named = values / largest, f"{named}, of {largest:.3g}"
         right.plot(x, values, **{**look, "label": named, **style})
