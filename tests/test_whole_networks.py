@@ -257,7 +257,7 @@ def test_edges_of_a_lattice_lie_near_each_other_on_a_ring(shape: tuple[int, int]
     assert ring_distance(words, 8) == pytest.approx(0.0)
 
 
-@pytest.mark.parametrize("kind", ["GRU"])
+@pytest.mark.parametrize("kind", ["GRU", "LSTM"])
 def test_science_of_a_recurrent_network_is_that_of_its_twins(kind: str) -> None:
     """Steps of one layer are edges of one graph; each number by networkx on the unrolled network."""
     net = nn.ModuleDict({"rnn": getattr(nn, kind)(4, 3, batch_first=True), "out": nn.Linear(3, 2)})

@@ -11,6 +11,7 @@ from topo.masks import MaskSet
 from topo.wiring import Layer, Wiring
 
 MAX_PATHS = 200_000
+ALWAYS = -2  # the operand of a wiring that is always live
 
 
 def in_use(layer: Layer, o: int, i: int) -> bool:
@@ -56,7 +57,13 @@ class Net:
 
     @cached_property
     def forward(self) -> set[int]:
-        live = set(self.starts)
+        """Units that inputs reach."""
+        return self._open - {ALWAYS}
+
+    @cached_property
+    def _open(self) -> set[int]:
+        """These, and what a gate beside its bias is: always live."""
+        live = {*self.starts, ALWAYS}
         for step in self.wiring.steps:
             if isinstance(step, Layer):
                 if step not in self.sources:
@@ -87,7 +94,7 @@ class Net:
                     continue
                 for op in step.operands:
                     others = [int(other[place]) for other in step.operands if other is not op]
-                    if op[place] >= 0 and (step.kind == "add" or all(u in self.forward for u in others)):
+                    if op[place] >= 0 and (step.kind == "add" or all(u in self._open for u in others)):
                         live.add(int(op[place]))
         return live
 

@@ -87,7 +87,7 @@ def first_line(error: BaseException) -> str:
     """What an error says, in one line that is not too long, whatever its own words raise."""
     try:
         words = str(error)
-    except Exception:
+    except Exception:  # whatever the error's own __str__ raises
         words = ""
     return (words.strip().splitlines() or ["it says nothing more"])[0][:_LONGEST]
 

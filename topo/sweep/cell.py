@@ -65,7 +65,9 @@ def _tried(work: Callable[[Any], Any], given: Any) -> Any:
         return work(given)
     except TopoError as error:
         return Outcome(error=" ".join(str(error).split()))
-    except Exception as error:
+    except MemoryError:
+        return Outcome(error="not enough memory for this network and its mask")
+    except Exception as error:  # one cell's fault, whatever it is, ends that cell alone
         return Outcome(error=f"internal error: {type(error).__name__}: {' '.join(str(error).split())}")
 
 
