@@ -231,3 +231,15 @@ def test_the_course_of_a_folder_says_what_each_file_left_out(tmp_path, capsys):
     assert "e_2.npz: 1 weight" not in said
     assert main(["compare", str(tmp_path), "--json", "-", "--quiet"]) == 0
     assert [covered["left_out"] for covered in json.loads(capsys.readouterr().out)["coverage"]] == [96, 0, 96]
+
+
+def test_masks_of_different_networks_have_no_distance_of_graphs(tmp_path, capsys):
+    """They share the shape of one layer by chance; what holds for that layer alone is no distance of the networks."""
+    for model in ("digits_conv", "resnet20"):
+        write_masks(topo.generate("erk", model, density=0.1, rng=0), tmp_path / f"{model}.safetensors")
+    pair = [str(tmp_path / "resnet20.safetensors"), str(tmp_path / "digits_conv.safetensors"), "--quiet"]
+    assert main(["compare", *pair, "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["distances"] == {} and [entry["layer"] for entry in found["layers"]] == ["fc.weight"]
+    said = [note["note"] for note in found["notes"]]
+    assert "distances of graphs are left out: the masks are of different networks" in said

@@ -103,9 +103,11 @@ _LARGEST = 60_000_000  # parameters of masks whose units are matched
 def _distances(
     held: Sequence[MaskSet], wires: Sequence[Wiring | None]
 ) -> tuple[dict[str, list[list[float]]], list[str]]:
-    """Distance -> of every pair, over the layers of each; {} with the reason for masks that are too large."""
+    """Distance -> of every pair, over the layers of both; {} with the reason for large masks and other networks."""
     if (most := max(masks.size for masks in held)) > _LARGEST:
         return {}, [f"distances of graphs are left out: a mask has {most:,} parameters, above {_LARGEST:,}"]
+    if any(wired is not None and wires[0] is not None and wired.shapes != wires[0].shapes for wired in wires):
+        return {}, ["distances of graphs are left out: the masks are of different networks"]
     wiring = _chained(held[0], wires[0])
     pairs = {(i, j): _far(held[i], held[j], wiring) for i in range(len(held)) for j in range(i + 1, len(held))}
     zero = {name: 0.0 if value == value else value for name, value in pairs[0, 1].items()}
