@@ -137,7 +137,7 @@ def _attention(
     if hard:
         scores = scores if keep is None else scores.masked_fill(~keep, 0.0)
     else:
-        scores = (scores if keep is None else scores.masked_fill(~keep, -torch.inf))
+        scores = scores if keep is None else scores.masked_fill(~keep, -torch.inf)
         scores = _apart(scores, -1).softmax(-1)
     return scores @ v
 
@@ -245,11 +245,11 @@ def as_parameter(wiring: Wiring, name: str, mask: np.ndarray, shape: tuple[int, 
 _exported: dict[tuple[int, tuple[str, ...]], Any] = {}
 
 
-def traced(case: Case, model: nn.Module, convention: str) -> Wiring:
+def traced(case: Case, model: nn.Module, convention: str, capture: Callable[..., Any] | None = None) -> Wiring:
     """The wiring of a case. Its export, most of the time that a trace takes, is the same under both conventions: the
-    last one is kept."""
+    last one is kept. capture: in place of the export."""
     trace_room = importlib.import_module("topo.trace")
-    export = trace_room.capture
+    export = capture or trace_room.capture
 
     def once(module: nn.Module, *given: Any) -> Any:
         key = id(case), tuple(name for name, _ in module.named_parameters())
@@ -265,12 +265,15 @@ def traced(case: Case, model: nn.Module, convention: str) -> Wiring:
         return topo.trace(model, args=args, kwargs=kwargs, gates=convention)
 
 
-def differences(case: Case, convention: str) -> list[str]:
-    """What is wrong with the wiring of a case: a line for each layer and density at which topo and gradients differ."""
+def differences(case: Case, convention: str, capture: Callable[..., Any] | None = None) -> list[str]:
+    """What is wrong with the wiring of a case: a line for each layer and density at which topo and gradients differ.
+
+    capture: a cheaper way than torch.export to its graph.
+    """
     torch.manual_seed(0)
     model = case.build().to(case.precision).eval()
     shapes = {name: tuple(p.shape) for name, p in parameters_of(model).items()}
-    wiring = traced(case, model, convention)
+    wiring = traced(case, model, convention, capture)
     layers = [name for name in wiring.names if wiring.layer(name).kind != "embedding"]
     layers = [name for name in layers if not any(word in name for word in case.unmasked)]
     aside = (*case.unmasked, *case.free, "bias")
