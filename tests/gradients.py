@@ -7,7 +7,7 @@ over the paths through it. Two draws are taken, since a maximum chooses.
 * soft: activations are left as they are, so that what is not 0 at 0 (sigmoid, softmax, ...) keeps a gate open. Two
   points at which gradients vanish for other reasons than structure are avoided: what a sigmoid or softmax reads is
   scaled to at most 1 (a sigmoid of 40 is 1 in numbers, and its gradient 0), and a softmax gets small fixed offsets, as
-  of positions (dead scores would weigh all tokens alike, so that they become the same, and comparing them says nothing);
+  of positions (dead scores would weigh all tokens alike: these become the same, and comparing them says nothing);
 * hard: activations are identities, so that such a gate closes with its inputs; an attention is (q k^T) v.
 """
 

@@ -2,8 +2,8 @@
 
 `benchmarks/trace_random.py` runs as many as one asks for.
 
-Many networks stand side by side in one module, and their graph comes from `quick_capture` instead of torch.export, which
-takes three quarters of the time of such a test. Some operations are left out because gradients vanish there for other reasons than
+Many networks stand side by side in one module. Their graph comes from `quick_capture`, since torch.export would take
+three quarters of the time. Some operations are left out because gradients vanish there for other reasons than
 structure: a relu of a difference, the sum of a softmax, x - x.
 """
 
