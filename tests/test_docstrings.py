@@ -61,7 +61,7 @@ def test_every_public_name_tells_its_arguments_and_errors(name: str) -> None:
         for argument in inspect.signature(public).parameters.values()
         if argument.kind not in (argument.VAR_KEYWORD, argument.VAR_POSITIONAL)
     ]
-    if other := re.search(r"[Oo]ther arguments as in `(?:topo\.)?(\w+)`", said):
+    if other := re.search(r"arguments as in `(?:topo\.)?(\w+)`", said):
         said += inspect.getdoc(getattr(topo, other[1])) or ""
     silent = [argument for argument in plain if not re.search(rf"\b{argument}\b", said)]
     assert not silent, f"topo.{name} does not say what {silent} are"
