@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -19,6 +20,15 @@ settings.load_profile("topo")
 # of formulas figures are not drawn as they should be.
 os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp(prefix="topo-matplotlib-")
 atexit.register(shutil.rmtree, os.environ["MPLCONFIGDIR"], ignore_errors=True)
+
+# A trace makes millions of objects that die young: looking for cycles as often as Python does costs a tenth of the suite.
+gc.set_threshold(20_000, 10, 10)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: no search for cycles goes through torch again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -712,11 +712,11 @@ def test_frontier_of_both_modes() -> None:
     assert [point.kept for point in balanced.points] == [2709] * 4
     nodes = [point.nodes for point in balanced.points]
     assert nodes == sorted(nodes, reverse=True) and 0 < balanced.hypervolume < 1
-    paths = frontier(wiring, total=2709, values=[1.0, 0.5, 0.0], mode="paths", sweeps=200)
+    paths = frontier(wiring, total=2709, values=[1.0, 0.0], mode="paths", sweeps=20)
     assert paths.hypervolume > 0.95 and paths.points[0].nodes == 701
     assert Frontier.from_json(paths.to_json()) == paths
     assert json.loads(paths.to_json())["schema"] == "topo-frontier/1"
-    assert len(paths.to_csv().splitlines()) == 4
+    assert len(paths.to_csv().splitlines()) == 3
     with pytest.raises(TopoError, match="runs along"):
         frontier(wiring, total=2709, degree_floor=4)
     with pytest.raises(TopoError, match="not a frontier"):
@@ -888,8 +888,8 @@ def test_budgets_that_cannot_be_are_told_as_they_were_asked_for(
 @pytest.mark.parametrize("net, density", [("resnet20", 0.01), ("mlp:64-300-100-10", 0.05)])
 def test_active_is_the_fraction_of_the_nodes(net: str, density: float) -> None:
     wiring = find_wiring(net)
-    for active in (0.35, 0.5, 0.8):
-        masks = generate("balance", wiring, density=density, mode="paths", active=active, sweeps=200)
+    for active in (0.35, 0.8):
+        masks = generate("balance", wiring, density=density, mode="paths", active=active, sweeps=20)
         found = topo.analyze(masks, wiring, metrics="paths").network
         assert found["effective_nodes"] / found["nodes"] == pytest.approx(active, abs=0.02)
     crowded = generate("balance", wiring, density=0.3, mode="paths", active=0.05, sweeps=200)

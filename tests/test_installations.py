@@ -54,7 +54,8 @@ def test_without_docstrings_and_asserts_everything_is_as_with_them(folder):
             topo.write_masks(masks, name)
         done = subprocess.run(
             [sys.executable, "-c", _RUN, repr([[*line, "--quiet"] for line in _LINES])],
-            env={**os.environ, "PYTHONOPTIMIZE": optimize},
+            # Kernels are not what is asked here, and numba would compile them anew for other bytecode: 16 s.
+            env={**os.environ, "PYTHONOPTIMIZE": optimize, "NUMBA_DISABLE_JIT": "1"},
             capture_output=True,
             text=True,
         )
