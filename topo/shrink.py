@@ -34,7 +34,7 @@ from topo.shrinking.seen import Seen
 from topo.shrinking.slots import Axis
 from topo.shrinking.working_copy import independent, masked, tensors_of, working_copy
 from topo.trace import captured_as_called, trace, trace_captured
-from topo.trace.capture import clean, first_names
+from topo.trace.capture import Captured, clean, first_names, resized
 from topo.train.masking import fitted, tensor_of
 from topo.wiring import Wiring
 
@@ -147,7 +147,7 @@ def shrink(
     laid.clear()
     work.forget()
     independent(made.model, module)
-    return _result(work, known, made, [*notes, *work.found.notes])
+    return _result(work, known, made, [*notes, *work.found.notes], captured)
 
 
 def _masks(model: nn.Module, masks: Any) -> MaskSet:
@@ -419,7 +419,18 @@ def _replace(model: nn.Module, old: Tensor, value: Tensor) -> None:
 # -- the result
 
 
-def _result(work: _Work, wiring: Wiring, made: Made, notes: list[str]) -> Shrunk:
+def _wiring_of(work: _Work, made: Made, captured: Captured) -> Wiring:
+    """Of the smaller model: from the graph of the whole, where no size that the code says has changed."""
+    changed = made.sizes or any(len(made.decision.left(w.slots)) != w.size for w in work.found.written)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TraceWarning)  # what cannot be followed was said of the whole model
+        graph = None if changed else resized(captured, made.model)
+        if graph is not None:
+            return trace_captured(made.model, work.example, graph)
+        return trace(made.model, args=work.example[0], kwargs=work.example[1])
+
+
+def _result(work: _Work, wiring: Wiring, made: Made, notes: list[str], captured: Captured) -> Shrunk:
     decision, small = made.decision, made.model
     kept: dict[str, tuple[np.ndarray, ...]] = {}
     shapes: dict[str, list[int]] = {}
@@ -430,18 +441,16 @@ def _result(work: _Work, wiring: Wiring, made: Made, notes: list[str]) -> Shrunk
     part: dict[str, Any] = {}
     for name, storage in work.held.items():
         laid = storage.parameter(np.asarray(work.masks[name]))
-        cut_mask = laid[np.ix_(*kept[name])]
-        left = np.zeros_like(laid)
-        left[np.ix_(*kept[name])] = cut_mask
+        cut_mask, left = laid, laid.copy()
+        for axis, at in enumerate(kept[name]):
+            if len(at) < laid.shape[axis]:
+                cut_mask = cut_mask.take(at, axis)
+                left.swapaxes(0, axis)[np.setdiff1d(np.arange(laid.shape[axis]), at)] = False
         part[name] = BitRows.of_mask(storage.mask(left))
         groups = storage.groups if storage.groups == 1 else storage.groups * cut_mask.shape[0] // laid.shape[0]
         new_masks[name] = BitRows.of_mask(replace(storage, shape=cut_mask.shape, groups=groups).mask(cut_mask))
     after = MaskSet(new_masks, provenance={k: v for k, v in work.masks.provenance.items() if k in ("method", "seed")})
-    small_wiring = wiring
-    if decision.gone.any():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", TraceWarning)  # what cannot be followed was said of the whole model
-            small_wiring = trace(small, args=work.example[0], kwargs=work.example[1])
+    small_wiring = _wiring_of(work, made, captured) if decision.gone.any() else wiring
     report = _report(work, wiring, small_wiring, after, MaskSet(part), made, notes)
     report["shapes"] = shapes
     return Shrunk(small, after, small_wiring, kept, report, tuple(map(tuple, made.sizes)), tuple(made.added))
