@@ -30,7 +30,7 @@ from topo.shrinking.cut import add_bias, cut, set_sizes
 from topo.shrinking.decide import Decision, axis_slots, decide
 from topo.shrinking.flow import Flow, Found, Written
 from topo.shrinking.proof import Reference
-from topo.shrinking.seen import Seen
+from topo.shrinking.seen import KeptBits, Seen
 from topo.shrinking.slots import Axis
 from topo.shrinking.working_copy import independent, masked, tensors_of, working_copy
 from topo.trace import captured_as_called, trace, trace_captured
@@ -136,16 +136,17 @@ def shrink(
     known = wiring if wiring is not None else trace_captured(plain, example, captured)
     _refuse_conservative(known, conservative)
     held = fitted(plain, masks, known)
-    laid = {name: tensor_of(masks[name], storage, "cpu") for name, storage in held.items()}
-    masked(plain, laid)
-    work = _Work(plain, masks, held, laid, example, check, rng)
+    masked(plain, ((name, tensor_of(masks[name], storage, "cpu")) for name, storage in held.items()))
+    work = _Work(plain, masks, held, example, check, rng)
     # Layers of the original hold numbers of its type, which torch does not join with double precision.
     if work.reference.dtype != torch.float64 or any(p.dtype == torch.float64 for p in plain.parameters()):
         _require_own_layers(plain, example)
     work.follow(captured)
     made = work.largest()
-    laid.clear()
     work.forget()
+    del plain
+    if made.decision.gone.any():
+        known = replace(known, maps=None)  # which hold the masked copy
     independent(made.model, module)
     return _result(work, known, made, [*notes, *work.found.notes], captured)
 
@@ -206,22 +207,22 @@ class _Work:
         plain: nn.Module,
         masks: MaskSet,
         held: Mapping[str, Storage],
-        laid: Mapping[str, Tensor],
         example: Any,
         check: int,
         seed: int,
     ) -> None:
         self.plain, self.masks, self.held = plain, masks, held
+        self.before = _sizes_of(plain)
         self.reference, self.exact = Reference.of(plain, example, check, seed)
         self.example = example
         self.found = Found()
         self.odd: tuple[float, float] | None = None
-        self.tensors = self._tensors(laid)
+        self.tensors = self._tensors()
 
-    def _tensors(self, laid: Mapping[str, Tensor]) -> dict[str, Seen]:
+    def _tensors(self) -> dict[str, Seen]:
         """What is known of each parameter and buffer, under every name that it has."""
         first = first_names(self.plain)
-        kept = {first.get(name, name): mask for name, mask in laid.items()}
+        kept = {first.get(name, name): self._mask(name, storage) for name, storage in self.held.items()}
         made: dict[int, Seen] = {}
         named: dict[str, Seen] = {}
         for name, tensor in tensors_of(self.plain):
@@ -235,6 +236,11 @@ class _Work:
                 made[id(tensor)] = Seen(tuple(tensor.shape), tuple(axes), flags, value, mask, name, True)
             named[name] = named[clean(name)] = made[id(tensor)]
         return named
+
+    def _mask(self, name: str, storage: Storage) -> Tensor | KeptBits:
+        rows = self.masks.rows(name)
+        large = rows.size > _LARGE and len(storage.shape) == 2 and not storage.turned
+        return KeptBits(rows) if large else tensor_of(self.masks[name], storage, "cpu")
 
     def follow(self, captured: Any) -> None:
         """Run the flow; outputs stay."""
@@ -253,8 +259,9 @@ class _Work:
             )
 
     def forget(self) -> None:
-        """Let go of masks and values, so that they do not lie beside the smaller model's own tensors."""
+        """Let go of the masked copy and of values, so that they do not lie beside the smaller model's own tensors."""
         self.found.uses.clear()
+        del self.plain, self.exact
         none = torch.zeros(())
         self.tensors = {name: Seen(seen.shape, seen.axes, none, none) for name, seen in self.tensors.items()}
 
@@ -461,14 +468,9 @@ def _report(
 ) -> dict[str, Any]:
     """part: the original masks without what went."""
 
-    def numbers(model: nn.Module, held: MaskSet, wired: Wiring) -> tuple[dict[str, Any], dict[str, Any]]:
+    def numbers(of_model: dict[str, int], held: MaskSet, wired: Wiring) -> tuple[dict[str, Any], dict[str, Any]]:
         graph = build_graph(held, wired)
-        sizes = {
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
-            "kept": held.kept,
-            "macs": _number(macs_dense(graph)),
-        }
+        sizes = {**of_model, "kept": held.kept, "macs": _number(macs_dense(graph))}
         effective = {
             "effective_params": _number(effective_params(graph)),
             "effective_nodes": _number(effective_nodes(graph)),
@@ -476,9 +478,9 @@ def _report(
         }
         return sizes, effective
 
-    before, effective_before = numbers(work.plain, work.masks, wiring)
-    after, effective_after = numbers(made.model, masks, small_wiring)
-    _, effective_part = numbers(work.plain, part, wiring)
+    before, effective_before = numbers(work.before, work.masks, wiring)
+    after, effective_after = numbers(_sizes_of(made.model), masks, small_wiring)
+    _, effective_part = numbers(work.before, part, wiring)
     if effective_part != effective_after:
         notes.append("effective weights, nodes and paths are not those of the part of the original that is left")
     if read := effective_before["effective_params"] - effective_part["effective_params"]:
@@ -498,6 +500,14 @@ def _report(
             "relative_difference": found[1],
         },
         "notes": notes,
+    }
+
+
+def _sizes_of(model: nn.Module) -> dict[str, int]:
+    parameters = list(model.parameters())
+    return {
+        "parameters": sum(p.numel() for p in parameters),
+        "bytes": sum(p.numel() * p.element_size() for p in parameters),
     }
 
 
