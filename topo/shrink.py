@@ -26,11 +26,11 @@ from topo.metrics.parameters import effective_params
 from topo.metrics.paths import effective_paths
 from topo.models.modules.holders import unwrapped
 from topo.shrinking import recurrent, rules  # noqa: F401 (their rules)
-from topo.shrinking.cut import add_bias, cut, set_sizes
+from topo.shrinking.cut import add_bias, cut, set_sizes, shortened
 from topo.shrinking.decide import Decision, axis_slots, decide
 from topo.shrinking.flow import Flow, Found, Written
 from topo.shrinking.proof import Reference
-from topo.shrinking.seen import KeptBits, Seen
+from topo.shrinking.seen import KeptBits, Large, Seen
 from topo.shrinking.slots import Axis
 from topo.shrinking.working_copy import independent, masked, tensors_of, working_copy
 from topo.trace import captured_as_called, trace, trace_captured
@@ -136,8 +136,10 @@ def shrink(
     known = wiring if wiring is not None else trace_captured(plain, example, captured)
     _refuse_conservative(known, conservative)
     held = fitted(plain, masks, known)
+    unmasked = dict(tensors_of(plain))
     masked(plain, ((name, tensor_of(masks[name], storage, "cpu")) for name, storage in held.items()))
-    work = _Work(plain, masks, held, example, check, rng)
+    work = _Work(plain, masks, held, example, check, rng, unmasked)
+    unmasked.clear()
     # Layers of the original hold numbers of its type, which torch does not join with double precision.
     if work.reference.dtype != torch.float64 or any(p.dtype == torch.float64 for p in plain.parameters()):
         _require_own_layers(plain, example)
@@ -210,6 +212,7 @@ class _Work:
         example: Any,
         check: int,
         seed: int,
+        unmasked: Mapping[str, Tensor],
     ) -> None:
         self.plain, self.masks, self.held = plain, masks, held
         self.before = _sizes_of(plain)
@@ -217,7 +220,18 @@ class _Work:
         self.example = example
         self.found = Found()
         self.odd: tuple[float, float] | None = None
+        self.large: dict[str, KeptBits] = {}
+        if self.exact is plain:  # the smaller one does not fit beside two of its size: masks are put on as it is made
+            self._unmask(unmasked)
         self.tensors = self._tensors()
+
+    def _unmask(self, unmasked: Mapping[str, Tensor]) -> None:
+        """Large matrices of the copy are the original's again."""
+        for name, storage in self.held.items():
+            mask = self._mask(name, storage)
+            if isinstance(mask, KeptBits) and (masked := self.plain.get_parameter(name)) is not unmasked[name]:
+                self.large[name] = mask
+                _replace(self.plain, masked, unmasked[name])
 
     def _tensors(self) -> dict[str, Seen]:
         """What is known of each parameter and buffer, under every name that it has."""
@@ -232,8 +246,8 @@ class _Work:
                 if mask is None:
                     mask = torch.ones((1,) * tensor.dim(), dtype=torch.bool).expand(tensor.shape)
                 flags = torch.zeros((1,) * tensor.dim(), dtype=torch.bool)
-                value = tensor.detach()
-                made[id(tensor)] = Seen(tuple(tensor.shape), tuple(axes), flags, value, mask, name, True)
+                kind = Large if any(tensor is self.plain.get_parameter(key) for key in self.large) else Seen
+                made[id(tensor)] = kind(tuple(tensor.shape), tuple(axes), flags, tensor.detach(), mask, name, True)
             named[name] = named[clean(name)] = made[id(tensor)]
         return named
 
@@ -363,10 +377,16 @@ class _Work:
                 add_bias(small, use.path)
                 added.append(use.path)
             old = small.get_parameter(name)
-            shift = use.weight[:, columns].to(torch.float64).reshape(len(use.weight), int(columns.sum()), -1).sum(2)
+            weight = use.weight()
+            shift = weight[:, columns].to(torch.float64).reshape(len(weight), int(columns.sum()), -1).sum(2)
             total = old.detach().to(torch.float64) + shift @ torch.from_numpy(use.constants[columns])
             _replace(small, old, total.to(torch.promote_types(old.dtype, torch.float32) if exact else old.dtype))
-        cut(small, self._places(decision, added))
+        places = self._places(decision, added)
+        cut(small, places)
+        for name, mask in self.large.items():
+            old = small.get_parameter(name)
+            left = shortened(mask.tensor(), places.get(name, (None, None)))
+            _replace(small, old, torch.where(left, old.detach(), 0))
         set_sizes(small, sizes)
         return small, added
 
@@ -416,7 +436,7 @@ def _shared_copy(model: nn.Module) -> nn.Module:
 
 
 def _replace(model: nn.Module, old: Tensor, value: Tensor) -> None:
-    made = nn.Parameter(value, old.requires_grad)
+    made = value if isinstance(value, nn.Parameter) else nn.Parameter(value, old.requires_grad)
     for module in model.modules():
         for key, tensor in module._parameters.items():
             if tensor is old:

@@ -43,8 +43,8 @@ class Use:
 
     inputs, outputs: slots (in,), (out,), 0 where nothing can go. joined: of some outputs, bool (out,), the inputs
     that a kept weight joins to one of them, bool (in,).
-    weight: (out, in, ...) of the parameter. foldable: bool (in,), the input is a constant that a bias can take over;
-    constants: its value. why: what prevents that where the input is constant and `foldable` is not set.
+    weight: gives (out, in, ...) of the parameter. foldable: bool (in,), the input is a constant that a bias can take
+    over; constants: its value. why: what prevents that where the input is constant and `foldable` is not set.
     bias: the name of the bias parameter; None where the layer has none, or it is not a plain parameter.
     """
 
@@ -52,7 +52,7 @@ class Use:
     inputs: np.ndarray
     outputs: np.ndarray
     joined: Joined
-    weight: Tensor
+    weight: Callable[[], Tensor]
     foldable: np.ndarray
     constants: np.ndarray
     constant: np.ndarray
@@ -395,8 +395,12 @@ class Flow:
         read: tuple[np.ndarray, np.ndarray, np.ndarray],
         only_zero: str | None,
         bias: Any,
+        gives: Callable[[], Tensor] | None = None,
     ) -> None:
-        """Enter a use of a weight. read: `Seen.only` of its inputs. only_zero: why no other constant folds."""
+        """Enter a use of a weight. read: `Seen.only` of its inputs. only_zero: why no other constant folds.
+
+        gives: makes `laid` anew, of a weight that is too large to be kept.
+        """
         uniform, constants, constant = read
         foldable = uniform & (constants == 0) if only_zero else uniform
         named = isinstance(bias, Seen) and bias.name is not None
@@ -410,7 +414,7 @@ class Flow:
                 inputs=none[0] if inputs is None else inputs,
                 outputs=none[1] if outputs is None else outputs,
                 joined=joined,
-                weight=laid,
+                weight=gives or (lambda: laid),
                 foldable=foldable,
                 constants=constants,
                 constant=constant,

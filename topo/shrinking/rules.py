@@ -12,7 +12,7 @@ from torch.fx import Node
 from torch.nn import functional as F
 
 from topo.shrinking.flow import Flow, Joined, NotFollowed, along_whole, rule_for
-from topo.shrinking.seen import KeptBits, Seen, of, varying
+from topo.shrinking.seen import KeptBits, Large, Seen, of, varying
 from topo.shrinking.slots import PINNED, Axis
 from topo.trace.nodes import POOLS, operation, sizes
 
@@ -75,7 +75,8 @@ def _linear(
     values = _linear_values(x, laid, flags)
     if isinstance(bias, Seen):
         values = values + bias.whole().to(torch.float64)
-    flow.use(node, weight, joined or joined_by(kept), into, out, laid, x.only(-1), None, bias)
+    gives = weight.whole if joined and isinstance(weight, Large) else None
+    flow.use(node, weight, joined or joined_by(kept), into, out, laid, x.only(-1), None, bias, gives)
     shape = (*x.shape[:-1], laid.shape[0])
     return of(shape, (*x.axes[:-1], out), flags, values)
 

@@ -79,6 +79,19 @@ class Seen:
         return uniform, np.where(uniform, _row(low, length), 0.0), constant
 
 
+class Large(Seen):
+    """A large matrix without a masked copy: its mask is put on it when its values are asked for."""
+
+    def _masked(self) -> Tensor:
+        own: Tensor = self.__dict__["own"]
+        return own if self.mask is None else torch.where(self.mask, own, 0)
+
+    def _hold(self, value: Tensor) -> None:
+        self.__dict__["own"] = value
+
+    value = property(_masked, _hold)  # type: ignore[assignment]
+
+
 def _row(values: Tensor, length: int) -> np.ndarray:
     row = values.reshape(-1).numpy()
     return row if len(row) == length else np.broadcast_to(row, (length,))
