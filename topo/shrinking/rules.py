@@ -29,7 +29,7 @@ def kept_of(weight: Seen) -> Tensor:
 
 def joined_by(kept: Tensor) -> Joined:
     """As `KeptBits.joined`, of a mask (out, in)."""
-    return lambda outputs: kept.numpy()[outputs].any(0)
+    return lambda outputs: np.asarray(kept.numpy()[outputs].any(0))
 
 
 # -- linear layers
