@@ -185,8 +185,8 @@ def pointwise(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     name, closed = operation(units.node).removeprefix("aten."), units.closed_by()
     if any(closed) and len(closed) == len(tensors) == 2:
         sides = [plain(value).expand(shape) for value in tensors]
-        value, by = sides if closed[0] else sides[::-1]
-        return units.gate(value, by if all(closed) else units.add(by, filled(shape)))
+        first, by = sides if closed[0] else sides[::-1]
+        return units.gate(first, by if all(closed) else units.add(by, filled(shape)))
     if sum(map(tracked, tensors)) > 1:
         units.note(f"'{name}' of two branches is taken for their sum")
     ids = filled(shape, CONSTANT if closed and units.not_zero_at_zero(several=True) else NOTHING)
