@@ -340,7 +340,7 @@ def test_memory_that_ends_is_told_and_models_without_parameters_are_named(method
     if method == "synflow":
         del how["batches"]
     for name in ("raises a memory error", "no memory on a device"):
-        with pytest.raises(TopoError, match="memory ended|odd"):
+        with pytest.raises(TopoError, match=r"memory ended|odd"):
             topo.generate(method, MODELS[name](), **how)
     for name in ("gives out no parameter", "each row by itself", "cannot be shown"):
         masks = one_line(topo.generate, method, MODELS[name](), **how)
