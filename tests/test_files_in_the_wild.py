@@ -911,7 +911,8 @@ def test_two_masks_of_one_weight(tmp_path):
 
 
 @pytest.mark.parametrize("last", ["pruned", "removed", "dropped", "zeroed", "deleted", "dead", "cut", "inverse_mask",
-                                  "pruned_mask", "masked_out", "is_pruned", "inverted"])  # fmt: skip
+                                  "pruned_mask", "masked_out", "is_pruned", "inverted", "zero_mask", "is_zero",
+                                  "zeros", "not_mask", "neg_mask", "prune_idx", "to_remove", "complement"])  # fmt: skip
 def test_what_is_gone_is_not_read_as_kept(last):
     weights, masks = _dense_and_mask()
     gone = {n.replace("weight", last): 1 - m for n, m in masks.items()}
@@ -922,6 +923,104 @@ def test_what_is_gone_is_not_read_as_kept(last):
         assert found.kept == sum(int(tensor.sum()) for tensor in gone.values())
     with pytest.raises(FormatError, match="1 may stand for what was pruned"):
         topo.read_masks({"state_dict": weights, last: {n: 1 - m for n, m in masks.items()}})
+
+
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("key", ["mask", "mask_a", "weight_mask_", "sieve"])
+def test_masks_that_are_1_where_the_weights_are_0_say_what_was_pruned(flat, key):
+    """Whatever they are called: the zeros of the weights tell, to the one."""
+    weights, masks = _dense_and_mask()
+    sparse = {name: weight * masks[name] for name, weight in weights.items()}
+    for gone in (True, False):
+        held = {name: 1 - mask if gone else mask for name, mask in masks.items()}
+        tree = sparse | {n.replace("weight", key): m for n, m in held.items()} if flat else {"net": sparse, key: held}
+        for model in (None, wiring({name: (4, 6) for name in weights})):
+            if gone and (key != "sieve" or not flat):
+                with pytest.raises(
+                    FormatError, match=r"1 stands for what was pruned; --format zeros|is not called mas"
+                ):
+                    topo.read_masks(tree, model)
+                continue
+            found = topo.read_masks(tree, model)  # by the zeros, where the others contradict them and are no masks
+            assert set(found) == set(masks)
+            assert all((found[name] == masks[name].numpy().astype(bool)).all() for name in masks)
+
+
+def test_masks_that_are_added_are_not_read_as_weights():
+    weights, masks = _dense_and_mask()
+    for gone in (float("-inf"), -1e9, -10000.0):
+        added = {name: torch.where(mask > 0, 0.0, gone) for name, mask in masks.items()}
+        for tree in ({"state_dict": weights, "masks": added}, {"mask": added}):
+            with pytest.raises(FormatError, match="holds 0 where a weight is kept"):
+                topo.read_masks(tree)
+    scaled = {name: 255.0 * mask for name, mask in masks.items()}
+    assert topo.read_masks({"state_dict": weights, "masks": scaled}).kept == sum(int(m.sum()) for m in masks.values())
+
+
+def test_a_tree_of_0_and_1_that_is_not_called_masks_beside_sparse_weights_is_not_chosen():
+    weights, masks = _dense_and_mask()
+    sparse = {name: weight * masks[name] for name, weight in weights.items()}
+    other = {name: masks[name].flip(0) for name in masks}
+    for key in ("frozen", "trainable", "anything"):
+        with pytest.raises(FormatError, match=f"'{key}' holds 0 and 1 and is not called masks"):
+            topo.read_masks({"model": sparse, key: other})
+        for chosen, truth in (("model", masks), (key, other)):
+            found = topo.read_masks({"model": sparse, key: other}, key=chosen)
+            assert all((found[name] == truth[name].numpy().astype(bool)).all() for name in masks)
+        weights["0.weight"][0, 0] = 0  # of itself: the masks are of these weights
+        assert topo.read_masks({"model": weights, key: masks}).kept == sum(int(m.sum()) for m in masks.values())
+
+
+@pytest.mark.parametrize("last", ["channel_mask", "out_mask", "filter_mask", "output_mask", "neuron_mask", "mask"])
+def test_vectors_of_channels_beside_weights_under_their_names(last):
+    tree = dense() | {name.replace("weight", last): tensor for name, tensor in tensors(CHANNELS).items()}
+    for model in (None, WIRING):
+        found = topo.read_masks(tree, model)
+        assert all((found[name] == (ROWS[name] != 0)).all() for name in SHAPES)
+
+
+def test_what_is_called_a_mask_and_not_understood_is_named(tmp_path):
+    """In the refusal of dense weights, and in a note where the weights have zeros."""
+    flat = {name.replace("weight", "mask"): tensor.reshape(-1) for name, tensor in tensors(MASKS).items()}
+    with pytest.raises(FormatError, match=r"elsewhere \('stem.mask', float32 108, is called a mask\); --format zeros"):
+        topo.read_masks(dense() | flat)
+    indices = {name: torch.from_numpy(np.flatnonzero(mask)) for name, mask in MASKS.items()}
+    with pytest.raises(FormatError, match=r"elsewhere \('masks/stem.weight', int64 \d+, is called a mask\)"):
+        topo.read_masks({"state_dict": dense(), "masks": indices})
+    sparse = dense() | {name: tensor * torch.from_numpy(MASKS[name]) for name, tensor in tensors(WEIGHTS).items()}
+    notes = topo.read_masks(sparse | flat).provenance["notes"]
+    assert any("not used: 'stem.mask float32 108'" in note for note in notes), notes
+    for weights in (dense(), sparse):
+        for file, tree in (("model.safetensors", weights), ("masks.safetensors", tensors(MASKS))):
+            pytest.importorskip("safetensors.torch").save_file(tree, tmp_path / file)
+        with pytest.raises(FormatError, match=r"'masks.safetensors': masks beside weights are files of their own"):
+            topo.read_masks(tmp_path)
+    assert topo.read_masks(tmp_path / "masks.safetensors").kept == sum(int(m.sum()) for m in MASKS.values())
+
+
+def test_complex_weights_are_left_out_by_name():
+    tree = dense() | {name: tensor * torch.from_numpy(MASKS[name]) for name, tensor in tensors(WEIGHTS).items()}
+    tree["body.weight"] = tree["body.weight"].to(torch.complex64)
+    assert topo.read_masks(tree).provenance["coverage"]["names"] == ["body.weight"]
+
+
+@pytest.mark.parametrize("prefix", ["nets/", "policy:", "a/b."])
+def test_prefixes_of_other_signs_go_by_the_model_s_names(prefix):
+    for tree in (
+        {prefix + name: tensor for name, tensor in beside(MASKS).items()},
+        {f"w/{name}": tensor for name, tensor in dense().items()}
+        | {f"masks/{n}": m for n, m in tensors(MASKS).items()},
+    ):
+        found = topo.read_masks(tree, WIRING)
+        assert list(found) == list(SHAPES) and all((found[name] == (MASKS[name] != 0)).all() for name in SHAPES)
+
+
+def test_a_dict_of_each_weight_has_the_weight_s_name():
+    tree = {
+        name: {"weight": tensor, "mask": torch.from_numpy(MASKS[name])} for name, tensor in tensors(WEIGHTS).items()
+    }
+    found = topo.read_masks(tree)
+    assert list(found) == list(SHAPES) and all((found[name] == (MASKS[name] != 0)).all() for name in SHAPES)
 
 
 def test_a_mask_that_fits_two_axes_is_refused():
@@ -1027,6 +1126,12 @@ TABLE = {
     "`mask_X.weight`, `masks.X`": lambda: [dense() | called(style, tensors(MASKS)) for style in
                                            ("mask_stem.weight", "mask.stem", "stem_mask", "stem.gate")],
     "`X.pruned`, `{": lambda: [_buffers("pruned"), {"state_dict": dense(), "removed": tensors(MASKS)}],
+    "masks that are 1 exactly where": lambda: [
+        {"net": LAYOUTS["zeros"](), "masks": {name: t == 0 for name, t in tensors(MASKS).items()}}],
+    "masks of 0 and -inf": lambda: [{"state_dict": dense(), "masks": {name: t.log() for name, t in
+                                                                     tensors(MASKS).items()}}],
+    "a tree of 0 and 1 that no key": lambda: [{"model": LAYOUTS["zeros"](), "frozen": {
+        name: t.flip(0) for name, t in tensors(MASKS).items()}}],
     "`X.parametrizations.weight.0.mask`": lambda: [MORE["parametrizations"](), LAYOUTS["torch_ao"]()],
     "`X.parametrizations.weight.original`": lambda: [
         {n.replace("weight", "parametrizations.weight.original"): t for n, t in dense().items() if "bias" not in n}],
@@ -1036,7 +1141,8 @@ TABLE = {
     "a list of masks": lambda: [LAYOUTS["ordered_list"](), MORE["numbers"](),
                                 {str(n): t for n, t in MORE["numbers"]().items()}],
     "an entry per output channel": lambda: [{"state_dict": dense(), "masks": LAYOUTS["channel_masks"]()},
-                                            LAYOUTS["channel_masks"]()],
+                                            LAYOUTS["channel_masks"](), dense() | {
+        n.replace("weight", "channel_mask"): t for n, t in LAYOUTS["channel_masks"]().items()}],
     "masks of several levels": lambda: [{"level_0": tensors(MASKS), "level_1": tensors({n: 1 - m for n, m in
                                                                                         MASKS.items()})}],
     "`X.scores` (edge-popup)": lambda: [LAYOUTS["scores"]()],

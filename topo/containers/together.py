@@ -21,6 +21,7 @@ _PREFERRED = (
     "model.safetensors",
     "pytorch_model.bin",
 )
+_MASKS = re.compile(r"(?:^|[_.-])(?:masks?|tickets?)(?:[_.-]|$)", re.I)
 _NUMBERED = re.compile(r"(?P<stem>.*?)-(?P<number>\d{1,6})-of-(?P<count>\d{1,6})(?P<end>\..*)?")
 
 
@@ -55,6 +56,12 @@ def together(parts: list[Part], whose: str) -> Container:
         content, kind, notes = _joined(chosen, whose)
         metadata = {}
         files, missing = tuple(part.name for part in chosen), ()
+    masks = [name for name in aside if _MASKS.search(PurePath(name).stem)]
+    if masks:
+        raise FormatError(
+            f"{whose} holds {_some(part.name for part in chosen)} and {_some(masks)}: masks beside weights are "
+            "files of their own; read one of them by itself"
+        )
     if aside:
         notes.append(f"of {whose}, {_some(part.name for part in chosen)} read and {_some(aside)} left aside")
     return Container(kind, content, metadata, tuple(notes), files, missing)

@@ -25,6 +25,7 @@ from topo.formats.coverage import coverage, disagreements, of_model, told, uncov
 from topo.formats.experts import renamed
 from topo.formats.fitting import aligned, oriented, without_scales
 from topo.formats.names import RECURRENT, is_embedding, is_weight
+from topo.formats.partners import is_called_mask
 from topo.formats.source import WAY_OUT, Reader, Source, formats, plural, reader, readers, some
 from topo.formats.weights import weights_of
 from topo.formats.zeros import rounded
@@ -398,10 +399,21 @@ def _dense(source: Source, names: list[str]) -> str:
             f"{plural(len(packed), 'weight')} {'are' if len(packed) > 1 else 'is'} packed integers (GPTQ, AWQ, int4), "
             f"which only their library unpacks: dequantise them; the other {plural(len(names), 'layer')} hold no zero"
         )
+    aside = "".join(f"; {note}" for note in source.container.notes if "left aside" in note)
     return (
-        f"no weight of its {plural(len(names), 'layer')} is zero: dense, or its masks are elsewhere; "
-        f"--format zeros reads it as dense; {WAY_OUT}"
+        f"no weight of its {plural(len(names), 'layer')} is zero: dense, or its masks are elsewhere{_strange(source)}"
+        f"{aside}; --format zeros reads it as dense; {WAY_OUT}"
     )
+
+
+def _strange(source: Source) -> str:
+    """The first tensor that is called a mask and was not understood."""
+    for branch in source.tree:
+        for name, tensor in branch.state.items():
+            own = name if branch is source.place else f"{branch.key}/{name}"
+            if tensor.size > 1 and is_called_mask(own) and (branch is not source.place or not is_weight(name)):
+                return f" ('{own}', {tensor.dtype} {'x'.join(map(str, tensor.shape))}, is called a mask)"
+    return ""
 
 
 def _roundings(found: Mapping[str, Tensor], shares: Mapping[str, float]) -> list[str]:

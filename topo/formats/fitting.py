@@ -66,10 +66,9 @@ def _by_names(names: list[str], whose: Iterable[str]) -> dict[str, str]:
         if found := parameter(name):
             yield "", "", found
         plain = unwrapped(name)
-        parts = plain.split(".")
-        for cut in range(1, len(parts)):
-            if found := parameter(".".join(parts[cut:])):
-                yield ".".join(parts[:cut]) + ".", "", found
+        for cut in (place + 1 for place, letter in enumerate(plain) if letter in "./:"):
+            if found := parameter(plain[cut:]):
+                yield plain[:cut], "", found
         for ending in (plain, f"{plain}.weight"):
             for prefix in sorted(tails.get(ending, ())):
                 yield "", prefix, prefix + ending

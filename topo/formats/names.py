@@ -19,6 +19,7 @@ _PARAMETRIZED = re.compile(r"(?P<module>.*?)(?:^|\.)parametrizations\.(?P<name>[
 RECURRENT = re.compile(r"(?:^|\.)weight_(?:ih|hh|hr)(?:_l\d+)?(?:_reverse)?$")
 # Fused experts of transformers: (experts, out, in), under no "weight".
 FUSED = re.compile(r"(?:^|\.)experts\.(?:gate_up_proj|gate_proj|up_proj|down_proj|w1|w2|w3)$")
+_EMB = re.compile(r"(?:^|[._])embs?(?:[._]|$)")
 _PLAIN = (".weight", ".bias", ".running_mean", ".running_var", ".num_batches_tracked")
 # Adapters beside a base: factors and scales, which are not weights of the network.
 ADAPTER = re.compile(
@@ -87,7 +88,7 @@ def is_weight(name: str) -> bool:
 def is_embedding(name: str) -> bool:
     """Whether it is named like an embedding."""
     lowered = name.lower()
-    return "embed" in lowered or "wte" in lowered or "wpe" in lowered
+    return "embed" in lowered or "wte" in lowered or "wpe" in lowered or bool(_EMB.search(lowered))
 
 
 def is_vector(tensor: Tensor) -> bool:

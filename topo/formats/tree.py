@@ -195,8 +195,9 @@ def _modules(node: Mapping[Any, Any], depth: int) -> dict[str, Tensor] | None:
             elif isinstance(value, (list, tuple)):
                 return None
         for key, value in inner.items():
-            if isinstance(value, Tensor):
-                flat[f"{prefix}{key}"] = value
+            if isinstance(value, Tensor):  # of {"fc.weight": {"weight": w, "mask": m}} the weight has its name already
+                own = key == "weight" and prefix.endswith("weight.")
+                flat[prefix[:-1] if own else f"{prefix}{key}"] = value
     return flat or None
 
 
