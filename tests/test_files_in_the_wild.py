@@ -998,6 +998,59 @@ def test_what_is_called_a_mask_and_not_understood_is_named(tmp_path):
     assert topo.read_masks(tmp_path / "masks.safetensors").kept == sum(int(m.sum()) for m in MASKS.values())
 
 
+@pytest.mark.parametrize("style", ["ema.{}", "model_ema.{}", "ema_model.module.{}", "net.shadow.{}", "model_ema.{bare}",
+                                   "swa_model.{}", "{}_grad", "{}_old", "{}.momentum", "{}_init"])  # fmt: skip
+@pytest.mark.parametrize("layout", ["zeros", "synflow", "torch_prune"])
+def test_copies_of_weights_beside_them_are_no_layers(style, layout):
+    """Averages under a prefix, with or without dots, gradients and former values: told, and read by no reader."""
+    copied = {
+        style.format(name, bare=name.replace(".", "")): (tensor * (torch.rand(tensor.shape) < 0.5)) + 0.0
+        for name, tensor in tensors(WEIGHTS).items()
+    }
+    state = LAYOUTS[layout]()
+    if layout == "torch_prune" and style.startswith("{}"):  # which leaves no weight of that name
+        return
+    found = topo.read_masks(state | copied)
+    assert set(found) == set(SHAPES) and all((found[name] == (MASKS[name] != 0)).all() for name in SHAPES)
+    assert found.provenance["coverage"]["left_out"] == 0
+    assert any(note.startswith("not read, as copies of weights beside them") for note in found.provenance["notes"])
+
+
+def test_masks_by_number_go_by_their_numbers_not_by_their_places():
+    square = {f"l{k}.weight": torch.rand(5, 5) + 1 for k in range(12)}
+    masks = {k: (torch.rand(5, 5) < 0.5).float() for k in range(12)}
+    for order in (range(12), range(11, -1, -1), sorted(range(12), key=str)):
+        for keys in (int, str):
+            found = topo.read_masks({"net": square, "masks": {keys(k): masks[k] for k in order}})
+            assert all((found[f"l{k}.weight"] == masks[k].numpy().astype(bool)).all() for k in masks), (order, keys)
+
+
+def test_a_tree_of_0_and_1_of_other_names_is_no_mask_of_dense_weights():
+    weights, masks = _dense_and_mask()
+    with pytest.raises(FormatError, match="no weight of its 2 layers is zero"):
+        topo.read_masks({"net": weights, "adjacency": masks["0.weight"], "epoch": 3})
+    notes = topo.read_masks({"net": weights, "masks": {"m0": masks["0.weight"], "m1": masks["1.weight"]}}).provenance
+    assert any("not called as the weights beside them are: '0.weight'" in note for note in notes["notes"])
+
+
+def test_a_shard_alone_is_not_told_as_the_network(tmp_path):
+    save = pytest.importorskip("safetensors.torch").save_file
+    shard = tmp_path / "model-00001-of-00002.safetensors"
+    save({"stem.weight": torch.from_numpy(WEIGHTS["stem.weight"] * MASKS["stem.weight"])}, shard)
+    with pytest.raises(FormatError, match=r"lacks the shard 'model-00002-of-00002.safetensors'"):
+        topo.read_masks(tmp_path)
+    assert any(n.startswith("one shard of 2 by its name") for n in topo.read_masks(shard).provenance["notes"])
+
+
+def test_two_files_with_prefixes_of_their_own_are_aligned(tmp_path, capsys):
+    for file, prefix in (("a.pt", "net."), ("b.pt", "base_model.model.")):
+        torch.save({prefix + name: tensor for name, tensor in tensors(MASKS).items()}, tmp_path / file)
+    a, b = str(tmp_path / "a.pt"), str(tmp_path / "b.pt")
+    assert main(["check", a, "--contains", b]) == 0 and main(["compare", a, b, "--json", "-"]) == 0
+    layers = json.loads(capsys.readouterr().out.split("\n", 1)[1])["layers"]
+    assert [layer["layer"] for layer in layers] == [f"net.{name}" for name in SHAPES]
+
+
 def test_complex_weights_are_left_out_by_name():
     tree = dense() | {name: tensor * torch.from_numpy(MASKS[name]) for name, tensor in tensors(WEIGHTS).items()}
     tree["body.weight"] = tree["body.weight"].to(torch.complex64)
@@ -1138,6 +1191,8 @@ TABLE = {
     "`{name: mask}`, `{module: mask}`": lambda: [LAYOUTS["mask_dict"](), MORE["module names"](), MORE["NNI"](),
                                                  MORE["pairs"](), {"any": {"key": LAYOUTS["mask_dict"]()}}],
     "`layer1_0_conv`": lambda: [{"state_dict": dense(), "masks": called("mask_stem_weight", tensors(MASKS))}],
+    "`ema.X`, `model_ema.X`": lambda: [LAYOUTS["zeros"]() | {style + name: tensor for name, tensor in
+                                       tensors(WEIGHTS).items()} for style in ("ema.", "model_ema.")],
     "a list of masks": lambda: [LAYOUTS["ordered_list"](), MORE["numbers"](),
                                 {str(n): t for n, t in MORE["numbers"]().items()}],
     "an entry per output channel": lambda: [{"state_dict": dense(), "masks": LAYOUTS["channel_masks"]()},

@@ -18,6 +18,7 @@ import numpy as np
 from topo.containers.container import Container, File
 from topo.containers.opening import open_container, take_apart
 from topo.containers.tensors import Rows, Tensor
+from topo.containers.together import shard_of
 from topo.errors import FormatError, MaskError, TopoError, WiringError
 from topo.formats import live
 from topo.formats.beside import called_as_weights, spread
@@ -120,7 +121,10 @@ def opened(
         if not path.exists():
             raise FormatError("there is no such file")
         file = File(path, partial=partial)
-        reading = understood(take_apart(file), path.name, wiring, chosen, key, rule)
+        container = take_apart(file)
+        if (note := shard_of(path.name)) and not file.is_folder:
+            container = replace(container, notes=(*container.notes, note))
+        reading = understood(container, path.name, wiring, chosen, key, rule)
         held = None if file.is_folder or not isinstance(file.data, bytes) else file.data
         return replace(reading, path=path, held=held)
 
@@ -250,6 +254,8 @@ class Reading:
             "torch_ao",
         ):  # which read such tensors
             notes += unused(source, self.raw)
+        if copied := [name for name in source.place.copies if name not in self.raw and not self.is_own]:
+            notes.append(f"not read, as copies of weights beside them: {some(copied)}")
         masks, covering = MaskSet(rows), coverage(source, self.outside, rows, self.lost)
         provenance = dict(source.provenance)
         if wiring is not None:

@@ -15,7 +15,7 @@ from topo.errors import FormatError, MaskError, TopoError
 from topo.formats.experts import renamed
 from topo.formats.fitting import aligned
 from topo.formats.names import is_weight, unwrapped
-from topo.formats.partners import contradicted, holds_both, says_gone
+from topo.formats.partners import NUMBERED, contradicted, holds_both, same_words, says_gone
 from topo.formats.source import WAY_OUT, Reader, Source, plural, readers, some
 from topo.formats.tree import Branch
 
@@ -146,7 +146,15 @@ def _belongs(choice: Choice, guesses: Sequence[Choice]) -> bool:
     if not any(map(holds_both, choice.branch.tensors)):
         return False
     mine = {unwrapped(name).removesuffix(".weight") for name in choice.branch.state}
-    return bool(mine & names) or any(tensor.shape in shapes for tensor in choice.branch.wide)
+    if mine & names or not any(tensor.shape in shapes for tensor in choice.branch.wide):
+        return bool(mine & names)
+    numbered = all(NUMBERED.fullmatch(name) or name.isdecimal() for name in mine)
+    ends = _ends(names) & mine or _ends(mine) & names  # but for a prefix
+    return choice.branch.is_list or numbered or bool(ends) or bool(same_words(mine, names))
+
+
+def _ends(names: set[str]) -> set[str]:
+    return {name[place + 1 :] for name in names for place, letter in enumerate(name) if letter == "."}
 
 
 def _with_zeros(guesses: list[Choice], requested: Reader | None) -> list[Choice]:
