@@ -26,7 +26,7 @@ _TOKENS = re.compile(
 )
 # Words for what is gone: 1 would stand for what was pruned.
 _GONE = re.compile(
-    r"(?:(?:is|to)_?)?(?:pruned|removed|dropped|zeroed|deleted|discarded|killed|dead|cut|not|neg(?:ated|ative)?|"
+    r"(?:(?:is|to)_?)?(?:pruned|removed|dropped|zeroed|deleted|discarded|killed|dead|cut|not|neg|negated|negative|"
     r"inv(?:erse|erted)?|complement(?:ary)?|masked_?out|(?:to_?)(?:prune|remove|drop|zero)|"
     r"(?:prune|pruning|drop|remove)_?(?:idx|index|indexes|indices))"
     r"(?:_?(?:weights|params|masks?))?",
