@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from topo import masks as masks_module
-from topo.kernels import bits, paths, reach
+from topo.graph.views import channel
+from topo.kernels import bits, limbs, paths, reach
 from topo.kernels.walks import draw_columns, draw_taps, kernel_sums, running_shares
-from topo.masks import _pack
+from topo.masks import BitRows, _pack
 from topo.wiring import table as flat
 
 pytestmark = [pytest.mark.small, pytest.mark.kernels]
@@ -132,6 +133,27 @@ def test_pull_and_push(shape) -> None:
     paths.push_bits(words, b, z)
     assert (y == mask @ x[: shape[1]]).all()  # integers below 2**53: exact in any order
     assert (z[: shape[1]] == b @ mask).all() and not z[shape[1] :].any()
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (700, 130)])
+def test_pull_lanes(shape) -> None:
+    mask, rng = random_mask(shape), np.random.default_rng(0)
+    words = numpy_words(mask)
+    x, y = np.zeros((64 * words.shape[1], limbs.LANES)), np.empty((shape[0], limbs.LANES))
+    x[: shape[1]] = rng.integers(0, 2**36, (shape[1], limbs.LANES))
+    limbs.pull_lanes(words, x, y)
+    assert (y == mask @ x[: shape[1]]).all()  # integers below 2**53: exact in any order
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 8, 10, 12, 17])
+@pytest.mark.parametrize("kernel_size", [1, 9])
+def test_several_vectors_through_a_large_layer(number: int, kernel_size: int) -> None:
+    rng = np.random.default_rng(number)
+    mask = rng.random((256, 64 * 65 // kernel_size, kernel_size)) < 0.5
+    edges = channel(BitRows.of_mask(mask), np.arange(mask.shape[1], dtype=np.int32))
+    x, b = rng.integers(0, 2**36, (number, mask.shape[1])), rng.integers(0, 2**36, (number, 256))
+    counts = mask.sum(axis=2)
+    assert (edges.pull(x.astype(float)) == x @ counts.T).all() and (edges.push(b.astype(float)) == b @ counts).all()
 
 
 @pytest.mark.parametrize("groups", [1, 2, 6])

@@ -149,4 +149,4 @@ def test_exact_sums_over_millions_of_units() -> None:
     assert flow.exact_paths(graph) == flow.exact_paths(graph, direction="backward") == n
     large = flow.Limbs(np.full((1, n), 2.0**36 - 1))
     assert large.fold(n).total() == large.spread(np.zeros(n, np.int64), 1).total() == n * (2**36 - 1)
-    assert large.through(lambda x: np.array([x.sum()]), n).total() == n * (2**36 - 1)
+    assert large.through(lambda x: x.sum(axis=1, keepdims=True), n).total() == n * (2**36 - 1)

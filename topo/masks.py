@@ -34,6 +34,10 @@ def _pack(values: np.ndarray, strict: bool = False) -> tuple[np.ndarray, bool]:
     rows, cols = values.shape
     if values.size < _SMALL and ("numba" not in sys.modules or (values.size <= _TINY and values.itemsize == 1)):
         words = np.zeros((rows, -(-cols // 64)), np.uint64)
+        if values.itemsize == 1 and values.dtype.kind in "biu":  # bytes are packed as they are: two passes, not five
+            packed = np.packbits(values.view(np.uint8), axis=1, bitorder="little")
+            words.view(np.uint8)[:, : packed.shape[1]] = packed
+            return words, strict and bool(values.view(np.uint8).max() > 1)
         magnitudes = values & 0x7FFF if values.dtype == np.uint16 and not strict else values
         kept = magnitudes != 0
         packed = np.packbits(kept, axis=1, bitorder="little")

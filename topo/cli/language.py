@@ -52,7 +52,9 @@ def analysed(
 
     with formats.naming(path):
         config = read_config(path)
-        found = survey(reading, config, threads=getattr(args, "threads", None), progress=progress.line)
+        names = decoder_layers(reading.tensors) or list(reading.tensors)
+        keep = [] if by_counts(reading, args) else [name for name in names if _is_selected(name, args.layers)]
+        found = survey(reading, config, threads=getattr(args, "threads", None), progress=progress.line, keep=keep)
         _read(found, name, args)
         reading.remarks({layer: held.kept for layer, held in found.counts.items()}, {})  # refuses what is dense
     kept = selected(list(found.decoder or found.counts), args.layers)
@@ -73,7 +75,7 @@ def analysed(
         found = _as_the_model(found, reading)
     with formats.naming(path):
         names = decoder_layers(reading.tensors) or list(reading.tensors)
-        masks = reading.masks(set(selected(names, args.layers)))
+        masks = reading.masks(set(selected(names, args.layers)), known=found.masks)
     masks = answered(masks, found)
     weights = read_weights(args.weights, masks, wiring) if args.weights else None
     made = analyze(
@@ -95,10 +97,14 @@ def analysed(
 
 def selected(names: list[str], pattern: str | None) -> list[str]:
     """Those of the names that match a pattern; TopoError if none does."""
-    matching = [name for name in names if pattern is None or fnmatchcase(name, pattern)]
+    matching = [name for name in names if _is_selected(name, pattern)]
     if not matching:
         raise TopoError(f"no layer matches '{pattern}'; there are: {', '.join(names[:8])}, ...")
     return matching
+
+
+def _is_selected(name: str, pattern: str | None) -> bool:
+    return pattern is None or fnmatchcase(name, pattern)
 
 
 def answered(masks: MaskSet, found: Survey) -> MaskSet:
@@ -121,7 +127,9 @@ def default_model(path: str, args: argparse.Namespace, reading: Reading) -> tupl
     model = f"hf:{path}"
     try:
         wiring = find_wiring(model, args.input, inputs=args.inputs)
-        fitted = formats.opened(path, wiring, args.format, key=args.key, rule=dict(args.rule))
+        if reading.source.container.missing:
+            formats.opened(path, wiring)  # says what is missing
+        fitted = reading.with_network(wiring, args.format, args.key, dict(args.rule))
         unlike = _unlike(fitted, wiring)
     except TopoError as error:
         return reading, None, [f"the network of config.json is not used: {error}"]

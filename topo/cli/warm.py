@@ -47,6 +47,7 @@ def _work() -> Iterator[tuple[str, Callable[[], object]]]:
 
     import topo
     from topo.generate import methods
+    from topo.graph.views import of_layer
     from topo.masks import BitRows
     from topo.nulls import nulls
 
@@ -60,6 +61,8 @@ def _work() -> Iterator[tuple[str, Callable[[], object]]]:
             values = np.ones(_LONG, dtype)
             values.flags.writeable = writeable
             yield f"{np.dtype(dtype)} weights", partial(BitRows.of_weights, values, "weights")
+    large = of_layer("channel", BitRows.of_mask(np.ones((1 << 10, 1 << 10), np.bool_)))
+    yield "exact counts of large layers", partial(large.pull, np.ones((3, 1 << 10)))
     yield "metrics", partial(topo.analyze, masks, wiring, metrics="all", weights=weights)
     yield "metrics of layers", partial(topo.analyze, masks, metrics="all", view="channel")
     wide = topo.MaskSet({"a": rng.random((300, 9000)) < _DENSITY, "b": rng.random((5, 300)) < 0.5})

@@ -85,11 +85,13 @@ def count(
     patterns: Sequence[tuple[int, int]] = ((2, 4),),
     threads: int | None = 1,
     advance: Callable[[int], None] | None = None,
+    bits: np.ndarray | None = None,
 ) -> Counts:
     """Count what is not 0 in a tensor of two or more dimensions, whatever its type, in one pass.
 
     patterns: N:M patterns to look at. threads: over blocks of rows; the counts do not depend on their number. advance:
-    called with the bytes of each part that is done, from one thread at a time.
+    called with the bytes of each part that is done, from one thread at a time. bits: uint64 (out, words), which become
+    the bit rows of what is not 0.
 
     >>> found = count(Tensor.of(np.array([[0.5, 0.0, -0.0, 2.0], [0, 0, 0, 1]], np.float32)))
     >>> found.rows.tolist(), found.columns.tolist(), found.over, found.minus_zeros
@@ -106,8 +108,8 @@ def count(
     rows = np.empty(tensor.shape[0], np.int64)
     total = np.zeros(columns, np.int64)
     over_counts, tally, blocks, done = dict.fromkeys(patterns, 0), np.zeros(4, np.int64), 0, 0
-    parts = _even(tensor.rows(step))
-    task = partial(_part, tensor=tensor, patterns=tuple(patterns))
+    parts = _with_places(_even(tensor.rows(step)))
+    task = partial(_part, tensor=tensor, patterns=tuple(patterns), kept=bits)
     while several := list(islice(parts, 4)):
         for found in over(task, several, threads):
             rows[done : done + len(found.rows)] = found.rows
@@ -132,10 +134,13 @@ class _Part:
     bytes: int
 
 
-def _part(block: np.ndarray, tensor: Tensor, patterns: tuple[tuple[int, int], ...]) -> _Part:
-    """Counts of some rows."""
+def _part(
+    rows_from: tuple[int, np.ndarray], tensor: Tensor, patterns: tuple[tuple[int, int], ...], kept: np.ndarray | None
+) -> _Part:
+    """Counts of some rows, a block that begins at a row. kept: takes their bits."""
     from topo.kernels import statistics
 
+    first, block = rows_from
     height, width = len(block), block[0].size
     words_wide = -(-width // 64)
     words = np.empty((min(height, max(8, _CACHED // width // 8 * 8)), words_wide), np.uint64)
@@ -144,7 +149,7 @@ def _part(block: np.ndarray, tensor: Tensor, patterns: tuple[tuple[int, int], ..
     over_counts, tally, blocks = dict.fromkeys(patterns, 0), np.zeros(4, np.int64), 0
     for start in range(0, height, len(words)):
         values = block[start : start + len(words)].reshape(-1, width)
-        bits = words[: len(values)]
+        bits = words[: len(values)] if kept is None else kept[first + start : first + start + len(values)]
         packed(values, tensor.dtype, bits, tally)
         statistics.row_counts(bits, rows[start : start + len(values)])
         statistics.add_columns(bits, planes, columns)
@@ -154,9 +159,17 @@ def _part(block: np.ndarray, tensor: Tensor, patterns: tuple[tuple[int, int], ..
                 over_counts[n, m] += int(statistics.over_groups(bits, n, m)) if n < m else 0
             else:
                 mask = BitRows((len(values), *tensor.shape[1:]), bits.copy())
-                over_counts[n, m] += sum(int(np.count_nonzero(kept > n)) for _, kept in kept_in_groups(mask, m))
+                over_counts[n, m] += sum(int(np.count_nonzero(many > n)) for _, many in kept_in_groups(mask, m))
     release(block)
     return _Part(rows, columns[:width], over_counts, blocks, tally, block.nbytes)
+
+
+def _with_places(blocks: Iterator[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+    """Each block with the number of rows before it."""
+    done = 0
+    for block in blocks:
+        yield done, block
+        done += len(block)
 
 
 def _even(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

@@ -32,8 +32,14 @@ def packed(values: np.ndarray, dtype: str, words: np.ndarray, tally: np.ndarray,
     """values (rows, cols) of the named type into bit rows of what is not 0; odd numbers are added to the tally.
 
     words: uint64 (rows, ceil(cols / 64)). tally: int64 (4,), -0.0, denormal, infinite, NaN; see `odd_numbers`.
-    every: the first two of them too, which take passes of their own.
+    every: all four; else, of types that numpy knows, NaN alone, which takes a pass less.
     """
+    as_named = values.dtype.kind == "f" or dtype not in FLOATS
+    if not every and as_named and values.size < _SMALL and "numba" not in sys.modules:
+        _kept_into(words, values != 0)
+        if values.dtype.kind == "f" and np.isnan(values.max(initial=0)):  # the largest of what holds one is NaN
+            tally[3] += np.count_nonzero(np.isnan(values))
+        return
     itemsize = values.dtype.itemsize
     unsigned = np.dtype(f"u{itemsize}")
     native = np.ascontiguousarray(values, values.dtype.newbyteorder("=")).view(unsigned)
@@ -50,13 +56,17 @@ def packed(values: np.ndarray, dtype: str, words: np.ndarray, tally: np.ndarray,
         tally[1] += int(np.count_nonzero((plain > 0x80) & ((plain & 0x7F) < pattern[1])))
 
 
+def _kept_into(words: np.ndarray, kept: np.ndarray) -> None:
+    bits = np.packbits(kept, axis=1, bitorder="little")
+    words[:] = 0
+    words.view(np.uint8)[:, : bits.shape[1]] = bits
+
+
 def _packed_by_numpy(plain: np.ndarray, pattern: np.ndarray, words: np.ndarray, tally: np.ndarray, every: bool) -> None:
     magnitude, normal, largest, sign = pattern
     sizes = plain & magnitude
     kept = sizes != 0
-    bits = np.packbits(kept, axis=1, bitorder="little")
-    words[:] = 0
-    words.view(np.uint8)[:, : bits.shape[1]] = bits
+    _kept_into(words, kept)
     first, beyond = 0, 0
     if sizes.max(initial=0) > largest:
         above = sizes[sizes > largest]

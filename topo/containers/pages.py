@@ -11,11 +11,13 @@ _FEW = 16 * PAGESIZE  # below this the call costs more than the pages
 
 def release(block: np.ndarray) -> None:
     """Give back the pages under a block of a mapped file: read again, they come from the file again."""
+    if block.nbytes < _FEW:
+        return
     base = block
     while isinstance(base, np.ndarray) and base.base is not None:
         base = base.base
     mapped = base.obj if isinstance(base, memoryview) else base
-    if not isinstance(mapped, mmap) or not block.flags.c_contiguous or block.nbytes < _FEW:
+    if not isinstance(mapped, mmap) or not block.flags.c_contiguous:
         return
     start = block.ctypes.data - np.frombuffer(mapped, np.uint8, 1).ctypes.data
     first = -(-start // PAGESIZE) * PAGESIZE

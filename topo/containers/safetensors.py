@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from math import prod
 from mmap import mmap
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ def open_safetensors(file: File) -> Container:
     if len(header) > MOST_TENSORS:
         raise FormatError(f"it holds {len(header):,} tensors; at most {MOST_TENSORS:,} are read")
     base, room = 8 + length, len(data) - 8 - length
-    entries = sorted(((name, *_entry(name, entry, room)) for name, entry in header.items()), key=lambda entry: entry[3])
+    entries = [(name, *_entry(name, entry, room)) for name, entry in header.items()]
+    entries.sort(key=itemgetter(3))
     for before, after in pairwise(entries):
         if after[3] < before[4]:
             raise FormatError(f"tensors '{before[0]}' and '{after[0]}' overlap")
@@ -122,7 +124,18 @@ def _tensor(data: bytes | mmap, dtype: str, shape: tuple[int, ...], start: int) 
         return Tensor(shape, dtype.lower(), _unknown)
     if 0 in shape:
         return Tensor(shape, _DTYPES[dtype], lambda count: iter(()))
-    return Tensor.of(np.ndarray(shape, _HELD[dtype], data, start), _DTYPES[dtype])
+
+    held = _HELD[dtype]
+
+    def rows(count: int) -> Iterator[np.ndarray]:  # an array when it is read: most tensors of a checkpoint never are
+        array = np.ndarray(shape, held, data, start)
+        if not shape:
+            yield array
+            return
+        for first in range(0, shape[0], count):
+            yield array[first : first + count]
+
+    return Tensor(shape, _DTYPES[dtype], rows)
 
 
 def _unknown(count: int) -> Any:

@@ -194,7 +194,11 @@ class Tensor:
             if self.inferred:
                 packed(block.reshape(len(block), columns), self.dtype, words[done : done + len(block)], tally, False)
             else:
-                words[done : done + len(block)] = BitRows.of_mask(self._as_mask(block, name), name).words
+                mask = BitRows.of_mask(self._as_mask(block, name), name).words
+                if len(block) == self.shape[0]:
+                    words = mask
+                else:
+                    words[done : done + len(block)] = mask
             release(block)
             done += len(block)
         if nan is not None and (count := odd_numbers(self.dtype, tally).get("nan")):

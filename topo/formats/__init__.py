@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from topo.containers.container import Container, File
 from topo.containers.opening import open_container, take_apart
-from topo.containers.tensors import Tensor
+from topo.containers.tensors import Rows, Tensor
 from topo.errors import FormatError, MaskError, TopoError, WiringError
 from topo.formats import live
 from topo.formats.beside import called_as_weights, spread
@@ -49,6 +50,8 @@ __all__ = [
     "write",
     "writer",
 ]
+
+Known = Mapping[Rows, tuple[BitRows, int]]
 
 _FLAT = (".bias", "norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")
 _LONGEST = 1500
@@ -199,18 +202,39 @@ class Reading:
         """Whether it is a file of this project's, read as it was written."""
         return self.reader.name == self.source.own and self.wiring is None
 
-    def masks(self, only: Collection[str] | None = None, *, dense: bool = False) -> MaskSet:
-        """Every mask, as bits; or those of these parameters alone. dense: weights without a single zero are fine."""
+    def with_network(
+        self, wiring: Wiring, format: str | None = None, key: str | None = None, rule: Mapping[str, float] | None = None
+    ) -> Reading:
+        """The same file understood as one of this network's; the arguments and errors are those of `opened`."""
+        chosen = None if format is None else formats[format]
+        with naming(self.path or self.name):
+            found = understood(self.source.container, self.name, wiring, chosen, key, rule)
+        return replace(found, path=self.path, held=self.held)
+
+    def masks(
+        self, only: Collection[str] | None = None, *, dense: bool = False, known: Known = MappingProxyType({})
+    ) -> MaskSet:
+        """Every mask, as bits; or those of these parameters alone. dense: weights without a single zero are fine.
+
+        known: masks that were read before, by the `rows` of their tensors, and how many weights of each are NaN.
+        """
         try:
-            return self._masks(only, dense)
+            return self._masks(only, dense, known)
         except (FormatError, MaskError) as error:
             raise type(error)(_read_as(self.reader, error)) from None
 
-    def _masks(self, only: Collection[str] | None, dense: bool) -> MaskSet:
+    def _masks(self, only: Collection[str] | None, dense: bool, known: Known) -> MaskSet:
         source, wiring = self.source, self.wiring
         nan: dict[str, int] = {}
         wanted = {name: tensor for name, tensor in self.tensors.items() if only is None or name in only}
-        rows = {name: self._bits(name, tensor, nan) for name, tensor in wanted.items()}
+        rows: dict[str, BitRows] = {}
+        for name, tensor in wanted.items():
+            mask, odd = known.get(tensor.rows, (None, 0)) if tensor.inferred else (None, 0)
+            if mask is None or mask.shape != tensor.shape:
+                mask = self._bits(name, tensor, nan)
+            elif odd:
+                nan[name] = odd
+            rows[name] = mask
         if not rows:
             raise FormatError("it holds no mask of the layers that are asked for")
         kept = {name: mask.kept() for name, mask in rows.items()}
@@ -225,7 +249,7 @@ class Reading:
             "torch_ao",
         ):  # which read such tensors
             notes += unused(source, self.raw)
-        masks, known = MaskSet(rows), coverage(source, self.outside, rows, self.lost)
+        masks, covering = MaskSet(rows), coverage(source, self.outside, rows, self.lost)
         provenance = dict(source.provenance)
         if wiring is not None:
             try:
@@ -236,16 +260,16 @@ class Reading:
             if missing:
                 notes.append(f"{plural(len(missing), 'layer')} of the model without a mask: {some(missing)}")
             if self.reader.name != "topo":  # what this project writes without a mask is dense
-                known = of_model(known, wiring, self.tensors)
+                covering = of_model(covering, wiring, self.tensors)
             masks = masks.in_order(wiring.names)
             turned = {name: groups for name, groups in wiring.input_first.items() if name in masks}
             provenance.update({"input_first": turned} if turned else {})
         about = {key: _line(value) if isinstance(value, str) else value for key, value in provenance.items()}
         before = about.pop("coverage", None)  # of the file that these masks were converted from
-        covered = known.as_dict()
-        if isinstance(before, Mapping) and before.get("names") and not known.left_out:
+        covered = covering.as_dict()
+        if isinstance(before, Mapping) and before.get("names") and not covering.left_out:
             covered = {**covered, "left_out": before.get("left_out", 0), "names": list(before["names"])}
-        notes = [*map(_line, told(known)), *map(_line, notes)]
+        notes = [*map(_line, told(covering)), *map(_line, notes)]
         return masks.with_provenance(**{**about, **self.origin, "notes": notes, "coverage": covered})
 
     def _bits(self, name: str, tensor: Tensor, nan: dict[str, int]) -> BitRows:

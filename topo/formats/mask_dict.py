@@ -21,8 +21,6 @@ def only_masks(state: Mapping[str, Tensor]) -> str | None:
     wide = {name: tensor for name, tensor in state.items() if tensor.ndim >= 2}
     if not wide:
         return "no tensor of two or more dimensions" if state else "no numbers under a name"
-    if integers := packed(state):
-        return f"{some(integers, 1)} holds packed weights"
     for name, tensor in wide.items():
         if not tensor.is_number:
             return f"'{name}' holds values of type {tensor.dtype}"
@@ -32,6 +30,8 @@ def only_masks(state: Mapping[str, Tensor]) -> str | None:
             return f"'{name}' holds 8-bit weights"
         if tensor.is_float and not tensor.is_binary:
             return f"'{name}' holds {tensor.dtype} values other than 0 and 1"
+    if integers := packed(state):
+        return f"{some(integers, 1)} holds packed weights"
     # A network whose weights are all 0 or all 1 after some mishap is not a mask when its biases and statistics say
     # otherwise.
     odd = [name for name, tensor in state.items() if tensor.ndim == 1 and tensor.is_float and not tensor.is_binary]

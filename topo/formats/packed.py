@@ -24,7 +24,7 @@ _EACH = {"int32": 8, "int64": 16, "uint8": 2, "int16": 4, "int8": 2}  # 4-bit nu
 
 def packed(state: Mapping[str, Tensor]) -> dict[str, int]:
     """Name of a tensor of packed integers -> the number of parameters that it stands for."""
-    return {name: _size(name, state) for name, tensor in state.items() if not tensor.is_float and _is(name, state)}
+    return {name: _size(name, state) for name, tensor in state.items() if tensor.dtype in _EACH and _is(name, state)}
 
 
 def is_beside_packed(name: str, packed: Mapping[str, int]) -> bool:
@@ -37,7 +37,7 @@ def is_beside_packed(name: str, packed: Mapping[str, int]) -> bool:
 
 def _is(name: str, state: Mapping[str, Tensor]) -> bool:
     tensor, last = state[name], name.rpartition(".")[2]
-    if tensor.ndim < 1 or tensor.dtype not in _EACH:
+    if tensor.ndim < 1:
         return False
     if last == "weight" and tensor.dtype == "uint8":  # bitsandbytes, 4 bits; NVFP4
         scale = state.get(f"{name}_scale")

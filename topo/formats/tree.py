@@ -128,10 +128,14 @@ def _walk(node: Any, path: tuple[str, ...], depth: int, seen: set[int]) -> Itera
 def _walk_dict(node: Mapping[Any, Any], path: tuple[str, ...], depth: int, seen: set[int]) -> Iterator[Branch]:
     if "param_groups" in node or (path and _NO_NETWORK.search(path[-1].lower())):
         return
+    tensors = {str(name): value for name, value in node.items() if isinstance(value, Tensor)}
+    if len(tensors) == len(node) and all(isinstance(name, str) for name in node):  # a state dict: nothing below it
+        if tensors and not all(map(_NO_NETWORK.search, tensors)):
+            yield Branch(path, node, tensors)
+        return
     if (flat := _modules(node, depth)) is not None:
         yield Branch(path, flat, flat)
         return
-    tensors = {str(name): value for name, value in node.items() if isinstance(value, Tensor)}
     if tensors and all(isinstance(name, int) for name, value in node.items() if isinstance(value, Tensor)):
         yield Branch(path, list(tensors.values()), {})
     else:

@@ -52,8 +52,8 @@ def _weights(source: Source) -> dict[str, Tensor]:
     found = {
         name: tensor
         for name, (stored, tensor) in source.place.parameters.items()
-        if tensor.is_number
-        and tensor.ndim >= 2
+        if tensor.ndim >= 2
+        and tensor.is_number
         and (tensor.is_float or tensor.is_quantised)
         and stored not in source.place.packed
         and not is_beside_packed(stored, source.place.packed)

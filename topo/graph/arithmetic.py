@@ -100,7 +100,8 @@ class Limbs:
 
     BITS: ClassVar[int] = 36
     MOST: ClassVar[int] = 1 << 16  # so many limbs are added up before a carry
-    WORKERS: ClassVar[int | None] = 1  # threads that send limbs through a layer, each one limb
+    WORKERS: ClassVar[int | None] = 1  # threads that send limbs through a layer, each so many of them:
+    AT_ONCE: ClassVar[int] = 8
     __slots__ = ("limbs",)
 
     def __init__(self, limbs: np.ndarray) -> None:
@@ -141,13 +142,17 @@ class Limbs:
         return self._carried(limbs)
 
     def through(self, linear: LinearMap, bound: int) -> Limbs:
-        """As Scaled.through; the multiplicities that meet in one entry of the image sum to at most `bound`."""
+        """As Scaled.through, by a function of several vectors, (n, in) -> (n, out).
+
+        The multiplicities that meet in one entry of the image sum to at most `bound`.
+        """
         if bound <= self.MOST:
-            return self._carried(np.stack(threads.over(linear, self.limbs, self.WORKERS)))
+            parts = [self.limbs[first : first + self.AT_ONCE] for first in range(0, len(self.limbs), self.AT_ONCE)]
+            return self._carried(np.concatenate(threads.over(linear, parts, self.WORKERS)))
         half = 2.0 ** (self.BITS // 2)  # more weights than that into one unit: send the limbs in two halves
         high = np.floor(self.limbs / half)
-        low_part = self._carried(np.stack([linear(limb) for limb in self.limbs - high * half]))
-        high_part = self._carried(np.stack([linear(limb) for limb in high]))
+        low_part = self._carried(linear(self.limbs - high * half))
+        high_part = self._carried(linear(high))
         for _ in range(2):  # times `half` in two steps, each exact
             high_part = self._carried(high_part.limbs * np.sqrt(half))
         return low_part.plus(high_part)

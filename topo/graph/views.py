@@ -20,6 +20,10 @@ from topo._support.names import unknown
 from topo.errors import TopoError
 from topo.masks import BitRows, column_counts, kernel_counts
 
+# So many vectors or more are sooner through bit rows of so many words side by side than one after the other; below, it
+# is not worth a kernel of its own.
+_TOGETHER, _MANY_WORDS = 3, 1 << 14
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Edges:
@@ -86,9 +90,11 @@ class Edges:
         return rows, group * counts.shape[1] + columns, counts[rows, columns].astype(np.int64)
 
     def pull(self, x: np.ndarray) -> np.ndarray:
-        """y = M x for the multiplicities M: float64 (len(reads),) -> (rows,)."""
+        """y = M x for the multiplicities M: float64 (len(reads),) -> (rows,); several: (n, len(reads)) -> (n, rows)."""
         from topo.kernels import paths
 
+        if x.ndim > 1:
+            return self._pull_several(x)
         if self.counts is not None:
             y = np.empty(len(self.counts))
             paths.pull_counts(self.counts, len(self.counts) // self.groups, np.ascontiguousarray(x), y)
@@ -99,9 +105,30 @@ class Edges:
         paths.pull_bits(self._bits, columns, y)
         return y
 
+    def _pull_several(self, x: np.ndarray) -> np.ndarray:
+        if len(x) < _TOGETHER or self.counts is not None or self._bits.size < _MANY_WORDS:
+            return np.stack([self.pull(one) for one in x])
+        from topo.kernels.limbs import LANES, pull_lanes
+
+        words, columns = self._bits, x.shape[1] * self.kernel_size
+        found = np.empty((len(x), len(words)))
+        for first in range(0, len(x), LANES):
+            part = x[first : first + LANES]
+            if len(part) < _TOGETHER:
+                found[first:] = self._pull_several(part)
+                continue
+            given, sums = np.zeros((64 * words.shape[1], LANES)), np.empty((len(words), LANES))
+            given[:columns].reshape(-1, self.kernel_size, LANES)[:, :, : len(part)] = part.T[:, None]
+            pull_lanes(words, given, sums)
+            found[first : first + LANES] = sums.T[: len(part)]
+        return found
+
     def push(self, b: np.ndarray) -> np.ndarray:
-        """z = M^T b for the multiplicities M: float64 (rows,) -> (len(reads),)."""
+        """z = M^T b for the multiplicities M: float64 (rows,) -> (len(reads),), or several as `pull` takes them."""
         from topo.kernels import paths
+
+        if b.ndim > 1:
+            return np.stack([self.push(one) for one in b])
 
         if self.counts is not None:
             z = np.empty(len(self.reads))

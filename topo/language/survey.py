@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 from typing import Any
 
+import numpy as np
+
 from topo.containers.counting import Counts, count
-from topo.containers.tensors import Tensor
+from topo.containers.tensors import Rows, Tensor
 from topo.errors import MaskError
 from topo.formats import Reading
 from topo.formats.coverage import size_of
@@ -17,6 +20,7 @@ from topo.formats.fitting import aligned
 from topo.formats.names import FUSED
 from topo.language.config import Config
 from topo.language.parts import DECODER, EMBEDDING, part_of
+from topo.masks import BitRows
 from topo.report.groups import place_of
 
 PATTERNS = ((2, 4), (4, 8))
@@ -56,7 +60,8 @@ class Survey:
 
     counts: parameter -> its counts, output-first; experts in one tensor lie one below the other. experts: how many lie
     in such a tensor. left_out: parameter -> size of what could not be counted. config: what the folder says. bytes,
-    files, seconds: what was read, and how long it took.
+    files, seconds: what was read, and how long it took. masks: of tensors that were to be kept, by their `rows`, the
+    mask and how many weights are NaN.
     """
 
     counts: Mapping[str, Counts]
@@ -66,6 +71,7 @@ class Survey:
     bytes: int = 0
     files: int = 1
     seconds: float = 0.0
+    masks: Mapping[Rows, tuple[BitRows, int]] = field(default_factory=dict)
 
     @cached_property
     def decoder(self) -> dict[str, Counts]:
@@ -152,12 +158,13 @@ def survey(
     threads: int | None = None,
     progress: Progress | None = None,
     beside: bool = True,
+    keep: Collection[str] = (),
 ) -> Survey:
     """Count every tensor of two or more dimensions of a file that was understood, in one pass; no mask is kept.
 
     patterns: N:M patterns to look at, beside those of the default. beside: count what the reader takes for no mask too
-    (embeddings, the head). progress: called with a
-    line that says how far it is, how fast, and how long it will take.
+    (embeddings, the head). progress: called with a line that says how far it is, how fast, and how long it will take.
+    keep: parameters whose masks are kept all the same, where they are inferred from zeros and lie as the file has them.
 
     >>> np.savez("layer.npz", **{"layers.0.mlp.up_proj.weight": np.array([[0.5, 0, 0, 2], [0, 0, 0, 1]])})
     >>> from topo import formats, language
@@ -185,6 +192,7 @@ def survey(
     wanted = tuple(dict.fromkeys([*PATTERNS, *patterns]))
     counts: dict[str, Counts] = {}
     experts: dict[str, int] = {}
+    masks: dict[Rows, tuple[BitRows, int]] = {}
     started, done = time.perf_counter(), 0
 
     def advance(number: int) -> None:
@@ -197,13 +205,19 @@ def survey(
         laid_out = _laid_out(name, tensor, config, reading)
         if laid_out is not tensor and tensor.ndim == 3:
             experts[name] = tensor.shape[0]
+        bits = None
+        if name in keep and tensor.inferred and laid_out is tensor and tensor.is_number and tensor.ndim > 1:
+            bits = np.empty((tensor.shape[0], -(-prod(tensor.shape[1:]) // 64)), np.uint64)
         try:
-            counts[name] = count(laid_out, wanted, threads, advance)
+            counts[name] = count(laid_out, wanted, threads, advance, bits)
         except MaskError:
             left_out[name] = tensor.size
+        else:
+            if bits is not None:
+                masks[tensor.rows] = BitRows(tensor.shape, bits), counts[name].nan
     files = max(1, len(reading.source.container.files))
     seconds = time.perf_counter() - started
-    return Survey(counts, left_out, config, experts, total, files, seconds)
+    return Survey(counts, left_out, config, experts, total, files, seconds, masks)
 
 
 def _laid_out(name: str, tensor: Tensor, config: Config | None, reading: Reading) -> Tensor:
