@@ -4,7 +4,10 @@ The probe: kept weights positive and random, in float64, inputs positive and ran
 pass their units, by convention), every output with a positive weight of its own. A gradient at a weight is then a sum
 over the paths through it. Two draws are taken, since a maximum chooses.
 
-* soft: activations are left as they are, so that what is not 0 at 0 (sigmoid, softmax, ...) keeps a gate open;
+* soft: activations are left as they are, so that what is not 0 at 0 (sigmoid, softmax, ...) keeps a gate open. Two
+  points at which gradients vanish for other reasons than structure are avoided: what a sigmoid or softmax reads is
+  scaled to at most 1 (a sigmoid of 40 is 1 in numbers, and its gradient 0), and a softmax gets small fixed offsets, as
+  of positions (dead scores would weigh all tokens alike: these become the same, and comparing them says nothing);
 * hard: activations are identities, so that such a gate closes with its inputs; an attention is (q k^T) v.
 """
 
@@ -36,6 +39,7 @@ DENSITIES = (0.6, 0.3, 0.12)
 DRAWS = 2
 CONVENTIONS = ("soft", "hard")
 _NORMS = frozenset("layer_norm group_norm batch_norm instance_norm rms_norm normalize local_response_norm".split())
+_SATURATING = frozenset("sigmoid sigmoid_ softplus exp logsigmoid".split())
 # Zero at zero, but flat further on, where gradients vanish for other reasons: identities under both conventions.
 _FLAT = frozenset("hardtanh relu6 hardtanh_ relu6_ tanh tanh_".split())
 _ACTIVATIONS = frozenset(
@@ -88,6 +92,11 @@ class Neutral(TorchFunctionMode):
             return torch.mul(*args[0].chunk(2, *args[1:2] or (kwargs.get("dim", -1),)))
         if self.hard and name in _ACTIVATIONS:
             return _identity(*args, **kwargs)
+        if name.endswith("softmax"):
+            dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
+            return function(_apart(args[0], -1 if dim is None else dim), *args[1:], **kwargs)
+        if name in _SATURATING:
+            return function(_small(args[0]), *args[1:], **kwargs)
         if name == "multi_head_attention_forward":  # the mode is off inside
             with mock.patch.object(F, "scaled_dot_product_attention", partial(_attention, self.hard)):
                 with mock.patch.object(F, "softmax", _identity if self.hard else F.softmax):
@@ -97,6 +106,19 @@ class Neutral(TorchFunctionMode):
 
 def _identity(input: Tensor, *_: Any, **__: Any) -> Tensor:
     return torch.where(torch.isinf(input), torch.zeros((), dtype=input.dtype), input)
+
+
+def _small(scores: Tensor) -> Tensor:
+    """Scores scaled to at most 1, by a constant: the same structure at another point. -inf stays."""
+    most = scores.detach().abs()
+    most = most[torch.isfinite(most) & (most < 1e30)]
+    return scores / most.max().clamp(min=1.0) if most.numel() else scores
+
+
+def _apart(scores: Tensor, dim: int) -> Tensor:
+    """Small scores plus fixed offsets along `dim`, the axis of a softmax."""
+    offsets = torch.cos(1.7 * torch.arange(scores.shape[dim], dtype=scores.dtype)) / 4
+    return _small(scores) + offsets.view([-1 if d == dim % scores.dim() else 1 for d in range(scores.dim())])
 
 
 def _attention(
@@ -115,7 +137,8 @@ def _attention(
     if hard:
         scores = scores if keep is None else scores.masked_fill(~keep, 0.0)
     else:
-        scores = (scores if keep is None else scores.masked_fill(~keep, -torch.inf)).softmax(-1)
+        scores = scores if keep is None else scores.masked_fill(~keep, -torch.inf)
+        scores = _apart(scores, -1).softmax(-1)
     return scores @ v
 
 
@@ -222,11 +245,11 @@ def as_parameter(wiring: Wiring, name: str, mask: np.ndarray, shape: tuple[int, 
 _exported: dict[tuple[int, tuple[str, ...]], Any] = {}
 
 
-def traced(case: Case, model: nn.Module, convention: str) -> Wiring:
+def traced(case: Case, model: nn.Module, convention: str, capture: Callable[..., Any] | None = None) -> Wiring:
     """The wiring of a case. Its export, most of the time that a trace takes, is the same under both conventions: the
-    last one is kept."""
+    last one is kept. capture: in place of the export."""
     trace_room = importlib.import_module("topo.trace")
-    export = trace_room.capture
+    export = capture or trace_room.capture
 
     def once(module: nn.Module, *given: Any) -> Any:
         key = id(case), tuple(name for name, _ in module.named_parameters())
@@ -242,12 +265,15 @@ def traced(case: Case, model: nn.Module, convention: str) -> Wiring:
         return topo.trace(model, args=args, kwargs=kwargs, gates=convention)
 
 
-def differences(case: Case, convention: str) -> list[str]:
-    """What is wrong with the wiring of a case: a line for each layer and density at which topo and gradients differ."""
+def differences(case: Case, convention: str, capture: Callable[..., Any] | None = None) -> list[str]:
+    """What is wrong with the wiring of a case: a line for each layer and density at which topo and gradients differ.
+
+    capture: a cheaper way than torch.export to its graph.
+    """
     torch.manual_seed(0)
     model = case.build().to(case.precision).eval()
     shapes = {name: tuple(p.shape) for name, p in parameters_of(model).items()}
-    wiring = traced(case, model, convention)
+    wiring = traced(case, model, convention, capture)
     layers = [name for name in wiring.names if wiring.layer(name).kind != "embedding"]
     layers = [name for name in layers if not any(word in name for word in case.unmasked)]
     aside = (*case.unmasked, *case.free, "bias")
