@@ -275,8 +275,8 @@ def test_skips_of_a_residual_network_are_arcs_over_its_layers():
     ids=["disjoint", "residual", "branching", "gated"],
 )
 def test_every_column_of_a_flow_holds_all_paths(masks, wiring):
+    from topo.graph.columns import Columns
     from topo.metrics.paths import unit_centrality
-    from topo.plots.columns import Columns
     from topo.plots.flows import _bars, _flows
 
     graph = build_graph(masks, wiring)

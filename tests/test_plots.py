@@ -165,7 +165,7 @@ def test_masks_and_graphs_are_analysed_where_reports_are_drawn():
 def test_units_outside_the_part_of_a_use_are_not_drawn():
     import topo
     import toys
-    from topo.plots.columns import Columns
+    from topo.graph.columns import Columns
 
     wiring = toys.sliced()
     graph = topo.build_graph(toys.sparse(wiring, 1.0), wiring)

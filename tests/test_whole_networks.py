@@ -90,6 +90,30 @@ def test_strengths_are_those_of_the_weights(name: str) -> None:
     net = WeightedNet(masks, wiring, weights)
     assert found["mean_strength"] == pytest.approx(naive.mean_strength(net), rel=1e-12)
     assert found["mean_strength_normalised"] == pytest.approx(naive.mean_strength_normalised(net), rel=1e-12)
+    for view in ("channel", "unit"):
+        found = topo.analyze(masks, wiring, metrics="graph", weights=weights, view=view).network
+        assert found["weighted_graph_spectral_gap"] == pytest.approx(naive.weighted_graph_spectral_gap(net), abs=1e-9)
+        assert found["weighted_laplacian_radius"] == pytest.approx(naive.weighted_laplacian_radius(net), rel=1e-9)
+
+
+@pytest.mark.small
+def test_weighted_eigenvalues_of_a_larger_graph_and_weights_of_one() -> None:
+    """Where all weigh 1 they are those of the plain graph; scales of weights scale them; without any, undefined."""
+    rng = np.random.default_rng(0)
+    masks = topo.MaskSet({"a": rng.random((300, 200)) < 0.05, "b": rng.random((20, 300)) < 0.1})
+    ones = {name: np.ones(shape) for name, shape in masks.shapes.items()}
+    names = "graph_spectral_gap,laplacian_radius,weighted_graph_spectral_gap,weighted_laplacian_radius"
+    wiring = topo.chain(masks)
+    for scale in (1.0, 1e-200, 1e200):
+        weights = {name: scale * one for name, one in ones.items()}
+        found = topo.analyze(masks, wiring, metrics=names, weights=weights).network
+        for name in names.split(",")[:2]:
+            assert found[f"weighted_{name}"] == pytest.approx(scale * found[name], rel=1e-6)
+    without = topo.analyze(masks, wiring, metrics=names)
+    assert math.isnan(without.network["weighted_laplacian_radius"])
+    assert any(note["note"] == "needs weights" for note in without.notes)
+    places = topo.analyze(masks, wiring, metrics=names, weights=ones, view="unrolled")
+    assert math.isnan(places.network["weighted_graph_spectral_gap"]), "undefined, or told: never the channel's"
 
 
 def test_counts_of_paths_leave_float64_and_the_core_does_not_mind() -> None:

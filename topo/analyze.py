@@ -20,6 +20,7 @@ from topo._support import threads as pool
 from topo.errors import TopoError, TraceError, WiringError
 from topo.files import read_masks
 from topo.graph import LayeredGraph, build_graph
+from topo.graph.drawing import drawing
 from topo.input_spec import Spec
 from topo.masks import MaskSet, are_masks, as_mask_set
 from topo.metrics import GROUPS, Metric, chosen, named
@@ -38,6 +39,9 @@ _CERTIFICATES = frozenset({"sigma_error", "sigma_proved"})
 # Units of a network from which on what the metrics of one group share is let go before the next group: of ten million
 # units 2.4 GB came together.
 _WIDE = 1 << 20
+
+# Parameters up to which a report holds its masks, to draw their network on a page: 16 MB of bits.
+_DRAWN = 1 << 27
 
 # What of a mask set's provenance a report holds under a name of its own, or does not need: how masks are laid out.
 _TOLD_ELSEWHERE = frozenset({"format", "coverage", "notes", "input_first"})
@@ -148,6 +152,7 @@ def analyze(
         nulls=scores,
         coverage=masks.provenance.get("coverage"),
         provenance=_provenance(masks),
+        drawing=None if wiring is None or masks.size > _DRAWN else partial(drawing, masks, wiring, graph.view),
     )
 
 

@@ -18,7 +18,7 @@ from topo.files import read_masks
 from topo.input_spec import Spec
 from topo.metrics import chosen
 from topo.networks import find_wiring
-from topo.report import Report, Reports, few
+from topo.report import MOST_GRAPHS, Report, Reports, few
 from topo.wiring import Wiring
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def analyze_files(
                 fields = _fields(path, matches, pattern)
                 masks = read_masks(path, wiring, format=format, key=key)
                 report = analyze(masks, wiring, mask_name=name, **options)
+                report = report if len(reports) < MOST_GRAPHS else report.without_drawing()
                 reports.append(report.with_fields(fields) if fields else report)
             except (TopoError, OSError) as error:
                 errors[str(path)] = str(error)

@@ -37,16 +37,18 @@ def graph_of(net: Net) -> Graph:
                         stands[u] = stands[step.start + k]
     graph = Graph()
     graph.add_nodes_from(u for u in made if stands.get(u) == u)
-    graph.strength = 0
+    graph.strength, graph.weights = 0, Counter()
     for step in steps:
         place = net.wiring.steps.index(step)
         if isinstance(step, Layer):
             per_group = step.shape[0] // step.groups
             edges = [(u, v, 1, (place, (v - step.start) // per_group)) for _, u, v in net.edges(step)]
             if isinstance(net, WeightedNet):
-                graph.strength += sum(
-                    abs(Fraction(float(net.weights[p[0]][p[1:]]))) for p, u, v in net.parameters(step) if u in stands
-                )
+                for p, u, v in net.parameters(step):
+                    if u in stands:
+                        weight = abs(Fraction(float(net.weights[p[0]][p[1:]])))
+                        graph.strength += weight
+                        graph.weights[stands[u], stands[v]] += weight
         else:
             edges = []
             for number, operand in enumerate(step.operands):
@@ -56,6 +58,7 @@ def graph_of(net: Net) -> Graph:
                     if u in stands and stands[u] != stands[v]:
                         edges.append((u, v, int(follows), (place,)))
                         graph.strength += 1
+                        graph.weights[stands[u], stands[v]] += 1
         for u, v, many, made_by in edges:
             if u in stands:
                 u, v = stands[u], stands[v]
@@ -124,6 +127,27 @@ def mean_strength(net: Net):
     if not isinstance(net, WeightedNet):
         return math.nan
     return float(2 * graph_of(net).strength / len(graph_of(net)))
+
+
+def _weighted_matrix(net: Net):
+    graph = graph_of(net)
+    flat = nx.Graph()
+    flat.add_nodes_from(graph)
+    flat.add_weighted_edges_from((u, v, float(weight)) for (u, v), weight in graph.weights.items())
+    return flat
+
+
+def weighted_graph_spectral_gap(net: Net):
+    if not isinstance(net, WeightedNet) or not graph_of(net).size():
+        return math.nan
+    values = np.linalg.eigvalsh(nx.to_numpy_array(_weighted_matrix(net)))
+    return float(values[-1] - values[-2])
+
+
+def weighted_laplacian_radius(net: Net):
+    if not isinstance(net, WeightedNet) or not graph_of(net).size():
+        return math.nan
+    return float(np.linalg.eigvalsh(nx.laplacian_matrix(_weighted_matrix(net)).toarray())[-1])
 
 
 def mean_coreness(net: Net):

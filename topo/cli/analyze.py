@@ -15,7 +15,16 @@ from topo.errors import FormatError, TopoError
 from topo.language import Survey
 from topo.masks import MaskSet
 from topo.metrics import GROUPS, Metric, chosen
-from topo.report import OF_LAYERS, Report, left_out_line, note_lines, reports_to_csv, reports_to_html, reports_to_json
+from topo.report import (
+    MOST_GRAPHS,
+    OF_LAYERS,
+    Report,
+    left_out_line,
+    note_lines,
+    reports_to_csv,
+    reports_to_html,
+    reports_to_json,
+)
 from topo.report.numerals import shown
 from topo.report.report import ORIGIN
 
@@ -105,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
         prefix = f"{name} ({number} of {len(args.files)}), " if len(args.files) > 1 else ""
         with Progress(not quiet(args), prefix) as progress:
             report, found, error = report_of(path, name, args, wiring, progress)
+        report = report if args.html and number <= MOST_GRAPHS else report.without_drawing()
         reports.append(report.with_groups(args.group) if args.group is not None else report)
         surveys.append(found)
         broken += [error] if error else []

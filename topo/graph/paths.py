@@ -379,6 +379,26 @@ def _in_floats(graph: WiredGraph, only: np.ndarray | None = None) -> Counted:
     return Walk(graph, Scaled, only=only).go_forward().go_backward()
 
 
+def unit_centrality(graph: WiredGraph) -> np.ndarray:
+    """V(v) = F(v) B(v) / P, the share of all paths that meet each unit: float64 (units,), NaN where no path is left."""
+    walk = effective_counts(graph)
+    mantissa, exponent = walk.forward_total()
+    share = np.full(graph.wiring.n_units, np.nan if mantissa == 0 else 0.0)
+    if mantissa:
+        for group, units_ in _group_units(graph):
+            ahead, behind = walk.forward[group], walk.backward[group]
+            if behind is not None:
+                shift = int(np.clip(ahead.exponent + behind.exponent - exponent, -2000, 2000))
+                share[units_] = np.ldexp(ahead.mantissa * behind.mantissa / mantissa, shift)
+    return share
+
+
+def _group_units(graph: WiredGraph):
+    yield 0, graph.wiring.inputs
+    for index, step in enumerate(graph.wiring.steps):
+        yield index + 1, slice(step.start, step.stop)
+
+
 def exact_paths(graph: WiredGraph, routes: str = "value", direction: str = "forward") -> int:
     """The number of paths from inputs to outputs, an exact Python integer.
 

@@ -270,6 +270,39 @@ def total_weight(graph: WiredGraph) -> float:
     return total
 
 
+def weighted_graph(graph: WiredGraph) -> WholeGraph:
+    """The whole graph with the strength of each edge as `many`: the sum of |w| of what it joins, 1 of a join's.
+
+    Of the channel and unit views. Edges of one pair of units add up.
+    """
+    from topo.graph.graph import laid_out
+
+    assert graph.weights is not None
+    named = numbers(graph)
+    first, of_layers = makers(graph.steps)
+    lists = [_NO_EDGES]
+    for step, number in zip(graph.steps, first):
+        if isinstance(step, Block):
+            if step.source:
+                continue
+            kept = step.rows.unpack().reshape(step.shape[0], step.shape[1], -1)
+            size = np.abs(laid_out(graph.weights[step.name], step.use).astype(np.float64)).reshape(kept.shape)
+            rows, columns = np.nonzero(kept.any(axis=2))
+            many = np.where(kept, size, 0.0).sum(axis=2)[rows, columns]
+            group = rows // (step.shape[0] // step.groups)
+            begin, end, made_by = step.reads[group * step.shape[1] + columns], step.use.start + rows, number + group
+        else:
+            begin = np.concatenate(step.operands)
+            end = np.tile(step.start + np.arange(len(step.operands[0])) // step.width, len(step.operands))
+            many, made_by = np.ones(len(end)), np.full(len(end), number)
+        begin, end = np.where(begin >= 0, named.number[begin], -1), named.number[end]
+        real = (begin >= 0) & (end >= 0) & (begin != end)
+        lists.append((begin[real], end[real], many[real], made_by[real].astype(np.int32)))
+    outputs = np.zeros(len(named.units), np.bool_)
+    outputs[named.number[graph.wiring.outputs]] = True
+    return WholeGraph.of_edges(len(outputs), _joined(lists), named.inputs, outputs, of_layers)
+
+
 def _weight_of_places(graph: WiredGraph) -> float:
     from topo.graph import unrolled as places
 

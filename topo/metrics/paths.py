@@ -14,6 +14,7 @@ import numpy as np
 from topo._support.names import unknown
 from topo.errors import TopoError
 from topo.graph import Block, WiredGraph, paths, shared
+from topo.graph.paths import unit_centrality
 from topo.metrics import metric
 from topo.metrics.nodes import NPB
 from topo.metrics.parameters import effective_by_layer, effective_masks
@@ -44,26 +45,6 @@ def log10_effective_paths(graph: WiredGraph) -> Value:
     """log10 P, -inf if no path is left; by mantissa and exponent, on any depth."""
     value = paths.log10(paths.effective_counts(graph).forward_total())
     return Value(value, NO_PATH if value == -math.inf else None)
-
-
-def unit_centrality(graph: WiredGraph) -> np.ndarray:
-    """V(v) = F(v) B(v) / P, the share of all paths that meet each unit: float64 (units,), NaN where no path is left."""
-    walk = paths.effective_counts(graph)
-    mantissa, exponent = walk.forward_total()
-    share = np.full(graph.wiring.n_units, np.nan if mantissa == 0 else 0.0)
-    if mantissa:
-        for group, units_ in _group_units(graph):
-            ahead, behind = walk.forward[group], walk.backward[group]
-            if behind is not None:
-                shift = int(np.clip(ahead.exponent + behind.exponent - exponent, -2000, 2000))
-                share[units_] = np.ldexp(ahead.mantissa * behind.mantissa / mantissa, shift)
-    return share
-
-
-def _group_units(graph: WiredGraph):
-    yield 0, graph.wiring.inputs
-    for index, step in enumerate(graph.wiring.steps):
-        yield index + 1, slice(step.start, step.stop)
 
 
 def edge_centrality(graph: WiredGraph, name: str) -> np.ndarray:

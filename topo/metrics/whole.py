@@ -388,3 +388,56 @@ def graph_spectral_gap(graph: WiredGraph) -> Value:
         return Value(math.nan, reason)
     first, second = _largest(whole, False, 2)
     return Value(float(first - second), None)
+
+
+# Spectra of the undirected graph whose edges weigh the sum of |w| behind them.
+
+
+@shared
+def _weighted_largest(graph: WiredGraph) -> tuple[float, float, str | None]:
+    """(gap of the adjacency matrix, largest eigenvalue of the Laplacian, why not)."""
+    from scipy.sparse import coo_array, diags_array
+    from scipy.sparse.linalg import eigsh
+
+    from topo.graph.whole import weighted_graph
+
+    if why := why_no_weights(graph):
+        return math.nan, math.nan, why
+    if graph.view == "unrolled":
+        return math.nan, math.nan, "edges are weighted in the channel and the unit view; strengths in the unrolled one"
+    whole = weighted_graph(graph)
+    if why := _no_spectrum(whole):
+        return math.nan, math.nan, why
+    weights = whole.outgoing[2]
+    if not (scale := float(weights.max())):
+        return 0.0, 0.0, None
+    half = coo_array((weights / scale, (whole.begins, whole.outgoing[1])), shape=(whole.n, whole.n)).tocsr()
+    matrix = half + half.T
+    strengths = np.asarray(matrix.sum(axis=1)).reshape(-1)
+    found = []
+    for operator, count in ((matrix, 2), (diags_array(strengths) - matrix, 1)):
+        if whole.n <= _DENSE:
+            values = np.linalg.eigvalsh(operator.toarray())
+        else:
+            first = np.random.default_rng(0).random(whole.n) + 0.5
+            basis = min(40, max(12, 10**6 // whole.n))
+            values = eigsh(operator, count, which="LA", v0=first, ncv=basis, tol=1e-8, return_eigenvectors=False)
+        found.append(np.sort(values)[::-1])
+    return scale * float(found[0][0] - found[0][1]), scale * float(found[1][0]), None
+
+
+@_network(unit="eigenvalue", source=_CUNEGATTI, weighted=True)
+def weighted_graph_spectral_gap(graph: WiredGraph) -> Value:
+    """graph_spectral_gap of the graph whose edges weigh the sum of |w| of the kept weights behind them, a skip's 1.
+
+    It takes the weights of every layer. In the unrolled view it is undefined.
+    """
+    gap, _, why = _weighted_largest(graph)
+    return Value(gap, why)
+
+
+@_network(unit="eigenvalue", source=_CUNEGATTI, weighted=True)
+def weighted_laplacian_radius(graph: WiredGraph) -> Value:
+    """Largest eigenvalue of the Laplacian, strengths minus adjacency, of the graph of weighted_graph_spectral_gap."""
+    _, radius, why = _weighted_largest(graph)
+    return Value(radius, why)

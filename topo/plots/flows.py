@@ -13,9 +13,9 @@ from matplotlib.patches import Rectangle
 
 from topo.errors import TopoError
 from topo.graph import Block, WiredGraph, paths
+from topo.graph.columns import Columns, Link
 from topo.metrics.paths import unit_centrality
 from topo.plots.axes import GREY, axes, key, legend, name_layers, remark, size_of, small, width_of
-from topo.plots.columns import Columns, Link
 from topo.plots.given import Masked, one, wired
 from topo.plots.registry import plot
 from topo.wiring import Wiring

@@ -13,11 +13,11 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
 from topo.errors import TopoError
-from topo.graph import Block, WiredGraph, paths
+from topo.graph import WiredGraph, paths
+from topo.graph.columns import Columns, Link
 from topo.graph.whole import numbers
 from topo.metrics.whole import core_units, h_score, tau_core
 from topo.plots.axes import GREY, RED, axes, key, legend, name_layers, remark, size_of, small, width_of
-from topo.plots.columns import Columns, Link
 from topo.plots.given import Masked, one, wired
 from topo.plots.registry import plot
 from topo.wiring import Wiring
@@ -55,8 +55,7 @@ def layered_graph(
     graph = wired(one(data, Masked, "a graph"), wiring, "a graph of layers")
     columns = Columns(graph)
     live = np.asarray(paths.live(graph).effective)
-    alive = np.zeros_like(live)
-    np.logical_or.at(alive, columns.drawn, live)
+    alive = columns.alive
     bypassed = alive & _by_skip_alone(columns)
     if most_units is None:
         most_units = max(12, min(32, 640 // (max(columns.depth.values()) + 1)))
@@ -135,7 +134,7 @@ def _by_skip_alone(columns: Columns) -> np.ndarray:
         if link.layer is None:
             reached[link.target] = True
         else:
-            fed[link.target[_effective(columns, link)]] = True
+            fed[link.target[columns.effective(link)]] = True
     return reached & ~fed
 
 
@@ -150,16 +149,6 @@ def _incoming(columns: Columns) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     }
 
 
-def _effective(columns: Columns, link: Link) -> np.ndarray:
-    """bool: which edges of a layer hold an effective weight."""
-    step = columns.graph.steps[link.step]
-    assert isinstance(step, Block)
-    words = paths.effective_by_step(columns.graph).words[link.step]
-    bits = np.unpackbits(words.view(np.uint8), axis=1, count=step.rows.columns, bitorder="little")
-    kernels = np.asarray(bits.reshape(step.shape[0], step.shape[1], -1).any(axis=2))
-    return kernels[link.rows, link.columns]
-
-
 def _draw_edges(
     ax: Axes, columns: Columns, placed: _Placed, most: int, useless: bool, style: dict[str, Any]
 ) -> list[str]:
@@ -169,7 +158,7 @@ def _draw_edges(
     drawn = {True: ([], []), False: ([], [])}  # type: dict[bool, tuple[list, list]]
     lines_all = lines_drawn = 0
     for link in near:
-        good = _effective(columns, link)
+        good = columns.effective(link)
         for kind in (True, False) if useless else (True,):
             pairs = placed.dot_of[link.source[good == kind]] * len(placed.x) + placed.dot_of[link.target[good == kind]]
             keys, counts = np.unique(pairs, return_counts=True)

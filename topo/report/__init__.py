@@ -1,6 +1,7 @@
 """What `analyze` found, as tidy rows, and its forms: JSON, CSV, pandas, Markdown, LaTeX, HTML."""
 
 from topo.report.coverage import left_out_line
+from topo.report.page import MOST_GRAPHS
 from topo.report.report import (
     COLUMNS,
     NULL_COLUMNS,
@@ -23,6 +24,7 @@ from topo.report.tidy import holds_reports, reports_from_table
 
 __all__ = [
     "COLUMNS",
+    "MOST_GRAPHS",
     "NULL_COLUMNS",
     "OF_LAYERS",
     "SCHEMA",

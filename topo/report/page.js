@@ -39,11 +39,14 @@ document.querySelectorAll('table.data').forEach(function(table){
   tools.appendChild(more)}
  tools.appendChild(box);
  var bars=document.getElementById(table.id.replace('layers','bars'));
- if(bars&&bars!==table){var choose=function(k){[table,bars].forEach(function(place){
+ if(bars&&bars!==table){var of=table.id.replace('layers',''),choose=function(k){[table,bars].forEach(function(place){
    place.querySelectorAll('.chosen').forEach(function(e){e.classList.remove('chosen')});
    var one=place.querySelector('[data-k="'+k+'"]');if(one)one.classList.add('chosen')})};
-  table.tBodies[0].addEventListener('click',function(e){var r=e.target.closest('tr');if(r)choose(r.dataset.k)});
-  bars.addEventListener('click',function(e){var g=e.target.closest('g');if(g)choose(g.dataset.k)})}});
+  function pick(k){choose(k);document.dispatchEvent(new CustomEvent('layer',{detail:[of,k,
+   table.querySelector('[data-k="'+k+'"]').cells[0].textContent]}))}
+  table.tBodies[0].addEventListener('click',function(e){var r=e.target.closest('tr');if(r)pick(r.dataset.k)});
+  bars.addEventListener('click',function(e){var g=e.target.closest('g');if(g)pick(g.dataset.k)});
+  document.addEventListener('column',function(e){if(e.detail[0]===of)choose(e.detail[1])})}});
 var masks=document.getElementById('masks'),place=document.getElementById('scatter');
 if(masks&&place){var names=Array.from(masks.tHead.rows[0].cells).map(function(h){return h.textContent}),pick=[0,1].map(function(n){
   var s=make('select');s.setAttribute('aria-label',n?'vertical':'horizontal');names.forEach(function(name,i){
@@ -61,5 +64,4 @@ function draw(){svg.textContent='';var points=Array.from(masks.tBodies[0].rows).
  var x=scale(0,20,400),y=scale(1,280,20);points.forEach(function(p){var c=document.createElementNS(ns,'circle');
   c.setAttribute('cx',x(p[0]));c.setAttribute('cy',y(p[1]));c.setAttribute('r',5);c.setAttribute('fill','#1c5fa8');
   var t=document.createElementNS(ns,'title');t.textContent=p[2]+': '+p[0]+', '+p[1];c.appendChild(t);svg.appendChild(c)})}
-document.documentElement.dataset.ready='yes';
 })();

@@ -1,7 +1,7 @@
 """Reports as one HTML page: offline, without a request, every number readable without its script and in print.
 
-The script (page.js) only sorts, filters, selects and draws what the page's own tables hold; the policy in the page's
-head names it by its hash, so that nothing else can run, whatever names a mask file brings along.
+The script (page.js, graph.js) only sorts, filters, selects and draws what the page's own tables and JSON hold; the
+policy in the page's head names it by its hash, so that nothing else can run, whatever names a mask file brings along.
 """
 
 from __future__ import annotations
@@ -17,13 +17,20 @@ from typing import Any
 from topo._support.screen import printable
 from topo._version import __version__
 from topo.report.coverage import left_out_line
+from topo.report.network_page import network
 from topo.report.numerals import decimal, shown
 
 Report = Any  # topo.report.Report, which hands itself on to this page
 
-STYLE, SCRIPT = (Path(__file__).with_name(name).read_text("utf-8") for name in ("page.css", "page.js"))
+STYLE, _PAGE, _GRAPH = (
+    Path(__file__).with_name(name).read_text("utf-8") for name in ("page.css", "page.js", "graph.js")
+)
+SCRIPT = _PAGE + _GRAPH
 # Cells of all layer tables together: beyond that many a browser takes seconds; the JSON in the page holds every layer.
 _MOST_CELLS = 60_000
+# Networks that are drawn as graphs, of several masks: each takes up to half a megabyte.
+MOST_GRAPHS = 4
+_NO_ROOM = f"<p class=note>The graphs of the first {MOST_GRAPHS} masks are drawn; this one's is not.</p>"
 _TILES = (
     ("density", "of the masked parameters are kept"),
     ("effective_density", "of the masked parameters lie on a path from input to output"),
@@ -42,12 +49,14 @@ def page(reports: Sequence[Report], text: str, *, command: str | None = None) ->
     parts = [_head(title, command)]
     if len(reports) > 1:
         parts.append(_compared(reports, known))
-    shown_layers, cells = 0, 0
+    shown_layers, cells, graphs = 0, 0, []
     for place, report in enumerate(reports):
         cells += sum(row.layer is not None for row in report.rows)
         if place and cells > _MOST_CELLS:
             break
-        parts.append(_one(report, place, known, alone=len(reports) == 1))
+        section, drawn = network(report, place) if place < MOST_GRAPHS else (_NO_ROOM, "")
+        graphs.append(drawn)
+        parts.append(_one(report, place, known, section, alone=len(reports) == 1))
         shown_layers += 1
     if shown_layers < len(reports):
         left = len(reports) - shown_layers
@@ -55,7 +64,8 @@ def page(reports: Sequence[Report], text: str, *, command: str | None = None) ->
     used = {row.metric for report in reports for row in report.rows}
     parts.append(_defined({name: about for name, about in known.items() if name in used}))
     data = text.replace("<", "\\u003c")
-    parts.append(f'<script type="application/json" id="data">{data}</script><script>{SCRIPT}</script></body></html>\n')
+    parts += [f'<script type="application/json" id="data">{data}</script>', *graphs]
+    parts.append(f"<script>{SCRIPT}</script></body></html>\n")
     return "".join(parts)
 
 
@@ -88,8 +98,8 @@ def _head(title: str, command: str | None) -> str:
     )
 
 
-def _one(report: Report, place: int, known: Mapping[str, tuple[str, str]], alone: bool) -> str:
-    """The sections of one mask."""
+def _one(report: Report, place: int, known: Mapping[str, tuple[str, str]], graph: str, alone: bool) -> str:
+    """The sections of one mask. graph: that of its network."""
     about = [("format", report.format), ("model", report.model), ("view", report.view)]
     about += [(key.replace("_", " "), value) for key, value in report.columns.items()]
     facts = "".join(f"<dt>{_t(key)}</dt><dd>{_t(value)}</dd>" for key, value in about if value is not None)
@@ -109,6 +119,7 @@ def _one(report: Report, place: int, known: Mapping[str, tuple[str, str]], alone
         parts.append(_table(["metric", "value", "unit"], body, "Network", f"network{place}"))
     if report.layers and any(row.layer is not None for row in report.rows):
         parts += [_bars(report, place), _layers(report, place, known)]
+    parts.append(graph)
     if report.groups:
         parts.append(_groups(report, place, known))
     if report.nulls:

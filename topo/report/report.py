@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -123,7 +123,9 @@ class Report:
     scope: the one that the network's numbers are of. group: the pattern by which `groups` are made, see `grouped`.
     provenance: what is known of where the masks come from, as JSON holds it: "file", "sha256" (of the file's bytes, up
     to 256 MB), "method", "seed", "options", "density" (as it was asked for), and "fields", which `topo.analyze_files`
-    took from the file's name; a key that is not there is unknown.
+    took from the file's name; a key that is not there is unknown. drawing: gives what `to_html` draws of the network
+    (`topo.graph.drawing`), from the masks that it holds; None of a report that was read from a file, and of masks
+    without a wiring. JSON and CSV do not hold it.
 
     >>> rows = [Row("a.pt", "density", None, "channel", 0.5), Row("a.pt", "density", "fc.weight", "channel", 0.5)]
     >>> report = Report("a.pt", "topo", None, "channel", {"fc.weight": (2, 3)}, rows)
@@ -144,6 +146,7 @@ class Report:
     scope: str | None = None
     group: str | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    drawing: Callable[[], Mapping[str, Any]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         shapes = {str(name): tuple(int(n) for n in shape) for name, shape in self.shapes.items()}
@@ -325,6 +328,10 @@ class Report:
         """The same report with these remarks on the whole analysis put first."""
         remarks = [{"metric": None, "layer": None, "note": note} for note in notes]
         return replace(self, notes=[*remarks, *self.notes])
+
+    def without_drawing(self) -> Report:
+        """The same report, which holds no masks and draws no network."""
+        return self if self.drawing is None else replace(self, drawing=None)
 
     def only(self, metrics: str | Sequence[str]) -> Report:
         """The numbers of these metrics (names, or one text with commas between), in this order, as for a narrow table.

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from topo.graph import Block, WiredGraph
+from topo.graph import paths
+from topo.graph.graph import Block, WiredGraph
 from topo.wiring import Join, Layer
 
 
@@ -158,3 +159,26 @@ class Columns:
         for a, b in np.unique(pairs, axis=1).T.tolist():
             mine = (pairs[0] == a) & (pairs[1] == b)
             yield Link(index, name, source[mine], target[mine], rows[mine], columns[mine], read)
+
+    def effective(self, link: Link) -> np.ndarray:
+        """bool: which edges of a link lie on a path from an input to an output; gates and queries count as the paths'.
+
+        Of a layer those of kernels that hold an effective weight, of an identity those between two live units.
+        """
+        step = self.graph.steps[link.step]
+        if isinstance(step, Block):
+            words = paths.effective_by_step(self.graph).words[link.step]
+            bits = np.unpackbits(words.view(np.uint8), axis=1, count=step.rows.columns, bitorder="little")
+            kernels = np.asarray(bits.reshape(step.shape[0], step.shape[1], -1).any(axis=2))
+            return kernels[link.rows, link.columns]
+        live = paths.live(self.graph).effective
+        made = step.start + link.rows // (step.width if step.kind == "score" else 1)
+        return np.asarray(live[link.read[link.rows]] & live[made])
+
+    @cached_property
+    def alive(self) -> np.ndarray:
+        """bool, of units that are drawn: on a path from an input to an output."""
+        live = np.asarray(paths.live(self.graph).effective)
+        alive = np.zeros_like(live)
+        np.logical_or.at(alive, self.drawn, live)
+        return alive
