@@ -687,6 +687,13 @@ def test_what_cannot_be_traced(model, shape, says):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_scripted_part_is_looked_through_and_left_as_it_was():
+    part = torch.jit.script(nn.Sequential(nn.Linear(4, 3), nn.ReLU()))
+    model = nn.Sequential(nn.Linear(5, 4), part)
+    assert topo.trace(model, (5,)).names == ("0.weight", "1.0.weight") and part.training
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_scripted_models_are_refused():
     with pytest.raises(TraceError, match=r"cannot be traced; trace takes a torch\.nn\.Module in Python"):
         topo.trace(torch.jit.script(nn.Linear(3, 4)), (3,))

@@ -122,6 +122,11 @@ chosen(
     parts={"p": lambda: fc(3, 2)},
 )
 chosen(
+    "cross product, by another name",
+    lambda s, x: s.p(torch.cross(s.a(x)[:, :3], s.b(x)[:, :3], dim=1)),
+    parts={"p": lambda: fc(3, 2)},
+)
+chosen(
     "cosine similarity",
     lambda s, x: s.p(F.cosine_similarity(s.a(x)[:, None], experts(s, x), dim=-1)),
     parts={**C, "p": lambda: fc(3, 2)},

@@ -59,6 +59,7 @@ gate("times itself", lambda s, x: s.o(s.a(x) * s.a(x)))
 gate("swish by hand", lambda s, x: s.o(s.a(x) * torch.sigmoid(s.a(x))))
 gate("product over an axis", lambda s, x: s.o(s.a(x).unflatten(-1, (4, 2)).prod(-1).repeat(1, 2)))
 gate("cumulative sum", lambda s, x: s.o(s.a(x).cumsum(-1)))
+gate("cumulative logarithm of sums", lambda s, x: s.o(torch.logcumsumexp(s.a(x) / 64, -1)))
 gate("cumulative product", lambda s, x: s.o((1 + s.a(x)).cumprod(-1)))
 gate(
     "outer product",

@@ -175,6 +175,7 @@ made(
 made("butterfly", lambda s, x: s.o(butterfly(s, x)), parts={"w": lambda: par(3, 4, 2, 2)})
 made("einsum of a diagonal", lambda s, x: s.o(torch.einsum("bi,ii->bi", x, s.w)))
 made("einsum with dots", lambda s, x: s.o(torch.einsum("...i,io->...o", x, s.w)), (2, 3, 8))
+made("einsum without an arrow", lambda s, x: s.o(torch.einsum("bi,ij", x, s.w)))
 made("einsum in the other order", lambda s, x: s.o(torch.einsum("oi,bi->bo", s.w, x)))
 made("einsum of a sum", lambda s, x: s.o(torch.einsum("bi,oik->bo", x, s.w)), parts={"w": lambda: par(8, 8, 3)})
 made("tensordot", lambda s, x: s.o(torch.tensordot(x, s.w, ([1], [1]))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -172,3 +173,24 @@ recurrent(
         o=lambda: fc(8, 4),
     ),
 )
+
+
+def packed(s: Any, x: Tensor, ordered: bool = True) -> Any:
+    lengths = torch.tensor([4, 3] if ordered else [2, 4])
+    return s.r(nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=ordered))
+
+
+LSTM, GRU = partial(nn.LSTM, batch_first=True, bias=False), partial(nn.GRU, batch_first=True, bias=False)
+recurrent(
+    "lstm, packed",
+    parts(
+        lambda s, x: s.o(nn.utils.rnn.pad_packed_sequence(packed(s, x)[0], batch_first=True)[0]),
+        r=lambda: LSTM(6, 8, bidirectional=True),
+        o=lambda: fc(16, 4),
+    ),
+)
+recurrent(
+    "gru, packed in any order, states",
+    parts(lambda s, x: s.o(packed(s, x, False)[1]), r=lambda: GRU(6, 8, 2, bidirectional=True), o=lambda: fc(8, 4)),
+)
+recurrent("lstm, cell state", parts(lambda s, x: s.o(s.r(x)[1][1]), r=lambda: LSTM(6, 8, 2), o=lambda: fc(8, 4)))

@@ -293,7 +293,9 @@ def _leaks(graph: GraphModule) -> bool:
 @contextmanager
 def _untouched(module: nn.Module) -> Iterator[None]:
     """Eval mode inside; afterwards every module has the attributes, parameters, buffers and flags it had."""
-    before = [(part, dict(part.__dict__)) for part in module.modules()]
+    parts = [part for part in module.modules() if not isinstance(part, torch.jit.ScriptModule)]
+    scripted = [(part, part.training) for part in module.modules() if isinstance(part, torch.jit.ScriptModule)]
+    before = [(part, dict(part.__dict__)) for part in parts]
     inner = [
         (part.__dict__[name], dict(part.__dict__[name]))
         for part, _ in before
@@ -309,6 +311,8 @@ def _untouched(module: nn.Module) -> Iterator[None]:
         for part, was in before:
             part.__dict__.clear()
             part.__dict__.update(was)
+        for part, training in scripted:
+            part.train(training)
 
 
 @contextmanager

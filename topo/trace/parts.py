@@ -29,13 +29,18 @@ def parts_of(node: Node, env: Mapping[Node, Any], known: Any) -> tuple[GraphModu
         args, kwargs = map_arg((tuple(node.args), dict(node.kwargs)), lambda arg: held.get(arg, env.get(arg)))
         return target(*args, **kwargs)
 
-    for table in ({}, {target: decomposition_table[target]} if target in decomposition_table else {}):
+    tables: list[dict[Any, Any]] = [{}, {target: decomposition_table[target]} if target in decomposition_table else {}]
+    for table in tables:
         try:
             graph = make_fx(call, decomposition_table=table, tracing_mode="fake")(*examples)
         except Exception:  # whatever a decomposition raises on shapes that it does not know
             continue
         made = [part for part in graph.graph.nodes if part.op == "call_function"]
-        if any(part.target is target for part in made) or not made or _is_another_name(made):
+        if any(part.target is target for part in made) or not made:
+            continue
+        if other := _another_name(made):
+            if other in decomposition_table and other not in table:
+                tables.append({other: decomposition_table[other]})
             continue
         for part in graph.graph.nodes:
             for key in ("stack_trace", "nn_module_stack"):
@@ -50,7 +55,8 @@ def parts_of(node: Node, env: Mapping[Node, Any], known: Any) -> tuple[GraphModu
     raise NoRule("it has no rule")
 
 
-def _is_another_name(made: list[Node]) -> bool:
-    """Whether there is one operation but for layout and casts, and that has no rule either."""
+def _another_name(made: list[Node]) -> Any:
+    """The one operation that there is but for layout and casts, if that has no rule either."""
     (first, *rest) = [part for part in made if not is_layout(part) and not passes(part)] or made
-    return not rest and operation(first) not in RULES and not is_pointwise(first) and not is_layout(first)
+    known = rest or operation(first) in RULES or is_pointwise(first) or is_layout(first)
+    return None if known else first.target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -57,7 +58,9 @@ def reduction(units: Units, inputs: list[Any], shape: Any) -> Any:
         if name in _EXTREMA and any(carried(x).shape[d] > 1 for d in dims):
             units.note(f"'{name}' over units is taken for their sum")
         made = units.reduce(x, dims, keepdim=len(sides[0]) == x.dim())
-        if name == "logsumexp":  # the logarithm of how many there are, at least
+        if (
+            name == "logsumexp" and math.prod(x.shape[d] for d in dims) > 1
+        ):  # the logarithm of how many there are, at least
             made = units.add(made, filled((1,) * made.dim()))
     made = made.expand(sides[0])
     if operation(units.node) in ("aten.var_mean", "aten.std_mean"):
@@ -115,6 +118,14 @@ def running(units: Units, inputs: list[Any], shape: Any) -> Any:
             units.note(f"'{name}' over units is taken for their running sum")
         return [running(units, inputs, shape[0]), filled(shape[1])]
     dim = inputs[1] % x.dim() if x.dim() else 0
+    if operation(units.node) == "aten.logcumsumexp" and x.dim():  # the logarithm of how many there were, at least
+        offset = filled(shape, CONSTANT).clone()
+        offset.narrow(dim, 0, 1).fill_(NOTHING)
+        return units.add(_running(units, x, dim, shape), offset)
+    return _running(units, x, dim, shape)
+
+
+def _running(units: Units, x: Tensor, dim: int, shape: Any) -> Tensor:
     if not x.dim() or carried(x).shape[dim] == 1:
         return x.expand(shape)
     if operation(units.node) == "aten.cumprod":

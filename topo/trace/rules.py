@@ -567,9 +567,10 @@ def addmm(units: Units, inputs: list[Any], shape: Any) -> Tensor:
 @aten("einsum")
 def einsum(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     equation, operands = inputs[0].replace(" ", ""), inputs[1]
-    if "->" not in equation:
-        raise NoRule(f"einsum '{equation}'")
-    left, of_out = equation.split("->")
+    left, arrow, of_out = equation.partition("->")
+    if not arrow:
+        seen = left.replace(",", "").replace("...", "")
+        of_out = "..." * ("..." in left) + "".join(sorted(a for a in set(seen) if seen.count(a) == 1))
     terms = [_letters(term, len(value.shape)) for term, value in zip(left.split(","), operands)]
     out = _letters(of_out, len(shape))
     pairs = [_without_repeats(value, term) for value, term in zip(operands, terms)]
