@@ -17,6 +17,23 @@ from typing import Any, TextIO
 
 import numba
 from numba.core.caching import Cache, IndexDataCacheFile
+from numba.np import linalg
+
+
+def _without_blas() -> None:
+    """numba's functions on arrays, without the linear algebra of scipy.
+
+    numba imports that to see if it is there, for np.dot in compiled functions, which no kernel here has: a tenth of
+    the processor seconds of a small command. Functions of others that need it import it when they are compiled.
+    """
+    asked, linalg.ensure_blas = linalg.ensure_blas, lambda: None
+    try:
+        import numba.np.arraymath  # noqa: F401
+    finally:
+        linalg.ensure_blas = asked
+
+
+_without_blas()
 
 
 def _private_cache(folders: Iterable[Path]) -> str | None:

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import tracemalloc
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -467,6 +468,84 @@ def test_the_automatic_degree_floor() -> None:
     for bad in ("spam", 0.5, math.nan, "inf"):
         with pytest.raises(TopoError, match="it is auto, or a number of at least 1"):
             methods["balance"](wiring, total=1500, degree_floor=bad)
+
+
+# -- all options, crossed, against all masks of small chains
+
+
+def every_mask(wiring: Wiring) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """(layer -> masks (2^weights, outputs, inputs) of all mask sets of a chain, in which every weight is on a path)."""
+    shapes = wiring.shapes
+    bits = (np.arange(1 << size(wiring))[:, None] >> np.arange(size(wiring))) & 1 == 1
+    cuts = np.cumsum([math.prod(shape) for shape in shapes.values()])[:-1]
+    parts = {name: part.reshape(-1, *shapes[name]) for name, part in zip(shapes, np.split(bits, cuts, axis=1))}
+    ahead, behind = [np.ones((len(bits), len(wiring.inputs)), bool)], [np.ones((len(bits), len(wiring.outputs)), bool)]
+    for part in parts.values():
+        ahead.append((part & ahead[-1][:, None]).any(axis=2))
+    for part in reversed(parts.values()):
+        behind.append((part & behind[-1][:, :, None]).any(axis=1))
+    useful = np.ones(len(bits), bool)
+    for part, a, b in zip(parts.values(), ahead, behind[-2::-1]):
+        useful &= (part <= (a[:, None] & b[:, :, None])).all(axis=(1, 2))
+    return parts, useful & ahead[-1].any(axis=1)
+
+
+def allowed(wiring: Wiring, parts: dict[str, np.ndarray], options: dict) -> np.ndarray:
+    """Which mask sets obey these options."""
+    found = np.ones(len(parts["fc1"]), bool)
+    spent = np.zeros(len(found))
+    for name, part in parts.items():
+        fan_in = part.sum(axis=2)
+        spent += wiring.layer(name).positions * fan_in.sum(axis=1)
+        if isinstance(options.get("budgets"), dict):
+            found &= fan_in.sum(axis=1) == options["budgets"][name]
+        if options.get("dense") == name:
+            found &= part.all(axis=(1, 2))
+            continue
+        found &= ((fan_in == 0) | (fan_in >= options.get("min_fan_in", 1))).all(axis=1)
+        n, m = map(int, options.get("nm", "9:9").split(":"))
+        for start in range(0, part.shape[2], m):
+            found &= (part[:, :, start : start + m].sum(axis=2) <= n).all(axis=1)
+    return found & (spent <= options.get("flops", 1) * spent.max() + 1e-9)
+
+
+@pytest.mark.parametrize("name", ["balance", "paths", "npb", "repair"])
+@pytest.mark.parametrize("widths", [(2, 2, 2, 2), (3, 2, 3), (2, 4, 2)])
+def test_options_crossed_against_all_masks_of_small_chains(name: str, widths: tuple[int, ...]) -> None:
+    """What is given keeps all that was asked; what is refused as such has no masks; a search that fails says so."""
+    plain = mlp(*widths)
+    wiring = Wiring(plain.inputs, [replace(s, positions=p) for s, p in zip(plain.steps, (4, 2, 1))], plain.outputs)
+    parts, useful = every_mask(wiring)
+    weights = sum(part.sum(axis=(1, 2)) for part in parts.values())
+    rng = np.random.default_rng(len(name) + sum(widths))
+    solved = 0
+    for seed in range(14):
+        total, options = int(rng.integers(len(parts), size(wiring) + 1)), {}
+        choices = {"nm": str(rng.choice(["1:2", "2:4", "1:4"])), "flops": float(rng.uniform(0.3, 1)), "min_fan_in": 2}
+        choices["dense"] = str(rng.choice(list(parts)))
+        for key, choice in choices.items():
+            if rng.random() < 0.3 and (name, key) != ("paths", "min_fan_in"):
+                options[key] = choice
+        if rng.random() < 0.2 and name != "repair":
+            options["budgets"] = {layer: int(rng.integers(1, parts[layer][0].size + 1)) for layer in parts}
+            total = sum(options["budgets"].values())
+        given = {"mode": "paths", "sweeps": 20, "active": float(rng.choice([0.5, 1]))} if name == "paths" else {}
+        given |= {"source": toys.sparse(wiring, 0.6, seed)} if name == "repair" else {}
+        given |= {} if "budgets" in options else {"total": total}
+        good = allowed(wiring, parts, options) & useful & (weights == total)
+        try:
+            found = methods["balance" if name == "paths" else name](wiring, rng=seed, **given, **options)
+        except NotFound:
+            continue
+        except TopoError as error:
+            if "all outputs" in str(error):  # which mode paths keeps alive
+                good &= list(parts.values())[-1].any(axis=2).all(axis=1)
+            assert not good.any(), (options, total, str(error))
+            continue
+        flat = np.concatenate([found.masks[layer].reshape(-1) for layer in parts])
+        assert good[int(flat @ (1 << np.arange(len(flat))))], (options, total)
+        solved += 1
+    assert solved
 
 
 # -- repair

@@ -72,7 +72,7 @@ def repair_masks(
     effective = paths.effective_words(build_graph(given, wiring))
     useless = given.kept - sum(int(np.bitwise_count(words).sum(dtype=np.int64)) for words in effective.values())
     joined = given if nm else _joined(given, problem, draws)
-    mended, trace, notes = mend(joined, problem, draws, gentle=True)
+    mended, trace, notes = mend(joined, problem, draws, gentle=True, given=left)
     kept = MaskSet({name: mended.rows(name) for name in source})
     added, removed = _changes(source, kept)
     said = f"{added:,} parameters added and {removed:,} removed; {useless:,} of the given ones were on no path"

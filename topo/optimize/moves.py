@@ -198,7 +198,8 @@ class Round:
         return placed
 
     def take(self, names: tuple[str, ...], number: int) -> None:
-        """Remove the units that carry least, no two from one output or input, and none that a dense layer lives on."""
+        """Remove the units that carry least, no two of one output or input, none of dense layers or that these need."""
+        names = tuple(name for name in names if name not in self.problem.whole)
         required = self._required()
         values, owners, places = [], [], []
         for k, name in enumerate(names):
@@ -229,12 +230,12 @@ class Round:
             values.append(worth[order])
             owners.append(np.full(len(order), k))
             places.append(np.stack([targets[order], columns[order]]))
-        value, owner, place = np.concatenate(values), np.concatenate(owners), np.concatenate(places, axis=1)
-        worst = np.argsort(value, kind="stable")[:number]
-        if len(worst) == 0:
+        if not any(len(worth) for worth in values):
             raise NotFound(
                 f"no masks of {self.problem.told()} were found: constraints hold more; other masks may exist"
             )
+        value, owner, place = np.concatenate(values), np.concatenate(owners), np.concatenate(places, axis=1)
+        worst = np.argsort(value, kind="stable")[:number]
         self.changed = True
         for k in np.unique(owner[worst]):
             targets, columns = place[:, worst[owner[worst] == k]]

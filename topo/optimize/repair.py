@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 import numpy as np
 
 from topo._support.seeds import as_rng
 from topo.errors import NotFound
-from topo.graph import build_graph, paths
-from topo.masks import MaskSet
+from topo.graph import build_graph, dense_rows, paths
+from topo.masks import BitRows, MaskSet
+from topo.n_m import kept_in_groups
 from topo.optimize.moves import Round
 from topo.optimize.problem import Problem
 from topo.optimize.wake_units import Share, open_path, sprout
@@ -57,13 +58,17 @@ def mend(
     *,
     split: Mapping[str, int] | None = None,
     gentle: bool = False,
+    given: Collection[str] = (),
 ) -> tuple[MaskSet, list[tuple[str, float]], tuple[str, ...]]:
     """`repair` for a problem; (masks, trace, notes).
 
     The problem's own budgets are kept, or there are no masks. split: what each layer should keep, by a rule. Layers
     keep it as long as that works, and where some layer cannot, units go to the others, and a note names the layers.
-    gentle: as in `Round`.
+    gentle: as in `Round`. given: dense layers that are what they are, and may hold parameters on no path.
+
+    Raises NotFound where the search ends without masks, or with masks that break what was asked.
     """
+    masks = _as_constrained(masks, problem, rng)
     trace: list[tuple[str, float]] = []
     held = problem.budgets if problem.budgets is not None else split
     whole = (problem.names, problem.count)
@@ -80,6 +85,8 @@ def mend(
                 if turn >= last and turn < _LOOSE:
                     _spread(work, each, whole[1])
                 if _fitted(work, each if turn < last else [whole]):
+                    if (why := _broken(problem, masks, given)) is not None:
+                        raise not_found(problem, why)
                     return masks, trace, _moved(masks, held)
             except NotFound:
                 if turn >= last or problem.budgets is not None:
@@ -88,6 +95,31 @@ def mend(
                 continue
         masks = work.masks()
     raise not_found(problem, f"{ROUNDS} rounds of repair did not end")
+
+
+def _as_constrained(masks: MaskSet, problem: Problem, rng: np.random.Generator) -> MaskSet:
+    """Dense layers whole, and of each group of a pattern N:M at most N: those on a path first, then at random."""
+    rows = {name: dense_rows(masks.shapes[name]) if name in problem.whole else masks.rows(name) for name in masks}
+    over = [name for name in rows if name in problem.names and _over(problem, name, rows[name])]
+    if over:
+        words = paths.effective_words(build_graph(masks, problem.wiring))
+        for name in over:
+            (n, m), shape = problem.n_m or (1, 1), masks.shapes[name]
+            mask = rows[name].unpack().reshape(shape[0], shape[1], -1).copy()
+            rank = mask * (1 + rng.random(mask.shape) + BitRows(mask.shape, words[name]).unpack())
+            for start in range(0, shape[1], m):
+                group = rank[:, start : start + m]
+                if group.shape[1] > n:
+                    least = np.partition(group, -n, axis=1)[:, -n]
+                    mask[:, start : start + m] &= group >= least[:, None]
+            rows[name] = BitRows.of_mask(mask.reshape(shape))
+    return MaskSet(rows)
+
+
+def _over(problem: Problem, name: str, rows: BitRows) -> bool:
+    """Whether these rows keep more than the N of N:M somewhere."""
+    pattern = problem.pattern(name)
+    return pattern is not None and any(int(held.max()) > pattern[0] for _, held in kept_in_groups(rows, pattern[1]))
 
 
 def _fitted(work: Round, shares: list[Share]) -> bool:
@@ -118,6 +150,34 @@ def _spread(work: Round, each: list[Share], total: int) -> None:
     if over and (missing := total - sum(work.kept(name) for (name,), _ in each)) < 0:
         with suppress(NotFound):  # constraints may hold what these layers have too much
             work.fit(over, missing)
+
+
+def _broken(problem: Problem, masks: MaskSet, given: Collection[str]) -> str | None:
+    """What these masks break of what a problem asks, in words; None if they keep all of it."""
+    kept = {name: masks.rows(name).kept() for name in problem.names}
+    if sum(kept.values()) != problem.count:
+        return f"the nearest keep {problem.told(sum(kept.values()))}"
+    for name, wanted in (problem.budgets or {}).items():
+        if kept[name] != wanted:
+            return f"the nearest keep {kept[name]:,} of '{name}', not {wanted:,}"
+    for name in problem.names:
+        rows, least = masks.rows(name), problem.fan_in(name)
+        if name in problem.whole and kept[name] < problem.layer(name).size:
+            return f"the nearest keep {kept[name]:,} of '{name}', which is dense"
+        fan_in = np.bitwise_count(rows.words).sum(axis=1, dtype=np.int64)
+        if ((fan_in > 0) & (fan_in < least)).any():
+            return f"the nearest have units of '{name}' with {fan_in[fan_in > 0].min()} weights"
+        if _over(problem, name, rows):
+            return f"the nearest break the pattern in '{name}'"
+    spent = sum(problem.costs[name] * kept[name] for name in kept) if problem.macs is not None else 0
+    if problem.macs is not None and spent > problem.macs * (1 + 1e-12):
+        return f"the nearest take {2 * spent:,} FLOPs, and the limit is {2 * problem.macs:,.0f}"
+    words = paths.effective_words(build_graph(masks, problem.wiring))
+    for name in problem.names:
+        useful = int(np.bitwise_count(words[name]).sum(dtype=np.int64))
+        if name not in given and useful < kept[name]:
+            return f"{kept[name] - useful:,} of the {kept[name]:,} parameters of '{name}' stay on no path"
+    return None
 
 
 def _moved(masks: MaskSet, split: Mapping[str, int] | None) -> tuple[str, ...]:
