@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ import topo
 from topo import cli
 from topo.errors import TopoError
 from topo.evidence import read_table
+from topo.generate import methods
 from topo.sweep import engines, read_plan
 from topo.sweep.cell import carry_out
 from topo.sweep.plan import batches
@@ -134,6 +136,19 @@ def test_ids_follow_what_a_cell_depends_on(tmp_path: Path) -> None:
             "'set' trains",
         ),
         ({"nulls": {"kinds": ["inverted"]}}, "the nearest is 'invert'"),
+        ({"sweep": {"model": []}}, "model holds no value"),
+        ({"sweep": {"input": 64}}, "input is 64"),
+        ({"grid": {"method": []}}, "method holds no value"),
+        ({"grid": {"density": []}}, "density holds no value"),
+        ({"grid": {"quota": []}}, "quota holds no value"),
+        ({"method": {"balance": {"degree_floor": []}}}, "degree_floor holds no value in [method.balance]"),
+        ({"method": {"balance": {"density": []}}}, "density holds no value"),
+        ({"grid": {"method": ["erk", "snip"]}}, "the method 'snip' looks at data: name a data set in [train]"),
+        ({"grid": {"method": ["erk", "repair"]}}, "the method 'repair' starts from masks"),
+        (
+            {"grid": {"method": "set"}, "method": {"set": {"start": ["erk", "erkk"]}}, "train": {"data": "digits"}},
+            "no method is called 'erkk', start of 'set'; the nearest is 'erk'",
+        ),
         ({"files": {"path": "gone/{seed}.pt"}}, "no file 'gone/{seed}.pt'"),
         ({"files": {"path": "../tes*/{seed}.gone"}}, "no file '../tes*/{seed}.gone'"),
         ({"grid": {"sparsity": 0.5}}, "'erk' is given a density and a sparsity"),
@@ -257,6 +272,10 @@ def test_results_are_a_parquet_table_too(tmp_path: Path) -> None:
 
 def test_equal_effective_density_is_met(tmp_path: Path) -> None:
     grid = {"method": "erk", "density_effective": [0.05, 0.02]}
+    whole = topo.sweep(
+        {"sweep": {"model": NET}, "grid": {"method": "erk", "density_effective": 1.0}}, tmp_path / "whole"
+    )
+    assert whole.rows[0]["density_kept"] == 1
     given = {"sweep": {"model": "mlp:64-60-60-10"}, "grid": grid, "analyze": {"metrics": "paths"}}
     found = topo.sweep(given, tmp_path / "r")
     size = 64 * 60 + 60 * 60 + 60 * 10
@@ -266,9 +285,25 @@ def test_equal_effective_density_is_met(tmp_path: Path) -> None:
         assert row["density"] == row["density_effective"] < row["density_kept"]
 
 
+def test_every_method_is_made_in_a_cell_or_refused_by_the_plan() -> None:
+    """Each that needs no masks and no file: with the budget that it keeps, from a model where it reads weights."""
+    short = {"edge_popup": {"epochs": 1}, "gem_miner": {"epochs": 2, "every": 1}, "escalate": {"basis": 1},
+             "px": {"rounds": 1}, "ntk_sap": {"rounds": 1}, "ramanujan": {"otherwise": "biregular"},
+             "dpai": {"steps": 2}}  # fmt: skip
+    wanted = [name for name, entry in methods().items() if entry.needs != "masks" and name != "autosparse"]
+    given = {
+        "sweep": {"model": "mlp:64-8-10"}, "grid": {"method": wanted, "density": 0.5}, "analyze": {"metrics": "kept"},
+        "method": short, "train": {"data": "digits"},
+    }  # fmt: skip
+    cells = [replace(cell, work={**cell.work, "recipe": None}) for cell in read_plan(given).cells]
+    found = {cell.settings["method"]: outcome for cell, outcome in zip(cells, carry_out(cells))}
+    assert {name: one.error for name, one in found.items() if one.error is not None} == {}
+    assert {name for name, one in found.items() if one.row["kept"] != 296} <= {"radix", "ramanujan", "escalate"}
+
+
 def test_the_plan_is_shown_without_a_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     toml = tmp_path / "s.toml"
-    grid = '[grid]\nmethod = ["erk", "snip", "npb"]\ndensity = 0.1\n'
+    grid = '[grid]\nmethod = ["erk", "uniform", "npb"]\ndensity = 0.1\n'
     toml.write_text(f'[sweep]\nmodel = "{NET}"\nseeds = "0-99"\n{grid}')
     assert cli.main(["sweep", str(toml), "--dry-run", "-o", str(tmp_path / "r")]) == 0
     assert "300 cells of 300, not trained; 0 done" in capsys.readouterr().out

@@ -17,7 +17,7 @@ from typing import Any
 from topo.analyze import analyze
 from topo.errors import TopoError
 from topo.files import read_masks, write_masks
-from topo.generate import find_method, generate, is_pruner
+from topo.generate import calibrates, find_method, generate, is_pruner
 from topo.masks import MaskSet
 from topo.networks import find_wiring
 from topo.nulls import nulls
@@ -153,9 +153,9 @@ def _generated(method: str, given: dict[str, Any], cell: Cell, model: str, wirin
     given |= {"quota": settings["quota"]} if settings.get("quota") else {}
     if is_pruner(entry):
         given |= {"input_shape": work["input"]} if work["input"] else {}
-        if entry.needs == "data":
-            given |= {"batches": _seen(work, int(settings["seed"]))}
-    start: Any = model if is_pruner(entry) else wiring
+    if entry.needs == "data":
+        given |= {"batches": _seen(work, int(settings["seed"]))}
+    start: Any = model if is_pruner(entry) or calibrates(entry) else wiring
 
     def at(density: float) -> MaskSet:
         return generate(method, start, density=density, rng=int(settings["seed"]), **given)
@@ -198,6 +198,8 @@ def _at_effective(at: Any, wanted: float, wiring: Wiring) -> MaskSet:
         return tried[kept][0]
 
     low, high = min(goal, size), size
+    if low == high:
+        effective(low)
     while low < high and len(tried) < _ROUNDS // 2:
         middle = (low + high) // 2
         found = effective(middle)

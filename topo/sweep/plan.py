@@ -167,6 +167,8 @@ class _Reader:
         if "model" not in basic:
             raise TopoError('the sweep names no network: model = "resnet20" in [sweep]')
         models = _listed("model", basic["model"], str)
+        if not isinstance(basic.get("input", ""), str):
+            raise TopoError(f'input is {basic["input"]!r} in [sweep]; it is a shape as text, as in input = "3x32x32"')
         seeds = _seeds("seeds", basic.get("seeds", "0"))
         works, train_seeds, kinds = self._works(), self._train_seeds(), self._kinds()
         shared = self._data(works[0][1]["data"])
@@ -237,7 +239,7 @@ class _Reader:
 
         basic, look, train = (self._table(name) for name in ("sweep", "analyze", "train"))
         metrics = look.get("metrics", "default")
-        metrics = _listed("metrics", metrics.split(",") if isinstance(metrics, str) else metrics, str)
+        metrics = _listed("metrics", metrics.split(",") if isinstance(metrics, str) else metrics, str, empty=True)
         chosen_metrics(metrics)  # TopoError for a name that none has
         if (view := look.get("view")) not in (None, *VIEWS):
             raise TopoError(f"view is {view!r} in [analyze]; it is one of {', '.join(VIEWS)}")
@@ -286,7 +288,7 @@ class _Reader:
         return [*_seeds("seeds", train["seeds"])] if "seeds" in train else [None]
 
     def _kinds(self) -> list[str]:
-        kinds = _listed("kinds", self._table("nulls").get("kinds", []), str)
+        kinds = _listed("kinds", self._table("nulls").get("kinds", []), str, empty=True)
         for kind in kinds:
             if kind not in (*nulls, REINIT, INVERT):
                 raise TopoError(f"no null is called '{kind}'{_nearest(kind, [*nulls, REINIT, INVERT])}")
@@ -306,7 +308,7 @@ class _Reader:
     def _made(self) -> Iterable[tuple[dict[str, Any], None]]:
         """Settings of masks that a method makes."""
         grid, options = self._table("grid"), self._table("method")
-        wanted = _listed("method", grid.get("method", []), str)
+        wanted = _listed("method", grid["method"], str) if "method" in grid else []
         trained = _trained_methods() if wanted or options else {}
         every = [*methods(), DENSE, *trained] if wanted or options else []
         for name in (*wanted, *options):
@@ -323,8 +325,7 @@ class _Reader:
             if name == DENSE:
                 yield {"method": DENSE, "options": "", "density": 1.0}, None
                 continue
-            if name in trained and not self._table("train"):
-                raise TopoError(f"the method '{name}' trains: it needs [train]")
+            self._can_be_made(name, trained)
             own = options.get(name, {})
             if not isinstance(own, Mapping):
                 raise TopoError(f"method.{name} is {own!r}; it is a table of options, [method.{name}]")
@@ -342,6 +343,10 @@ class _Reader:
             if name == IMP and rules != [""]:
                 raise TopoError(f"'{IMP}' ranks all layers together: it takes no quota")
             left = {key: value for key, value in own.items() if key not in BUDGETS}
+            for start in _listed("start", left["start"], str) if name in trained and "start" in left else []:
+                if start not in methods():
+                    raise TopoError(f"no method is called '{start}', start of '{name}'{_nearest(start, methods())}")
+                self._can_be_made(start, {})
             for chosen in self._options(name, left, trained.get(name)):
                 for key, values in budgets.items():
                     for value in _fractions(key, values):
@@ -351,12 +356,26 @@ class _Reader:
                             held |= {"quota": quota} if quota else {}
                             yield held | ({key: value} if key == "density_effective" else {}), None
 
+    def _can_be_made(self, name: str, trained: Mapping[str, Any]) -> None:
+        """TopoError for a method that lacks what every cell of it would: masks to start from, data or training."""
+        if name in trained:
+            if not self._table("train"):
+                raise TopoError(f"the method '{name}' trains: it needs [train]")
+            return
+        needs = getattr(find_method(name), "needs", "nothing")
+        if needs == "masks":
+            raise TopoError(f"the method '{name}' starts from masks, which a sweep has not: see the kinds of [nulls]")
+        if needs == "data" and not self._table("train"):
+            raise TopoError(f"the method '{name}' looks at data: name a data set in [train]")
+
     def _options(self, name: str, table: Mapping[str, Any], known: Any = None) -> Iterable[str]:
         """Every combination of a method's options, as JSON text; "" for none."""
         known = getattr(find_method(name), "options", None) if known is None else known
         if isinstance(known, Mapping):
             _known(table, known, f"[method.{name}]")
         axes = [value if isinstance(value, list) else [value] for value in table.values()]
+        if [] in axes:
+            raise TopoError(f"{[*table][axes.index([])]} holds no value in [method.{name}]")
         for values in itertools.product(*axes):
             yield json.dumps(dict(zip(table, values)), sort_keys=True) if table else ""
 
@@ -416,8 +435,10 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f"; the nearest is '{near[0]}'" if near else f"; there are: {', '.join(known[:60])}"
 
 
-def _listed(key: str, value: Any, kind: type) -> list[Any]:
+def _listed(key: str, value: Any, kind: type, empty: bool = False) -> list[Any]:
     values = value if isinstance(value, list | tuple) else [value]
+    if not values and not empty:
+        raise TopoError(f"{key} holds no value in the sweep; it should hold {kind.__name__} or a list of them")
     for item in values:
         if not isinstance(item, kind) or isinstance(item, bool):
             raise TopoError(f"{key} holds {item!r} in the sweep; it should hold {kind.__name__} or a list of them")
@@ -426,6 +447,8 @@ def _listed(key: str, value: Any, kind: type) -> list[Any]:
 
 def _fractions(key: str, value: Any) -> list[float]:
     values = value if isinstance(value, list) else [value]
+    if not values:
+        raise TopoError(f"{key} holds no value in the sweep; it is a number from 0 to 1, or a list of them")
     for item in values:
         if isinstance(item, bool) or not isinstance(item, int | float) or not 0 <= item <= 1:
             raise TopoError(f"{key} holds {item!r} in the sweep; it is a number from 0 to 1, or a list of them")
