@@ -12,6 +12,8 @@ from topo.kernels.rewire import gather
 from topo.masks import BitRows
 from topo.wiring import Wiring
 
+_MOST = 1_000_000
+
 
 @generator(source="definition; Hoory et al. 2006, section 2 (few edges between clusters, large sigma2)")
 def clustered(
@@ -25,8 +27,8 @@ def clustered(
     reach. Masks of one seed have the same degrees and kept counts at every `excess`. Two clusters bring a singular
     value of about `excess` sigma1, which is the second one once it is above what the random graph has anyway.
     """
-    if not 0 <= excess <= 1 or clusters < 2:
-        raise TopoError(f"excess is {excess}, clusters {clusters}; one is from 0 to 1, the other 2 or more")
+    if not 0 <= excess <= 1 or not 2 <= clusters <= _MOST:
+        raise TopoError(f"excess is {excess}, clusters {clusters}; one is from 0 to 1, the other from 2 to {_MOST:,}")
     asked = list(requested(wiring, budgets))
     for (layer, budget), own in zip(asked, rng.spawn(len(asked))):
 

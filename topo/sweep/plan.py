@@ -268,8 +268,9 @@ class _Reader:
                 why = "holds no value" if not values else "cannot have several values: its column is another's"
                 raise TopoError(f"'{key}' in [train.options] {why}")
         found = []
-        for values in itertools.product(*axes.values()):
-            chosen = find_recipe(recipe).changed(**{**changes, **dict(zip(axes, values))})
+        for combination in itertools.product(*axes.values()):
+            columns = dict(zip(axes, combination))
+            chosen = find_recipe(recipe).changed(**{**changes, **columns})
             if "epochs" in train:
                 chosen = chosen.for_epochs(train["epochs"])
             if chosen.moves:
@@ -277,7 +278,7 @@ class _Reader:
                     f"sparse is '{chosen.sparse}' in [train.options], by which masks move: a row would measure another "
                     f'mask than it trains; name it in [grid], as in method = "{chosen.sparse}"'
                 )
-            found.append((dict(zip(axes, values)), work | {"recipe": chosen.table()}))
+            found.append((columns, work | {"recipe": chosen.table()}))
         return found
 
     def _train_seeds(self) -> list[int | str | None]:
