@@ -264,7 +264,7 @@ def test_what_evaluates_nothing_is_named() -> None:
     for name in ("accuracy", "network", "method"):
         with pytest.raises(topo.TopoError, match=f"'{name}'"):
             topo.evaluate(rows, metrics=[name])
-    with pytest.raises(topo.TopoError, match="'accuracy' is no metric here"):
+    with pytest.raises(topo.TopoError, match="'accuracy' is not a metric here"):
         topo.evaluate(rows, metrics=["good", "accuracy"])
     alone = topo.evaluate([row for row in table(0, methods=2, seeds=8) if row["method"] == "m0"])
     assert alone.cells == 4 and math.isnan(alone.ceiling) and alone.to_dict()["ceiling"] is None
