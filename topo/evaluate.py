@@ -359,7 +359,9 @@ def _metrics(table: Table, wanted: Sequence[str] | None, others: set[str], notes
             if table.numbers(name) is None:
                 raise TopoError(f"the column '{name}' (metric) does not hold numbers")
             if name in others:
-                raise TopoError(f"the column '{name}' is not a metric here: it is the accuracy, of the cell or the family")
+                raise TopoError(
+                    f"the column '{name}' is not a metric here: it is the accuracy, of the cell or the family"
+                )
         return list(dict.fromkeys(wanted))
     found, passed = [], []
     for name in table.columns:
