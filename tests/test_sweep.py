@@ -432,7 +432,8 @@ def test_a_process_that_dies_gives_back_what_others_had_under_way(
 ) -> None:
     """Two processes: one dies while the other works, whose batch comes back undone; what waited is carried out."""
     (tmp_path / "deadly.py").write_text(
-        "import os, signal, threading\ndef carry_out(batch):\n    if 'poison' in batch:\n        threading.Event().wait(0.5)\n"
+        "import os, signal, threading\ndef carry_out(batch):\n"
+        "    if 'poison' in batch:\n        threading.Event().wait(0.5)\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n    threading.Event().wait(600 if 'slow' in batch else 0)\n"
         "    return [cell.upper() for cell in batch]\n"
     )
