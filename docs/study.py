@@ -37,10 +37,18 @@ METRICS = (
     "balance_gap", "flops_effective", "copeland", "overlap_coefficient", "sigma1", "sigma2", "spectral_gap",
     "is_ramanujan", "ramanujan_gap_relative", "delta_s", "imdb", "imdb_relative", "components",
 )  # fmt: skip
-CHOICE = ("mnist1d", "digits")  # options of balance are chosen on the validation parts of these
+CHOICE = ("mnist1d_mlp", "digits_conv")  # options of balance are chosen on the validation parts of their data
 SETTINGS = ("network", "data", "method", "options", "density", "density_effective", "seed", "null", "train_seed")
 OUTCOMES = ("accuracy", "val_accuracy", "seconds")
-MOVED = "live_units"  # the sweep in which balance moves units at fixed weights
+# Sweeps that turn one knob: the option, the metric that moves with it, and what it is called.
+TURNED = {
+    "live_units": ("degree_floor", "effective_nodes", "nodes", "An intervention: units moved at fixed weights",
+                   "Moving the same effective weights to fewer units (degree floors above {least:g}, {data}), beside "
+                   "all units: {counts}."),
+    "sigma2": ("excess", "sigma2", "sigma2", "An intervention: sigma2 turned up at fixed degrees",
+               "Turning sigma2 up at fixed degrees (edges drawn into clusters, {data}), beside random graphs of the "
+               "same degrees: {counts}."),
+}  # fmt: skip
 CHANCE = 15.0  # percent: below it, of ten classes, nothing was learned
 SAME_WEIGHTS = 0.01  # share by which effective weights may differ to be called equal
 RIVALS = ("erk", "igq", "synflow", "npb", "phew")
@@ -155,6 +163,11 @@ def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *lines]) + "\n"
 
 
+def _network(row: Row) -> str:
+    """The network's name; of one in a file the file's."""
+    return row["network"].partition(".py:")[0]
+
+
 def percent(density: str) -> str:
     return f"{100 * float(density):g} %"
 
@@ -172,12 +185,10 @@ def runs(tables: Mapping[str, list[Row]]) -> str:
         seeds = len({row["seed"] for row in rows})
         minutes = sum(float(row["seconds"]) for row in rows) / 60
         lines.append([
-            first["data"], first["network"], ", ".join(map(percent, densities(rows))), str(seeds), f"{len(masks):,}",
+            first["data"], _network(first), ", ".join(map(percent, densities(rows))), str(seeds), f"{len(masks):,}",
             f"{len(rows) - len(masks):,}", str(failed), f"{minutes:.0f}",
         ])  # fmt: skip
-    return table(
-        ["data", "network", "densities", "seeds", "masks", "their nulls", "failed", "minutes of a core"], lines
-    )
+    return table(["data", "network", "densities", "seeds", "masks", "their nulls", "failed", "minutes"], lines)
 
 
 def accuracies(rows: Sequence[Row]) -> str:
@@ -222,7 +233,7 @@ def of_nulls(rows: Sequence[Row]) -> tuple[str, dict[str, list[int]]]:
 def chosen(tables: Mapping[str, list[Row]]) -> tuple[str, str]:
     """Validation accuracy of the options of balance, a column a data set of CHOICE, and the best mean."""
     found: dict[str, list[float]] = {}
-    sets = [rows for rows in tables.values() if rows[0]["data"] in CHOICE]
+    sets = [rows for rows in tables.values() if rows[0]["network"] in CHOICE]
     for rows in sets:
         held = values([row for row in rows if row["method"] == "balance" and is_mask(row)], "val_accuracy")
         for name in dict.fromkeys(name for name, _ in held):
@@ -282,38 +293,52 @@ def number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:+.2f}"
 
 
-def moved(rows: Sequence[Row]) -> tuple[str, str]:
-    """The dose and the response: degree floors, the effective nodes and weights that are left, and accuracies."""
+def turned(rows: Sequence[Row], name: str) -> tuple[str, str]:
+    """The dose and the response of a sweep of TURNED: the metric that moves, effective weights, and accuracies."""
+    option, metric, called, _, sentence = TURNED[name]
     rows = whole(rows)
     held, columns = values(rows), densities(rows)
-    doses = sorted({int(json.loads(row["options"])["degree_floor"]) for row in rows})
-    doses = [dose for k, dose in enumerate(doses) if not k or _numbers(rows, dose) != _numbers(rows, doses[k - 1])]
-    first, *others = (_at(rows, dose) for dose in doses)
+    of = {float(json.loads(row["options"])[option]): kind(row) for row in rows}
+    doses = sorted(of)
+    doses = [d for k, d in enumerate(doses) if not k or _numbers(rows, of[d]) != _numbers(rows, of[doses[k - 1]])]
     lines, verdicts = [], []
-    for dose, name in zip(doses, (first, *others)):
-        line = [str(dose)]
+    for dose in doses:
+        line = [f"{dose:g}"]
         for d in columns:
-            mine = [row for row in rows if kind(row) == name and row["density"] == d]
-            nodes, weights = (np.mean([float(row[key]) for row in mine]) for key in ("effective_nodes", PRIMARY))
-            line += [f"{nodes:,.0f}", f"{weights:,.0f}", said(interval(list(held[name, d].values())))]
-            if name != first:
-                verdicts.append(verdict(paired(held[name, d], held[first, d]) or (0.0, 0.0)))
+            mine = [row for row in rows if kind(row) == of[dose] and row["density"] == d]
+            moving, weights = (float(np.mean([float(row[key]) for row in mine])) for key in (metric, PRIMARY))
+            shown = f"{moving:,.0f}" if moving >= 10 else f"{moving:.2f}"
+            line += [shown, f"{weights:,.0f}", said(interval(list(held[of[dose], d].values())))]
+            if dose != doses[0]:
+                verdicts.append(verdict(paired(held[of[dose], d], held[of[doses[0]], d]) or (0.0, 0.0)))
         lines.append(line)
-    header = ["degree floor", *(f"{what}, {percent(d)}" for d in columns for what in ("nodes", "weights", "accuracy"))]
-    return table(header, lines), (
-        f"Moving the same effective weights to fewer units (degree floors above {doses[0]}, {rows[0]['data']}), beside "
-        f"all units: {counted(verdicts)}."
-    )
+    header = [option.replace("_", " ")]
+    header += [f"{what}, {percent(d)}" for d in columns for what in (called, "weights", "accuracy")]
+    return table(header, lines), sentence.format(least=doses[0], data=rows[0]["data"], counts=counted(verdicts))
 
 
-def _at(rows: Sequence[Row], dose: int) -> str:
-    return next(kind(row) for row in rows if json.loads(row["options"])["degree_floor"] == dose)
-
-
-def _numbers(rows: Sequence[Row], dose: int) -> list[tuple[str, ...]]:
+def _numbers(rows: Sequence[Row], name: str) -> list[tuple[str, ...]]:
     """All that is known of the runs at a dose: floors beyond what a layer can bear make the same masks."""
-    name = _at(rows, dose)
     return [tuple(row[key] for key in row if key not in ("options", "seconds")) for row in rows if kind(row) == name]
+
+
+def nodes(tables: Mapping[str, list[Row]], best: str) -> tuple[str, str]:
+    """Effective nodes that the chosen options and the methods of random and of balanced paths keep; and a finding."""
+    lines, fewer, accurate = [], 0, []
+    for rows in tables.values():
+        masks = [row for row in rows if is_mask(row)]
+        many, held = values(masks, "effective_nodes"), values(masks)
+        for d in densities(rows):
+            means = [float(np.mean(list(many[name, d].values()))) / 100 for name in (best, "npb", "erk")]
+            lines.append([_network(rows[0]), percent(d), *(f"{mean:,.0f}" for mean in means)])
+            if means[0] < means[1]:
+                fewer += 1
+                accurate.append(verdict(paired(held[best, d], held["npb", d]) or (0.0, 0.0)))
+    return table(["network", "density", f"`{best}`", "npb", "erk"], lines), (
+        f"`{best}` keeps fewer effective nodes than npb in {fewer} of {len(lines)} cells of network and density: the "
+        f"same weights on fewer units, of more weights each. In these, its accuracy beside that of npb: "
+        f"{counted(accurate)}."
+    )
 
 
 def correlations(found: topo.Evaluation) -> str:
@@ -387,15 +412,15 @@ NULLS = {
 
 def page(tables: Mapping[str, list[Row]]) -> str:
     ran, names = runs(tables), list(tables)
-    intervention = tables.get(MOVED)
-    tables = {name: whole(rows) for name, rows in tables.items() if name != MOVED}
+    interventions = {name: rows for name, rows in tables.items() if name in TURNED}
+    tables = {name: whole(rows) for name, rows in tables.items() if name not in TURNED}
     found = evaluated(tables)
     best, choice = chosen(tables)
     nulls: dict[str, list[int]] = {}
     wins: dict[str, dict[str, list[int]]] = {}
     parts = []
     for name, rows in tables.items():
-        title = f"{rows[0]['data']}, {rows[0]['network']}"
+        title = f"{rows[0]['data']}, {_network(rows[0])}"
         parts += [f"### {title}\n", accuracies(rows), f"![accuracy against sparsity on {title}](study/{name}.png)\n"]
         text, verdicts = of_nulls(rows)
         for null, entries in verdicts.items():
@@ -416,16 +441,19 @@ def page(tables: Mapping[str, list[Row]]) -> str:
         for null, entries in sorted(nulls.items()) if null in NULLS
     ]  # fmt: skip
     for name, verdicts in wins.items():
-        data = tables[name][0]["data"]
-        seen = "its validation part was used for the choice" if data in CHOICE else "it was not used for the choice"
+        row = tables[name][0]
+        chose = row["network"] in CHOICE
+        seen = "its validation part was used for the choice" if chose else "it was not used for the choice"
         findings.append(
-            f"`{best}` on {data} ({seen}): "
+            f"`{best}` on {row['data']}, {_network(row)} ({seen}): "
             + "; ".join(f"against {rival} {counted(entries)}" for rival, entries in verdicts.items()) + "."
         )  # fmt: skip
-    if intervention is not None:
-        text, sentence = moved(intervention)
+    kept, sentence = nodes(tables, best)
+    findings.append(sentence)
+    for name, rows in interventions.items():
+        text, sentence = turned(rows, name)
         findings.append(sentence)
-        parts += ["### An intervention: units moved at fixed weights\n", text]
+        parts += [f"### {TURNED[name][3]}\n", text]
     return "\n".join([
         "# The study: does topology predict accuracy?",
         "",
@@ -441,14 +469,16 @@ def page(tables: Mapping[str, list[Row]]) -> str:
         *(prose(f"* {sentence}", "  ").rstrip() for sentence in findings),
         "",
         prose(
-            """These are findings on small networks of which most weights are gone. Larger networks and longer training
-            were not looked at; `sweeps/fashion_conv.toml` is for those with more hours."""
+            "These are findings on small networks of which most weights are gone. Larger networks and longer training "
+            "were not looked at." + ("" if "fashion_conv" in tables else " `sweeps/fashion_conv.toml` was not run.")
         ),
         "## What was run",
         "",
         ran,
-        "Cells fail where no budget of ERK meets an effective density within a weight in a thousand.",
-        "",
+        prose(
+            """Cells fail where no budget of ERK meets an effective density within a weight in a thousand. Minutes are
+            those of the clock, on a core that had other work, too."""
+        ),
         "```sh",
         *(f"topo sweep sweeps/{name}.toml -o {name}" for name in names),
         f"python docs/study.py {' '.join(names)}",
@@ -475,6 +505,9 @@ def page(tables: Mapping[str, list[Row]]) -> str:
         f"By the accuracy on the validation parts of {' and '.join(CHOICE)}, the mean over densities and seeds:",
         "",
         choice,
+        "What they keep: effective nodes of masks of equal density. Few is what a degree floor asks for.",
+        "",
+        kept,
     ])  # fmt: skip
 
 
@@ -518,7 +551,7 @@ def main(folders: Sequence[str]) -> None:
         pack(Path(folder))
     tables = read()
     write_text(PAGE, page(tables))
-    draw({name: whole(rows) for name, rows in tables.items() if name != MOVED})
+    draw({name: whole(rows) for name, rows in tables.items() if name not in TURNED})
 
 
 if __name__ == "__main__":

@@ -96,3 +96,49 @@ def trade(words, rounds, rng):
             else:
                 _by_coins(words, i, j, due, rng, mine)
     return dealt
+
+
+@nb.njit(cache=True, nogil=True)
+def gather(words, of_row, of_column, excess, rng):
+    """words (rows, w) uint64, rewired in place: swaps of ends of two edges, of those that join different clusters.
+
+    of_row, of_column int64: each row's and column's cluster. A swap is made if one more edge at least then lies within
+    a cluster and neither is there already; row and column sums stay. Ends when `excess` of the edges between clusters
+    has gone, or when a long run of random pairs finds no swap. Returns the edges within clusters.
+
+    words [[0b10], [0b01]], clusters [0, 1] and [0, 1], excess 1 -> [[0b01], [0b10]]; 2 within
+    """
+    rows, one, inside, count = len(words), np.uint64(1), 0, 0
+    most = 0
+    for i in range(rows):
+        for w in range(words.shape[1]):
+            most += np.int64(_popcount(words[i, w]))
+    row, column = np.empty(most, np.int64), np.empty(most, np.int64)
+    for i in range(rows):
+        for j in range(len(of_column)):
+            if words[i, j >> 6] >> np.uint64(j & 63) & one:
+                if of_row[i] == of_column[j]:
+                    inside += 1
+                else:
+                    row[count], column[count] = i, j
+                    count += 1
+    goal, vain = inside + excess * count, 0
+    while inside < goal and vain < 64 * count + 1024:
+        a, b = int(rng.random() * count), int(rng.random() * count)
+        i, j, k, m = row[a], column[a], row[b], column[b]
+        gain = int(of_row[i] == of_column[m]) + int(of_row[k] == of_column[j])
+        there = words[i, m >> 6] >> np.uint64(m & 63) & one or words[k, j >> 6] >> np.uint64(j & 63) & one
+        if i == k or j == m or gain == 0 or there:
+            vain += 1
+            continue
+        words[i, j >> 6] ^= one << np.uint64(j & 63)
+        words[k, m >> 6] ^= one << np.uint64(m & 63)
+        words[i, m >> 6] ^= one << np.uint64(m & 63)
+        words[k, j >> 6] ^= one << np.uint64(j & 63)
+        column[a], column[b] = m, j
+        inside, vain = inside + gain, 0
+        for place in (max(a, b), min(a, b)):
+            if of_row[row[place]] == of_column[column[place]]:
+                count -= 1
+                row[place], column[place] = row[count], column[count]
+    return inside

@@ -256,3 +256,17 @@ def _cells(rows: list[dict[str, str]]) -> dict[tuple[str, ...], list[dict[str, s
     for row in rows:
         found.setdefault((row["model"], row["dataset"], row["sparsity"]), []).append(row)
     return found
+
+
+def test_what_evaluates_nothing_is_named() -> None:
+    """The outcome is no metric; one family has no ceiling; exact integers beyond floats are told to be level."""
+    rows = table(0)
+    for name in ("accuracy", "network", "method"):
+        with pytest.raises(topo.TopoError, match=f"'{name}'"):
+            topo.evaluate(rows, metrics=[name])
+    with pytest.raises(topo.TopoError, match="'accuracy' is not a metric here"):
+        topo.evaluate(rows, metrics=["good", "accuracy"])
+    alone = topo.evaluate([row for row in table(0, methods=2, seeds=8) if row["method"] == "m0"])
+    assert alone.cells == 4 and math.isnan(alone.ceiling) and alone.to_dict()["ceiling"] is None
+    great = [{**row, "paths": str(10 ** (300 + k))} for k, row in enumerate(rows)]
+    assert "paths: 23 entries are infinite, or beyond 1.8e308, and rank as equal" in topo.evaluate(great).notes

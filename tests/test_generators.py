@@ -692,7 +692,7 @@ def test_list_methods(run) -> None:
         assert entry.description.endswith(".") and len(entry.description) < 120
     assert json.dumps(sorted(generators)) == json.dumps(sorted(
         "random uniform er erk erk_plus igq biregular configuration xnet radix nm block expander band smallworld "
-        "shuffle invert ramanujan smart_ratio".split()
+        "shuffle invert ramanujan smart_ratio clustered".split()
     ))  # fmt: skip
 
 
@@ -750,3 +750,39 @@ def test_masks_remember_what_they_were_made_from() -> None:
     noted = topo.generate("configuration", source=source).provenance["notes"]
     assert noted == ["each convolution was taken to be in one group: groups are known with a model alone"]
     assert "notes" not in topo.generate("configuration", "lenet5", source=source).provenance
+
+
+@pytest.mark.parametrize("excess", [0.0, 0.8, 1.0])
+def test_clusters_turn_sigma2_up_at_fixed_degrees(excess: float) -> None:
+    """Of one seed: the sums of rows and of columns stay, sigma2 rises; the kernel gathers as its plain twin counts."""
+    wiring = find_wiring("mlp:60-60-40-10")
+    masks = topo.generate("clustered", wiring, density=0.2, rng=3, excess=excess, quota="uniform")
+    start = topo.generate("clustered", wiring, density=0.2, rng=3, excess=0, quota="uniform")
+    for name in masks:
+        for axis in (0, 1):
+            np.testing.assert_array_equal(masks[name].sum(axis), start[name].sum(axis))
+    sigmas = [topo.analyze(each, wiring, metrics=["sigma2"]).network["sigma2"] for each in (start, masks)]
+    assert sigmas[1] > sigmas[0] * (1 + 0.2 * excess) if excess else masks == start
+    conv = find_wiring("digits_conv")
+    masks = topo.generate("clustered", conv, density=0.2, excess=excess)
+    start = topo.generate("clustered", conv, density=0.2, excess=0)
+    assert all(
+        (masks[n].sum(0) == start[n].sum(0)).all() and masks.rows(n).kept() == start.rows(n).kept() for n in masks
+    )
+
+
+def test_gathered_edges_are_those_within_clusters() -> None:
+    rng = np.random.default_rng(0)
+    for columns in (3, 64, 70):
+        mask = rng.random((20, columns)) < 0.3
+        words = np.ascontiguousarray(packed(mask))
+        of_row, of_column = rng.integers(0, 3, 20), rng.integers(0, 3, columns)
+        within = of_row[:, None] == of_column
+        before = int((mask & within).sum())
+        goal = before + 0.5 * int((mask & ~within).sum())
+        inside = rewire.gather(words, of_row, of_column, 0.5, rng)
+        after = unpacked(words, columns)
+        assert inside == int((after & within).sum()) and (inside < goal + 2)
+        assert (after.sum(0) == mask.sum(0)).all() and (after.sum(1) == mask.sum(1)).all()
+        if columns == 70:
+            assert inside >= goal

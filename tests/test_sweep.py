@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tomllib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +20,11 @@ import topo
 from topo import cli
 from topo.errors import TopoError
 from topo.evidence import read_table
-from topo.sweep import read_plan
+from topo.generate import methods
+from topo.sweep import engines, read_plan
 from topo.sweep.cell import carry_out
 from topo.sweep.plan import batches
+from topo.train.recipe import find_recipe
 
 ROOT = Path(__file__).parents[1]
 NET = "mlp:64-12-10"
@@ -108,6 +113,42 @@ def test_ids_follow_what_a_cell_depends_on(tmp_path: Path) -> None:
         ({"train": {"data": "digits", "recipe": "quik"}}, "quik"),
         ({"train": {"data": "digits", "epoch": 3}}, "the nearest is 'epochs'"),
         ({"train": {"data": "digits", "options": {"lrr": 3}}}, "lrr"),
+        ({"train": {"data": "digits", "options": {"lr": []}}}, "'lr' in [train.options] holds no value"),
+        ({"train": {"data": "digits", "options": {"lr": [0.1, "x"]}}}, "lr"),
+        ({"train": {"data": "digits", "options": {"density": [0.1, 0.2]}}}, "its column is another's"),
+        ({"train": {"data": "digits", "options": {"sparse": ["static", "rigl"]}}}, 'in [grid], as in method = "rigl"'),
+        ({"grid": {"method": ["imp"]}}, "the method 'imp' trains: it needs [train]"),
+        ({"grid": {"method": "rigll"}}, "the nearest is 'rigl'"),
+        (
+            {"grid": {"method": "rigl"}, "method": {"rigl": {"alfa": 1}}, "train": {"data": "digits"}},
+            "the nearest is 'alpha'",
+        ),
+        (
+            {"grid": {"method": "imp", "quota": "igq"}, "train": {"data": "digits"}},
+            "'imp' ranks all layers together: it takes no quota",
+        ),
+        (
+            {
+                "sweep": {"model": NET},
+                "grid": {"method": ["set"], "density_effective": 0.1},
+                "train": {"data": "digits"},
+            },
+            "'set' trains",
+        ),
+        ({"nulls": {"kinds": ["inverted"]}}, "the nearest is 'invert'"),
+        ({"sweep": {"model": []}}, "model holds no value"),
+        ({"sweep": {"input": 64}}, "input is 64"),
+        ({"grid": {"method": []}}, "method holds no value"),
+        ({"grid": {"density": []}}, "density holds no value"),
+        ({"grid": {"quota": []}}, "quota holds no value"),
+        ({"method": {"balance": {"degree_floor": []}}}, "degree_floor holds no value in [method.balance]"),
+        ({"method": {"balance": {"density": []}}}, "density holds no value"),
+        ({"grid": {"method": ["erk", "snip"]}}, "the method 'snip' looks at data: name a data set in [train]"),
+        ({"grid": {"method": ["erk", "repair"]}}, "the method 'repair' starts from masks"),
+        (
+            {"grid": {"method": "set"}, "method": {"set": {"start": ["erk", "erkk"]}}, "train": {"data": "digits"}},
+            "no method is called 'erkk', start of 'set'; the nearest is 'erk'",
+        ),
         ({"files": {"path": "gone/{seed}.pt"}}, "no file 'gone/{seed}.pt'"),
         ({"files": {"path": "../tes*/{seed}.gone"}}, "no file '../tes*/{seed}.gone'"),
         ({"grid": {"sparsity": 0.5}}, "'erk' is given a density and a sparsity"),
@@ -231,6 +272,10 @@ def test_results_are_a_parquet_table_too(tmp_path: Path) -> None:
 
 def test_equal_effective_density_is_met(tmp_path: Path) -> None:
     grid = {"method": "erk", "density_effective": [0.05, 0.02]}
+    whole = topo.sweep(
+        {"sweep": {"model": NET}, "grid": {"method": "erk", "density_effective": 1.0}}, tmp_path / "whole"
+    )
+    assert whole.rows[0]["density_kept"] == 1
     given = {"sweep": {"model": "mlp:64-60-60-10"}, "grid": grid, "analyze": {"metrics": "paths"}}
     found = topo.sweep(given, tmp_path / "r")
     size = 64 * 60 + 60 * 60 + 60 * 10
@@ -240,9 +285,25 @@ def test_equal_effective_density_is_met(tmp_path: Path) -> None:
         assert row["density"] == row["density_effective"] < row["density_kept"]
 
 
+def test_every_method_is_made_in_a_cell_or_refused_by_the_plan() -> None:
+    """Each that needs no masks and no file: with the budget that it keeps, from a model where it reads weights."""
+    short = {"edge_popup": {"epochs": 1}, "gem_miner": {"epochs": 2, "every": 1}, "escalate": {"basis": 1},
+             "px": {"rounds": 1}, "ntk_sap": {"rounds": 1}, "ramanujan": {"otherwise": "biregular"},
+             "dpai": {"steps": 2}}  # fmt: skip
+    wanted = [name for name, entry in methods().items() if entry.needs != "masks" and name != "autosparse"]
+    given = {
+        "sweep": {"model": "mlp:64-8-10"}, "grid": {"method": wanted, "density": 0.5}, "analyze": {"metrics": "kept"},
+        "method": short, "train": {"data": "digits"},
+    }  # fmt: skip
+    cells = [replace(cell, work={**cell.work, "recipe": None}) for cell in read_plan(given).cells]
+    found = {cell.settings["method"]: outcome for cell, outcome in zip(cells, carry_out(cells))}
+    assert {name: one.error for name, one in found.items() if one.error is not None} == {}
+    assert {name for name, one in found.items() if one.row["kept"] != 296} <= {"radix", "ramanujan", "escalate"}
+
+
 def test_the_plan_is_shown_without_a_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     toml = tmp_path / "s.toml"
-    grid = '[grid]\nmethod = ["erk", "snip", "npb"]\ndensity = 0.1\n'
+    grid = '[grid]\nmethod = ["erk", "uniform", "npb"]\ndensity = 0.1\n'
     toml.write_text(f'[sweep]\nmodel = "{NET}"\nseeds = "0-99"\n{grid}')
     assert cli.main(["sweep", str(toml), "--dry-run", "-o", str(tmp_path / "r")]) == 0
     assert "300 cells of 300, not trained; 0 done" in capsys.readouterr().out
@@ -281,16 +342,79 @@ TRAINED = {
 }
 
 
+def carried_out(given: dict, folder: Path) -> list[tuple[dict, topo.MaskSet, Path]]:
+    """The cells of a plan: each one's settings with what came of it, its mask and its folder of the run."""
+    cells, found = read_plan(given).cells, []
+    for cell, outcome in zip(cells, carry_out(cells)):
+        assert outcome.error is None
+        for name, data in outcome.files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+        masks = topo.read_masks(folder / "masks" / f"{cell.id}.safetensors")
+        found.append(({**cell.settings, **outcome.row}, masks, folder / "runs" / cell.id))
+    return found
+
+
+def test_every_kind_of_a_mask_trains_beside_it_at_every_rate(tmp_path: Path) -> None:
+    """Each is what the single commands make of the mask, and is trained with the rate that its row names."""
+    kinds = ["same_effective", "relabelled", "invert", "reinit"]
+    given = {
+        "sweep": {"model": NET}, "grid": {"method": "erk", "density": 0.2}, "nulls": {"kinds": kinds},
+        "train": {"data": "digits", "epochs": 1, "options": {"lr": [0.1, 0.02]}}, "analyze": {"metrics": "kept"},
+        "exclude": {"where": [{"lr": 0.02, "null": "reinit"}]},
+    }  # fmt: skip
+    found = carried_out(given, tmp_path)
+    assert [(row["lr"], row["null"]) for row, _, _ in found] == [
+        *((0.1, kind) for kind in ("", *kinds)), *((0.02, kind) for kind in ("", *kinds[:-1]))]  # fmt: skip
+    wiring = topo.networks.find_wiring(NET)
+    masks = topo.generate("erk", wiring, density=0.2, rng=0)
+    made = {"": masks, "reinit": masks, "invert": topo.generate("invert", wiring, source=masks, rng=0)}
+    made |= {kind: topo.nulls.nulls[kind](masks, 0, wiring) for kind in ("same_effective", "relabelled")}
+    for row, held, run in found:
+        assert held == made[row["null"]]
+        config = tomllib.loads((run / "config.toml").read_text())["recipe"]
+        assert config["lr"] == row["lr"] and (config["init"] == "kaiming_normal") == (row["null"] == "reinit")
+    assert len({row["loss"] for row, _, _ in found}) == len(found)
+    assert not any((masks[name] & made["invert"][name]).any() for name in masks)
+    cells = read_plan({**given, "train": {**given["train"], "at_once": 9}}).cells
+    assert [len(batch) for batch in batches(cells, 1)] == [4, 1, 4]  # never two rates in one batch
+
+
+def test_masks_that_training_makes_are_rows(tmp_path: Path) -> None:
+    """imp: its last level over again. rigl: the masks at the end, with the run that moved them; nulls stand still."""
+    given = {
+        "sweep": {"model": NET}, "grid": {"method": ["imp", "rigl"], "density": 0.3}, "analyze": {"metrics": "kept"},
+        "method": {"imp": {"fraction": 0.5}, "rigl": {"start": "uniform", "update_every": 5}},
+        "nulls": {"kinds": ["reinit"]}, "train": {"data": "digits", "epochs": 1},
+    }  # fmt: skip
+    found = carried_out(given, tmp_path)
+    names = [("imp", ""), ("imp", "reinit"), ("rigl", ""), ("rigl", "reinit")]
+    assert [(row["method"], row["null"]) for row, _, _ in found] == names
+    accuracies, held = [row["accuracy"] for row, _, _ in found], [masks for _, masks, _ in found]
+    tickets = topo.imp(NET, "digits", density=0.3, fraction=0.5, epochs=1, rng=0, threads=1)
+    assert held[0] == held[1] == tickets.masks
+    assert accuracies[0] == tickets.levels[-1].final_accuracy != accuracies[1]
+    start = topo.generate("uniform", NET, density=0.3, rng=0)
+    moving = find_recipe("quick").changed(sparse="rigl", update_every=5).for_epochs(1)
+    run = topo.train(NET, "digits", masks=start, recipe=moving, rng=0, threads=1)
+    assert held[2] == held[3] == run.masks != start and held[2].kept == start.kept
+    assert accuracies[2] == run.final_accuracy != accuracies[3]
+    assert json.loads((found[2][2] / "summary.json").read_text())["final_test_accuracy"] == accuracies[2]
+
+
 @pytest.mark.slow
 def test_engines_give_the_same_tables_and_survive_a_poison_cell(tmp_path: Path) -> None:
-    """The poisonous network kills the process that builds it; the sweep itself never builds one."""
+    """The poisonous network kills the process that builds it; the sweep itself never builds one.
+
+    It comes last, so that it dies in a process that is there already: each costs seconds of imports.
+    """
     pytest.importorskip("distributed", reason="dask.distributed is not installed")
     (tmp_path / "poison.py").write_text(POISON)
-    given = {**TRAINED, "sweep": {"model": [f"{tmp_path}/poison.py:net", NET], "seeds": "0-1", "input": "64"}}
+    given = {**TRAINED, "sweep": {"model": [NET, f"{tmp_path}/poison.py:net"], "seeds": "0-1", "input": "64"}}
     given["exclude"] = {"where": [{"network": f"{tmp_path}/poison.py:net", "seed": 1}]}
     found = {}
-    for engine in ("local", "dask"):
-        found[engine] = topo.sweep(given, tmp_path / engine, engine=engine, workers=2)
+    for engine, workers in (("local", 1), ("dask", 2)):
+        found[engine] = topo.sweep(given, tmp_path / engine, engine=engine, workers=workers)
         assert len(found[engine].rows) == 2 and len(found[engine].failures) == 1
         assert "died twice" in next(iter(found[engine].failures.values()))
     for name in ("plan.csv", "layers.csv", "failures.csv"):
@@ -301,6 +425,23 @@ def test_engines_give_the_same_tables_and_survive_a_poison_cell(tmp_path: Path) 
     assert row["accuracy"] == run.final_accuracy
     summary = json.loads((tmp_path / "local" / "runs" / row["id"] / "summary.json").read_text())
     assert summary["final_test_accuracy"] == row["accuracy"]
+
+
+def test_a_process_that_dies_gives_back_what_others_had_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes: one dies while the other works, whose batch comes back undone; what waited is carried out."""
+    (tmp_path / "deadly.py").write_text(
+        "import os, signal, threading\ndef carry_out(batch):\n"
+        "    if 'poison' in batch:\n        threading.Event().wait(0.5)\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n    threading.Event().wait(600 if 'slow' in batch else 0)\n"
+        "    return [cell.upper() for cell in batch]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(engines, "carry_out", importlib.import_module("deadly").carry_out)
+    given = [["poison"], ["slow"], ["one", "two"], ["three"]]
+    found = dict(engines.Processes(2).outcomes(given))
+    assert found == {"poison": None, "slow": None, "one": "ONE", "two": "TWO", "three": "THREE"}
 
 
 @pytest.mark.slow

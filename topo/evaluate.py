@@ -140,6 +140,9 @@ def evaluate(
     names = _metrics(table, metrics, {accuracy, *keys, family or ""}, notes)
     if primary is not None and primary not in names:
         raise TopoError(f"primary is '{primary}', which is not among the metrics: {', '.join(names)}")
+    for name in names:
+        if (tied := int(np.isposinf(study._numbers(name)).sum())) > 1:
+            notes.append(f"{name}: {tied} entries are infinite, or beyond 1.8e308, and rank as equal")
     seed = int(as_rng(rng).integers(2**63))
     rows = [study.metric(name, base, draws, seed) for name in names]
     _adjust(rows, primary)
@@ -260,11 +263,16 @@ class _Study:
         return spearman(np.array([x[m].mean() for m in mine]), np.array([y[m].mean() for m in mine]))
 
     def ceiling(self) -> float:
-        """Mean over cells of the correlation of accuracy with the mean of the same family's other rows."""
+        """Mean over cells of the correlation of accuracy with the mean of the same family's other rows.
+
+        A cell of one family has none: the more a row has, the less its others have.
+        """
         if self.kind is None:
             return math.nan
         found = []
         for rows in self.cells:
+            if len(np.unique(self.kind[rows])) < 2:
+                continue
             others = np.full(len(rows), math.nan)
             for one in np.unique(self.kind[rows]):
                 mine = np.flatnonzero(self.kind[rows] == one)
@@ -350,6 +358,10 @@ def _metrics(table: Table, wanted: Sequence[str] | None, others: set[str], notes
             _column(table, "metric", name) if name not in table.columns else None
             if table.numbers(name) is None:
                 raise TopoError(f"the column '{name}' (metric) does not hold numbers")
+            if name in others:
+                raise TopoError(
+                    f"the column '{name}' is not a metric here: it is the accuracy, of the cell or the family"
+                )
         return list(dict.fromkeys(wanted))
     found, passed = [], []
     for name in table.columns:

@@ -10,18 +10,18 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from topo.analyze import analyze
 from topo.errors import TopoError
 from topo.files import read_masks, write_masks
-from topo.generate import find_method, generate, is_pruner
+from topo.generate import calibrates, find_method, generate, is_pruner
 from topo.masks import MaskSet
 from topo.networks import find_wiring
 from topo.nulls import nulls
-from topo.sweep.plan import DENSE, FILE, REINIT, Cell
+from topo.sweep.plan import DENSE, FILE, IMP, INVERT, REINIT, Cell
 from topo.wiring import Wiring
 
 # Of a run's folder; its checkpoint is left out: the cell is trained again from the same seed where it is needed.
@@ -42,18 +42,19 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Made:
-    """A cell's mask, measured. outcome: without what training adds to it."""
+    """A cell's mask, measured. outcome: without what training adds to it, unless the mask came of this training."""
 
     cell: Cell
     model: str
     masks: MaskSet
     outcome: Outcome
+    trained: bool = False
 
 
 def carry_out(cells: Sequence[Cell]) -> list[Outcome]:
     """Make and measure each, and train; whatever goes wrong is a line in the cell's outcome."""
     made = [_tried(_make, cell) for cell in cells]
-    ready = [one for one in made if isinstance(one, _Made) and one.cell.work["recipe"] is not None]
+    ready = [one for one in made if isinstance(one, _Made) and one.cell.work["recipe"] is not None and not one.trained]
     trained = dict(zip((one.cell.id for one in ready), _trained(ready)))
     outcomes = [one.outcome if isinstance(one, _Made) else one for one in made]
     return [trained.get(cell.id, outcome) for cell, outcome in zip(cells, outcomes)]
@@ -76,10 +77,11 @@ def _make(cell: Cell) -> _Made:
     settings, work = cell.settings, cell.work
     model = _place(settings["network"], work)
     wiring = find_wiring(model, work["input"])
-    masks = _masks(cell, model, wiring)
+    moved = _moved(cell, model, wiring)
+    masks = _masks(cell, model, wiring) if moved is None else moved.run.masks
     if settings["null"] and settings["null"] != REINIT:
         known = {"null_of": settings["method"], "null": settings["null"], "seed": settings["seed"]}
-        drawn = nulls[settings["null"]](masks, int(settings["seed"] or 0), wiring)
+        drawn = _null(settings["null"], masks, int(settings["seed"] or 0), wiring)
         masks = drawn.with_provenance(model=settings["network"], density=drawn.density, **known)
     report = analyze(masks, wiring, metrics=_metrics(work), view=work["view"], threads=1, mask_name=cell.id)
     files = {f"reports/{cell.id}.json": report.to_json().encode()}
@@ -89,7 +91,18 @@ def _make(cell: Cell) -> _Made:
         files[f"masks/{cell.id}.safetensors"] = file.read_bytes()
     row = {("density_kept" if key == "density" else key): value for key, value in report.network.items()}
     row["seconds"] = time.perf_counter() - began
-    return _Made(cell, model, masks, Outcome(files, row, tuple(dict(layer) for layer in report.layers)))
+    found = _Made(cell, model, masks, Outcome(files, row, tuple(dict(layer) for layer in report.layers)))
+    if moved is None or settings["null"]:
+        return found
+    return replace(
+        found, outcome=_with_run(found, moved.run.summary(), moved.run.history, moved.files, 0), trained=True
+    )
+
+
+def _null(kind: str, masks: MaskSet, seed: int, wiring: Wiring) -> MaskSet:
+    if kind == INVERT:
+        return generate(INVERT, wiring, source=masks, rng=seed)
+    return nulls[kind](masks, seed, wiring)
 
 
 def _metrics(work: Mapping[str, Any]) -> list[str]:
@@ -120,14 +133,29 @@ def _masks(cell: Cell, model: str, wiring: Wiring) -> MaskSet:
         raise TopoError("the cell names no file")
     if method == DENSE:
         return generate("uniform", wiring, density=1.0, rng=0)
-    entry = find_method(method)
     given: dict[str, Any] = json.loads(settings["options"]) if settings["options"] else {}
+    if method == IMP:
+        return _ticket(cell, model, given)
+    return _generated(method, given, cell, model, wiring)
+
+
+def _ticket(cell: Cell, model: str, given: Mapping[str, Any]) -> MaskSet:
+    """The mask that iterative magnitude pruning finds with the recipe, from the weights of the mask's seed."""
+    from topo.train.lottery import imp
+
+    seed = int(cell.settings["seed"])
+    return imp(model, _data(cell.work), density=cell.settings["density"], rng=seed, **_static(cell), **given).masks
+
+
+def _generated(method: str, given: dict[str, Any], cell: Cell, model: str, wiring: Wiring) -> MaskSet:
+    settings, work = cell.settings, cell.work
+    entry = find_method(method)
     given |= {"quota": settings["quota"]} if settings.get("quota") else {}
     if is_pruner(entry):
         given |= {"input_shape": work["input"]} if work["input"] else {}
-        if entry.needs == "data":
-            given |= {"batches": _seen(work, int(settings["seed"]))}
-    start: Any = model if is_pruner(entry) else wiring
+    if entry.needs == "data":
+        given |= {"batches": _seen(work, int(settings["seed"]))}
+    start: Any = model if is_pruner(entry) or calibrates(entry) else wiring
 
     def at(density: float) -> MaskSet:
         return generate(method, start, density=density, rng=int(settings["seed"]), **given)
@@ -170,6 +198,8 @@ def _at_effective(at: Any, wanted: float, wiring: Wiring) -> MaskSet:
         return tried[kept][0]
 
     low, high = min(goal, size), size
+    if low == high:
+        effective(low)
     while low < high and len(tried) < _ROUNDS // 2:
         middle = (low + high) // 2
         found = effective(middle)
@@ -199,30 +229,60 @@ def _trained(made: Sequence[_Made]) -> list[Outcome]:
     return [_tried(_alone, one) for one in made]
 
 
-def _how(cell: Cell) -> dict[str, Any]:
+def _static(cell: Cell) -> dict[str, Any]:
+    """How a cell trains, whatever is asked of its initial weights."""
     from topo.train.recipe import find_recipe
 
-    recipe = find_recipe(dict(cell.work["recipe"]))
-    if cell.settings["null"] == REINIT:
-        recipe = recipe.changed(init="kaiming_normal")
-    return {"recipe": recipe, "device": cell.work["device"], "threads": 1}
+    return {"recipe": find_recipe(dict(cell.work["recipe"])), "device": cell.work["device"], "threads": 1}
+
+
+def _how(cell: Cell) -> dict[str, Any]:
+    how = _static(cell)
+    return how | ({"recipe": how["recipe"].changed(init="kaiming_normal")} if cell.settings["null"] == REINIT else {})
 
 
 def _wanted(one: _Made) -> MaskSet | None:
     return None if one.cell.settings["method"] == DENSE else one.masks
 
 
-def _alone(one: _Made) -> Outcome:
+@dataclass(frozen=True)
+class _Run:
+    """A run, and of its folder what is kept."""
+
+    run: Any
+    files: Mapping[str, bytes]
+
+
+def _run(cell: Cell, model: str, masks: MaskSet | None, how: Mapping[str, Any]) -> _Run:
     from topo.train import train
 
-    began, cell = time.perf_counter(), one.cell
     with tempfile.TemporaryDirectory(prefix="topo-cell-") as folder:
-        run = train(
-            one.model, _data(cell.work), masks=_wanted(one), out=Path(folder) / "run",
-            rng=int(cell.settings["train_seed"]), **_how(cell),
-        )  # fmt: skip
-        files = {name: path.read_bytes() for name in _KEPT if (path := Path(folder) / "run" / name).is_file()}
-    return _with_run(one, run.summary(), run.history, files, time.perf_counter() - began)
+        place, seed = Path(folder) / "run", int(cell.settings["train_seed"])
+        run = train(model, _data(cell.work), masks=masks, out=place, rng=seed, **how)
+        return _Run(run, {name: path.read_bytes() for name in _KEPT if (path := place / name).is_file()})
+
+
+def _moved(cell: Cell, model: str, wiring: Wiring) -> _Run | None:
+    """The training in which a dynamic method moves the masks; None for methods that make masks otherwise."""
+    settings = cell.settings
+    if cell.work["recipe"] is None or settings.get("file") or not _is_dynamic(settings["method"]):
+        return None
+    given = json.loads(settings["options"]) if settings["options"] else {}
+    start = _generated(given.pop("start", "erk"), {}, cell, model, wiring)
+    how = _static(cell)
+    return _run(cell, model, start, how | {"recipe": how["recipe"].changed(sparse=settings["method"], **given)})
+
+
+def _is_dynamic(method: str) -> bool:
+    from topo.train.dynamic import dynamics
+
+    return method in dynamics
+
+
+def _alone(one: _Made) -> Outcome:
+    began = time.perf_counter()
+    found = _run(one.cell, one.model, _wanted(one), _how(one.cell))
+    return _with_run(one, found.run.summary(), found.run.history, found.files, time.perf_counter() - began)
 
 
 def _side_by_side(made: Sequence[_Made]) -> list[Outcome]:

@@ -36,10 +36,14 @@ TABLES = {
 }
 BUDGETS = ("density", "sparsity", "density_effective")
 DENSE, FILE = "dense", "file"
-# A null that trains the same mask from other initial weights; the other nulls are those of topo.nulls.
-REINIT = "reinit"
+# Kinds beside the null models of topo.nulls: the same mask trained from other initial weights; and the mask that the
+# generator `invert` makes of it.
+REINIT, INVERT = "reinit", "invert"
+# A method that trains: iterative magnitude pruning. So do those by which masks move, topo.train.dynamic.
+IMP = "imp"
 _FIELD = re.compile(r"\{(\w*)(?::[a-z])?\}")
 _DIGEST = 16
+_RESERVED = ("network", "data", "method", "options", "density", "seed", "null", "train_seed")  # columns of every sweep
 # Of the work, what does not change what comes of it: where files are, on which device, and beside how many others.
 _ELSEWHERE = ("folder", "device", "at_once")
 
@@ -109,9 +113,10 @@ def batches(cells: Sequence[Cell], workers: int) -> list[list[Cell]]:
 
     Where there are fewer, each worker has its share. Every other cell is alone.
     """
-    groups: dict[tuple[Any, bool], list[Cell]] = {}
+    groups: dict[tuple[Any, bool, str], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault((cell.settings["network"], cell.settings["null"] == REINIT), []).append(cell)
+        key = (cell.settings["network"], cell.settings["null"] == REINIT, json.dumps(cell.work["recipe"]))
+        groups.setdefault(key, []).append(cell)
     found = []
     for group in groups.values():
         most = max(1, min(group[0].work.get("at_once", 1), -(-len(group) // workers)))
@@ -162,25 +167,28 @@ class _Reader:
         if "model" not in basic:
             raise TopoError('the sweep names no network: model = "resnet20" in [sweep]')
         models = _listed("model", basic["model"], str)
+        if not isinstance(basic.get("input", ""), str):
+            raise TopoError(f'input is {basic["input"]!r} in [sweep]; it is a shape as text, as in input = "3x32x32"')
         seeds = _seeds("seeds", basic.get("seeds", "0"))
-        work, train_seeds, kinds = self._work(), self._train_seeds(), self._kinds()
-        shared = self._data(work["data"])
+        works, train_seeds, kinds = self._works(), self._train_seeds(), self._kinds()
+        shared = self._data(works[0][1]["data"])
         made = [*itertools.islice(itertools.chain(self._made(), self._files()), _MOST_CELLS + 1)]
         if not made:
             raise TopoError("the sweep holds no masks: name methods in [grid], or files in [[files]]")
-        at_each = len(models) * len(kinds) * len(train_seeds)
+        at_each = len(models) * len(kinds) * len(train_seeds) * len(works)
         asked = at_each * sum(len(seeds) if own is None else 1 for _, own in made)
         if asked > _MOST_CELLS:
             raise TopoError(f"the sweep asks for {asked:,} cells or more; one holds up to {_MOST_CELLS:,}")
         cells: dict[str, Cell] = {}
         shown = list(dict.fromkeys(key for settings, _ in made for key in settings))
-        excluded = self._excluded()
+        excluded = self._excluded([*shown, *works[0][0]])
         for model in models:
             digests = self._model(model) | shared
             for settings, own in made:
                 for seed in seeds if own is None else [settings.get("seed", "")]:
-                    for kind, train_seed in itertools.product(kinds, train_seeds):
+                    for (axes, work), kind, train_seed in itertools.product(works, kinds, train_seeds):
                         whole = {"network": model, "data": work["data"]} | {key: settings.get(key, "") for key in shown}
+                        whole |= axes
                         whole |= {"seed": seed, "null": kind}
                         whole["train_seed"] = (seed if seed != "" else 0) if train_seed is None else train_seed
                         if any(_matches(whole, rule) for rule in excluded):
@@ -224,12 +232,14 @@ class _Reader:
         beside = self.folder / Path(name).expanduser()
         return beside if beside.exists() else Path(name).expanduser()
 
-    def _work(self) -> dict[str, Any]:
-        from topo.train.recipe import find_recipe
+    def _works(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """What is done in every cell, once for each combination of the recipe's keys that have several values; and
+        these values, which are columns."""
+        from topo.train.recipe import LISTS, find_recipe
 
         basic, look, train = (self._table(name) for name in ("sweep", "analyze", "train"))
         metrics = look.get("metrics", "default")
-        metrics = _listed("metrics", metrics.split(",") if isinstance(metrics, str) else metrics, str)
+        metrics = _listed("metrics", metrics.split(",") if isinstance(metrics, str) else metrics, str, empty=True)
         chosen_metrics(metrics)  # TopoError for a name that none has
         if (view := look.get("view")) not in (None, *VIEWS):
             raise TopoError(f"view is {view!r} in [analyze]; it is one of {', '.join(VIEWS)}")
@@ -237,7 +247,7 @@ class _Reader:
                                 "view": look.get("view"), "data": "", "recipe": None, "epochs": None,
                                 "device": "auto"}  # fmt: skip
         if not train:
-            return work
+            return [({}, work)]
         if not isinstance(train.get("data"), str):
             raise TopoError(f'data is {train.get("data")!r} in [train]; it names a data set, as in data = "mnist1d"')
         recipe, changes = train.get("recipe", "quick"), train.get("options", {})
@@ -245,16 +255,31 @@ class _Reader:
             recipe = str(self._beside(recipe))
         if not isinstance(changes, Mapping):
             raise TopoError(f"options is {changes!r} in [train]; it is a table of keys of the recipe")
-        chosen = find_recipe(recipe).changed(**changes)
-        if "epochs" in train:
-            chosen = chosen.for_epochs(train["epochs"])
-        work |= {"data": train["data"], "recipe": chosen.table(), "device": train.get("device", "auto")}
+        work |= {"data": train["data"], "device": train.get("device", "auto")}
         at_once = train.get("at_once", 1)
         if isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1:
             raise TopoError(
                 f"at_once is {at_once!r} in [train]; it is a whole number from 1, of nets trained side by side"
             )
-        return work | ({"at_once": at_once, "side_by_side": True} if at_once > 1 else {})
+        work |= {"at_once": at_once, "side_by_side": True} if at_once > 1 else {}
+        axes = {key: value for key, value in changes.items() if isinstance(value, list) and key not in LISTS}
+        for key, values in axes.items():
+            if not values or key in (*_RESERVED, "name"):
+                why = "holds no value" if not values else "cannot have several values: its column is another's"
+                raise TopoError(f"'{key}' in [train.options] {why}")
+        found = []
+        for combination in itertools.product(*axes.values()):
+            columns = dict(zip(axes, combination))
+            chosen = find_recipe(recipe).changed(**{**changes, **columns})
+            if "epochs" in train:
+                chosen = chosen.for_epochs(train["epochs"])
+            if chosen.moves:
+                raise TopoError(
+                    f"sparse is '{chosen.sparse}' in [train.options], by which masks move: a row would measure another "
+                    f'mask than it trains; name it in [grid], as in method = "{chosen.sparse}"'
+                )
+            found.append((columns, work | {"recipe": chosen.table()}))
+        return found
 
     def _train_seeds(self) -> list[int | str | None]:
         """Seeds of training, [None] for that of each mask, [""] where nothing is trained."""
@@ -264,17 +289,17 @@ class _Reader:
         return [*_seeds("seeds", train["seeds"])] if "seeds" in train else [None]
 
     def _kinds(self) -> list[str]:
-        kinds = _listed("kinds", self._table("nulls").get("kinds", []), str)
+        kinds = _listed("kinds", self._table("nulls").get("kinds", []), str, empty=True)
         for kind in kinds:
-            if kind not in (*nulls, REINIT):
-                raise TopoError(f"no null is called '{kind}'{_nearest(kind, [*nulls, REINIT])}")
+            if kind not in (*nulls, REINIT, INVERT):
+                raise TopoError(f"no null is called '{kind}'{_nearest(kind, [*nulls, REINIT, INVERT])}")
             if kind == REINIT and not self._table("train"):
                 raise TopoError(f"the null '{REINIT}' trains a mask from other weights: it needs [train]")
         return ["", *kinds]
 
-    def _excluded(self) -> list[Mapping[str, Any]]:
+    def _excluded(self, columns: Sequence[str]) -> list[Mapping[str, Any]]:
         rules = self._table("exclude").get("where", [])
-        known = ("network", "data", "method", "quota", *BUDGETS, "seed", "null", "train_seed", "options")
+        known = dict.fromkeys((*_RESERVED, "quota", *BUDGETS, *columns))
         for rule in rules if isinstance(rules, list) else [rules]:
             if not isinstance(rule, Mapping) or not rule:
                 raise TopoError(f'where holds {rule!r} in [exclude]; it is a list of tables, [{{ method = "snip" }}]')
@@ -284,8 +309,9 @@ class _Reader:
     def _made(self) -> Iterable[tuple[dict[str, Any], None]]:
         """Settings of masks that a method makes."""
         grid, options = self._table("grid"), self._table("method")
-        wanted = _listed("method", grid.get("method", []), str)
-        every = [*methods(), DENSE] if wanted or options else []
+        wanted = _listed("method", grid["method"], str) if "method" in grid else []
+        trained = _trained_methods() if wanted or options else {}
+        every = [*methods(), DENSE, *trained] if wanted or options else []
         for name in (*wanted, *options):
             if name not in every:
                 raise TopoError(f"no method is called '{name}'{_nearest(name, every)}")
@@ -300,6 +326,7 @@ class _Reader:
             if name == DENSE:
                 yield {"method": DENSE, "options": "", "density": 1.0}, None
                 continue
+            self._can_be_made(name, trained)
             own = options.get(name, {})
             if not isinstance(own, Mapping):
                 raise TopoError(f"method.{name} is {own!r}; it is a table of options, [method.{name}]")
@@ -312,7 +339,16 @@ class _Reader:
                 )
             if not budgets:
                 raise TopoError(f"how much is '{name}' to keep? [grid] needs one of {', '.join(BUDGETS)}")
-            for chosen in self._options(name, {key: value for key, value in own.items() if key not in BUDGETS}):
+            if name in trained and "density_effective" in budgets:
+                raise TopoError(f"'{name}' trains: no search of budgets meets its density_effective; name a density")
+            if name == IMP and rules != [""]:
+                raise TopoError(f"'{IMP}' ranks all layers together: it takes no quota")
+            left = {key: value for key, value in own.items() if key not in BUDGETS}
+            for start in _listed("start", left["start"], str) if name in trained and "start" in left else []:
+                if start not in methods():
+                    raise TopoError(f"no method is called '{start}', start of '{name}'{_nearest(start, methods())}")
+                self._can_be_made(start, {})
+            for chosen in self._options(name, left, trained.get(name)):
                 for key, values in budgets.items():
                     for value in _fractions(key, values):
                         for quota in rules:
@@ -321,12 +357,26 @@ class _Reader:
                             held |= {"quota": quota} if quota else {}
                             yield held | ({key: value} if key == "density_effective" else {}), None
 
-    def _options(self, name: str, table: Mapping[str, Any]) -> Iterable[str]:
+    def _can_be_made(self, name: str, trained: Mapping[str, Any]) -> None:
+        """TopoError for a method that lacks what every cell of it would: masks to start from, data or training."""
+        if name in trained:
+            if not self._table("train"):
+                raise TopoError(f"the method '{name}' trains: it needs [train]")
+            return
+        needs = getattr(find_method(name), "needs", "nothing")
+        if needs == "masks":
+            raise TopoError(f"the method '{name}' starts from masks, which a sweep has not: see the kinds of [nulls]")
+        if needs == "data" and not self._table("train"):
+            raise TopoError(f"the method '{name}' looks at data: name a data set in [train]")
+
+    def _options(self, name: str, table: Mapping[str, Any], known: Any = None) -> Iterable[str]:
         """Every combination of a method's options, as JSON text; "" for none."""
-        known = getattr(find_method(name), "options", None)
+        known = getattr(find_method(name), "options", None) if known is None else known
         if isinstance(known, Mapping):
             _known(table, known, f"[method.{name}]")
         axes = [value if isinstance(value, list) else [value] for value in table.values()]
+        if [] in axes:
+            raise TopoError(f"{[*table][axes.index([])]} holds no value in [method.{name}]")
         for values in itertools.product(*axes):
             yield json.dumps(dict(zip(table, values)), sort_keys=True) if table else ""
 
@@ -364,6 +414,15 @@ class _Reader:
                 yield held, {"file": _digest(named[name])}
 
 
+def _trained_methods() -> dict[str, Mapping[str, Any]]:
+    """Methods that train as they make masks, each with its options."""
+    from topo.train.dynamic import dynamics
+    from topo.train.lottery import OPTIONS
+
+    moving = dict.fromkeys(("start", "alpha", "update_every", "update_until"))
+    return {IMP: dict.fromkeys(OPTIONS), **dict.fromkeys(dynamics, moving)}
+
+
 def _known(table: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
     keys = list(keys)
     for key in table:
@@ -377,8 +436,10 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f"; the nearest is '{near[0]}'" if near else f"; there are: {', '.join(known[:60])}"
 
 
-def _listed(key: str, value: Any, kind: type) -> list[Any]:
+def _listed(key: str, value: Any, kind: type, empty: bool = False) -> list[Any]:
     values = value if isinstance(value, list | tuple) else [value]
+    if not values and not empty:
+        raise TopoError(f"{key} holds no value in the sweep; it should hold {kind.__name__} or a list of them")
     for item in values:
         if not isinstance(item, kind) or isinstance(item, bool):
             raise TopoError(f"{key} holds {item!r} in the sweep; it should hold {kind.__name__} or a list of them")
@@ -387,6 +448,8 @@ def _listed(key: str, value: Any, kind: type) -> list[Any]:
 
 def _fractions(key: str, value: Any) -> list[float]:
     values = value if isinstance(value, list) else [value]
+    if not values:
+        raise TopoError(f"{key} holds no value in the sweep; it is a number from 0 to 1, or a list of them")
     for item in values:
         if isinstance(item, bool) or not isinstance(item, int | float) or not 0 <= item <= 1:
             raise TopoError(f"{key} holds {item!r} in the sweep; it is a number from 0 to 1, or a list of them")

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from topo.wiring import Wiring
 
 _REWINDS = ("weights", "learning_rate")
+OPTIONS = ("fraction", "rewind", "rewind_epoch", "layers", "ties")  # of imp, that change what it finds
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,6 +60,7 @@ _BOUNDS: dict[str, tuple[float, bool, float, bool]] = {
     "update_until": (0, False, 1, True),
 }
 _STATIC = "static"
+LISTS = ("milestones", "mask_epochs")  # keys whose value is a list
 
 
 @dataclass(frozen=True)
