@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
+import re
 from pathlib import Path
 
 import numpy as np
@@ -45,3 +47,23 @@ def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_every_public_name_has_an_example(name: str) -> None:
     examples = doctest.DocTestParser().get_examples(getattr(topo, name).__doc__ or "")
     assert examples and any(example.want for example in examples), f"topo.{name} shows no example in its docstring"
+
+
+@pytest.mark.parametrize("name", [name for name in topo.__all__ if name != "__version__"])
+def test_every_public_name_tells_its_arguments_and_errors(name: str) -> None:
+    """Each argument is named in the docstring, or in that of the function it points to; what is raised is told."""
+    public = getattr(topo, name)
+    if not callable(public) or (inspect.isclass(public) and issubclass(public, BaseException)):
+        return
+    said = inspect.getdoc(public) or ""
+    plain = [
+        argument.name
+        for argument in inspect.signature(public).parameters.values()
+        if argument.kind not in (argument.VAR_KEYWORD, argument.VAR_POSITIONAL)
+    ]
+    if other := re.search(r"arguments as in `(?:topo\.)?(\w+)`", said):
+        said += inspect.getdoc(getattr(topo, other[1])) or ""
+    silent = [argument for argument in plain if not re.search(rf"\b{argument}\b", said)]
+    assert not silent, f"topo.{name} does not say what {silent} are"
+    raised = not inspect.isclass(public) and re.search(r"^\s+raise \w*Error", inspect.getsource(public), re.MULTILINE)
+    assert not raised or re.search(r"Raises|Error|refuse", said), f"topo.{name} does not say what it raises"

@@ -354,3 +354,24 @@ def test_axes_that_were_placed_by_hand_stay(tmp_path):
 def test_text_of_an_svg_is_text(tmp_path):
     plots.save(_drawn("layer_profile", _chain(2), {}), tmp_path / "a.svg")
     assert ">density</text>" in (tmp_path / "a.svg").read_text()
+
+
+@pytest.mark.parametrize("unknown", [(), ("fc2",), ("fc1", "fc2", "fc3")])
+@pytest.mark.parametrize("several", [False, True])
+def test_dead_units_that_are_not_known_are_not_none(unknown, several):
+    """An undefined count is a gap that is told, never a layer without dead units."""
+    masks = topo.MaskSet({name: np.ones((3, 3), bool) for name in ("fc1", "fc2", "fc3")})
+    found = topo.analyze(masks, topo.chain(masks), metrics="dead_out,effective_out")
+    rows = [
+        topo.report.Row(row.mask, row.metric, row.layer, row.view, math.nan if row.layer in unknown else row.value)
+        for row in found.rows
+    ]
+    made = topo.report.Report("a", None, None, "channel", found.shapes, rows)
+    fig = plots.figure()
+    ax = plots.dead_units({"a": made, "b": made} if several else made, fig.add_subplot())
+    said = " ".join(text.get_text() for text in fig.findobj(matplotlib.text.Text))
+    assert ("no unit is dead" in said) == (len(unknown) < 3)
+    assert ("undefined in every layer" in said) == (len(unknown) == 3)
+    assert ("undefined in 1 of 3 layers" in said) == ("where that is known" in said) == (len(unknown) == 1)
+    drawn = ax.lines[0].get_ydata() if several else [bar.get_height() for bar in ax.patches[:3]]
+    assert [name for name, value in zip(found.shapes, drawn) if math.isnan(value)] == list(unknown)

@@ -36,7 +36,12 @@ _WIDTH_OF_DENSITY = ("density", "sparsity")
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """What `evaluate` found. metrics: the strongest first. notes: what a reader has to know.
+    """What `evaluate` found.
+
+    rows, cells, clusters: how many the table has; clusters are what the bootstrap draws. ceiling: the mean correlation
+    of accuracy with other rows of the same family, NaN where there are none. baseline: the metric that partial
+    correlations hold fixed. metrics: a mapping for each, the strongest first. left_out: prediction for families left
+    out, by features. notes: what a reader has to know.
 
     >>> table = {"accuracy": [1, 2, 3, 4, 5, 6], "units": [1, 2, 3, 5, 4, 6]}
     >>> found = evaluate(table, cell=None, family=None)

@@ -78,7 +78,8 @@ def read_weights(
 ) -> dict[str, np.ndarray]:
     """The weights of the masked parameters in a checkpoint, for `analyze(..., weights=...)`: parameter -> float array.
 
-    model: what they belong to, as for `read_masks`. key: the place that is meant where a file holds several ("ema").
+    path: the checkpoint. masks: which parameters, of which shapes. model: what they belong to, as for `read_masks`.
+    key: the place that is meant where a file holds several ("ema").
 
     >>> np.savez("pruned.npz", **{"fc.weight": np.array([[0.5, 0, -2]])})
     >>> topo.read_weights("pruned.npz", topo.read_masks("pruned.npz"))
@@ -95,7 +96,7 @@ def read_weights(
 
 
 def write_masks(masks: MaskSet, path: str | Path) -> None:
-    """Write masks and their provenance, as `.safetensors` (the project's own format) or `.npz`.
+    """Write masks and their provenance to a path that ends in `.safetensors` (the project's own format) or `.npz`.
 
     A MaskWarning names layers whose masks keep nothing.
 

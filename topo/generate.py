@@ -64,6 +64,8 @@ def generate(
     then drawn from the seed as `topo train` draws them; and (x, y) batches where they need data (`topo.pruners.prune`).
     progress: called as (layers done, layers in all, layer).
 
+    rng: a seed or a numpy Generator.
+
     The same seed gives the same masks. The provenance holds method, options, seed, density, model and input shape, and
     where the structure forbids an exact budget, what was asked and what is kept instead (`asked`, `keeps`).
 

@@ -207,6 +207,9 @@ class MaskSet(Mapping[str, np.ndarray]):
     Held as bit rows (`rows(name)`), an eighth of a byte a parameter. Two sets are equal when they hold the same masks
     under the same names, in whatever order and from whatever file.
 
+    masks: name -> array of 0 and 1, or tensor. provenance: where they come from, as `topo.write_masks` writes it and
+    reports tell it (method, seed, model, ...); nothing by default.
+
     >>> masks = MaskSet({"fc.weight": np.array([[1, 0], [1, 1]])})
     >>> masks.kept, masks.size, masks.density
     (3, 4, 0.75)

@@ -113,8 +113,8 @@ def shrink(
 
     masks: by parameter name, or a file; without it they are read from the model itself. wiring: of the model, if it is
     known already. input_shape, args, kwargs: as `topo.trace` takes them. check: random inputs on which both models are
-    run (at least 1), in float64 where the model can. conservative: go on where an operation cannot be followed; all
-    that it reads stays.
+    run (at least 1), drawn from the seed rng, in float64 where the model can. conservative: go on where an operation
+    cannot be followed; all that it reads stays.
 
     >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
     >>> masks = {"0.weight": np.eye(4, 3), "2.weight": np.array([[1, 1, 0, 1], [0, 1, 0, 0]])}

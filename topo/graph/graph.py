@@ -241,7 +241,9 @@ def build_graph(
 
     Layers of the wiring without a mask count as dense, embeddings without a mask as sources. Without a wiring the graph
     holds single layers only. view: see `topo.graph.views`; None is channel for the network and kernel for single
-    layers. max_edges: most edges of the unrolled view that are listed, for the group `graph` (100 million by default).
+    layers. weights: parameter -> array of its mask's shape, for weighted metrics. threads: how many work on it, None
+    for all cores. max_edges: most edges of the unrolled view that are listed, for the group `graph` (100 million by
+    default).
 
     >>> masks = topo.MaskSet({"a": np.array([[1, 1], [1, 0]]), "b": np.array([[1, 1]])})
     >>> graph = topo.build_graph(masks, topo.chain(masks))

@@ -66,7 +66,7 @@ def metric_heatmap(
     every = math.ceil(len(names) * _LINE * small() / (0.6 * size_of(ax)[1]))
     ax.set_yticks(range(0, len(names), every), names[::every], fontsize=small())
     name_layers(ax, layers)
-    told += [f"every {every}th mask named"] if every > 1 else []
+    told += [f"one mask in {every} named"] if every > 1 else []
     if told:
         name_x(ax, f"{ax.get_xlabel()} ({'; '.join(told)})".replace(") (", "; "))
     ax.tick_params(length=0)

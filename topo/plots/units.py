@@ -65,17 +65,22 @@ def dead_units(
             look: dict[str, Any] = series(i)
             ax.plot(x, [float(np.mean(found)) for found in values], **{**look, "label": label, **style})
             draw_spread(ax, x, values, interval, show, look["color"])
-    every = [float(a[k] + (b[k] if known else 0)) for held in counts.values() for a, b in held for k in x]
+    sums = [float(a[k] + (b[k] if known else 0)) for held in counts.values() for a, b in held for k in x]
+    every = [number for number in sums if math.isfinite(number)]
+    unknown = [k for k in x if not all(math.isfinite(a[k]) for held in counts.values() for a, _ in held)]
     whole_ticks(ax.yaxis, every)
     ax.set_xlim(-0.6, len(layers) - 0.4)
     ax.set_ylim(bottom=0, top=1.05 * max(every) if any(every) else 1)
     if not any(every):
-        nothing(ax, "no unit is dead")
+        none_known = "nothing to draw: undefined in every layer"
+        said = "no unit is dead" + (" where that is known" if unknown else "")
+        nothing(ax, none_known if len(unknown) == len(layers) else said)
     name_layers(ax, layers)
     most = max(map(len, counts.values()))
     said = said_of(interval, show, most)
     told = [f"{said} masks"] if said else []
     told += [] if known else ["units off all paths are not known"]
+    told += [f"undefined in {len(unknown):,} of {len(layers):,} layers"] if 0 < len(unknown) < len(layers) else []
     if told:
         name_x(ax, f"{ax.get_xlabel()} ({'; '.join(told)})")
     name_y(ax, f"dead {'output' if side == 'out' else 'input'} units")
@@ -91,7 +96,7 @@ def dead_units(
 
 
 def _counts(report: Report, side: str) -> tuple[np.ndarray, np.ndarray]:
-    """Of each layer: units without an edge; others that lie on no path, NaN where it is not known.
+    """Of each layer: units without an edge; others that lie on no path; both NaN where they are not known.
 
     How many inputs a layer has, its shape does not say: it may be in groups.
     """
@@ -101,4 +106,4 @@ def _counts(report: Report, side: str) -> tuple[np.ndarray, np.ndarray]:
         units = entry["shape"][0] if side == "out" and len(entry["shape"]) > 1 else math.nan
         rest = units - none[-1] - float(entry.get(f"effective_{side}", math.nan))
         off.append(rest if rest >= 0 else math.nan)
-    return np.nan_to_num(np.array(none)), np.array(off)
+    return np.array(none), np.array(off)

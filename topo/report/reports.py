@@ -146,7 +146,7 @@ class Reports(Sequence[Report]):
 
 
 def read_reports(path: str | Path) -> Reports:
-    """The reports of a file that `topo analyze --json` or `--csv` wrote, or `Reports.to_json` and `to_csv`.
+    """The reports of a file, path, that `topo analyze --json` or `--csv` wrote, or `Reports.to_json` and `to_csv`.
 
     A table (.csv) knows no model, no null models, and of a layer how many weights it has, not its shape.
 

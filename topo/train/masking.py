@@ -555,6 +555,7 @@ def verify_masks(
 
     What people need after fine-tuning, merging or exporting. NaN counts as not zero. A tied weight is looked at in
     every module that holds it; sharded weights are gathered. A Drift prints as one line.
+    wiring: needed only where shapes do not tell whether a parameter is stored input-first.
 
     >>> masks = topo.generate("erk", "mlp:3-2-1", density=0.5)
     >>> model = topo.models.build("mlp:3-2-1")
