@@ -187,7 +187,9 @@ def _one(choices: Sequence[Choice], source: Source) -> Choice:
         return best[0]
     bits = [_bits(choice) for choice in best]
     largest = max(range(len(best)), key=lambda i: len(bits[i]))
-    if all(all(bits[largest].get(name) == mask for name, mask in other.items()) for other in bits):
+    copies = all(all(bits[largest].get(name) == mask for name, mask in other.items()) for other in bits)
+    listed = all(choice.branch.path and str(choice.branch.path[-1]).isdecimal() for choice in best)
+    if copies and not listed:  # equal masks under '0' and '1' are two layers as likely as one twice
         return best[largest]
     plain = [choice for choice in best if not choice.branch.named(_AVERAGE)]
     if len(plain) == 1:
@@ -196,7 +198,8 @@ def _one(choices: Sequence[Choice], source: Source) -> Choice:
         plain[0].source.notes.append(f"masks taken from '{taken}'; those of {others} differ (--key takes them)")
         return plain[0]
     keys = some((choice.branch.key or "(top)" for choice in best), 6)
-    raise FormatError(f"it holds different masks in {plural(len(best), 'place')}: {keys}; --key says which are meant")
+    kind = "masks" if copies else "different masks"
+    raise FormatError(f"it holds {kind} in {plural(len(best), 'place')}: {keys}; --key says which are meant")
 
 
 def _bits(choice: Choice) -> dict[str, tuple[tuple[int, ...], bytes]]:
