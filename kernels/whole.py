@@ -192,6 +192,164 @@ def paths_to(ptr, ends, many, begin, closed, backwards, mantissa, exponent):
 
 
 @nb.njit(cache=True, nogil=True)
+def _close(unit, ptr, ends, many, step, counts, lost):
+    """Take what comes through `unit` from counts (n,), exact; step: 1 along outgoing edges, -1 along incoming ones.
+
+    lost (n,): zeros, and zeros again. A unit that was closed before has a count of 0. Returns what was looked at.
+    """
+    lost[unit] = counts[unit]
+    waiting, v, work = 1, unit, 0
+    while waiting:
+        work += 1
+        gone = lost[v]
+        if gone:
+            waiting -= 1
+            lost[v] = 0.0
+            counts[v] -= gone
+            work += ptr[v + 1] - ptr[v]
+            for e in range(ptr[v], ptr[v + 1]):
+                u = ends[e]
+                if many[e] and counts[u]:
+                    waiting += lost[u] == 0
+                    lost[u] += many[e] * gone
+        v += step
+    return work
+
+
+@nb.njit(cache=True, nogil=True)
+def _first_of_most(ahead, behind):
+    """The first unit on the most paths, to 1e-9."""
+    most = 0.0
+    for v in range(ahead.size):
+        most = max(most, ahead[v] * behind[v])
+    for v in range(ahead.size):
+        if ahead[v] * behind[v] >= most * (1 - 1e-9):
+            return v
+    return -1
+
+
+@nb.njit(cache=True, nogil=True)
+def exact_core(out_ptr, out_ends, out_many, in_ptr, in_ends, in_many, ahead, behind, left, enough, most_work, taken):
+    """Units on most paths, one by one, while more than `enough` of the `left` paths meet none: how many; taken: filled.
+
+    ahead, behind (n,): paths to each unit and from it, whole numbers below 2**53; used up. A unit that is taken is
+    closed, and what goes through it is taken off what it leads to, no more. -1 where more than `most_work` units and
+    edges would be looked at.
+    """
+    lost = np.zeros(ahead.size)
+    count, work = 0, 0
+    while left > enough:
+        work += ahead.size
+        if work > most_work:
+            return -1
+        unit = _first_of_most(ahead, behind)
+        left -= ahead[unit] * behind[unit]
+        taken[count] = unit
+        count += 1
+        work += _close(unit, out_ptr, out_ends, out_many, 1, ahead, lost)
+        work += _close(unit, in_ptr, in_ends, in_many, -1, behind, lost)
+    return count
+
+
+@nb.njit(cache=True, nogil=True)
+def joined_by_paths(
+    starts, share, ptr, ends, many, mantissa, exponent, step, place, most_work, found_ptr, others, shares
+):
+    """For each of `starts`, the ends of its paths and what share of all paths leads there; -1 for too much work.
+
+    share (starts,): of all paths, how many begin there. mantissa, exponent (n,): the paths that go on from each unit,
+    see `paths_to`. step: 1 along outgoing edges, -1 along incoming ones. place (n,): number of the unit among the ends,
+    -1 of others. found_ptr (starts + 1,), others, shares: filled; -2 where they are too short.
+
+    A share goes on from a unit in parts, as the paths do: no number but of at most 1 is added.
+    """
+    parts = np.zeros(ptr.size - 1)
+    size, work = 0, 0
+    found_ptr[0] = 0
+    for row in range(starts.size):
+        parts[starts[row]] = share[row]
+        waiting, v = share[row] > 0, starts[row]
+        while waiting:
+            work += 1
+            part = parts[v]
+            if part > 0.0:
+                waiting -= 1
+                parts[v] = 0.0
+                if place[v] >= 0:
+                    if size == others.size:
+                        return -2
+                    others[size] = place[v]
+                    shares[size] = part * math.ldexp(1.0 / mantissa[v], int(max(-exponent[v], -2000)))
+                    size += 1
+                work += ptr[v + 1] - ptr[v]
+                for e in range(ptr[v], ptr[v + 1]):
+                    u = ends[e]
+                    if many[e] and mantissa[u] > 0.0:
+                        more = part * many[e] * (mantissa[u] / mantissa[v])
+                        if exponent[u] != exponent[v]:
+                            more = math.ldexp(more, int(max(exponent[u] - exponent[v], -2000)))
+                        if more > 0.0:
+                            waiting += parts[u] == 0.0
+                            parts[u] += more
+            v += step
+        found_ptr[row + 1] = size
+        if work > most_work:
+            return -1
+    return size
+
+
+@nb.njit(cache=True, nogil=True)
+def flat_core(ptr, ends, shares, back_ptr, back, others_first, enough, most_work):
+    """Size of the core of a network of single edges: edges of `one` are ptr[one]:ptr[one + 1], with ends and shares.
+
+    back_ptr, back: the numbers of the edges by their end. others_first: of units on equally many paths, those at the
+    ends of the edges come before those where they begin. shares (edges,): used up. -1 for too much work.
+    """
+    ones, others = np.zeros(ptr.size - 1), np.zeros(back_ptr.size - 1)
+    begins = np.empty(ends.size, np.int32)
+    for row in range(ones.size):
+        for e in range(ptr[row], ptr[row + 1]):
+            begins[e] = row
+            ones[row] += shares[e]
+            others[ends[e]] += shares[e]
+    size, work, left = 0, 0, 1.0
+    while left > enough:
+        work += ones.size + others.size
+        if work > most_work:
+            return -1
+        most = 0.0
+        for share in ones:
+            most = max(most, share)
+        for share in others:
+            most = max(most, share)
+        chosen, of_ones = -1, False
+        for turn in range(2):
+            of_ones = (turn == 0) != others_first
+            side = ones if of_ones else others
+            for at in range(side.size):
+                if side[at] >= most * (1 - 1e-9):
+                    chosen = at
+                    break
+            if chosen >= 0:
+                break
+        size += 1
+        if of_ones:
+            left -= ones[chosen]
+            ones[chosen] = 0.0
+            for e in range(ptr[chosen], ptr[chosen + 1]):
+                others[ends[e]] -= shares[e]
+                shares[e] = 0.0
+        else:
+            left -= others[chosen]
+            others[chosen] = 0.0
+            for at in range(back_ptr[chosen], back_ptr[chosen + 1]):
+                e = back[at]
+                ones[begins[e]] -= shares[e]
+                shares[e] = 0.0
+    return size
+
+
+@nb.njit(cache=True, nogil=True)
 def distances(ptr, ends):
     """Undirected edges, both ways -> over pairs of units that a way joins: how many, sum of d, sum of 1 / d."""
     n = ptr.size - 1

@@ -197,12 +197,12 @@ def parameters_of(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def by_gradient(
-    model: nn.Module, masks: Mapping[str, np.ndarray], case: Case, convention: str
+    model: nn.Module, masks: Mapping[str, np.ndarray], case: Case, convention: str, draws: int = DRAWS
 ) -> dict[str, np.ndarray]:
     """Per masked parameter, laid out as the parameter: which kept weights have a gradient in some draw."""
     parameters = parameters_of(model)
     found = {name: np.zeros(mask.shape, bool) for name, mask in masks.items()}
-    for draw in range(DRAWS):
+    for draw in range(draws):
         drawn = torch.Generator().manual_seed(7 + draw)
         with torch.no_grad():
             for name, p in parameters.items():
@@ -278,7 +278,7 @@ def differences(case: Case, convention: str, capture: Callable[..., Any] | None 
     layers = [name for name in layers if not any(word in name for word in case.unmasked)]
     aside = (*case.unmasked, *case.free, "bias")
     known = {*wiring.names, *(name for name in shapes if any(word in name for word in aside))}
-    by_gradient(model, {}, case, convention)
+    by_gradient(model, {}, case, convention, draws=1)
     reaching = {name for name, p in parameters_of(model).items() if p.grad is not None and bool((p.grad != 0).any())}
     lost = [name for name in shapes if len(shapes[name]) > 1 and name in reaching - known]
     found = [f"{name} {shapes[name]} is in no layer" for name in lost]

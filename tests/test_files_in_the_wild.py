@@ -911,7 +911,8 @@ def test_two_masks_of_one_weight(tmp_path):
 
 
 @pytest.mark.parametrize("last", ["pruned", "removed", "dropped", "zeroed", "deleted", "dead", "cut", "inverse_mask",
-                                  "pruned_mask", "masked_out", "is_pruned", "inverted"])  # fmt: skip
+                                  "pruned_mask", "masked_out", "is_pruned", "inverted", "zero_mask", "is_zero",
+                                  "zeros", "not_mask", "neg_mask", "prune_idx", "to_remove", "complement"])  # fmt: skip
 def test_what_is_gone_is_not_read_as_kept(last):
     weights, masks = _dense_and_mask()
     gone = {n.replace("weight", last): 1 - m for n, m in masks.items()}
@@ -922,6 +923,157 @@ def test_what_is_gone_is_not_read_as_kept(last):
         assert found.kept == sum(int(tensor.sum()) for tensor in gone.values())
     with pytest.raises(FormatError, match="1 may stand for what was pruned"):
         topo.read_masks({"state_dict": weights, last: {n: 1 - m for n, m in masks.items()}})
+
+
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("key", ["mask", "mask_a", "weight_mask_", "sieve"])
+def test_masks_that_are_1_where_the_weights_are_0_say_what_was_pruned(flat, key):
+    """Whatever they are called: the zeros of the weights tell, to the one."""
+    weights, masks = _dense_and_mask()
+    sparse = {name: weight * masks[name] for name, weight in weights.items()}
+    for gone in (True, False):
+        held = {name: 1 - mask if gone else mask for name, mask in masks.items()}
+        tree = sparse | {n.replace("weight", key): m for n, m in held.items()} if flat else {"net": sparse, key: held}
+        for model in (None, wiring({name: (4, 6) for name in weights})):
+            if gone and (key != "sieve" or not flat):
+                with pytest.raises(
+                    FormatError, match=r"1 stands for what was pruned; --format zeros|is not called mas"
+                ):
+                    topo.read_masks(tree, model)
+                continue
+            found = topo.read_masks(tree, model)  # by the zeros, where the others contradict them and are no masks
+            assert set(found) == set(masks)
+            assert all((found[name] == masks[name].numpy().astype(bool)).all() for name in masks)
+
+
+def test_masks_that_are_added_are_not_read_as_weights():
+    weights, masks = _dense_and_mask()
+    for gone in (float("-inf"), -1e9, -10000.0):
+        added = {name: torch.where(mask > 0, 0.0, gone) for name, mask in masks.items()}
+        for tree in ({"state_dict": weights, "masks": added}, {"mask": added}):
+            with pytest.raises(FormatError, match="holds 0 where a weight is kept"):
+                topo.read_masks(tree)
+    scaled = {name: 255.0 * mask for name, mask in masks.items()}
+    assert topo.read_masks({"state_dict": weights, "masks": scaled}).kept == sum(int(m.sum()) for m in masks.values())
+
+
+def test_a_tree_of_0_and_1_that_is_not_called_masks_beside_sparse_weights_is_not_chosen():
+    weights, masks = _dense_and_mask()
+    sparse = {name: weight * masks[name] for name, weight in weights.items()}
+    other = {name: masks[name].flip(0) for name in masks}
+    for key in ("frozen", "trainable", "anything"):
+        with pytest.raises(FormatError, match=f"'{key}' holds 0 and 1 and is not called masks"):
+            topo.read_masks({"model": sparse, key: other})
+        for chosen, truth in (("model", masks), (key, other)):
+            found = topo.read_masks({"model": sparse, key: other}, key=chosen)
+            assert all((found[name] == truth[name].numpy().astype(bool)).all() for name in masks)
+        weights["0.weight"][0, 0] = 0  # of itself: the masks are of these weights
+        assert topo.read_masks({"model": weights, key: masks}).kept == sum(int(m.sum()) for m in masks.values())
+
+
+@pytest.mark.parametrize("last", ["channel_mask", "out_mask", "filter_mask", "output_mask", "neuron_mask", "mask"])
+def test_vectors_of_channels_beside_weights_under_their_names(last):
+    tree = dense() | {name.replace("weight", last): tensor for name, tensor in tensors(CHANNELS).items()}
+    for model in (None, WIRING):
+        found = topo.read_masks(tree, model)
+        assert all((found[name] == (ROWS[name] != 0)).all() for name in SHAPES)
+
+
+def test_what_is_called_a_mask_and_not_understood_is_named(tmp_path):
+    """In the refusal of dense weights, and in a note where the weights have zeros."""
+    flat = {name.replace("weight", "mask"): tensor.reshape(-1) for name, tensor in tensors(MASKS).items()}
+    with pytest.raises(FormatError, match=r"elsewhere \('stem.mask', float32 108, is called a mask\); --format zeros"):
+        topo.read_masks(dense() | flat)
+    indices = {name: torch.from_numpy(np.flatnonzero(mask)) for name, mask in MASKS.items()}
+    with pytest.raises(FormatError, match=r"elsewhere \('masks/stem.weight', int64 \d+, is called a mask\)"):
+        topo.read_masks({"state_dict": dense(), "masks": indices})
+    sparse = dense() | {name: tensor * torch.from_numpy(MASKS[name]) for name, tensor in tensors(WEIGHTS).items()}
+    notes = topo.read_masks(sparse | flat).provenance["notes"]
+    assert any("not used: 'stem.mask float32 108'" in note for note in notes), notes
+    for weights in (dense(), sparse):
+        for file, tree in (("model.safetensors", weights), ("masks.safetensors", tensors(MASKS))):
+            pytest.importorskip("safetensors.torch").save_file(tree, tmp_path / file)
+        with pytest.raises(FormatError, match=r"'masks.safetensors': masks beside weights are files of their own"):
+            topo.read_masks(tmp_path)
+    assert topo.read_masks(tmp_path / "masks.safetensors").kept == sum(int(m.sum()) for m in MASKS.values())
+
+
+@pytest.mark.parametrize("style", ["ema.{}", "model_ema.{}", "ema_model.module.{}", "net.shadow.{}", "model_ema.{bare}",
+                                   "swa_model.{}", "{}_grad", "{}_old", "{}.momentum", "{}_init"])  # fmt: skip
+@pytest.mark.parametrize("layout", ["zeros", "synflow", "torch_prune"])
+def test_copies_of_weights_beside_them_are_no_layers(style, layout):
+    """Averages under a prefix, with or without dots, gradients and former values: told, and read by no reader."""
+    copied = {
+        style.format(name, bare=name.replace(".", "")): (tensor * (torch.rand(tensor.shape) < 0.5)) + 0.0
+        for name, tensor in tensors(WEIGHTS).items()
+    }
+    state = LAYOUTS[layout]()
+    if layout == "torch_prune" and style.startswith("{}"):  # which leaves no weight of that name
+        return
+    found = topo.read_masks(state | copied)
+    assert set(found) == set(SHAPES) and all((found[name] == (MASKS[name] != 0)).all() for name in SHAPES)
+    assert found.provenance["coverage"]["left_out"] == 0
+    assert any(note.startswith("not read, as copies of weights beside them") for note in found.provenance["notes"])
+
+
+def test_masks_by_number_go_by_their_numbers_not_by_their_places():
+    square = {f"l{k}.weight": torch.rand(5, 5) + 1 for k in range(12)}
+    masks = {k: (torch.rand(5, 5) < 0.5).float() for k in range(12)}
+    for order in (range(12), range(11, -1, -1), sorted(range(12), key=str)):
+        for keys in (int, str):
+            found = topo.read_masks({"net": square, "masks": {keys(k): masks[k] for k in order}})
+            assert all((found[f"l{k}.weight"] == masks[k].numpy().astype(bool)).all() for k in masks), (order, keys)
+
+
+def test_a_tree_of_0_and_1_of_other_names_is_no_mask_of_dense_weights():
+    weights, masks = _dense_and_mask()
+    with pytest.raises(FormatError, match="no weight of its 2 layers is zero"):
+        topo.read_masks({"net": weights, "adjacency": masks["0.weight"], "epoch": 3})
+    notes = topo.read_masks({"net": weights, "masks": {"m0": masks["0.weight"], "m1": masks["1.weight"]}}).provenance
+    assert any("not called as the weights beside them are: '0.weight'" in note for note in notes["notes"])
+
+
+def test_a_shard_alone_is_not_told_as_the_network(tmp_path):
+    save = pytest.importorskip("safetensors.torch").save_file
+    shard = tmp_path / "model-00001-of-00002.safetensors"
+    save({"stem.weight": torch.from_numpy(WEIGHTS["stem.weight"] * MASKS["stem.weight"])}, shard)
+    with pytest.raises(FormatError, match=r"lacks the shard 'model-00002-of-00002.safetensors'"):
+        topo.read_masks(tmp_path)
+    assert any(n.startswith("one shard of 2 by its name") for n in topo.read_masks(shard).provenance["notes"])
+
+
+def test_two_files_with_prefixes_of_their_own_are_aligned(tmp_path, capsys):
+    for file, prefix in (("a.pt", "net."), ("b.pt", "base_model.model.")):
+        torch.save({prefix + name: tensor for name, tensor in tensors(MASKS).items()}, tmp_path / file)
+    a, b = str(tmp_path / "a.pt"), str(tmp_path / "b.pt")
+    assert main(["check", a, "--contains", b]) == 0 and main(["compare", a, b, "--json", "-"]) == 0
+    layers = json.loads(capsys.readouterr().out.split("\n", 1)[1])["layers"]
+    assert [layer["layer"] for layer in layers] == [f"net.{name}" for name in SHAPES]
+
+
+def test_complex_weights_are_left_out_by_name():
+    tree = dense() | {name: tensor * torch.from_numpy(MASKS[name]) for name, tensor in tensors(WEIGHTS).items()}
+    tree["body.weight"] = tree["body.weight"].to(torch.complex64)
+    assert topo.read_masks(tree).provenance["coverage"]["names"] == ["body.weight"]
+
+
+@pytest.mark.parametrize("prefix", ["nets/", "policy:", "a/b."])
+def test_prefixes_of_other_signs_go_by_the_model_s_names(prefix):
+    for tree in (
+        {prefix + name: tensor for name, tensor in beside(MASKS).items()},
+        {f"w/{name}": tensor for name, tensor in dense().items()}
+        | {f"masks/{n}": m for n, m in tensors(MASKS).items()},
+    ):
+        found = topo.read_masks(tree, WIRING)
+        assert list(found) == list(SHAPES) and all((found[name] == (MASKS[name] != 0)).all() for name in SHAPES)
+
+
+def test_a_dict_of_each_weight_has_the_weight_s_name():
+    tree = {
+        name: {"weight": tensor, "mask": torch.from_numpy(MASKS[name])} for name, tensor in tensors(WEIGHTS).items()
+    }
+    found = topo.read_masks(tree)
+    assert list(found) == list(SHAPES) and all((found[name] == (MASKS[name] != 0)).all() for name in SHAPES)
 
 
 def test_a_mask_that_fits_two_axes_is_refused():
@@ -1027,16 +1179,25 @@ TABLE = {
     "`mask_X.weight`, `masks.X`": lambda: [dense() | called(style, tensors(MASKS)) for style in
                                            ("mask_stem.weight", "mask.stem", "stem_mask", "stem.gate")],
     "`X.pruned`, `{": lambda: [_buffers("pruned"), {"state_dict": dense(), "removed": tensors(MASKS)}],
+    "masks that are 1 exactly where": lambda: [
+        {"net": LAYOUTS["zeros"](), "masks": {name: t == 0 for name, t in tensors(MASKS).items()}}],
+    "masks of 0 and -inf": lambda: [{"state_dict": dense(), "masks": {name: t.log() for name, t in
+                                                                     tensors(MASKS).items()}}],
+    "a tree of 0 and 1 that no key": lambda: [{"model": LAYOUTS["zeros"](), "frozen": {
+        name: t.flip(0) for name, t in tensors(MASKS).items()}}],
     "`X.parametrizations.weight.0.mask`": lambda: [MORE["parametrizations"](), LAYOUTS["torch_ao"]()],
     "`X.parametrizations.weight.original`": lambda: [
         {n.replace("weight", "parametrizations.weight.original"): t for n, t in dense().items() if "bias" not in n}],
     "`{name: mask}`, `{module: mask}`": lambda: [LAYOUTS["mask_dict"](), MORE["module names"](), MORE["NNI"](),
                                                  MORE["pairs"](), {"any": {"key": LAYOUTS["mask_dict"]()}}],
     "`layer1_0_conv`": lambda: [{"state_dict": dense(), "masks": called("mask_stem_weight", tensors(MASKS))}],
+    "`ema.X`, `model_ema.X`": lambda: [LAYOUTS["zeros"]() | {style + name: tensor for name, tensor in
+                                       tensors(WEIGHTS).items()} for style in ("ema.", "model_ema.")],
     "a list of masks": lambda: [LAYOUTS["ordered_list"](), MORE["numbers"](),
                                 {str(n): t for n, t in MORE["numbers"]().items()}],
     "an entry per output channel": lambda: [{"state_dict": dense(), "masks": LAYOUTS["channel_masks"]()},
-                                            LAYOUTS["channel_masks"]()],
+                                            LAYOUTS["channel_masks"](), dense() | {
+        n.replace("weight", "channel_mask"): t for n, t in LAYOUTS["channel_masks"]().items()}],
     "masks of several levels": lambda: [{"level_0": tensors(MASKS), "level_1": tensors({n: 1 - m for n, m in
                                                                                         MASKS.items()})}],
     "`X.scores` (edge-popup)": lambda: [LAYOUTS["scores"]()],

@@ -99,6 +99,22 @@ def raising_anything(*given, **how):
     raise KeyError("odd\nlines")
 
 
+def of_class(**members):
+    """A linear layer of a class of its own."""
+    return type("Own", (Says,), members)(lambda scores: scores)
+
+
+def without_words(self, name):
+    if name in self.__dict__.get("_modules", ()):
+        return self._modules[name]
+    raise KeyError(name)
+
+
+def growing(self, x):
+    self.register_parameter(f"p{len(list(self.parameters()))}", nn.Parameter(torch.zeros(2, 2)))
+    return self.fc(x.flatten(1))
+
+
 def hooked(register):
     register(model := plain())
     return model
@@ -244,6 +260,14 @@ MODELS = {
     ),
     "two devices": lambda: plain(nn.Linear(16, 8), nn.Linear(8, 3).to("meta")),
     "exported": lambda: torch.export.export(plain(), (torch.zeros(2, 1, 4, 4),)).module(),
+    "raises a memory error": lambda: Says(raising(MemoryError("odd\nlines"))),
+    "no memory on a device": lambda: Says(raising(torch.OutOfMemoryError("odd\nlines"))),
+    "cannot be shown": lambda: of_class(__repr__=raising_anything),
+    "raises where it is asked for what it has not": lambda: of_class(__getattr__=without_words),
+    "gives out no parameter": lambda: of_class(parameters=lambda self, recurse=True: iter(())),
+    "takes no state": lambda: of_class(load_state_dict=raising_anything),
+    "grows": lambda: of_class(forward=growing),
+    "each row by itself": lambda: of_class(forward=lambda self, x: torch.vmap(self.fc)(x.flatten(1))),
 }  # fmt: skip
 NAMED = ("resnet20", "mlp:16-x", "mlp:16-0", "", "no.such:thing", "nothing.py:make", 3, None)
 RECIPES = (
@@ -291,7 +315,13 @@ def test_odd_models(name):
     found = one_line(topo.imp, MODELS[name](), images(), density=0.5, fraction=0.5, recipe=RECIPE)
     assert found is None or found.masks.density == pytest.approx(0.5, abs=0.1)
     batch = [(torch.rand(6, 1, 4, 4), torch.arange(6) % 3)]
-    for method, more in (("snip", {"batches": batch}), ("magnitude", {}), ("synflow", {"rounds": 2}), ("erk", {})):
+    for method, more in (
+        ("snip", {"batches": batch}),
+        ("magnitude", {}),
+        ("wanda", {"batches": batch}),
+        ("synflow", {"rounds": 2}),
+        ("erk", {}),
+    ):
         masks = one_line(topo.generate, method, MODELS[name](), density=0.5, input_shape=(1, 4, 4), **more)
         assert masks is None or masks.density == pytest.approx(0.5, abs=0.1)
         if (
@@ -301,6 +331,20 @@ def test_odd_models(name):
         ):
             assert topo.verify_masks(model, masks) == ()
             assert topo.verify_masks(topo.strip_masks(model), masks) == ()
+
+
+@pytest.mark.parametrize("method", ["snip", "grasp", "synflow", "wanda", "sparsegpt"])
+def test_memory_that_ends_is_told_and_models_without_parameters_are_named(method):
+    batch = [(torch.rand(6, 1, 4, 4), torch.arange(6) % 3)]
+    how = {"density": 0.5, "batches": batch, "input_shape": (1, 4, 4)}
+    if method == "synflow":
+        del how["batches"]
+    for name in ("raises a memory error", "no memory on a device"):
+        with pytest.raises(TopoError, match=r"memory ended|odd"):
+            topo.generate(method, MODELS[name](), **how)
+    for name in ("gives out no parameter", "each row by itself", "cannot be shown"):
+        masks = one_line(topo.generate, method, MODELS[name](), **how)
+        assert masks is None or masks.density == pytest.approx(0.5, abs=0.1)
 
 
 SIDE_BY_SIDE = (

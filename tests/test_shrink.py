@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -394,6 +395,16 @@ def test_models_too_large_for_doubles_are_held_in_single_precision(
     small = topo.shrink(net, masks, input_shape=family.shape, check=1)
     assert small.report["proof"]["dtype"] == "float32" and small.report["proof"]["relative_difference"] < 1e-4
     assert all(parameter.dtype == dtype for parameter in small.model.parameters())
+    if dtype == torch.float32:  # the wiring comes from the graph of the whole
+        again = topo.trace(small.model, family.shape)
+        assert again.shapes == small.wiring.shapes and np.array_equal(again.outputs, small.wiring.outputs)
+        steps = zip(again.steps, small.wiring.steps, strict=True)
+        assert all(np.array_equal(a, b) for old, new in steps for a, b in zip(old.operands, new.operands, strict=True))
+    monkeypatch.setattr(sys.modules["topo.shrink"], "_LARGE", 0)  # masks as bits, put on the weights as they are cut
+    large = topo.shrink(net, masks, input_shape=family.shape, check=1)
+    assert large.masks == small.masks and large.report == small.report
+    held = large.model.state_dict()
+    assert all(torch.equal(tensor, held[name]) for name, tensor in small.model.state_dict().items())
     inputs = [((torch.rand(2, *family.shape, dtype=dtype),), {})]
     exact = proof.run(copy.deepcopy(net).double(), inputs, torch.float64)[0][0]
     single = proof.run(net, inputs, torch.float32)[0][0]

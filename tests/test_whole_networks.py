@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import networkx as nx
 import numpy as np
@@ -16,7 +16,8 @@ import topo
 import toys
 from naive.net import Net
 from naive.weighted import WeightedNet
-from topo.graph import build_graph
+from topo.graph import build_graph, views
+from topo.graph import whole as whole_counts
 from topo.graph.communities import modularity_of
 from topo.graph.references import lattice, rewired
 from topo.graph.whole import WholeGraph, whole_graph
@@ -163,7 +164,7 @@ def test_parallel_edges_are_one_and_their_paths_add_up() -> None:
     whole = WholeGraph.of_edges(3, edges, *np.eye(3, dtype=bool)[[0, 2]], np.ones(3, bool))
     assert whole.made_by.tolist() == [1, 2, 0]
     assert [part.tolist() for part in whole.outgoing] == [[0, 2, 3, 3], [1, 2, 2], [3.0, 6.0, 1.0]]
-    assert [part.tolist() for part in whole.incoming] == [[0, 0, 1, 3], [0, 0, 1], [3.0, 6.0, 1.0]]
+    assert [part.tolist() for part in whole.incoming()] == [[0, 0, 1, 3], [0, 0, 1], [3.0, 6.0, 1.0]]
 
 
 @pytest.mark.small
@@ -352,3 +353,58 @@ def test_blocks_are_consistent_and_chance_is_not() -> None:
 
     blocks = np.kron(np.eye(5), np.ones((8, 8))).astype(bool)
     assert of(blocks) > 0.95 and of(np.random.default_rng(0).random((40, 40)) < 0.2) < 0.4
+
+
+@pytest.mark.small
+@pytest.mark.parametrize("seed", range(6))
+def test_cores_are_those_of_counting_all_paths_anew(seed: int) -> None:
+    """Exact counts lose what a unit closed; counts beyond 2**53 are taken anew. Both take the same units."""
+    rng = np.random.default_rng(seed)
+    widths = rng.integers(3, 12, rng.integers(2, 6))
+    masks = topo.MaskSet({f"l{at}": rng.random((n, m)) < 0.5 for at, (m, n) in enumerate(pairwise(widths))})
+    for wiring in (topo.chain(masks), toys.branching(), toys.gated(), toys.sliced()):
+        graph = build_graph(masks if wiring.steps[0].name in masks else toys.sparse(wiring, 0.6, seed), wiring)
+        whole = whole_graph(graph)
+        counts = whole_counts._Paths(whole)
+        total, top = whole_counts._all_paths(counts)
+        anew = whole_counts._recounted_core(counts, total, top, 0.9, 1 << 40)
+        assert whole_counts.core_of_paths(whole, 0.9, 1 << 40) == anew
+        flat = WholeGraph.of_edges(*_flat(whole, counts, total, top)) if total else None
+        if flat is not None:
+            size = len(whole_counts.core_of_paths(flat, 0.9, 1 << 40))
+            assert whole_counts.flat_core(whole, 0.9, 1 << 40) == size
+
+
+def _flat(whole: WholeGraph, counts, total: float, top: int):
+    """Edges of the flat network, paths of each counted one input at a time."""
+    inputs, outputs = np.flatnonzero(whole.inputs), np.flatnonzero(whole.outputs)
+    many = np.array([np.ldexp(*counts.ahead(np.arange(whole.n) == unit))[outputs] for unit in inputs])
+    row, column = np.nonzero(many)
+    n = len(inputs) + len(outputs)
+    ends = np.arange(n) < len(inputs)
+    edges = (row.astype(np.int32), (column + len(inputs)).astype(np.int32), many[row, column], np.zeros(len(row), int))
+    return n, edges, ends, ~ends, np.ones(1, bool)
+
+
+@pytest.mark.small
+def test_the_core_of_a_layer_looks_at_each_edge_a_few_times() -> None:
+    """All paths were counted anew for each unit: ten million weights took more than 150 s."""
+    rng = np.random.default_rng(0)
+    masks = topo.MaskSet({"w": rng.random((300, 200)) < 0.5})
+    whole = whole_graph(build_graph(masks, topo.chain(masks)))
+    work = 4 * whole.size + 200 * whole.n
+    assert len(whole_counts.core_of_paths(whole, 0.9, work)) == whole_counts.flat_core(whole, 0.9, work)
+
+
+@pytest.mark.small
+@pytest.mark.parametrize("groups, kernel, width", [(1, 1, 300), (1, 9, 130), (4, 9, 130), (4, 1, 30)])
+def test_edges_in_pieces_are_the_edges(groups: int, kernel: int, width: int, monkeypatch) -> None:
+    rows = BitRows.of_mask(np.random.default_rng(0).random((12, width, kernel)) < 0.2)
+    edges = views.channel(rows, np.arange(groups * width, dtype=np.int32), groups)
+    whole = edges.pairs()
+    monkeypatch.setattr(views, "_AT_ONCE", 70)
+    assert len(list(edges.pieces())) > 1 and all(map(np.array_equal, whole, edges.pairs()))
+    kept = np.zeros((12, groups, width), int)
+    kept[whole[0], whole[1] // width, whole[1] % width] = whole[2]
+    own = kept[np.arange(12), np.arange(12) // (12 // groups)]
+    assert np.array_equal(own, rows.unpack().reshape(12, width, kernel).sum(axis=2)) and kept.sum() == own.sum()

@@ -94,10 +94,11 @@ def generate(
         from topo.models.modules.calling import require_shapes
 
         require_shapes(cast("nn.Module", wiring))
-    if is_pruner(entry):
-        return _scored(entry, wiring, request)
-    if calibrates(entry):
-        return _calibrated(entry, wiring, request)
+    if is_pruner(entry) or calibrates(entry):
+        from topo.train.plainly import told
+
+        with told(f"method '{method}' on the model"):
+            return (_scored if is_pruner(entry) else _calibrated)(entry, wiring, request)
     request.refuse("batches", "it looks at no data")
     net = _network(wiring, request)
     make = _generated if method in generators else _optimized
@@ -364,13 +365,18 @@ def _of_source(source: MaskSet, density: Mapping[str, Any]) -> int:
     return sum(quota_budgets("uniform", shapes, **density).values())
 
 
+def _is_wiring(model: Any) -> bool:
+    """Whether it is a wiring, or the name of a file of one."""
+    return isinstance(model, Wiring) or (isinstance(model, str | Path) and str(model).endswith(".json"))
+
+
 def _scored(entry: Any, model: Any, request: Request) -> MaskSet:
     """What a pruner makes of a module, or of a named model with weights from the seed."""
     from topo.pruners import prune
     from topo.train.run import built
 
     request.refuse("source", "it scores weights")
-    if isinstance(model, Wiring) or str(model).endswith(".json"):
+    if _is_wiring(model):
         raise TopoError(f"method '{entry.name}' scores weights, which a wiring has not: give a model")
     given, rng, shape = request.given, request.rng, request.input_shape
     seed = int(rng) if isinstance(rng, int | np.integer) else int(as_rng(rng).integers(2**63))
@@ -401,7 +407,7 @@ def _calibrated(entry: Any, model: Any, request: Request) -> MaskSet:
     from topo.train.run import built
 
     request.refuse("source", "it looks at weights and at what comes into them")
-    if isinstance(model, Wiring) or str(model).endswith(".json"):
+    if _is_wiring(model):
         raise TopoError(f"method '{entry.name}' prunes weights, which a wiring has not: give a model")
     given, rng = request.given, request.rng
     seed = int(rng) if isinstance(rng, int | np.integer) else int(as_rng(rng).integers(2**63))

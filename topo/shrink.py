@@ -26,15 +26,15 @@ from topo.metrics.parameters import effective_params
 from topo.metrics.paths import effective_paths
 from topo.models.modules.holders import unwrapped
 from topo.shrinking import recurrent, rules  # noqa: F401 (their rules)
-from topo.shrinking.cut import add_bias, cut, set_sizes
+from topo.shrinking.cut import add_bias, cut, set_sizes, shortened
 from topo.shrinking.decide import Decision, axis_slots, decide
 from topo.shrinking.flow import Flow, Found, Written
 from topo.shrinking.proof import Reference
-from topo.shrinking.seen import Seen
+from topo.shrinking.seen import KeptBits, Large, Seen
 from topo.shrinking.slots import Axis
 from topo.shrinking.working_copy import independent, masked, tensors_of, working_copy
 from topo.trace import captured_as_called, trace, trace_captured
-from topo.trace.capture import clean, first_names
+from topo.trace.capture import Captured, clean, first_names, resized
 from topo.train.masking import fitted, tensor_of
 from topo.wiring import Wiring
 
@@ -136,18 +136,21 @@ def shrink(
     known = wiring if wiring is not None else trace_captured(plain, example, captured)
     _refuse_conservative(known, conservative)
     held = fitted(plain, masks, known)
-    laid = {name: tensor_of(masks[name], storage, "cpu") for name, storage in held.items()}
-    masked(plain, laid)
-    work = _Work(plain, masks, held, laid, example, check, rng)
+    unmasked = dict(tensors_of(plain))
+    masked(plain, ((name, tensor_of(masks[name], storage, "cpu")) for name, storage in held.items()))
+    work = _Work(plain, masks, held, example, check, rng, unmasked)
+    unmasked.clear()
     # Layers of the original hold numbers of its type, which torch does not join with double precision.
     if work.reference.dtype != torch.float64 or any(p.dtype == torch.float64 for p in plain.parameters()):
         _require_own_layers(plain, example)
     work.follow(captured)
     made = work.largest()
-    laid.clear()
     work.forget()
+    del plain
+    if made.decision.gone.any():
+        known = replace(known, maps=None)  # which hold the masked copy
     independent(made.model, module)
-    return _result(work, known, made, [*notes, *work.found.notes])
+    return _result(work, known, made, [*notes, *work.found.notes], captured)
 
 
 def _masks(model: nn.Module, masks: Any) -> MaskSet:
@@ -206,22 +209,34 @@ class _Work:
         plain: nn.Module,
         masks: MaskSet,
         held: Mapping[str, Storage],
-        laid: Mapping[str, Tensor],
         example: Any,
         check: int,
         seed: int,
+        unmasked: Mapping[str, Tensor],
     ) -> None:
         self.plain, self.masks, self.held = plain, masks, held
+        self.before = _sizes_of(plain)
         self.reference, self.exact = Reference.of(plain, example, check, seed)
         self.example = example
         self.found = Found()
         self.odd: tuple[float, float] | None = None
-        self.tensors = self._tensors(laid)
+        self.large: dict[str, KeptBits] = {}
+        if self.exact is plain:  # the smaller one does not fit beside two of its size: masks are put on as it is made
+            self._unmask(unmasked)
+        self.tensors = self._tensors()
 
-    def _tensors(self, laid: Mapping[str, Tensor]) -> dict[str, Seen]:
+    def _unmask(self, unmasked: Mapping[str, Tensor]) -> None:
+        """Large matrices of the copy are the original's again."""
+        for name, storage in self.held.items():
+            mask = self._mask(name, storage)
+            if isinstance(mask, KeptBits) and (masked := self.plain.get_parameter(name)) is not unmasked[name]:
+                self.large[name] = mask
+                _replace(self.plain, masked, unmasked[name])
+
+    def _tensors(self) -> dict[str, Seen]:
         """What is known of each parameter and buffer, under every name that it has."""
         first = first_names(self.plain)
-        kept = {first.get(name, name): mask for name, mask in laid.items()}
+        kept = {first.get(name, name): self._mask(name, storage) for name, storage in self.held.items()}
         made: dict[int, Seen] = {}
         named: dict[str, Seen] = {}
         for name, tensor in tensors_of(self.plain):
@@ -231,10 +246,15 @@ class _Work:
                 if mask is None:
                     mask = torch.ones((1,) * tensor.dim(), dtype=torch.bool).expand(tensor.shape)
                 flags = torch.zeros((1,) * tensor.dim(), dtype=torch.bool)
-                value = tensor.detach()
-                made[id(tensor)] = Seen(tuple(tensor.shape), tuple(axes), flags, value, mask, name, True)
+                kind = Large if any(tensor is self.plain.get_parameter(key) for key in self.large) else Seen
+                made[id(tensor)] = kind(tuple(tensor.shape), tuple(axes), flags, tensor.detach(), mask, name, True)
             named[name] = named[clean(name)] = made[id(tensor)]
         return named
+
+    def _mask(self, name: str, storage: Storage) -> Tensor | KeptBits:
+        rows = self.masks.rows(name)
+        large = rows.size > _LARGE and len(storage.shape) == 2 and not storage.turned
+        return KeptBits(rows) if large else tensor_of(self.masks[name], storage, "cpu")
 
     def follow(self, captured: Any) -> None:
         """Run the flow; outputs stay."""
@@ -253,8 +273,9 @@ class _Work:
             )
 
     def forget(self) -> None:
-        """Let go of masks and values, so that they do not lie beside the smaller model's own tensors."""
+        """Let go of the masked copy and of values, so that they do not lie beside the smaller model's own tensors."""
         self.found.uses.clear()
+        del self.plain, self.exact
         none = torch.zeros(())
         self.tensors = {name: Seen(seen.shape, seen.axes, none, none) for name, seen in self.tensors.items()}
 
@@ -356,10 +377,16 @@ class _Work:
                 add_bias(small, use.path)
                 added.append(use.path)
             old = small.get_parameter(name)
-            shift = use.weight[:, columns].to(torch.float64).reshape(len(use.weight), int(columns.sum()), -1).sum(2)
+            weight = use.weight()
+            shift = weight[:, columns].to(torch.float64).reshape(len(weight), int(columns.sum()), -1).sum(2)
             total = old.detach().to(torch.float64) + shift @ torch.from_numpy(use.constants[columns])
             _replace(small, old, total.to(torch.promote_types(old.dtype, torch.float32) if exact else old.dtype))
-        cut(small, self._places(decision, added))
+        places = self._places(decision, added)
+        cut(small, places)
+        for name, mask in self.large.items():
+            old = small.get_parameter(name)
+            left = shortened(mask.tensor(), places.get(name, (None, None)))
+            _replace(small, old, torch.where(left, old.detach(), 0))
         set_sizes(small, sizes)
         return small, added
 
@@ -409,7 +436,7 @@ def _shared_copy(model: nn.Module) -> nn.Module:
 
 
 def _replace(model: nn.Module, old: Tensor, value: Tensor) -> None:
-    made = nn.Parameter(value, old.requires_grad)
+    made = value if isinstance(value, nn.Parameter) else nn.Parameter(value, old.requires_grad)
     for module in model.modules():
         for key, tensor in module._parameters.items():
             if tensor is old:
@@ -419,7 +446,18 @@ def _replace(model: nn.Module, old: Tensor, value: Tensor) -> None:
 # -- the result
 
 
-def _result(work: _Work, wiring: Wiring, made: Made, notes: list[str]) -> Shrunk:
+def _wiring_of(work: _Work, made: Made, captured: Captured) -> Wiring:
+    """Of the smaller model: from the graph of the whole, where no size that the code says has changed."""
+    changed = made.sizes or any(len(made.decision.left(w.slots)) != w.size for w in work.found.written)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TraceWarning)  # what cannot be followed was said of the whole model
+        graph = None if changed else resized(captured, made.model)
+        if graph is not None:
+            return trace_captured(made.model, work.example, graph)
+        return trace(made.model, args=work.example[0], kwargs=work.example[1])
+
+
+def _result(work: _Work, wiring: Wiring, made: Made, notes: list[str], captured: Captured) -> Shrunk:
     decision, small = made.decision, made.model
     kept: dict[str, tuple[np.ndarray, ...]] = {}
     shapes: dict[str, list[int]] = {}
@@ -430,18 +468,16 @@ def _result(work: _Work, wiring: Wiring, made: Made, notes: list[str]) -> Shrunk
     part: dict[str, Any] = {}
     for name, storage in work.held.items():
         laid = storage.parameter(np.asarray(work.masks[name]))
-        cut_mask = laid[np.ix_(*kept[name])]
-        left = np.zeros_like(laid)
-        left[np.ix_(*kept[name])] = cut_mask
+        cut_mask, left = laid, laid.copy()
+        for axis, at in enumerate(kept[name]):
+            if len(at) < laid.shape[axis]:
+                cut_mask = cut_mask.take(at, axis)
+                left.swapaxes(0, axis)[np.setdiff1d(np.arange(laid.shape[axis]), at)] = False
         part[name] = BitRows.of_mask(storage.mask(left))
         groups = storage.groups if storage.groups == 1 else storage.groups * cut_mask.shape[0] // laid.shape[0]
         new_masks[name] = BitRows.of_mask(replace(storage, shape=cut_mask.shape, groups=groups).mask(cut_mask))
     after = MaskSet(new_masks, provenance={k: v for k, v in work.masks.provenance.items() if k in ("method", "seed")})
-    small_wiring = wiring
-    if decision.gone.any():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", TraceWarning)  # what cannot be followed was said of the whole model
-            small_wiring = trace(small, args=work.example[0], kwargs=work.example[1])
+    small_wiring = _wiring_of(work, made, captured) if decision.gone.any() else wiring
     report = _report(work, wiring, small_wiring, after, MaskSet(part), made, notes)
     report["shapes"] = shapes
     return Shrunk(small, after, small_wiring, kept, report, tuple(map(tuple, made.sizes)), tuple(made.added))
@@ -452,14 +488,9 @@ def _report(
 ) -> dict[str, Any]:
     """part: the original masks without what went."""
 
-    def numbers(model: nn.Module, held: MaskSet, wired: Wiring) -> tuple[dict[str, Any], dict[str, Any]]:
+    def numbers(of_model: dict[str, int], held: MaskSet, wired: Wiring) -> tuple[dict[str, Any], dict[str, Any]]:
         graph = build_graph(held, wired)
-        sizes = {
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
-            "kept": held.kept,
-            "macs": _number(macs_dense(graph)),
-        }
+        sizes = {**of_model, "kept": held.kept, "macs": _number(macs_dense(graph))}
         effective = {
             "effective_params": _number(effective_params(graph)),
             "effective_nodes": _number(effective_nodes(graph)),
@@ -467,9 +498,9 @@ def _report(
         }
         return sizes, effective
 
-    before, effective_before = numbers(work.plain, work.masks, wiring)
-    after, effective_after = numbers(made.model, masks, small_wiring)
-    _, effective_part = numbers(work.plain, part, wiring)
+    before, effective_before = numbers(work.before, work.masks, wiring)
+    after, effective_after = numbers(_sizes_of(made.model), masks, small_wiring)
+    _, effective_part = numbers(work.before, part, wiring)
     if effective_part != effective_after:
         notes.append("effective weights, nodes and paths are not those of the part of the original that is left")
     if read := effective_before["effective_params"] - effective_part["effective_params"]:
@@ -489,6 +520,14 @@ def _report(
             "relative_difference": found[1],
         },
         "notes": notes,
+    }
+
+
+def _sizes_of(model: nn.Module) -> dict[str, int]:
+    parameters = list(model.parameters())
+    return {
+        "parameters": sum(p.numel() for p in parameters),
+        "bytes": sum(p.numel() * p.element_size() for p in parameters),
     }
 
 

@@ -60,6 +60,11 @@ gate("swish by hand", lambda s, x: s.o(s.a(x) * torch.sigmoid(s.a(x))))
 gate("product over an axis", lambda s, x: s.o(s.a(x).unflatten(-1, (4, 2)).prod(-1).repeat(1, 2)))
 gate("cumulative sum", lambda s, x: s.o(s.a(x).cumsum(-1)))
 gate("cumulative logarithm of sums", lambda s, x: s.o(torch.logcumsumexp(s.a(x) / 64, -1)))
+gate("remainder", lambda s, x: s.o(torch.fmod(8 * s.a(x), 0.1 + s.b(x) / 64)))
+gate("sign of another", lambda s, x: s.o(torch.copysign(s.a(x), x)))
+gate("two to the power", lambda s, x: s.o(torch.ldexp(s.a(x), torch.tensor(2))))
+gate("logarithm of two exponentials", lambda s, x: s.o(torch.logaddexp(s.a(x) / 40, s.b(x) / 40)))
+gate("angle", lambda s, x: s.o(torch.atan2(s.a(x), 1 + s.b(x))), more="sum")
 gate("cumulative product", lambda s, x: s.o((1 + s.a(x)).cumprod(-1)))
 gate(
     "outer product",

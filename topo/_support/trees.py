@@ -11,7 +11,8 @@ from topo.errors import WiringError
 def require_tree(model: Any) -> None:
     """WiringError for a model with a module that holds itself, however deep: torch goes round in it without end.
 
-    And for one that cannot be looked through: its own named_parameters raises, or its __init__ never called torch's.
+    And for one that cannot be looked through: its own named_parameters or __getattr__ raises, or its __init__ never
+    called torch's.
     """
     if not all(hasattr(model, name) for name in ("_modules", "_parameters", "_buffers")):
         kind = type(model).__name__
@@ -32,6 +33,13 @@ def require_tree(model: Any) -> None:
         elif child is not None and id(child) not in done:
             trail[id(child)] = type(child).__name__
             todo.append((child, iter(child._modules.items())))
+    try:
+        hasattr(model, "an_attribute_that_no_module_has")
+    except Exception as error:  # torch and everybody else ask what a module has
+        raise WiringError(
+            f"the model {type(model).__name__} raises where it is asked for what it has not: {said(error)}; its "
+            "__getattr__ should raise AttributeError"
+        ) from error
     try:
         for _ in (*model.named_parameters(), *model.named_buffers()):
             pass

@@ -79,7 +79,9 @@ def calls(calibration: Iterable[Any] | None, model: nn.Module, method: str) -> l
     An item is a tensor (token numbers, images), a dict of arguments by name, or a pair (x, y), whose y is not
     looked at. TopoError if there is none, or if one is something else.
     """
-    parameter = next(model.parameters())
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        raise TopoError(f"method '{method}' prunes weights, and the model has no parameter")
 
     def placed(value: Any) -> Any:
         tensor = torch.as_tensor(np.asarray(value) if isinstance(value, list) else value)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import pairwise
 from math import prod
 from mmap import mmap
@@ -125,17 +126,17 @@ def _tensor(data: bytes | mmap, dtype: str, shape: tuple[int, ...], start: int) 
     if 0 in shape:
         return Tensor(shape, _DTYPES[dtype], lambda count: iter(()))
 
-    held = _HELD[dtype]
+    return Tensor(shape, _DTYPES[dtype], partial(_rows, data, _HELD[dtype], shape, start))
 
-    def rows(count: int) -> Iterator[np.ndarray]:  # an array when it is read: most tensors of a checkpoint never are
-        array = np.ndarray(shape, held, data, start)
-        if not shape:
-            yield array
-            return
-        for first in range(0, shape[0], count):
-            yield array[first : first + count]
 
-    return Tensor(shape, _DTYPES[dtype], rows)
+def _rows(data: bytes | mmap, held: np.dtype, shape: tuple[int, ...], start: int, count: int) -> Iterator[np.ndarray]:
+    """An array when it is read: most tensors of a checkpoint never are."""
+    array = np.ndarray(shape, held, data, start)
+    if not shape:
+        yield array
+        return
+    for first in range(0, shape[0], count):
+        yield array[first : first + count]
 
 
 def _unknown(count: int) -> Any:

@@ -21,6 +21,7 @@ _PREFERRED = (
     "model.safetensors",
     "pytorch_model.bin",
 )
+_MASKS = re.compile(r"(?:^|[_.-])(?:masks?|tickets?)(?:[_.-]|$)", re.I)
 _NUMBERED = re.compile(r"(?P<stem>.*?)-(?P<number>\d{1,6})-of-(?P<count>\d{1,6})(?P<end>\..*)?")
 
 
@@ -44,6 +45,8 @@ def together(parts: list[Part], whose: str) -> Container:
         raise FormatError(f"{whose} holds no file that is read")
     chosen = _chosen(parts)
     aside = [part.name for part in parts if part not in chosen]
+    if len(chosen) == 1 and chosen[0].kind.name != "shard_index":
+        _complete(chosen, whose)
     if len(chosen) == 1:
         opened = _opened(chosen[0])
         content, kind, notes = opened.content, opened.kind, list(opened.notes)
@@ -55,6 +58,12 @@ def together(parts: list[Part], whose: str) -> Container:
         content, kind, notes = _joined(chosen, whose)
         metadata = {}
         files, missing = tuple(part.name for part in chosen), ()
+    masks = [name for name in aside if _MASKS.search(PurePath(name).stem)]
+    if masks:
+        raise FormatError(
+            f"{whose} holds {_some(part.name for part in chosen)} and {_some(masks)}: masks beside weights are "
+            "files of their own; read one of them by itself"
+        )
     if aside:
         notes.append(f"of {whose}, {_some(part.name for part in chosen)} read and {_some(aside)} left aside")
     return Container(kind, content, metadata, tuple(notes), files, missing)
@@ -70,6 +79,14 @@ def _chosen(parts: list[Part]) -> list[Part]:
     rest = [part for part in parts if not any(fnmatchcase(PurePath(part.name).name, odd) for odd in _ASIDE)]
     rest = [part for part in rest if part.kind.name != "shard_index"] if not indexes else rest
     return tensors or rest or parts
+
+
+def shard_of(name: str) -> str | None:
+    """The note on a file that is called as one of several shards; None for any other, and for 1 of 1."""
+    found = _NUMBERED.fullmatch(name)
+    if found is None or int(found["count"]) < 2:
+        return None
+    return f"one shard of {int(found['count'])} by its name, and the others are not read: give the folder"
 
 
 def _complete(parts: list[Part], whose: str) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from topo.containers.container import Container, File
 from topo.containers.opening import open_container, take_apart
 from topo.containers.tensors import Rows, Tensor
+from topo.containers.together import shard_of
 from topo.errors import FormatError, MaskError, TopoError, WiringError
 from topo.formats import live
 from topo.formats.beside import called_as_weights, spread
@@ -26,6 +27,7 @@ from topo.formats.coverage import coverage, disagreements, of_model, told, uncov
 from topo.formats.experts import renamed
 from topo.formats.fitting import aligned, oriented, without_scales
 from topo.formats.names import RECURRENT, is_embedding, is_weight
+from topo.formats.partners import is_called_mask
 from topo.formats.source import WAY_OUT, Reader, Source, formats, plural, reader, readers, some
 from topo.formats.weights import weights_of
 from topo.formats.zeros import rounded
@@ -119,7 +121,10 @@ def opened(
         if not path.exists():
             raise FormatError("there is no such file")
         file = File(path, partial=partial)
-        reading = understood(take_apart(file), path.name, wiring, chosen, key, rule)
+        container = take_apart(file)
+        if (note := shard_of(path.name)) and not file.is_folder:
+            container = replace(container, notes=(*container.notes, note))
+        reading = understood(container, path.name, wiring, chosen, key, rule)
         held = None if file.is_folder or not isinstance(file.data, bytes) else file.data
         return replace(reading, path=path, held=held)
 
@@ -249,6 +254,8 @@ class Reading:
             "torch_ao",
         ):  # which read such tensors
             notes += unused(source, self.raw)
+        if copied := [name for name in source.place.copies if name not in self.raw and not self.is_own]:
+            notes.append(f"not read, as copies of weights beside them: {some(copied)}")
         masks, covering = MaskSet(rows), coverage(source, self.outside, rows, self.lost)
         provenance = dict(source.provenance)
         if wiring is not None:
@@ -422,10 +429,21 @@ def _dense(source: Source, names: list[str]) -> str:
             f"{plural(len(packed), 'weight')} {'are' if len(packed) > 1 else 'is'} packed integers (GPTQ, AWQ, int4), "
             f"which only their library unpacks: dequantise them; the other {plural(len(names), 'layer')} hold no zero"
         )
+    aside = "".join(f"; {note}" for note in source.container.notes if "left aside" in note)
     return (
-        f"no weight of its {plural(len(names), 'layer')} is zero: dense, or its masks are elsewhere; "
-        f"--format zeros reads it as dense; {WAY_OUT}"
+        f"no weight of its {plural(len(names), 'layer')} is zero: dense, or its masks are elsewhere{_strange(source)}"
+        f"{aside}; --format zeros reads it as dense; {WAY_OUT}"
     )
+
+
+def _strange(source: Source) -> str:
+    """The first tensor that is called a mask and was not understood."""
+    for branch in source.tree:
+        for name, tensor in branch.state.items():
+            own = name if branch is source.place else f"{branch.key}/{name}"
+            if tensor.size > 1 and is_called_mask(own) and (branch is not source.place or not is_weight(name)):
+                return f" ('{own}', {tensor.dtype} {'x'.join(map(str, tensor.shape))}, is called a mask)"
+    return ""
 
 
 def _roundings(found: Mapping[str, Tensor], shares: Mapping[str, float]) -> list[str]:

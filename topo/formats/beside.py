@@ -47,6 +47,8 @@ def called_as_weights(raw: Mapping[str, Tensor], source: Source) -> dict[str, Te
         others |= {} if weight is None else {name: weight}
     same |= others
     if not same or len(set(same.values())) < len(same):
+        if source.wiring is None and not any(name.endswith(f".{known}") for known in beside for name in wide):
+            source.notes.append(f"the masks are not called as the weights beside them are: {some(beside)}")
         return dict(raw)
     fits = {old for old, new in same.items() if new.endswith(f".{old}")}  # but for a prefix: the name stays
     source.made.update({old if old in fits else new: [old, new] for old, new in same.items()})

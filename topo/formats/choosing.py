@@ -15,7 +15,7 @@ from topo.errors import FormatError, MaskError, TopoError
 from topo.formats.experts import renamed
 from topo.formats.fitting import aligned
 from topo.formats.names import is_weight, unwrapped
-from topo.formats.partners import holds_both, says_gone
+from topo.formats.partners import NUMBERED, contradicted, holds_both, same_words, says_gone
 from topo.formats.source import WAY_OUT, Reader, Source, plural, readers, some
 from topo.formats.tree import Branch
 
@@ -100,8 +100,27 @@ def choose(source: Source, requested: Reader | None) -> Choice:
         _refuse_what_is_pruned(chosen)
     if not chosen.explicit and requested is None:
         _refuse_unread_masks(chosen, tree)
+    if chosen.explicit and requested is None and source.key is None:
+        _refuse_strangers(chosen, guesses)
     chosen.source.notes += _passed_over(chosen, found)
     return chosen
+
+
+def _refuse_strangers(chosen: Choice, guesses: Sequence[Choice]) -> None:
+    """FormatError for a tree of 0 and 1 that no key calls masks, beside weights that are all sparse, and elsewhere."""
+    if chosen.reader.name not in _PLAIN or chosen.branch.is_list or chosen.branch.named(_MASKS):
+        return
+    own = {unwrapped(name).removesuffix(".weight"): tensor for name, tensor in chosen.branch.state.items()}
+    for guess in guesses:
+        named = {unwrapped(name).removesuffix(".weight"): t for name, (_, t) in guess.branch.parameters.items()}
+        both = [(mask, named[n]) for n, mask in own.items() if n in named and named[n].shape == mask.shape]
+        both = [(mask, weight) for mask, weight in both if mask.ndim >= 2]
+        if both and all(contradicted(mask, weight) for mask, weight in both):
+            where = chosen.branch.key or "the top"
+            raise FormatError(
+                f"'{where}' holds 0 and 1 and is not called masks, and the zeros of the weights under "
+                f"'{guess.branch.key or '(top)'}' are others; --key says which are meant"
+            )
 
 
 def _refuse_what_is_pruned(chosen: Choice) -> None:
@@ -127,7 +146,15 @@ def _belongs(choice: Choice, guesses: Sequence[Choice]) -> bool:
     if not any(map(holds_both, choice.branch.tensors)):
         return False
     mine = {unwrapped(name).removesuffix(".weight") for name in choice.branch.state}
-    return bool(mine & names) or any(tensor.shape in shapes for tensor in choice.branch.wide)
+    if mine & names or not any(tensor.shape in shapes for tensor in choice.branch.wide):
+        return bool(mine & names)
+    numbered = all(NUMBERED.fullmatch(name) or name.isdecimal() for name in mine)
+    ends = _ends(names) & mine or _ends(mine) & names  # but for a prefix
+    return choice.branch.is_list or numbered or bool(ends) or bool(same_words(mine, names))
+
+
+def _ends(names: set[str]) -> set[str]:
+    return {name[place + 1 :] for name in names for place, letter in enumerate(name) if letter == "."}
 
 
 def _with_zeros(guesses: list[Choice], requested: Reader | None) -> list[Choice]:
@@ -187,12 +214,25 @@ def _refuse_unread_masks(chosen: Choice, tree: Sequence[Branch]) -> None:
     shapes = {tensor.shape for tensor in chosen.branch.wide}
     for branch in tree:
         odd = [tensor for tensor in branch.wide if tensor.shape in shapes]
+        if branch is chosen.branch and branch.named(_MASKS) and any(map(_is_added, branch.wide)):
+            raise FormatError(
+                f"'{branch.key}' holds 0 where a weight is kept, as masks that are added do; in Python: masks = "
+                "topo.MaskSet({name: array == 0}); topo.write_masks(masks, 'masks.npz')"
+            )
         if branch is not chosen.branch and odd and branch.named(_MASKS):
             signs = "-1 and 1" if all(tensor.is_signs for tensor in odd) else "values other than 0 and 1"
             raise FormatError(
                 f"'{branch.key}' holds {signs}, so no masks, beside weights of their shapes; "
                 f"--key {chosen.branch.key or 'PATH'} or --format zeros reads the weights"
             )
+
+
+def _is_added(tensor: Tensor) -> bool:
+    """Whether it holds 0 and one negative number below -1 alone, such as -inf: a mask that is added, to logits."""
+    if not tensor.is_float or tensor.dtype.startswith(("bfloat", "float8")) or not tensor.has_zero:
+        return False
+    least = min(float(block.min()) for block in tensor.blocks())
+    return least < -1 and all(bool(((block == 0) | (block == least)).all()) for block in tensor.blocks())
 
 
 def _passed_over(chosen: Choice, found: Sequence[Choice]) -> list[str]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topo.containers.tensors import Tensor
-from topo.errors import MaskError
+from topo.errors import FormatError, MaskError
 from topo.formats.names import is_vector, is_weight, unwrapped
 from topo.formats.packed import is_beside_packed
+from topo.formats.partners import is_called_mask, is_mask
 from topo.formats.source import Source, plural, some
 from topo.formats.tree import Branch
 from topo.masks import BitRows
@@ -102,11 +103,15 @@ def _ends_in(name: str, used: set[str]) -> bool:
 
 
 def _counts(name: str, plain: str, tensor: Tensor) -> bool:
-    if tensor.ndim < 2 or not tensor.is_number or name.endswith(_BESIDE) or "mask" in name.rpartition(".")[2]:
+    if tensor.ndim < 2 or name.endswith(_BESIDE) or "mask" in name.rpartition(".")[2]:
         return False
+    if not tensor.is_number:  # complex numbers, and packed types of safetensors
+        return True
     if is_weight(plain):
         return not (tensor.ndim == 3 and tensor.shape[1:] == (1, 1))
     if is_vector(tensor):
+        return False
+    if is_mask(tensor):
         return False
     return tensor.is_float or (tensor.dtype != "bool" and not _PLACES.search(name) and not tensor.is_binary)
 
@@ -142,17 +147,22 @@ def unused(source: Source, raw: Mapping[str, Tensor]) -> Iterator[str]:
     used = {unwrapped(name) for name in raw}
     taken = {id(tensor) for tensor in raw.values()}
     shapes = {unwrapped(name): tensor.shape for name, (_, tensor) in source.place.parameters.items()}
-    odd = []
+    odd, others = [], []
     for name, tensor in source.state.items():
         head, _, last = unwrapped(name).rpartition(".")
-        if tensor.ndim < 2 or id(tensor) in taken or not any(part in f"{last}\n" for part in _DECIDING):
+        if tensor.size < 2 or id(tensor) in taken or not any(part in f"{last}\n" for part in _DECIDING):
             continue
         head = unwrapped(name).removesuffix("_m") if name.endswith("_m") else head
         for weight in (head, f"{head}.weight"):
-            if shapes.get(weight) == tensor.shape and weight in used:
-                odd.append(name)
+            if weight in used and weight in shapes and name != weight:
+                if shapes[weight] == tensor.shape:
+                    odd.append(name)
+                elif is_called_mask(last):
+                    others.append(f"{name} {tensor.dtype} {'x'.join(map(str, tensor.shape))}")
     if odd:
         yield f"beside the weights, of their shape and not used: {some(odd)}"
+    if others:
+        yield f"called masks, of other shapes than the weights, and not used: {some(others)}"
 
 
 def disagreements(
@@ -161,6 +171,7 @@ def disagreements(
     """Notes on weights of the file whose zeros are not those of the masks that were taken.
 
     raw: the masks in the file; rows: the masks; names: as the file has them -> as the masks are called.
+    Raises FormatError if the masks are 1 exactly where the weights are 0.
     """
     own = {names.get(name, name): name for name in names}
     places: list[Branch] = [source.place, *source.others]
@@ -168,7 +179,7 @@ def disagreements(
         if place.is_list or (place is not source.place and any(name.endswith("_mask") for name in place.state)):
             continue  # a list names no weights; a tree with masks of its own says so itself
         weights = {unwrapped(name): tensor for name, (_, tensor) in place.parameters.items() if tensor.is_float}
-        differ, dense, seen = [], 0, 0
+        differ, dense, seen, opposite = [], 0, 0, 0
         for name, mask in rows.items():
             file = unwrapped(own.get(name, name))
             tensor = next((weights[n] for n in (name, file, f"{file}.weight") if n in weights), None)
@@ -186,8 +197,14 @@ def disagreements(
                 continue
             seen += 1
             dense += zero.kept() == zero.size
+            opposite += not (mask.words & zero.words).any() and mask.kept() + zero.kept() == zero.size
             if (mask.words & ~zero.words).any() or (place is not source.place and (zero.words & ~mask.words).any()):
                 differ.append(name)
+        if seen and opposite == seen and not source.requested:
+            raise FormatError(
+                f"its masks are 1 where the weights are 0, in {plural(seen, 'layer')}: 1 stands for what was pruned; "
+                "--format zeros reads the weights; otherwise topo.MaskSet({name: array == 0}), then topo.write_masks"
+            )
         if differ:
             yield _differs(source, place, differ, dense == seen)
 

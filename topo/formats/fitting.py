@@ -3,6 +3,7 @@ parameters turned output-first."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -66,10 +67,9 @@ def _by_names(names: list[str], whose: Iterable[str]) -> dict[str, str]:
         if found := parameter(name):
             yield "", "", found
         plain = unwrapped(name)
-        parts = plain.split(".")
-        for cut in range(1, len(parts)):
-            if found := parameter(".".join(parts[cut:])):
-                yield ".".join(parts[:cut]) + ".", "", found
+        for cut in (place + 1 for place, letter in enumerate(plain) if letter in "./:"):
+            if found := parameter(plain[cut:]):
+                yield plain[:cut], "", found
         for ending in (plain, f"{plain}.weight"):
             for prefix in sorted(tails.get(ending, ())):
                 yield "", prefix, prefix + ending
@@ -145,11 +145,21 @@ def paired(a: MaskSet, b: MaskSet) -> MaskSet:
         names = _by_names(list(tensors), a)
     except FormatError:
         return b
+    if not any(name in a for name in names.values()):  # each has a prefix of its own
+        mine, others = _shared(list(a)), _shared(list(tensors))
+        names = {name: mine + name.removeprefix(others) for name in tensors}
     before = sum(name in a for name in b)
     fits = sum(names[name] in a and a.rows(names[name]).shape == rows.shape for name, rows in tensors.items())
     if fits <= before or len(set(names.values())) < len(names):
         return b
     return MaskSet({names[name]: rows for name, rows in tensors.items()}, provenance=b.provenance)
+
+
+def _shared(names: list[str]) -> str:
+    """The modules with which all names begin, `net.` of `net.stem.weight` and `net.head.weight`."""
+    parts = [name.split(".")[:-1] for name in names]
+    common = itertools.takewhile(lambda level: len(set(level)) == 1, zip(*parts)) if len(names) > 1 else ()
+    return "".join(f"{level[0]}." for level in common)
 
 
 def stored_shape(layer: Layer) -> tuple[int, ...]:

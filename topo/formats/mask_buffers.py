@@ -17,7 +17,10 @@ from topo.formats.partners import by_shape_and_words, is_called_mask, says_gone,
 from topo.formats.source import Found, Source, reader
 
 _NNCF = re.compile(r"(.*?)\.pre_ops\.\d+\.(?:op\.)?_?(?:binary_)?mask$")
-_LAST = re.compile(r"(?:_?(?:binary|keep|keeps?|prun(?:e|ed|ing)|sparse|sparsity|weight|kernel|w)_?)?_?masks?_?|m")
+_LAST = re.compile(
+    r"(?:_?(?:binary|keep|keeps?|prun(?:e|ed|ing)|sparse|sparsity|weight|kernel|w|channel|filter|out|output|"
+    r"neuron|unit)_?)?_?masks?_?|m"
+)
 
 
 def _parameter(name: str) -> str | None:

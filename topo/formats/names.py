@@ -19,6 +19,10 @@ _PARAMETRIZED = re.compile(r"(?P<module>.*?)(?:^|\.)parametrizations\.(?P<name>[
 RECURRENT = re.compile(r"(?:^|\.)weight_(?:ih|hh|hr)(?:_l\d+)?(?:_reverse)?$")
 # Fused experts of transformers: (experts, out, in), under no "weight".
 FUSED = re.compile(r"(?:^|\.)experts\.(?:gate_up_proj|gate_proj|up_proj|down_proj|w1|w2|w3)$")
+_EMB = re.compile(r"(?:^|[._])embs?(?:[._]|$)")
+# Averages of weights beside them, and what decides of a weight and does not repeat it.
+_AVERAGE = re.compile(r"(?:.*[._])?(?:ema|swa|averaged?|shadow)(?:_\w+?)?\.(?:module\.)?")
+_SAID = re.compile(r"mask|score|logit|alpha|gate|_m$|_v$|_g$|orig|scale|zero|quant|absmax|packed|codebook", re.I)
 _PLAIN = (".weight", ".bias", ".running_mean", ".running_var", ".num_batches_tracked")
 # Adapters beside a base: factors and scales, which are not weights of the network.
 ADAPTER = re.compile(
@@ -78,6 +82,35 @@ def parameters(state: Mapping[str, Tensor], masks: Collection[str] = ()) -> dict
     return found
 
 
+def copies(state: Mapping[str, Tensor], averages: bool = True) -> list[str]:
+    """Names of tensors that repeat a weight beside them in another state: its shape, and `ema.X`, also without the dots
+    of X, or X with something behind it (`weight_grad`, `weight.old`).
+
+    averages: whether to look for the former.
+    """
+    found = []
+    for name, tensor in state.items():
+        cut = name.rfind("weight") + 6
+        whole = state.get(name[:cut]) if 6 <= cut < len(name) and name[cut] in "._" else None
+        if whole is not None and tensor.ndim >= 2 and tensor.shape == whole.shape and plain(name) == name:
+            if not name[:cut].endswith(".weight.weight") and not _SAID.search(name[cut:]):
+                found.append(name)
+    if not averages:
+        return found
+    plainly: dict[tuple[int, ...], list[str]] = {}
+    parts = {name: _AVERAGE.match(name) for name in state}
+    for name, average in parts.items():
+        if average is None and state[name].ndim >= 2:
+            plainly.setdefault(state[name].shape, []).append("." + plain(unwrapped(name)))
+    for name, average in parts.items():
+        if average is not None:
+            rest = plain(unwrapped(name[average.end() :]))
+            others = plainly.get(state[name].shape, ())
+            if any(other.endswith(f".{rest}") or other.replace(".", "").endswith(rest) for other in others):
+                found.append(name)
+    return found
+
+
 def is_weight(name: str) -> bool:
     """Whether torch or a known library gives this name to a weight matrix or kernel."""
     last = name.rpartition(".")[2]
@@ -87,7 +120,7 @@ def is_weight(name: str) -> bool:
 def is_embedding(name: str) -> bool:
     """Whether it is named like an embedding."""
     lowered = name.lower()
-    return "embed" in lowered or "wte" in lowered or "wpe" in lowered
+    return "embed" in lowered or "wte" in lowered or "wpe" in lowered or bool(_EMB.search(lowered))
 
 
 def is_vector(tensor: Tensor) -> bool:

@@ -17,6 +17,7 @@ from topo.errors import FormatError
 from topo.formats.names import unwrapped
 
 _BETWEEN = re.compile(r"[._/:\-]+")
+_LEVELS = re.compile(r"[./:]+")
 _SILENT = frozenset({"weight", "kernel"})
 _MASK_WORDS = frozenset("mask masks binary keep kept pruner prune pruned pruning sparsity sparse dict".split())
 # Masks of tokens, not of weights.
@@ -25,10 +26,14 @@ _TOKENS = re.compile(
 )
 # Words for what is gone: 1 would stand for what was pruned.
 _GONE = re.compile(
-    r"(?:is_?)?(?:pruned|removed|dropped|zeroed|deleted|dead|cut|inv(?:erse|erted)?|masked_?out)"
+    r"(?:(?:is|to)_?)?(?:pruned|removed|dropped|zeroed|deleted|discarded|killed|dead|cut|not|neg|negated|negative|"
+    r"inv(?:erse|erted)?|complement(?:ary)?|masked_?out|(?:to_?)(?:prune|remove|drop|zero)|"
+    r"(?:prune|pruning|drop|remove)_?(?:idx|index|indexes|indices))"
     r"(?:_?(?:weights|params|masks?))?",
     re.I,
 )
+# The same of whole parts alone: "zero" is a word of layers' names too.
+_ZEROS = re.compile(r"(?:is_?zeros?|zeros|zeros?_?(?:masks?|idx|index|indices|weights|positions|locations))", re.I)
 # Shape -> words -> names.
 ByShape = dict[tuple[int, ...], dict[tuple[str, ...], list[str]]]
 NUMBERED = re.compile(r"(?:^|.*[._])_?masks?[._]?(\d+)$", re.I)
@@ -57,12 +62,20 @@ def is_called_mask(name: str) -> bool:
 def says_gone(name: str) -> bool:
     """Whether a part of a name says that 1 stands for what was pruned: `fc.pruned`, `removed_mask.fc`, `pruned_fc`."""
     said = [part for part in _BETWEEN.split(name) if part]
-    return any(map(_GONE.fullmatch, (*said, *map("_".join, pairwise(said)))))
+    wholes = [part for part in _LEVELS.split(name) if part]
+    return any(map(_GONE.fullmatch, (*said, *map("_".join, pairwise(said)), *wholes))) or any(
+        map(_ZEROS.fullmatch, wholes)
+    )
 
 
 def holds_both(tensor: Tensor) -> bool:
     """Whether some of its values are not 0, and some not 1."""
     return not tensor.is_ones and any(bool(block.any()) for block in tensor.blocks())
+
+
+def is_mask(tensor: Tensor) -> bool:
+    """Whether it holds 0 and 1, both and nothing else: a mask or an adjacency, and no weights."""
+    return tensor.is_binary and holds_both(tensor)
 
 
 def same_words(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
@@ -131,7 +144,7 @@ def _likeliest(weight: str, names: list[str], state: Mapping[str, Tensor]) -> st
     """
     masks = [name for name in names if is_called_mask(name)]
     if not masks:
-        names = [name for name in names if not _contradicted(state[name], state[weight])]
+        names = [name for name in names if not contradicted(state[name], state[weight])]
     for chosen in (masks, names):
         least = min((len(bare(name)) for name in chosen), default=0)
         nearest = [name for name in chosen if len(bare(name)) == least]
@@ -143,7 +156,7 @@ def _likeliest(weight: str, names: list[str], state: Mapping[str, Tensor]) -> st
     return None
 
 
-def _contradicted(tensor: Tensor, weight: Tensor) -> bool:
+def contradicted(tensor: Tensor, weight: Tensor) -> bool:
     """Whether a weight that has zeros has other values where the tensor has 0: it was not pruned by it."""
     return weight.is_float and weight.has_zero and any(
         bool(((mask == 0) & (block != 0)).any()) for mask, block in zip(tensor.blocks(), weight.blocks())

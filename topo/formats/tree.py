@@ -14,7 +14,7 @@ from typing import Any
 
 from topo.containers.tensors import Tensor
 from topo.errors import FormatError
-from topo.formats.names import parameters
+from topo.formats.names import copies, parameters
 from topo.formats.packed import packed
 from topo.formats.partners import partners
 
@@ -51,12 +51,17 @@ class Branch:
     @cached_property
     def parameters(self) -> dict[str, tuple[str, Tensor]]:
         """Parameter -> (its name in the file, its tensor), see `topo.formats.names.parameters`."""
-        return parameters(self.state, self.partners)
+        return parameters(self.state, {*self.partners, *self.copies})
 
     @cached_property
     def partners(self) -> dict[str, str]:
         """Masks among its tensors -> the weights beside them whose masks they are, see `topo.formats.partners`."""
         return partners(self.state)
+
+    @cached_property
+    def copies(self) -> list[str]:
+        """Its tensors that are averages, gradients or former values of weights beside them: no layers of their own."""
+        return copies(self.state, averages=self.mentions("ema", "swa", "averag", "shadow"))
 
     @cached_property
     def packed(self) -> dict[str, int]:
@@ -137,7 +142,8 @@ def _walk_dict(node: Mapping[Any, Any], path: tuple[str, ...], depth: int, seen:
         yield Branch(path, flat, flat)
         return
     if tensors and all(isinstance(name, int) for name, value in node.items() if isinstance(value, Tensor)):
-        yield Branch(path, list(tensors.values()), {})
+        numbers = {name: value for name, value in node.items() if isinstance(value, Tensor)}
+        yield Branch(path, [numbers[number] for number in sorted(numbers)], {})
     else:
         packed = {name: value for name, value in node.items() if isinstance(name, str) and name.endswith(_PACKED)}
         for name, value in packed.items():  # torch's quantised linear layers: (weight, bias)
@@ -195,8 +201,9 @@ def _modules(node: Mapping[Any, Any], depth: int) -> dict[str, Tensor] | None:
             elif isinstance(value, (list, tuple)):
                 return None
         for key, value in inner.items():
-            if isinstance(value, Tensor):
-                flat[f"{prefix}{key}"] = value
+            if isinstance(value, Tensor):  # of {"fc.weight": {"weight": w, "mask": m}} the weight has its name already
+                own = key == "weight" and prefix.endswith("weight.")
+                flat[prefix[:-1] if own else f"{prefix}{key}"] = value
     return flat or None
 
 

@@ -20,7 +20,7 @@ from topo.formats.experts import renamed
 from topo.formats.fitting import aligned
 from topo.formats.names import ADAPTER, is_embedding, is_vector, is_weight
 from topo.formats.packed import is_beside_packed
-from topo.formats.partners import holds_both, is_called_mask
+from topo.formats.partners import holds_both, is_called_mask, is_mask
 from topo.formats.source import WAY_OUT, Found, Source, plural, reader, some
 
 _NO_PARAMETER = (
@@ -73,7 +73,7 @@ def _is_layer(name: str, tensor: Tensor) -> bool:
     if re.fullmatch(r"arr_\d+|\d+", name):
         return False
     odd = is_embedding(name) or is_vector(tensor) or any(part in name.lower() for part in _NO_PARAMETER)
-    return not odd and tensor.is_float and tensor.ndim <= 4 and tensor.has_zero
+    return not odd and tensor.is_float and tensor.ndim <= 4 and tensor.has_zero and not is_mask(tensor)
 
 
 def recognise(source: Source) -> str | None:

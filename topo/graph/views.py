@@ -11,6 +11,7 @@ Ramanujan papers (or any other).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from topo._support.names import unknown
 from topo.errors import TopoError
 from topo.masks import BitRows, column_counts, kernel_counts
 
+_AT_ONCE = 1 << 20  # multiplicities that are looked at together
 # So many vectors or more are sooner through bit rows of so many words side by side than one after the other; below, it
 # is not worth a kernel of its own.
 _TOGETHER, _MANY_WORDS = 3, 1 << 14
@@ -76,18 +78,36 @@ class Edges:
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(row, place in `reads`, multiplicity) of each edge, row by row: int64 (edges,) each."""
-        counts = self.counts
-        if counts is None:
-            count = len(self.reads) * self.kernel_size
-            bits = np.unpackbits(self._bits.view(np.uint8), axis=1, count=count, bitorder="little")
-            counts = (
-                bits.reshape(len(bits), -1, self.kernel_size).sum(axis=2, dtype=np.uint16)
-                if self.kernel_size > 1
-                else bits
-            )
-        rows, columns = np.nonzero(counts)
-        group = rows // (len(counts) // self.groups)
-        return rows, group * counts.shape[1] + columns, counts[rows, columns].astype(np.int64)
+        pieces = list(self.pieces())
+        none = np.zeros(0, np.int64)
+        rows, places, many = (np.concatenate([none, *part]) for part in (zip(*pieces) if pieces else ((), (), ())))
+        return rows, places, many
+
+    def pieces(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """What `pairs` holds, in its order, so many edges at a time that memory stays small."""
+        rows, width = len(self._bits if self.counts is None else self.counts), len(self.reads) // max(self.groups, 1)
+        wide = 64 * max(1, _AT_ONCE // 64)  # whole words, whatever the size of a kernel
+        tall = max(1, _AT_ONCE // max(width, 1))
+        for first in range(0, rows, tall):
+            part = slice(first, min(first + tall, rows))
+            for left in range(0, width, wide):
+                counts = self._piece(part, left, min(left + wide, width))
+                row, column = np.nonzero(counts)
+                many = counts[row, column]
+                row += first
+                column += left
+                if self.groups > 1:
+                    column += row // (rows // self.groups) * width
+                yield row, column, many.astype(np.int64)
+
+    def _piece(self, rows: slice, left: int, right: int) -> np.ndarray:
+        """The multiplicities of some rows, columns from left (a multiple of 64) to right."""
+        if self.counts is not None:
+            return self.counts[rows, left:right]
+        k = self.kernel_size
+        words = np.ascontiguousarray(self._bits[rows, left * k // 64 : -(-right * k // 64)])
+        bits = np.unpackbits(words.view(np.uint8), axis=1, count=(right - left) * k, bitorder="little")
+        return bits.reshape(len(bits), -1, k).sum(axis=2, dtype=np.uint16) if k > 1 else bits
 
     def pull(self, x: np.ndarray) -> np.ndarray:
         """y = M x for the multiplicities M: float64 (len(reads),) -> (rows,); several: (n, len(reads)) -> (n, rows)."""

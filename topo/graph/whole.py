@@ -8,6 +8,7 @@ queries, keys and gates too; paths follow the value branch alone. Rows of a para
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,6 +27,7 @@ from topo.wiring import Join, Layer
 Lists = tuple[np.ndarray, np.ndarray, np.ndarray]
 Counts = tuple[np.ndarray, np.ndarray]  # mantissas and exponents
 _AT_ONCE = 1 << 20  # units whose products are taken together
+_MOST_JOINED = 1 << 26  # pairs of an input and an output that paths join: 1.6 GB with what is made of them
 
 
 def in_buckets(keys: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,6 +38,11 @@ def in_buckets(keys: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     order = np.empty(len(keys), np.int32 if len(keys) < 1 << 31 else np.int64)
     whole.in_buckets(keys, n, ptr, order)
     return ptr, order
+
+
+def _rises(numbers: np.ndarray) -> bool:
+    """Whether none is below the one before it."""
+    return bool((numbers[1:] >= numbers[:-1]).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +77,13 @@ class WholeGraph:
         1
         """
         begin, end, many, made_by = edges
-        order = in_buckets(end, n)[1]
-        ptr, by_begin = in_buckets(begin[order], n)
-        order = order[by_begin]
-        begin, end, many, made_by = begin[order], end[order], many[order], made_by[order]
+        del edges
+        order = None if _rises(end) else in_buckets(end, n)[1]
+        ptr, by_begin = in_buckets(begin if order is None else begin[order], n)
+        if order is not None or not _rises(begin):
+            order = by_begin if order is None else order[by_begin]
+            begin, end, many, made_by = begin[order], end[order], many[order], made_by[order]
+        del by_begin, order
         new = np.ones(len(end), np.bool_)
         new[1:] = (end[1:] != end[:-1]) | (begin[1:] != begin[:-1])
         if not new.all():
@@ -87,7 +97,6 @@ class WholeGraph:
         """Number of edges."""
         return len(self.outgoing[1])
 
-    @cached_property
     def incoming(self) -> Lists:
         """The edges by the unit that they lead to: ptr, where they come from, how many paths follow each."""
         ends, many = self.outgoing[1:]
@@ -106,7 +115,7 @@ class WholeGraph:
         """int32 (edges,): the unit that each edge leaves."""
         return np.repeat(np.arange(self.n, dtype=np.int32), self.out_degrees)
 
-    @cached_property
+    @property
     def out_degrees(self) -> np.ndarray:
         """int64 (n,): edges from each unit."""
         return np.diff(self.outgoing[0])
@@ -154,13 +163,13 @@ def makers(steps: Iterable[Any]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _edges(graph: WiredGraph, first: np.ndarray) -> Iterator[Edges]:
-    """The edges of each step, units of the wiring; from may be below 0. first: see `makers`."""
+    """The edges, step by step in pieces, units of the wiring; from may be below 0. first: see `makers`."""
     for step, number in zip(graph.steps, first):
         if isinstance(step, Block):
             if not step.source:
-                rows, places, many = step.edges.pairs()
-                made_by = number + rows // (step.shape[0] // step.groups)
-                yield step.edges.reads[places], step.use.start + rows, many.astype(np.float64), made_by
+                for rows, places, many in step.edges.pieces():
+                    made_by = number + rows // (step.shape[0] // step.groups)
+                    yield step.edges.reads[places], step.use.start + rows, many.astype(np.float64), made_by
             continue
         made = step.start + np.arange(len(step.operands[0])) // step.width
         for place, operand in enumerate(step.operands):
@@ -224,8 +233,16 @@ _NO_EDGES: Edges = (np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0), n
 
 
 def _joined(lists: list[Edges]) -> Edges:
-    begin, end, many, made_by = (np.concatenate(part) for part in zip(*lists))
-    return begin, end, many, made_by
+    """One list of edges; the pieces are let go, field by field, so that edges are not held twice."""
+    begins, ends, manys, makers_of = map(list, zip(*lists))
+    lists.clear()
+
+    def one(field: list[np.ndarray]) -> np.ndarray:
+        joined = np.concatenate(field)
+        field.clear()
+        return joined
+
+    return one(begins), one(ends), one(manys), one(makers_of)
 
 
 def _of_places(graph: WiredGraph) -> WholeGraph:
@@ -326,6 +343,10 @@ class _Paths:
     def __init__(self, whole: WholeGraph) -> None:
         self.whole, self.none = whole, np.zeros(whole.n, np.bool_)
 
+    @cached_property
+    def incoming(self) -> Lists:
+        return self.whole.incoming()
+
     def _count(self, lists: Lists, begin: np.ndarray, closed: np.ndarray, backwards: bool) -> Counts:
         from topo.kernels import whole as kernels
 
@@ -336,7 +357,7 @@ class _Paths:
     def ahead(self, begin: np.ndarray | None = None, closed: np.ndarray | None = None) -> Counts:
         """Paths from the inputs, or from where `begin` is True."""
         begin, closed = self.whole.inputs if begin is None else begin, self.none if closed is None else closed
-        return self._count(self.whole.incoming, begin, closed, False)
+        return self._count(self.incoming, begin, closed, False)
 
     def behind(self, begin: np.ndarray | None = None, closed: np.ndarray | None = None) -> Counts:
         """Paths to the outputs, or to where `begin` is True."""
@@ -355,21 +376,40 @@ def _all_paths(counts: _Paths) -> tuple[float, int]:
     return (float(_scaled(mantissa, exponent, top).sum()), top) if (mantissa > 0).any() else (0.0, 0)
 
 
-def _first_of_largest(values: np.ndarray) -> int:
-    return int(np.argmax(values >= values.max() * (1 - 1e-9)))
-
-
 def core_of_paths(whole: WholeGraph, tau: float, most_work: int) -> list[int] | None:
     """Units taken one by one, each on most of the paths that none before it meets, until they meet tau of all paths.
 
-    Of units on equally many (to 1e-9) the first is taken. [] if there is no path; None if more than `most_work` edges
-    would be looked at.
+    Of units on equally many (to 1e-9) the first is taken. [] if there is no path; None if more than `most_work` units
+    and edges would be looked at. Counts below 2**53 are exact, and then only what a unit leads to is looked at.
     """
+    from topo.kernels import whole as kernels
+
     counts = _Paths(whole)
     total, top = _all_paths(counts)
+    ahead, behind = counts.ahead(), counts.behind()
+    if total and max(ahead[1].max(), behind[1].max()) <= 53 and math.ldexp(total, top) < 1 << 53:
+        paths = math.ldexp(total, top)
+        taken = np.empty(whole.n, np.int32)
+        exact = [np.ldexp(mantissa, exponent, out=mantissa) for mantissa, exponent in (ahead, behind)]
+        del ahead, behind
+        size = kernels.exact_core(
+            *whole.outgoing, *counts.incoming, *exact, paths, paths * _rest(tau), most_work, taken
+        )
+        return None if size < 0 else [int(unit) for unit in taken[:size]]
+    return _recounted_core(counts, total, top, tau, most_work)
+
+
+def _rest(tau: float) -> float:
+    """The share of all paths that a core need not meet."""
+    return (1 - tau) * (1 + 1e-12) + 1e-12
+
+
+def _recounted_core(counts: _Paths, total: float, top: int, tau: float, most_work: int) -> list[int] | None:
+    """The same of counts that float64 rounds: all paths are counted anew for each unit."""
+    whole = counts.whole
     taken: list[int] = []
     closed, left = counts.none.copy(), 1.0
-    while total and left > (1 - tau) * (1 + 1e-12) + 1e-12:
+    while total and left > _rest(tau):
         if (len(taken) + 1) * whole.size > most_work:
             return None
         ahead, behind = counts.ahead(closed=closed), counts.behind(closed=closed)
@@ -378,43 +418,39 @@ def core_of_paths(whole: WholeGraph, tau: float, most_work: int) -> list[int] | 
             part = slice(first, first + _AT_ONCE)
             share[part] = _scaled(ahead[0][part] * behind[0][part] / total, ahead[1][part] + behind[1][part], top)
         del ahead, behind
-        unit = _first_of_largest(share)
+        unit = int(np.argmax(share >= share.max() * (1 - 1e-9)))
         taken.append(unit)
         closed[unit] = True
         left -= share[unit]
     return taken
 
 
-def flat_core(whole: WholeGraph, tau: float) -> int:
-    """Size of the core, as `core_of_paths`, of the flat network: an edge from input to output for each path."""
+def flat_core(whole: WholeGraph, tau: float, most_work: int) -> int | None:
+    """Size of the core, as `core_of_paths`, of the flat network: an edge from input to output for each path.
+
+    None if more than `most_work` units and edges would be looked at, or more than `_MOST_JOINED` pairs are joined.
+    """
+    from topo.kernels import whole as kernels
+
     counts = _Paths(whole)
     total, top = _all_paths(counts)
     inputs, outputs = np.flatnonzero(whole.inputs), np.flatnonzero(whole.outputs)
     forwards = len(inputs) <= len(outputs)
     ones, others = (inputs, outputs) if forwards else (outputs, inputs)
-    shares = np.empty((len(ones), len(others)))
-    begin = counts.none.copy()
-    for row, unit in enumerate(ones):
-        begin[unit] = True
-        mantissa, exponent = counts.ahead(begin) if forwards else counts.behind(begin)
-        shares[row] = _scaled(mantissa[others] / total, exponent[others], top)
-        begin[unit] = False
-    shares = shares if forwards else shares.T
-    rows, columns = shares.sum(axis=1), shares.sum(axis=0)
-    size, left = 0, 1.0
-    while left > (1 - tau) * (1 + 1e-12) + 1e-12:
-        k = _first_of_largest(np.concatenate([rows, columns]))
-        size += 1
-        if k < len(rows):
-            left -= rows[k]
-            columns -= shares[k]
-            rows[k], shares[k] = 0.0, 0.0
-        else:
-            k -= len(rows)
-            left -= columns[k]
-            rows -= shares[:, k]
-            columns[k], shares[:, k] = 0.0, 0.0
-    return size
+    mantissa, exponent = counts.behind() if forwards else counts.ahead()
+    share = _scaled(mantissa[ones] / total, exponent[ones], top)
+    place = np.full(whole.n, -1, np.int32)
+    place[others] = np.arange(len(others))
+    most = min(len(ones) * len(others), _MOST_JOINED)
+    ptr, ends, shares = np.empty(len(ones) + 1, np.int64), np.empty(most, np.int32), np.empty(most)
+    lists, step = (whole.outgoing, 1) if forwards else (counts.incoming, -1)
+    size = kernels.joined_by_paths(ones, share, *lists, mantissa, exponent, step, place, most_work, ptr, ends, shares)
+    if size < 0:
+        return None
+    del counts, lists, mantissa, exponent, place
+    back = in_buckets(ends[:size], len(others))
+    found = kernels.flat_core(ptr, ends[:size], shares[:size], *back, not forwards, _rest(tau), most_work)
+    return None if found < 0 else int(found)
 
 
 def units_on_paths(whole: WholeGraph) -> int:

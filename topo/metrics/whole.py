@@ -281,17 +281,14 @@ def cut_nodes_normalised(graph: WiredGraph) -> Value:
 
 
 @shared
-def _core(graph: WiredGraph) -> tuple[list[int] | None, int, str | None]:
-    """(units of the core, units of the flat core, why not)."""
-    from topo.graph.whole import core_of_paths, flat_core
+def _core(graph: WiredGraph) -> tuple[list[int] | None, str | None]:
+    """(units of the core, why not)."""
+    from topo.graph.whole import core_of_paths
 
-    whole = whole_graph(graph)
-    found = core_of_paths(whole, TAU, _MOST_WORK)
+    found = core_of_paths(whole_graph(graph), TAU, _MOST_WORK)
     if found is None:
-        return None, 0, f"the core has so many units that more than {_MOST_WORK:,} edges would be looked at"
-    if not found:
-        return None, 0, NO_PATH
-    return found, flat_core(whole, TAU), None
+        return None, f"the core has so many units that more than {_MOST_WORK:,} edges would be looked at"
+    return (found, None) if found else (None, NO_PATH)
 
 
 def core_units(graph: WiredGraph) -> list[int]:
@@ -308,14 +305,14 @@ def tau_core(graph: WiredGraph) -> Value:
 
     Inputs and outputs may be taken. Of units on equally many paths the first in running order is.
     """
-    units, _, why = _core(graph)
+    units, why = _core(graph)
     return Value(math.nan, why) if units is None else Value(len(units), None)
 
 
 @_network(unit="fraction", source=_SABRIN, ordered=True)
 def tau_core_share(graph: WiredGraph) -> Value:
     """tau_core / N."""
-    units, _, why = _core(graph)
+    units, why = _core(graph)
     return Value(math.nan, why) if units is None else _per(len(units), whole_graph(graph).n, "units")
 
 
@@ -325,8 +322,15 @@ def h_score(graph: WiredGraph) -> Value:
 
     Near 1 of an hourglass, whose waist all paths pass; 0 where inputs and outputs are the waist.
     """
-    units, flat, why = _core(graph)
-    return Value(math.nan, why) if units is None else Value(1 - len(units) / flat, None)
+    from topo.graph.whole import flat_core
+
+    units, why = _core(graph)
+    if units is None:
+        return Value(math.nan, why)
+    flat = flat_core(whole_graph(graph), TAU, _MOST_WORK)
+    if flat is None:
+        return Value(math.nan, "too many pairs of an input and an output are joined by paths to take the flat core")
+    return Value(1 - len(units) / flat, None)
 
 
 # Spectra of the undirected graph.

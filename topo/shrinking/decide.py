@@ -65,8 +65,7 @@ def _spread(keep: np.ndarray, uses: list[Use], classes: np.ndarray) -> None:
             open_ = ~keep[inputs] & ~use.foldable
             wanted = keep[classes[use.outputs]]
             if open_.any() and wanted.any():
-                needed = open_.copy()
-                needed[open_] = use.kept()[wanted][:, open_].any(0)
+                needed = open_ & use.joined(wanted)
                 if needed.any():
                     keep[inputs[needed]] = True
                     changed = True

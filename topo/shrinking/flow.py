@@ -34,21 +34,25 @@ class NotFollowed(Exception):
     """A rule cannot follow an operation as it is called here."""
 
 
+Joined = Callable[[np.ndarray], np.ndarray]
+
+
 @dataclass(frozen=True, eq=False)
 class Use:
     """A weight that joins what it reads to what it makes.
 
-    inputs, outputs: slots (in,), (out,), 0 where nothing can go. kept: bool (out, in), whether a weight joins the two.
-    weight: (out, in, ...) of the parameter. foldable: bool (in,), the input is a constant that a bias can take over;
-    constants: its value. why: what prevents that where the input is constant and `foldable` is not set.
+    inputs, outputs: slots (in,), (out,), 0 where nothing can go. joined: of some outputs, bool (out,), the inputs
+    that a kept weight joins to one of them, bool (in,).
+    weight: gives (out, in, ...) of the parameter. foldable: bool (in,), the input is a constant that a bias can take
+    over; constants: its value. why: what prevents that where the input is constant and `foldable` is not set.
     bias: the name of the bias parameter; None where the layer has none, or it is not a plain parameter.
     """
 
     name: str | None
     inputs: np.ndarray
     outputs: np.ndarray
-    kept: Callable[[], np.ndarray]
-    weight: Tensor
+    joined: Joined
+    weight: Callable[[], Tensor]
     foldable: np.ndarray
     constants: np.ndarray
     constant: np.ndarray
@@ -254,7 +258,7 @@ class Flow:
                 continue
             for part, laid in enumerate(run(lambda s: _along(s, axis))):  # noqa: B023 (used at once)
                 self._lay(laid, axes[part], operation(node))
-        kept = run(lambda s: s.kept) if all(s.kept is not None for s in sources) else None  # type: ignore[arg-type,return-value]
+        kept = run(lambda s: s.mask) if all(s.kept is not None for s in sources) else None  # type: ignore[arg-type,return-value]
         made = []
         for i, (flag, value) in enumerate(zip(flags, values)):
             shape = tuple(flag.shape)
@@ -384,15 +388,19 @@ class Flow:
         self,
         node: Node,
         weight: Seen,
-        pairs: Callable[[], np.ndarray],
+        joined: Joined,
         inputs: Axis,
         outputs: Axis,
         laid: Tensor,
         read: tuple[np.ndarray, np.ndarray, np.ndarray],
         only_zero: str | None,
         bias: Any,
+        gives: Callable[[], Tensor] | None = None,
     ) -> None:
-        """Enter a use of a weight. read: `Seen.only` of its inputs. only_zero: why no other constant folds."""
+        """Enter a use of a weight. read: `Seen.only` of its inputs. only_zero: why no other constant folds.
+
+        gives: makes `laid` anew, of a weight that is too large to be kept.
+        """
         uniform, constants, constant = read
         foldable = uniform & (constants == 0) if only_zero else uniform
         named = isinstance(bias, Seen) and bias.name is not None
@@ -405,8 +413,8 @@ class Flow:
                 name=weight.name,
                 inputs=none[0] if inputs is None else inputs,
                 outputs=none[1] if outputs is None else outputs,
-                kept=pairs,
-                weight=laid,
+                joined=joined,
+                weight=gives or (lambda: laid),
                 foldable=foldable,
                 constants=constants,
                 constant=constant,

@@ -8,7 +8,7 @@ import numpy as np
 from torch.fx import Node
 
 from topo.shrinking.flow import Flow, NotFollowed, rule_for
-from topo.shrinking.rules import kept_of
+from topo.shrinking.rules import joined_by, kept_of
 from topo.shrinking.seen import Seen, of, varying
 from topo.shrinking.slots import Axis
 from topo.trace.nodes import operation, sizes
@@ -78,10 +78,18 @@ def _cell(flow: Flow, node: Node, kind: str, x: Seen, units: np.ndarray, cell: l
             break
         zero = held
     flow.use(
-        node, into, lambda: feeds, into.axes[1], into.axes[0], into.whole(), read, None, biases[0] if biases else None
+        node,
+        into,
+        joined_by(kept_of(into)),
+        into.axes[1],
+        into.axes[0],
+        into.whole(),
+        read,
+        None,
+        biases[0] if biases else None,
     )
     nothing = (zero, np.zeros(width), zero)
-    flow.use(node, own, lambda: carries, own.axes[1], own.axes[0], own.whole(), nothing, _TIME, None)
+    flow.use(node, own, joined_by(kept_of(own)), own.axes[1], own.axes[0], own.whole(), nothing, _TIME, None)
     return zero
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn import functional as F
 
-from topo.shrinking.flow import Flow, NotFollowed, along_whole, rule_for
-from topo.shrinking.seen import Seen, of, varying
+from topo.shrinking.flow import Flow, Joined, NotFollowed, along_whole, rule_for
+from topo.shrinking.seen import KeptBits, Large, Seen, of, varying
 from topo.shrinking.slots import PINNED, Axis
 from topo.trace.nodes import POOLS, operation, sizes
 
@@ -23,7 +23,13 @@ def kept_of(weight: Seen) -> Tensor:
     """bool, of the weight's shape: what its mask keeps; of a weight that the code computes, what is not zero."""
     if not weight.fixed:
         raise NotFollowed("its weight depends on the input")
-    return weight.kept if weight.kept is not None else weight.whole() != 0
+    mask = weight.mask
+    return weight.whole() != 0 if mask is None else mask
+
+
+def joined_by(kept: Tensor) -> Joined:
+    """As `KeptBits.joined`, of a mask (out, in)."""
+    return lambda outputs: np.asarray(kept.numpy()[outputs].any(0))
 
 
 # -- linear layers
@@ -32,7 +38,9 @@ def kept_of(weight: Seen) -> Tensor:
 @rule_for("linear")
 def linear(flow: Flow, node: Node, inputs: list[Any], value: Any) -> Seen:
     x, weight, bias = inputs[:3]
-    return _linear(flow, node, x, weight, kept_of(weight), weight.whole(), weight.axes[0], weight.axes[1], bias)
+    joined = weight.kept.joined if isinstance(weight.kept, KeptBits) else None
+    laid, (out, into) = weight.whole(), weight.axes
+    return _linear(flow, node, x, weight, kept_of(weight), laid, out, into, bias, joined)
 
 
 @rule_for("addmm")
@@ -45,7 +53,16 @@ def addmm(flow: Flow, node: Node, inputs: list[Any], value: Any) -> Seen:
 
 
 def _linear(
-    flow: Flow, node: Node, x: Seen, weight: Seen, kept: Tensor, laid: Tensor, out: Axis, into: Axis, bias: Any
+    flow: Flow,
+    node: Node,
+    x: Seen,
+    weight: Seen,
+    kept: Tensor,
+    laid: Tensor,
+    out: Axis,
+    into: Axis,
+    bias: Any,
+    joined: Joined | None = None,
 ) -> Seen:
     flow.tie(x.axes[-1], into, "") if x.shape[-1] > 1 else None
     if isinstance(bias, Seen):
@@ -58,7 +75,8 @@ def _linear(
     values = _linear_values(x, laid, flags)
     if isinstance(bias, Seen):
         values = values + bias.whole().to(torch.float64)
-    flow.use(node, weight, lambda: kept.numpy(), into, out, laid, x.only(-1), None, bias)
+    gives = weight.whole if joined and isinstance(weight, Large) else None
+    flow.use(node, weight, joined or joined_by(kept), into, out, laid, x.only(-1), None, bias, gives)
     shape = (*x.shape[:-1], laid.shape[0])
     return of(shape, (*x.axes[:-1], out), flags, values)
 
@@ -164,7 +182,7 @@ def _convolution(
     if isinstance(bias, Seen):
         values = values + bias.whole().to(torch.float64)
     if groups == 1:
-        flow.use(node, weight, lambda: kept.numpy(), into, out, laid, read, why, bias)
+        flow.use(node, weight, joined_by(kept), into, out, laid, read, why, bias)
     shape = sizes(value.shape)
     side = [-1 if d == axis else 1 for d in range(len(shape))]
     axes: list[Axis] = [x.axes[d] if d < axis else None for d in range(len(shape))]

@@ -13,14 +13,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from topo.masks import BitRows
 from topo.shrinking.slots import Axis
+
+
+@dataclass(frozen=True, eq=False)
+class KeptBits:
+    """What the mask of a large matrix (out, in) keeps, as bits: an eighth of the bytes, and of the time."""
+
+    rows: BitRows
+
+    def tensor(self) -> Tensor:
+        """bool (out, in)."""
+        return torch.from_numpy(self.rows.unpack().copy())
+
+    def joined(self, outputs: np.ndarray) -> np.ndarray:
+        """bool (out,) -> bool (in,): the inputs that a kept weight joins to one of these outputs."""
+        words = np.bitwise_or.reduce(self.rows.words[outputs], axis=0)
+        return np.unpackbits(words.view(np.uint8), count=self.rows.columns, bitorder="little").view(np.bool_)
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
     """axes: the slots along each axis. varies: bool, value: the entry where it does not vary (0 elsewhere).
 
-    kept: of a parameter, where its mask keeps (bool, laid out as the parameter, maybe expanded); None for activations.
+    kept: of a parameter, where its mask keeps (bool, laid out as the parameter, maybe expanded; of a large matrix its
+    bits); None for activations.
     name: of the parameter or buffer that it is, while it is that alone. fixed: made of parameters and constants only.
     """
 
@@ -28,7 +46,7 @@ class Seen:
     axes: tuple[Axis, ...]
     varies: Tensor
     value: Tensor
-    kept: Tensor | None = None
+    kept: Tensor | KeptBits | None = None
     name: str | None = None
     fixed: bool = False
     sources: frozenset[str] = field(default=frozenset())
@@ -37,6 +55,11 @@ class Seen:
     def dim(self) -> int:
         """Number of axes."""
         return len(self.shape)
+
+    @property
+    def mask(self) -> Tensor | None:
+        """`kept` as a tensor."""
+        return self.kept.tensor() if isinstance(self.kept, KeptBits) else self.kept
 
     def whole(self, what: str = "value") -> Tensor:
         """`varies` or `value` as an expanded tensor of the full shape."""
@@ -54,6 +77,19 @@ class Seen:
         constant = ~_row(varies, length)
         uniform = constant & (_row(low, length) == _row(high, length))
         return uniform, np.where(uniform, _row(low, length), 0.0), constant
+
+
+class Large(Seen):
+    """A large matrix without a masked copy: its mask is put on it when its values are asked for."""
+
+    def _masked(self) -> Tensor:
+        own: Tensor = self.__dict__["own"]
+        return own if self.mask is None else torch.where(self.mask, own, 0)
+
+    def _hold(self, value: Tensor) -> None:
+        self.__dict__["own"] = value
+
+    value = property(_masked, _hold)  # type: ignore[assignment]
 
 
 def _row(values: Tensor, length: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -53,12 +53,12 @@ def working_copy(model: nn.Module) -> tuple[nn.Module, list[str]]:
     return made, notes
 
 
-def masked(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """In place: parameters are exactly 0 where their mask (bool, laid out as they are) is not set. Those that were
-    already stay the tensors that they are."""
+def masked(model: nn.Module, masks: Iterable[tuple[str, Tensor]]) -> None:
+    """In place: parameters are exactly 0 where their mask (by name; bool, laid out as they are) is not set. Those that
+    were already stay the tensors that they are."""
     done: dict[int, nn.Parameter] = {}
     by_name = dict(tensors_of(model))
-    for name, mask in masks.items():
+    for name, mask in masks:
         old = by_name[name]
         made = torch.where(mask, old.detach(), 0)
         if not torch.equal(made, old.detach()):

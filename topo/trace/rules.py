@@ -182,10 +182,14 @@ def pointwise(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     tensors = [value for value in inputs if isinstance(value, Tensor | Made)]
     if len(tensors) == 1:
         return lifted(units, plain(tensors[0])).expand(shape)
-    name = operation(units.node).removeprefix("aten.")
-    if name in ("maximum", "minimum", "fmax", "fmin") and all(map(tracked, tensors)):
+    name, closed = operation(units.node).removeprefix("aten."), units.closed_by()
+    if any(closed) and len(closed) == len(tensors) == 2:
+        sides = [plain(value).expand(shape) for value in tensors]
+        first, by = sides if closed[0] else sides[::-1]
+        return units.gate(first, by if all(closed) else units.add(by, filled(shape)))
+    if sum(map(tracked, tensors)) > 1:
         units.note(f"'{name}' of two branches is taken for their sum")
-    ids = filled(shape, NOTHING)
+    ids = filled(shape, CONSTANT if closed and units.not_zero_at_zero(several=True) else NOTHING)
     for value in tensors:
         ids = units.add(ids, plain(value).expand(shape))
     return ids

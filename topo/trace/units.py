@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -164,23 +165,36 @@ class Units:
         self.env: dict[Any, Any] = {}
         self.roots: dict[Any, Any] = {}
         self.known: Any = {}
-        self._at_zero: dict[Any, bool] = {}
+        self._zero: dict[Any, bool | None] = {}
         self.saturated = False  # whether `gates` made a difference
 
-    def not_zero_at_zero(self) -> bool:
-        """Whether the element-wise operation of `node`, of one tensor, gives something else than 0 for 0."""
+    def not_zero_at_zero(self, several: bool = False) -> bool:
+        """Whether the element-wise operation of `node`, of one tensor, gives something else than 0 for 0.
+
+        several: of several tensors, for 0 in all of them.
+        """
+        taken = sum(isinstance(arg, Node) for arg in (*self.node.args, *self.node.kwargs.values()))
+        return (taken == 1 or several) and self._at(None) is False
+
+    def closed_by(self) -> list[bool]:
+        """For each tensor that the element-wise operation of `node` takes: whether it gives 0 wherever that is 0."""
+        return [self._at(rank) is True for rank in range(sum(isinstance(arg, Node) for arg in self.node.args))]
+
+    def _at(self, rank: int | None) -> bool | None:
+        """Whether the operation of `node` gives 0 if its tensor of this rank is 0, or all are; None if that fails."""
         target, args, kwargs = self.node.target, self.node.args, self.node.kwargs
-        if sum(isinstance(arg, Node) for arg in (*args, *kwargs.values())) != 1:
-            return False
-        given = ["x" if isinstance(arg, Node) else arg for arg in args]
-        key = (target, repr(given), repr(kwargs))
-        if key not in self._at_zero:
+        key = (target, rank, repr(["x" if isinstance(arg, Node) else arg for arg in args]), repr(kwargs))
+        if key not in self._zero:
+            ranks, some = count(), torch.tensor([-2.0, -0.7, 0.6, 3.0])
+            given = [
+                (torch.zeros(4), some)[rank not in (None, next(ranks))] if isinstance(a, Node) else a for a in args
+            ]
             try:
-                made = target(*(torch.zeros(1) if isinstance(arg, Node) else arg for arg in args), **kwargs)
-                self._at_zero[key] = isinstance(made, Tensor) and bool((made != 0).any())
+                made = target(*given, **kwargs)
+                self._zero[key] = not bool(made.any()) if isinstance(made, Tensor) else None
             except (RuntimeError, TypeError, ValueError):  # a cast to a device without values, another form
-                self._at_zero[key] = False
-        return self._at_zero[key]
+                self._zero[key] = None
+        return self._zero[key]
 
     # -- making units
 

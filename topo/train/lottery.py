@@ -31,6 +31,7 @@ from topo.train.fit import Progress
 from topo.train.folder import Folder
 from topo.train.masking import laid_aside, put_back, together
 from topo.train.modes import modes_kept
+from topo.train.plainly import in_one_line
 from topo.train.ranks import ranks
 from topo.train.recipe import Recipe, find_recipe
 from topo.train.record import Record
@@ -182,7 +183,8 @@ def imp(
                     masks = smallest_pruned(_weights(inner, held), masks, keep, draws, lots)
                     lots.check(keep, ties)
                     if rewind == "weights":
-                        inner.load_state_dict(rewound)
+                        with in_one_line("the model does not take the weights back that it had"):
+                            inner.load_state_dict(rewound)
                 every = masks if there is None else together(there, masks)
                 path = None if out is None else Path(out) / f"level_{level:02d}"
                 # Level 0 draws the weights and trains from the start.

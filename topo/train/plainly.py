@@ -10,7 +10,7 @@ import torch
 from topo._support.doors import first_line
 from topo.errors import TopoError, TrainingError
 
-__all__ = ["first_line", "in_one_line", "out_of_memory"]
+__all__ = ["first_line", "in_one_line", "out_of_memory", "told"]
 
 
 @contextmanager
@@ -24,6 +24,19 @@ def in_one_line(what: str) -> Iterator[None]:
         if out_of_memory(error):
             raise
         raise TrainingError(f"{what}: {type(error).__name__}: {first_line(error)}") from error
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """The same at a door: memory that ends is told too."""
+    try:
+        with in_one_line(what):
+            yield
+    except TopoError:
+        raise
+    except Exception as error:  # memory that ended
+        ways = "smaller or fewer batches, or another device"
+        raise TrainingError(f"{what}: memory ended ({type(error).__name__}: {first_line(error)}); {ways}") from error
 
 
 def out_of_memory(error: BaseException) -> bool:
