@@ -609,3 +609,10 @@ def test_folders_of_other_transformers_have_their_model_too(tmp_path, run):
     (report,) = json.loads(out)["reports"]
     assert report["model"] == f"hf:{tmp_path}", report["notes"]
     assert report["network"]["effective_params"] > 0
+
+
+def test_queries_and_keys_of_any_transformer_are_no_chain() -> None:
+    names = [f"vit.encoder.layer.0.attention.attention.{name}.weight" for name in ("query", "key", "value")]
+    report = topo.analyze(topo.MaskSet({name: np.eye(4) for name in names}), metrics="paths")
+    assert np.isnan(report.network["effective_paths"])
+    assert any("queries and keys of a block run side by side" in str(note["note"]) for note in report.notes)

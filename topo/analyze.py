@@ -27,7 +27,7 @@ from topo.metrics import GROUPS, Metric, chosen, named
 from topo.metrics.science import ALONE, BESIDE
 from topo.networks import find_wiring, named_in
 from topo.report import Number, Report, Row, Value, few
-from topo.report.groups import is_language_model
+from topo.report.groups import is_language_model, side_by_side
 from topo.wiring import Wiring, chain
 
 if TYPE_CHECKING:
@@ -117,6 +117,8 @@ def analyze(
         try:
             if is_language_model(masks):  # whose layers may fit one behind the other, but do not stand so
                 raise WiringError("blocks of a language model run side by side; give its folder, or the model")
+            if side_by_side(masks):
+                raise WiringError("queries and keys of a block run side by side; give the model")
             wiring = chain(masks)
         except WiringError as error:
             unwired = "needs the network's wiring"

@@ -68,6 +68,16 @@ def is_language_model(names: Iterable[str]) -> bool:
     return bool(last & _TELLING) or (bool(last & _COMMON) and any(map(_TOKENS.search, listed)))
 
 
+def side_by_side(names: Iterable[str]) -> bool:
+    """Whether keys and queries stand in one block: layers that may fit one behind the other, but do not stand so.
+
+    >>> side_by_side(["vit.encoder.layer.0.attention.query.weight", "vit.encoder.layer.0.attention.key.weight"])
+    True
+    """
+    last = {place.path.rpartition(".")[2] for name in names if (place := place_of(name))}
+    return bool(last & {"key", "k", "k_proj"}) and bool(last & {"query", "q", "q_proj"})
+
+
 def by_block_and_projection(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Name -> (block, projection) of the parameters that stand in numbered blocks.
 
