@@ -21,7 +21,7 @@ settings.load_profile("topo")
 os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp(prefix="topo-matplotlib-")
 atexit.register(shutil.rmtree, os.environ["MPLCONFIGDIR"], ignore_errors=True)
 
-# A trace makes millions of objects that die young: looking for cycles as often as Python does costs a tenth of the suite.
+# A trace makes millions of objects that die young: looking for cycles as often as Python does is a tenth of the time.
 gc.set_threshold(20_000, 10, 10)
 
 

@@ -237,7 +237,8 @@ def turn(net: RandomNet) -> None:
 
 
 def padded(net: RandomNet) -> None:
-    at, value = net.pick(), float(net.rng.choice([0.0, 0.0, 1.0])) if net.zeros else 1.0
+    # Not with 1: where 1 - y follows, it would cancel exactly.
+    at, value = net.pick(), float(net.rng.choice([0.0, 0.0, 1.5])) if net.zeros else 1.5
     if net.widths[at] <= 6:
         sides = (0, 0, 0, 0, 1, 1) if net.kind == "maps" else (1, 1)
         net.say(f"padded with {value}", [at], net.widths[at] + 2, lambda v: F.pad(v[at], sides, value=value))

@@ -222,6 +222,9 @@ def test_different_masks_need_a_key(tmp_path):
     assert topo.read_masks(tmp_path / "levels.pt", key="1") == MaskSet(other)
     with pytest.raises(FormatError, match=r"no key 'x'; tensors are under: '0', '1'"):
         topo.read_masks(tmp_path / "levels.pt", key="x")
+    for layers in ({"0": {"W": MASKS["head.weight"]}, "1": {"W": MASKS["head.weight"]}}, [tensors(MASKS)] * 2):
+        with pytest.raises(FormatError, match=r"it holds masks in 2 places: '0', '1'; --key says which"):
+            topo.read_masks(layers)  # two layers, or one twice
     same = {"state_dict": beside(MASKS), "masks": tensors(MASKS)}
     assert topo.read_masks(same) == MaskSet(MASKS)
     two = {"generator": LAYOUTS["zeros"](), "discriminator": dense()}
