@@ -171,3 +171,25 @@ def test_masks_of_the_branch_not_taken_are_reported_and_left_aside():
     assert report.network["kept"] == 24 and {row["layer"] for row in report.layers} == {taken, "o.weight"}
     with pytest.raises(topo.TopoError, match=r"'c\.weight'"):
         topo.analyze({**masks, "c.weight": np.ones((4, 4))}, wiring)
+
+
+NOWHERE = {
+    "a sum": (lambda s, x: s.c(s.a(x) + s.b(x)), "q a b + c"),
+    "one layer twice": (lambda s, x: s.c(s.c(s.a(x) + s.b(x))), "q a b + c"),
+    "a chain": (lambda s, x: s.d(s.c(s.b(x))) + s.a(x), "q b c d a"),
+    "a gate": (lambda s, x: s.d(torch.sigmoid(s.a(x)) * s.b(x)), "q a b + + d"),
+    "behind a layer that is used": (lambda s, x: s.c(s.q(x) + s.a(x)), "q q a + c"),
+    "parts": (lambda s, x: s.c(torch.cat([s.a(x)[:, :1], s.b(x)[:, :2]], 1)), "q a b c"),
+    "a recurrence": (lambda s, x: s.c(torch.tanh(s.a(x) + s.c(torch.tanh(s.a(x[:, [1, 0, 2, 3]]))))), "q a a c"),
+}
+
+
+@pytest.mark.parametrize("branch", NOWHERE)
+def test_layers_that_lead_nowhere_stay_with_what_leads_to_them(branch):
+    """A layer keeps a use though nothing reads it, so that its mask has a place: all that this use reads is made."""
+    run, steps = NOWHERE[branch]
+    parts = {name: nn.Linear(4, 3) for name in "abq"} | {name: nn.Linear(3, 3) for name in "cd"}
+    wiring, _ = traced(Net(lambda s, x: s.q(x) + 0 * run(s, x), **parts), (4,))
+    assert [step.name[0] if isinstance(step, Layer) else "+" for step in wiring.steps] == steps.split()
+    masks = {name: np.ones(wiring.shapes[name], bool) for name in wiring.names}
+    assert topo.analyze(masks, wiring, metrics="paths").network["effective_params"] == 12

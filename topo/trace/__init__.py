@@ -271,31 +271,42 @@ def _without_unused_joins(units: Units, ends: np.ndarray) -> list[Step]:
     """The steps, without joins of which nothing is read (averaged attention maps, statistics).
 
     And without uses of a layer that read nothing but zeros (states before the first step), or of which nothing is read,
-    if it has others.
+    if it has others. A layer of which nothing is read anywhere keeps its first use, and what leads there.
     """
-    read = np.zeros(units.count + 2, np.bool_)
-    read[ends] = True
     fed = {step.name for step in units.steps if isinstance(step, Layer) and (step.reads != NOTHING).any()}
+    steps = [
+        step
+        for step in units.steps
+        if not (isinstance(step, Layer) and step.name in fed and (step.reads == NOTHING).all())
+    ]
     single = {start: name for name, start in units.entry_layers.items()}
+    find = partial(_of_which_is_read, steps, units.count, ends, single)
+    found = find(frozenset())
+    used = {step.name for step in found if isinstance(step, Layer)}
+    first: dict[str, int] = {}
+    for step in steps:
+        if isinstance(step, Layer) and step.name not in used and step.start not in single:
+            first.setdefault(step.name, step.start)
+    return find(frozenset(first.values())) if first else found
+
+
+def _of_which_is_read(
+    steps: Sequence[Step], count: int, ends: np.ndarray, single: Mapping[int, str], held: frozenset[int]
+) -> list[Step]:
+    """The steps that lead to `ends` or to the steps that start at `held`, which stay.
+
+    count: of units. single: starts of layers whose rows are kept one by one.
+    """
+    read = np.zeros(count + 2, np.bool_)
+    read[ends] = True
     kept: list[Step] = []
-    used: set[str] = set()
-    unread: dict[str, tuple[int, Step]] = {}
-    for step in reversed(units.steps):
+    for step in reversed(steps):
         wanted = read[step.start : step.stop]
-        if isinstance(step, Layer) and step.name in fed and (step.reads == NOTHING).all():
+        if not wanted.any() and step.start not in held:
             continue
-        if not wanted.any():
-            if isinstance(step, Layer) and step.start not in single:
-                unread[step.name] = (len(kept), step)
-            continue
-        if isinstance(step, Layer):
-            used.add(step.name)
-            if step.start in single and not wanted.all():
-                step = replace(step, rows=np.flatnonzero(wanted).astype(np.int32))
+        if isinstance(step, Layer) and step.start in single and not wanted.all():
+            step = replace(step, rows=np.flatnonzero(wanted).astype(np.int32))
         kept.append(step)
         for operand in step.operands:
             read[operand] = True
-    lost = [(at, step) for name, (at, step) in unread.items() if name not in used]
-    for at, step in sorted(lost, key=lambda entry: -entry[0]):
-        kept.insert(at, step)
     return kept[::-1]
