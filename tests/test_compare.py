@@ -243,3 +243,16 @@ def test_masks_of_different_networks_have_no_distance_of_graphs(tmp_path, capsys
     assert found["distances"] == {} and [entry["layer"] for entry in found["layers"]] == ["fc.weight"]
     said = [note["note"] for note in found["notes"]]
     assert "distances of graphs are left out: the masks are of different networks" in said
+
+
+@pytest.mark.small
+def test_without_a_network_the_layers_of_both_are_chained(tmp_path, capsys):
+    wiring = toys.complete(4, 8, 7, 3)[1]
+    a, b = toys.sparse(wiring, 0.5, 1), toys.sparse(wiring, 0.5, 2)
+    topo.write_masks(a, tmp_path / "a.npz")
+    topo.write_masks(MaskSet({name: b[name] for name in [*wiring.names][:-1]}), tmp_path / "fewer.npz")
+    found = []
+    for pair in (("a.npz", "fewer.npz"), ("fewer.npz", "a.npz")):
+        assert main(["compare", *(str(tmp_path / name) for name in pair), "--json", "-", "--quiet"]) == 0
+        found.append(json.loads(capsys.readouterr().out)["distances"])
+    assert found[0] == found[1] and found[0]["nnstd"] > 0

@@ -513,7 +513,7 @@ def rules(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     from topo.trace import rules
 
     monkeypatch.setattr(rules, "RULES", held := dict(rules.RULES))
-    monkeypatch.setattr(importlib.import_module("topo.trace"), "RULES", held)
+    monkeypatch.setattr(importlib.import_module("topo.trace.walk"), "RULES", held)
     return held
 
 

@@ -120,11 +120,11 @@ def test_a_deep_and_wide_network_stays_under_a_megabyte():
 
 # Clicks a unit, a layer's row, a column, an empty place; slides, zooms and saves; what it saw becomes the title.
 _CLICKS = """
-var svg=document.querySelector('#graph0 svg'),out=[],said=document.querySelector('.said');
+var svg=document.querySelector('#graph0 svg'),out=[],told=[],said=document.querySelector('.said');
 function click(e){e.dispatchEvent(new MouseEvent('click',{bubbles:true}))}
 function lit(){return Array.from(svg.querySelectorAll('circle.on')).map(function(c){return c.dataset.d}).join()}
 function key(k){svg.dispatchEvent(new KeyboardEvent('keydown',{key:k,bubbles:true}))}
-UNITS.forEach(function(u){click(svg.querySelector('circle[data-d="'+u+'"]'));out.push(lit())});
+UNITS.forEach(function(u){click(svg.querySelector('circle[data-d="'+u+'"]'));out.push(lit());told.push(said.textContent)});
 key('Escape');out.push(lit());
 click(document.querySelector('#layers0 tbody tr[data-k="2"]').cells[0]);out.push(lit());
 click(svg.querySelector('rect[data-c="2"]'));out.push(document.querySelector('#layers0 tr.chosen').dataset.k);
@@ -138,7 +138,7 @@ var saved;URL.createObjectURL=function(b){saved=b;return '#'};
 click(document.querySelector('[aria-label="save the picture as SVG"]'));
 out.push(document.documentElement.scrollWidth-innerWidth,svg.querySelectorAll('circle').length);
 saved.text().then(function(t){var back=new DOMParser().parseFromString(t,'image/svg+xml');
-out.push(back.querySelectorAll('circle').length);parent.postMessage(out.join('|'),'*')});
+out.push(back.querySelectorAll('circle').length,told.join('~'));parent.postMessage(out.join('|'),'*')});
 """
 _PHONE = """<title></title><script>onmessage=function(e){document.title=e.data}</script>
 <iframe src="page.html" width="360" height="800" style="border:0"></iframe>"""
@@ -174,16 +174,17 @@ def on_paths(found, dot):
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed; `make test-browser` installs it")
 def test_units_and_layers_light_their_paths_and_the_slider_keeps_the_fewest(tmp_path):
     wiring = toys.residual(6, 3, inputs=3)
-    masks = MaskSet(
-        {HOSTILE * (k == 2) + name: mask for k, (name, mask) in enumerate(toys.sparse(wiring, 0.2, 3).items())}
-    )
+    drawn = {**toys.sparse(wiring, 0.2, 3)}
+    drawn["stem"] = drawn["stem"] & (np.arange(6) == 0).reshape(6, 1, 1, 1)  # a waist
+    masks = MaskSet({HOSTILE * (k == 2) + name: mask for k, (name, mask) in enumerate(drawn.items())})
     renamed = dict(zip(wiring.names, masks))
     wiring = type(wiring).from_json(
         re.sub('"0.conv2"', json.dumps(renamed["0.conv2"]).replace("\\", r"\\"), wiring.to_json())
     )
     made = topo.analyze(masks, wiring, metrics="paths")
     found = made.drawing()
-    units = [3, len(found["dots"]) // 2, *(k for k, dot in enumerate(found["dots"]) if not dot[3])][:3]
+    waist = next(k for k, dot in enumerate(found["dots"]) if dot[4] == 1)
+    units = [waist, len(found["dots"]) // 2, *(k for k, dot in enumerate(found["dots"]) if not dot[3])][:3]
     script = _CLICKS.replace("UNITS", str(units))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     text = made.to_html().replace("; img-src", f" &#x27;sha256-{digest}&#x27;; img-src", 1)
@@ -208,3 +209,23 @@ def test_units_and_layers_light_their_paths_and_the_slider_keeps_the_fewest(tmp_
     assert int(seen.pop(0)) == len(found["dots"]) - shown
     assert seen[:2] == ["true", "true"] and int(seen[2]) <= 0
     assert seen[3] == seen[4] == str(len(found["dots"]))
+    for unit, said in zip(units, seen[5].split("~"), strict=True):
+        column, first, _, live, share, *_ = found["dots"][unit]
+        name = printable(found["columns"][column]["name"])
+        carried = f": {float(f'{100 * share:.3g}'):g} % of all paths" if live else ": dead"
+        assert said.startswith(f"{name}, unit {first}{carried}")
+
+
+@pytest.mark.small
+def test_what_lives_by_a_skip_alone_is_told():
+    """A residual layer without a weight: its column shows the units of the sum, which the skip feeds."""
+    wiring = toys.residual(6, 3, inputs=3)
+    masks = toys.sparse(wiring, 0.6, 1)
+    masks = MaskSet({name: masks[name] & (name != "1.conv2") for name in masks})
+    made = topo.analyze(masks, wiring, metrics="paths")
+    found = made.drawing()
+    by_skip = {column["name"]: column["by_skip"] for column in found["columns"] if column["by_skip"]}
+    (column,) = (column for column in found["columns"] if column["name"] == "1.conv2")
+    assert by_skip == {"1.conv2": column["live"]} and column["live"] > 0
+    assert sum(dot[7] for dot in found["dots"]) == column["live"]
+    assert f"1.conv2: {column['live']} of 6 units live, {column['live']} by the skip alone" in made.to_html()

@@ -136,6 +136,18 @@ def test_ids_follow_what_a_cell_depends_on(tmp_path: Path) -> None:
             "'set' trains",
         ),
         ({"nulls": {"kinds": ["inverted"]}}, "the nearest is 'invert'"),
+        ({"train": {"data": "digits", "epochs": 3, "options": {"epochs": [1, 2]}}}, "epochs stands in [train] and in"),
+        *(
+            ({"grid": {"method": name}, "method": {name: options}, "train": {"data": "digits"}}, f"[method.{name}] ")
+            for name, options in (
+                ("imp", {"fraction": [0.2, 7.0]}),
+                ("imp", {"rewind": "bananas"}),
+                ("imp", {"rewind_epoch": 10**6}),
+                ("imp", {"ties": 3}),
+                ("rigl", {"alpha": [0.3, "x"]}),
+                ("set", {"update_every": -1}),
+            )
+        ),
         ({"sweep": {"model": []}}, "model holds no value"),
         ({"sweep": {"input": 64}}, "input is 64"),
         ({"grid": {"method": []}}, "method holds no value"),
@@ -163,6 +175,15 @@ def test_what_a_sweep_does_not_hold_is_named(change: dict, said: str) -> None:
     with pytest.raises(topo.TopoError) as caught:
         read_plan(tables(**change))
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_field_of_files_is_no_key_of_the_recipe_too(tmp_path: Path) -> None:
+    for lr in ("0.5", "0.7"):
+        topo.write_masks(topo.generate("erk", NET, density=0.5), tmp_path / f"lr{lr}.npz")
+    given = {"sweep": {"model": NET}, "files": {"path": str(tmp_path / "lr{lr}.npz")}, "train": {"data": "digits"}}
+    assert [cell.settings["lr"] for cell in read_plan(given).cells] == [0.5, 0.7]
+    with pytest.raises(topo.TopoError, match=r"'lr' is a field of \[\[files\]\] and has several values"):
+        read_plan(given | {"train": {"data": "digits", "options": {"lr": [0.1, 0.01]}}})
 
 
 def test_cells_are_what_the_single_commands_make_and_are_made_once(tmp_path: Path) -> None:

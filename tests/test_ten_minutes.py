@@ -379,7 +379,7 @@ def test_a_rule_of_a_trace_is_one_file(load: Load, monkeypatch: pytest.MonkeyPat
     from topo.trace import rules
 
     monkeypatch.setattr(rules, "RULES", held := dict(rules.RULES))
-    monkeypatch.setattr(importlib.import_module("topo.trace"), "RULES", held)
+    monkeypatch.setattr(importlib.import_module("topo.trace.walk"), "RULES", held)
     mine = load("mine_rule", RULE)
     first, second = topo.trace(mine.Mirrored(), (2,), strict=True).layers
     assert second.reads.tolist() == [first.start + 2, first.start + 1, first.start]

@@ -193,3 +193,14 @@ def test_layers_that_lead_nowhere_stay_with_what_leads_to_them(branch):
     assert [step.name[0] if isinstance(step, Layer) else "+" for step in wiring.steps] == steps.split()
     masks = {name: np.ones(wiring.shapes[name], bool) for name in wiring.names}
     assert topo.analyze(masks, wiring, metrics="paths").network["effective_params"] == 12
+
+
+@pytest.mark.parametrize("lengths", [(3, 3), (3, 2)])
+def test_packed_sequences_of_several_lengths_are_added_up_and_told(lengths):
+    def forward(self, x):
+        packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor(lengths), batch_first=True)
+        return self.o(self.r(packed)[1][0][0])
+
+    net = Net(forward, r=nn.LSTM(2, 2, batch_first=True), o=nn.Linear(2, 1))
+    wiring = topo.trace(net, args=[torch.ones(2, 3, 2)])
+    assert any("packed sequences of 2 to 3 steps" in note for note in wiring.notes) == (lengths == (3, 2))

@@ -108,8 +108,7 @@ def _distances(
         return {}, [f"distances of graphs are left out: a mask has {most:,} parameters, above {_LARGEST:,}"]
     if any(wired is not None and wires[0] is not None and wired.shapes != wires[0].shapes for wired in wires):
         return {}, ["distances of graphs are left out: the masks are of different networks"]
-    wiring = _chained(held[0], wires[0])
-    pairs = {(i, j): _far(held[i], held[j], wiring) for i in range(len(held)) for j in range(i + 1, len(held))}
+    pairs = {(i, j): _far(held[i], held[j], wires[0]) for i in range(len(held)) for j in range(i + 1, len(held))}
     zero = {name: 0.0 if value == value else value for name, value in pairs[0, 1].items()}
     found = {
         name: [
@@ -123,7 +122,9 @@ def _distances(
 
 
 def _far(a: MaskSet, b: MaskSet, wiring: Wiring | None) -> dict[str, float]:
+    """Distances of two masks in their network, or else in the chain of the layers of both."""
     shared = [name for name in a if name in b]
+    wiring = _chained(MaskSet({name: a.rows(name) for name in shared}), wiring)
     return distances(a, b, wiring if wiring is not None and set(shared) <= set(wiring.shapes) else None)
 
 

@@ -19,7 +19,7 @@ _MOST = 1_000_000
 def clustered(
     wiring: Wiring, budgets: Budgets, rng: np.random.Generator, *, excess: float = 0.5, clusters: int = 2
 ) -> Drawn:
-    """Biregular graphs with edges drawn into random clusters at fixed degrees: a knob on sigma2 alone.
+    """Biregular graphs with edges drawn into random clusters at fixed degrees: a knob on sigma2.
 
     Each layer starts as `biregular` makes it; its units are shared out to clusters, those of each side at random and of
     equal size. Pairs of edges between clusters then swap ends, which leaves every row sum and every column sum as it

@@ -182,3 +182,14 @@ class Columns:
         alive = np.zeros_like(live)
         np.logical_or.at(alive, self.drawn, live)
         return alive
+
+    @cached_property
+    def by_skip(self) -> np.ndarray:
+        """bool, of units that are drawn: alive, an identity reaches them, and no effective weight of a layer does."""
+        reached, fed = np.zeros(len(self.drawn), bool), np.zeros(len(self.drawn), bool)
+        for link in self.links:
+            if link.layer is None:
+                reached[link.target] = True
+            else:
+                fed[link.target[self.effective(link)]] = True
+        return self.alive & reached & ~fed

@@ -30,10 +30,11 @@ def drawing(masks: MaskSet, wiring: Wiring, view: str | None = None, most_lines:
     """The network as a page draws it.
 
     view: "channel" or "unit"; of another one the channel view is drawn. Keys: "view"; "stops", per cent; "columns",
-    dicts {"name", "depth", "units", "live", "fewest": the fewest units that carry each stop's share of the column's
-    paths}; "dots", lists [column, first unit or -1 for several, units, live units, share of all paths, fan-in, fan-out]
-    of kept kernels; "links", dicts {"layer" (None for identities), "from", "to": columns, "lines": [dot, dot, level,
-    ...]}, level 1 to 9 by the share of the link's paths, 0 for kernels on no path.
+    dicts {"name", "depth", "units", "live", "by_skip": live units that no effective weight of a layer reaches,
+    "fewest": the fewest units that carry each stop's share of the column's paths}; "dots", lists [column, first unit or
+    -1 for several, units, live units, share of all paths, fan-in and fan-out of kept kernels, live units by the skip
+    alone]; "links", dicts {"layer" (None for identities), "from", "to": columns, "lines": [dot, dot, level, ...]},
+    level 1 to 9 by the share of the link's paths, 0 for kernels on no path.
 
     >>> masks = topo.MaskSet({"a": np.array([[1, 1], [1, 0]]), "b": np.array([[1, 1]])})
     >>> found = drawing(masks, topo.chain(masks))
@@ -52,6 +53,7 @@ def drawing(masks: MaskSet, wiring: Wiring, view: str | None = None, most_lines:
         "columns": [
             {"name": columns.names[c], "depth": columns.depth[c], "units": len(columns.units[c]),
              "live": int(columns.alive[columns.units[c]].sum()),
+             "by_skip": int(columns.by_skip[columns.units[c]].sum()),
              "fewest": fewest(share[columns.units[c]], int(columns.alive[columns.units[c]].sum()))}
             for c in columns.order
         ],
@@ -127,12 +129,15 @@ def _told(columns: Columns, share: np.ndarray, placed: np.ndarray) -> list[list[
             those = units[inside]
             first = int(inside[0]) if len(inside) == 1 else -1
             sums = int(columns.alive[those].sum()), _brief(float(share[those].sum()))
-            told[dot] = [place, first, len(inside), *sums, int(into[those].sum()), int(out[those].sum())]
+            degrees = int(into[those].sum()), int(out[those].sum())
+            told[dot] = [place, first, len(inside), *sums, *degrees, int(columns.by_skip[those].sum())]
     return told
 
 
 def _brief(share: float) -> float:
-    return float(f"{share:.4g}")
+    """Four digits, and 1 for all paths alone."""
+    rounded = float(f"{share:.4g}")
+    return min(rounded, 0.9999) if share < 1 - 1e-9 else rounded
 
 
 def _lines(columns: Columns, link: Link, share: np.ndarray, placed: np.ndarray) -> dict[str, Any]:

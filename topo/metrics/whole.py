@@ -329,7 +329,8 @@ def h_score(graph: WiredGraph) -> Value:
         return Value(math.nan, why)
     flat = flat_core(whole_graph(graph), TAU, _MOST_WORK)
     if flat is None:
-        return Value(math.nan, "too many pairs of an input and an output are joined by paths to take the flat core")
+        why = "too many inputs and outputs are joined by paths, or by too many edges, to take the flat core"
+        return Value(math.nan, why)
     return Value(1 - len(units) / flat, None)
 
 

@@ -56,7 +56,7 @@ def layered_graph(
     columns = Columns(graph)
     live = np.asarray(paths.live(graph).effective)
     alive = columns.alive
-    bypassed = alive & _by_skip_alone(columns)
+    bypassed = columns.by_skip
     if most_units is None:
         most_units = max(12, min(32, 640 // (max(columns.depth.values()) + 1)))
     placed = _Placed(columns, alive, bypassed, most_units)
@@ -124,18 +124,6 @@ class _Placed:
                     self.largest = max(self.largest, len(part))
                 self.top[column], self.bottom[column] = float(heights[0]), float(heights[-1])
                 self.counts[column] = int(alive[units].sum()), len(units)
-
-
-def _by_skip_alone(columns: Columns) -> np.ndarray:
-    """bool, of units that are drawn: an identity reaches them, and no effective weight of a layer does."""
-    reached = np.zeros(len(columns.drawn), bool)
-    fed = np.zeros(len(columns.drawn), bool)
-    for link in columns.links:
-        if link.layer is None:
-            reached[link.target] = True
-        else:
-            fed[link.target[columns.effective(link)]] = True
-    return reached & ~fed
 
 
 def _incoming(columns: Columns) -> dict[int, tuple[np.ndarray, np.ndarray]]:

@@ -8,7 +8,7 @@ var NS='http://www.w3.org/2000/svg',LOOK='.line{fill:none;stroke:#1c5fa8;stroke-
 function make(tag,text){var e=document.createElement(tag);if(text!==undefined)e.textContent=text;return e}
 function el(tag,given,inside){var e=document.createElementNS(NS,tag);for(var k in given)e.setAttribute(k,given[k]);inside.appendChild(e);return e}
 function many(n,one){return n.toLocaleString('en')+' '+one+(n===1?'':'s')}
-function share(x){return (100*x).toPrecision(3).replace(/\.?0+$/,'')+' %'}
+function share(x){return (x<1&&x>=.9995?'over 99.9':String(+(100*x).toPrecision(3)))+' %'}
 document.querySelectorAll('script[data-graph]').forEach(function(data){
  var g=JSON.parse(data.textContent),place=data.dataset.graph,host=document.getElementById('graph'+place);
  var W=Math.max(320,Math.min(1140,host.clientWidth||1000)),H=W<600?420:480,foot=96,deepest=0,sets=[],lanes={},x=[],y=[],r=[];
@@ -39,10 +39,11 @@ document.querySelectorAll('script[data-graph]').forEach(function(data){
  g.dots.forEach(function(d,i){var top=g.dots[sets[d[0]][0]][4]||1;
   marks.push(el('circle',{cx:x[i].toFixed(2),cy:y[i].toFixed(2),r:r[i].toFixed(2),'data-d':i,
    'class':'dot'+(d[3]?'':' dead')+(d[1]<0?' several':''),'fill-opacity':d[3]?(.25+.75*Math.sqrt(d[4]/top)).toFixed(2):0},dots))});
- function about(i){var c=g.columns[i];return c.name+': '+c.live.toLocaleString('en')+' of '+many(c.units,'unit')+' live; '+
+ function about(i){var c=g.columns[i];return c.name+': '+c.live.toLocaleString('en')+' of '+many(c.units,'unit')+' live'+
+  (c.by_skip?' ('+c.by_skip.toLocaleString('en')+' by the skip alone)':'')+'; '+
   c.fewest[g.stops.indexOf(90)].toLocaleString('en')+' carry 90 % of its paths'}
  function told(i){var d=g.dots[i],c=g.columns[d[0]];return c.name+(d[1]<0?', '+many(d[2],'unit')+' together, '+d[3]+' live':', unit '+d[1])+
-  (d[3]?': '+share(d[4])+' of all paths':': dead')+'; fan-in '+d[5].toLocaleString('en')+', fan-out '+d[6].toLocaleString('en')}
+  (d[3]?': '+share(d[4])+' of all paths':': dead')+(d[7]?' ('+(d[1]<0?d[7].toLocaleString('en')+' ':'')+'by the skip alone)':'')+'; fan-in '+d[5].toLocaleString('en')+', fan-out '+d[6].toLocaleString('en')}
  // Controls.
  var tools=host.previousElementSibling,said=make('output'),slider=make('input'),count=make('span');said.className='said';
  function button(text,label,act){var b=make('button',text);b.setAttribute('aria-label',label);b.addEventListener('click',act);tools.appendChild(b);return b}

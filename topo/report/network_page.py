@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -34,9 +33,10 @@ def network(report: Report, place: int) -> tuple[str, str]:
     view = "" if report.view == found["view"] else f" of the {found['view']} view"
     made = (
         f"<section><h3>Graph{view}</h3><p class=legend>Units as dots, a column for each layer, those with most paths "
-        "in the middle; blue lines lie on a path from input to output, orange ones on none, grey ones are identities."
-        f"</p><div class=tools></div><div id=graph{place} class=graph>{_picture(found)}</div>{_table(found, place)}"
-        f"<p class=made>As a figure: <code>{_t(_command(report))}</code></p></section>"
+        "in the middle; blue lines lie on a path from input to output, orange ones on none, grey ones are identities. "
+        "A layer that ends in a sum shows the units of the sum, and what reaches them by the skip alone is told.</p>"
+        f"<div class=tools></div><div id=graph{place} class=graph>{_picture(found)}</div>{_table(found, place)}"
+        "</section>"
     )
     return made, f'<script type="application/json" data-graph="{place}">{data}</script>'
 
@@ -45,20 +45,21 @@ def _t(value: Any) -> str:
     return escape(printable(str(value)))
 
 
-def _command(report: Report) -> str:
-    named = f" --model {shlex.quote(report.model)}" if report.model else ""
-    return f"topo plot layered_graph {shlex.quote(report.mask)}{named} -o graph.pdf"
-
-
 def _table(found: Mapping[str, Any], place: int) -> str:
     """The numbers of the picture: a row for each column of units."""
     stops = [found["stops"].index(stop) for stop in (50, 90, 99)]
-    heads = ["units of", "units", "live", *(f"carry {found['stops'][stop]} % of its paths" for stop in stops)]
+    heads = [
+        "units of",
+        "units",
+        "live",
+        "by the skip alone",
+        *(f"carry {found['stops'][stop]} % of its paths" for stop in stops),
+    ]
     rows = "".join(
         f"<tr><td>{_t(column['name'])}</td>"
         + "".join(
             f'<td class=n data-v="{n}">{n:,}</td>'
-            for n in (column["units"], column["live"], *(column["fewest"][stop] for stop in stops))
+            for n in (column["units"], column["live"], column["by_skip"], *(column["fewest"][stop] for stop in stops))
         )
         + "</tr>"
         for column in found["columns"]
@@ -89,7 +90,8 @@ def _picture(found: Mapping[str, Any]) -> str:
     for column, middle in zip(columns, x):
         tall = 10 + 90 * column["units"] / widest
         live = tall * column["live"] / max(column["units"], 1)
-        said = f"{column['name']}: {column['live']:,} of {column['units']:,} units live"
+        skip = f", {column['by_skip']:,} by the skip alone" if column["by_skip"] else ""
+        said = f"{column['name']}: {column['live']:,} of {column['units']:,} units live{skip}"
         left, base = middle - wide / 2, (_HIGH + tall) / 2
         parts.append(
             f'<g><title>{_t(said)}</title><rect class=all x="{left:.1f}" y="{base - tall:.1f}" width="{wide:.1f}" '

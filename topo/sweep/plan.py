@@ -175,12 +175,18 @@ class _Reader:
         made = [*itertools.islice(itertools.chain(self._made(), self._files()), _MOST_CELLS + 1)]
         if not made:
             raise TopoError("the sweep holds no masks: name methods in [grid], or files in [[files]]")
+        self._can_be_trained(made, works)
         at_each = len(models) * len(kinds) * len(train_seeds) * len(works)
         asked = at_each * sum(len(seeds) if own is None else 1 for _, own in made)
         if asked > _MOST_CELLS:
             raise TopoError(f"the sweep asks for {asked:,} cells or more; one holds up to {_MOST_CELLS:,}")
         cells: dict[str, Cell] = {}
         shown = list(dict.fromkeys(key for settings, _ in made for key in settings))
+        if clash := [key for key in works[0][0] if key in shown]:
+            raise TopoError(
+                f"'{clash[0]}' is a field of [[files]] and has several values in [train.options], which one column "
+                "cannot hold; call the field otherwise"
+            )
         excluded = self._excluded([*shown, *works[0][0]])
         for model in models:
             digests = self._model(model) | shared
@@ -262,6 +268,8 @@ class _Reader:
                 f"at_once is {at_once!r} in [train]; it is a whole number from 1, of nets trained side by side"
             )
         work |= {"at_once": at_once, "side_by_side": True} if at_once > 1 else {}
+        if "epochs" in train and "epochs" in changes:
+            raise TopoError("epochs stands in [train] and in [train.options]; it should stand in one of them")
         axes = {key: value for key, value in changes.items() if isinstance(value, list) and key not in LISTS}
         for key, values in axes.items():
             if not values or key in (*_RESERVED, "name"):
@@ -368,6 +376,27 @@ class _Reader:
             raise TopoError(f"the method '{name}' starts from masks, which a sweep has not: see the kinds of [nulls]")
         if needs == "data" and not self._table("train"):
             raise TopoError(f"the method '{name}' looks at data: name a data set in [train]")
+
+    def _can_be_trained(self, made: Sequence[tuple[dict[str, Any], Any]], works: Sequence[tuple[Any, Any]]) -> None:
+        """TopoError for options of a method that trains which it, or a recipe, does not take."""
+        asked = {(settings["method"], settings["options"]) for settings, file in made if file is None}
+        asked = {entry for entry in asked if entry[0] not in (*methods(), DENSE)}
+        if not asked:
+            return
+        from topo.train.lottery import require_levels
+        from topo.train.recipe import find_recipe
+
+        for (name, options), (_, work) in itertools.product(sorted(asked), works):
+            given = json.loads(options) if options else {}
+            try:
+                if name == IMP:
+                    given.pop("layers", None)
+                    require_levels(find_recipe(dict(work["recipe"])), **given)
+                else:
+                    given.pop("start", None)
+                    find_recipe(dict(work["recipe"])).changed(sparse=name, **given)
+            except TopoError as error:
+                raise TopoError(f"[method.{name}] {error}") from None
 
     def _options(self, name: str, table: Mapping[str, Any], known: Any = None) -> Iterable[str]:
         """Every combination of a method's options, as JSON text; "" for none."""

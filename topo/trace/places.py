@@ -58,9 +58,8 @@ def reduction(units: Units, inputs: list[Any], shape: Any) -> Any:
         if name in _EXTREMA and any(carried(x).shape[d] > 1 for d in dims):
             units.note(f"'{name}' over units is taken for their sum")
         made = units.reduce(x, dims, keepdim=len(sides[0]) == x.dim())
-        if (
-            name == "logsumexp" and math.prod(x.shape[d] for d in dims) > 1
-        ):  # the logarithm of how many there are, at least
+        # The logarithm of how many there are, at least.
+        if name == "logsumexp" and math.prod(x.shape[d] for d in dims) > 1:
             made = units.add(made, filled((1,) * made.dim()))
     made = made.expand(sides[0])
     if operation(units.node) in ("aten.var_mean", "aten.std_mean"):

@@ -135,6 +135,11 @@ def _of_packed(units: Units, inputs: list[Any], shape: Any) -> list[Tensor]:
     ids, ends = _stacked(units, ids, hx, params, has_biases, layers, both)
     found = [squash(torch.cat([one.expand(size, -1) for one, size in zip(ids, sizes)]))]
     lengths = [sum(size > row for size in sizes) for row in range(sizes[0])]
+    if min(lengths) < max(lengths):
+        units.note(
+            f"packed sequences of {min(lengths)} to {max(lengths)} steps: paths of all of them are added up; one "
+            "sequence as the example counts those of its length"
+        )
     for part in range(len(shape) - 1):
         rows = [
             torch.stack([steps[-1 if both and at % 2 else length - 1][part] for length in lengths])

@@ -103,6 +103,22 @@ def smallest_pruned(
     return MaskSet(rows, provenance=masks.provenance)
 
 
+def require_levels(
+    recipe: Recipe, fraction: Any = 0.2, rewind: Any = "weights", rewind_epoch: Any = 0, ties: Any = "few"
+) -> None:
+    """TrainingError for options of `imp` that are none, with a recipe."""
+    if not _is_share(fraction):
+        raise TrainingError(f"fraction {fraction!r} of the weights cannot be pruned each level; it is above 0, below 1")
+    if rewind not in _REWINDS:
+        raise TrainingError(f"rewind is {rewind!r}; it should be one of {', '.join(_REWINDS)}")
+    if ties not in TIES:
+        raise TrainingError(f"ties is {ties!r}; it should be one of {', '.join(TIES)}")
+    if not isinstance(rewind_epoch, int) or not 0 <= rewind_epoch < recipe.epochs:
+        raise TrainingError(
+            f"rewind_epoch is {rewind_epoch!r}; the recipe has epochs 0 to {recipe.epochs - 1} to go to"
+        )
+
+
 def imp(
     model: str | nn.Module,
     data: str | Path | Dataset | Any,
@@ -150,14 +166,7 @@ def imp(
     chosen = chosen if epochs is None else chosen.for_epochs(epochs)
     if not _is_share(density):
         raise TrainingError(f"density {density!r} is none to prune to; it should be above 0 and below 1")
-    if not _is_share(fraction):
-        raise TrainingError(f"fraction {fraction} of the weights cannot be pruned each level; it is above 0, below 1")
-    if rewind not in _REWINDS:
-        raise TrainingError(f"rewind is '{rewind}'; it should be one of {', '.join(_REWINDS)}")
-    if ties not in TIES:
-        raise TrainingError(f"ties is {ties!r}; it should be one of {', '.join(TIES)}")
-    if not isinstance(rewind_epoch, int) or not 0 <= rewind_epoch < chosen.epochs:
-        raise TrainingError(f"rewind_epoch is {rewind_epoch}; the recipe has epochs 0 to {chosen.epochs - 1} to go to")
+    require_levels(chosen, fraction, rewind, rewind_epoch, ties)
     if chosen.moves:
         raise TrainingError(f"sparse = '{chosen.sparse}' moves masks, which imp's levels hold; train does that")
     seed = seed_of(rng)
