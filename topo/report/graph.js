@@ -3,7 +3,7 @@
 (function(){
 var NS='http://www.w3.org/2000/svg',LOOK='.line{fill:none;stroke:#1c5fa8;stroke-width:.7}.off{stroke:#c44e00;stroke-dasharray:2 2}'+
 '.skip{stroke:#8a8a8a}.lit{fill:none;stroke:#c98f00}.dot{fill:#1c5fa8;stroke:#1c5fa8;stroke-width:.6}'+
-'.dead{fill:none;stroke:#8a8a8a}.few{fill-opacity:.08;stroke-opacity:.25}.several{stroke-dasharray:2 1}.on{stroke:#d9a400;stroke-width:2}'+
+'.alone{fill:#c98f00;stroke:#c98f00}.dead{fill:none;stroke:#8a8a8a}.few{fill-opacity:.08;stroke-opacity:.25}.several{stroke-dasharray:2 1}.on{stroke:#d9a400;stroke-width:2}'+
 '.dim .line{opacity:.25}.name{font:10px sans-serif;fill:currentColor}.hit{fill:transparent;cursor:pointer}.hit.on{fill:#d9a40033}.dot{cursor:pointer}';
 function make(tag,text){var e=document.createElement(tag);if(text!==undefined)e.textContent=text;return e}
 function el(tag,given,inside){var e=document.createElementNS(NS,tag);for(var k in given)e.setAttribute(k,given[k]);inside.appendChild(e);return e}
@@ -38,7 +38,7 @@ document.querySelectorAll('script[data-graph]').forEach(function(data){
    t.textContent=(c.name.length>18?'…'+c.name.slice(-17):c.name)+(lane.length>1?' +'+(lane.length-1):'')}});
  g.dots.forEach(function(d,i){var top=g.dots[sets[d[0]][0]][4]||1;
   marks.push(el('circle',{cx:x[i].toFixed(2),cy:y[i].toFixed(2),r:r[i].toFixed(2),'data-d':i,
-   'class':'dot'+(d[3]?'':' dead')+(d[1]<0?' several':''),'fill-opacity':d[3]?(.25+.75*Math.sqrt(d[4]/top)).toFixed(2):0},dots))});
+   'class':'dot'+(d[3]?d[7]?' alone':'':' dead')+(d[1]<0?' several':''),'fill-opacity':d[3]?(.25+.75*Math.sqrt(d[4]/top)).toFixed(2):0},dots))});
  function about(i){var c=g.columns[i];return c.name+': '+c.live.toLocaleString('en')+' of '+many(c.units,'unit')+' live'+
   (c.by_skip?' ('+c.by_skip.toLocaleString('en')+' by the skip alone)':'')+'; '+
   c.fewest[g.stops.indexOf(90)].toLocaleString('en')+' carry 90 % of its paths'}

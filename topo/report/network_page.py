@@ -34,7 +34,7 @@ def network(report: Report, place: int) -> tuple[str, str]:
     made = (
         f"<section><h3>Graph{view}</h3><p class=legend>Units as dots, a column for each layer, those with most paths "
         "in the middle; blue lines lie on a path from input to output, orange ones on none, grey ones are identities. "
-        "A layer that ends in a sum shows the units of the sum, and what reaches them by the skip alone is told.</p>"
+        "A layer that ends in a sum shows the units of the sum; gold ones live by the skip alone.</p>"
         f"<div class=tools></div><div id=graph{place} class=graph>{_picture(found)}</div>{_table(found, place)}"
         "</section>"
     )
