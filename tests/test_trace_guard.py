@@ -204,3 +204,18 @@ def test_packed_sequences_of_several_lengths_are_added_up_and_told(lengths):
     net = Net(forward, r=nn.LSTM(2, 2, batch_first=True), o=nn.Linear(2, 1))
     wiring = topo.trace(net, args=[torch.ones(2, 3, 2)])
     assert any("packed sequences of 2 to 3 steps" in note for note in wiring.notes) == (lengths == (3, 2))
+
+
+@pytest.mark.parametrize(
+    "between, reads",
+    [
+        (lambda y: y.cumsum(-1), [-1, 2, 2]),
+        (lambda y: y.flip(-1), [-1, 2, -1]),
+        (lambda y: y.roll(1, -1), [-1, -1, 2]),
+        (lambda y: y.roll(1, 1) ** 2, [-1, 2, -1]),
+    ],
+)
+def test_one_unit_among_zeros_lies_along_the_features_that_are_read_next(between, reads):
+    net = Net(lambda s, x: s.o(between(F.pad(x[..., 2:3], (1, 1)))), o=nn.Linear(3, 2))
+    wiring, _ = traced(net, (3, 4))
+    assert wiring.layers[-1].reads.tolist() == reads

@@ -199,6 +199,11 @@ def _numel(node: Node) -> int:
     return extent(given.shape) if isinstance(given, Tensor) else 0
 
 
+_KEEP_AXES = frozenset(
+    "cat pad constant_pad_nd cumsum cumprod logcumsumexp flip roll softmax log_softmax layer_norm".split()
+)
+
+
 def feature_axis(node: Node, roots: dict[Node, Node | None]) -> int | None:
     """Which axis, from the end, holds features to the layer that is the first to read what becomes of `node`.
 
@@ -213,7 +218,7 @@ def feature_axis(node: Node, roots: dict[Node, Node | None]) -> int | None:
                 if not isinstance(weight, Node) or root(weight, roots) is not None:
                     return None
                 return 1 - outcome(weight).dim() if name.startswith("conv") else -1
-            onward = passes(user) or is_pointwise(user) or name in ("cat", "pad", "constant_pad_nd")
+            onward = passes(user) or is_pointwise(user) or name in _KEEP_AXES
             if onward and user not in seen and len(seen) < _MOST_LOOKED_AT:
                 seen.add(user)
                 queue.append(user)
