@@ -26,14 +26,19 @@ _TOKENS = re.compile(
 )
 # Words for what is gone: 1 would stand for what was pruned.
 _GONE = re.compile(
-    r"(?:(?:is|to)_?)?(?:pruned|removed|dropped|zeroed|deleted|discarded|killed|dead|cut|not|neg|negated|negative|"
-    r"inv(?:erse|erted)?|complement(?:ary)?|masked_?out|(?:to_?)(?:prune|remove|drop|zero)|"
+    r"(?:(?:is|to)_?)?(?:pruned|removed|dropped|zeroed|deleted|discarded|killed|dead|cut|masked_?out|"
+    r"(?:to_?)(?:prune|remove|drop|zero)|"
     r"(?:prune|pruning|drop|remove)_?(?:idx|index|indexes|indices))"
     r"(?:_?(?:weights|params|masks?))?",
     re.I,
 )
 # The same of whole parts alone: "zero" is a word of layers' names too.
 _ZEROS = re.compile(r"(?:is_?zeros?|zeros|zeros?_?(?:masks?|idx|index|indices|weights|positions|locations))", re.I)
+# Words for the opposite, which modules are called too (`negative.0.mask`): of a mask, or the tensor's own name.
+_OPPOSITE = r"(?:is_?)?(?:not|neg|negated|negative|inv(?:erse|erted)?|complement(?:ary)?)"
+_OPPOSITE_MASK = re.compile(rf"(?:.*_)?(?:{_OPPOSITE}_?(?:weights|params|masks?)|masks?_{_OPPOSITE})(?:_.*)?", re.I)
+_OPPOSITE_ALONE = re.compile(_OPPOSITE, re.I)
+_MASKS = re.compile(r"masks?", re.I)
 # Shape -> words -> names.
 ByShape = dict[tuple[int, ...], dict[tuple[str, ...], list[str]]]
 NUMBERED = re.compile(r"(?:^|.*[._])_?masks?[._]?(\d+)$", re.I)
@@ -59,13 +64,20 @@ def is_called_mask(name: str) -> bool:
     return "mask" in name.lower() and not _TOKENS.search(name)
 
 
+def is_of_tokens(name: str) -> bool:
+    """Whether a tensor is called a mask of attention or of padding."""
+    return bool(_TOKENS.search(name))
+
+
 def says_gone(name: str) -> bool:
     """Whether a part of a name says that 1 stands for what was pruned: `fc.pruned`, `removed_mask.fc`, `pruned_fc`."""
     said = [part for part in _BETWEEN.split(name) if part]
     wholes = [part for part in _LEVELS.split(name) if part]
-    return any(map(_GONE.fullmatch, (*said, *map("_".join, pairwise(said)), *wholes))) or any(
-        map(_ZEROS.fullmatch, wholes)
-    )
+    if any(map(_GONE.fullmatch, (*said, *map("_".join, pairwise(said)), *wholes))):
+        return True
+    if any(_ZEROS.fullmatch(part) or _OPPOSITE_MASK.fullmatch(part) for part in wholes):
+        return True
+    return bool(wholes and _OPPOSITE_ALONE.fullmatch(wholes[-1])) and not any(map(_MASKS.fullmatch, wholes))
 
 
 def holds_both(tensor: Tensor) -> bool:
