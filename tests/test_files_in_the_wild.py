@@ -1220,12 +1220,12 @@ def test_layers_that_are_wholly_pruned_are_read_as_such():
         topo.read_masks({"a.weight_orig": dense_one, "a.weight_mask": none} | turned)
 
 
-@pytest.mark.parametrize("word", ["not", "neg", "negative", "complement", "inverse"])
+@pytest.mark.parametrize("word", ["not", "neg", "negative", "complement", "inverse", "cut", "dead"])
 def test_modules_that_are_called_the_opposite_have_masks_like_others(word):
     mask = (_half() != 0).float()
     for weight, last in ((f"{word}.0.weight", f"{word}.0.mask"), (f"{word}.weight", f"mask.{word}")):
         assert (topo.read_masks({weight: _half() + 1, last: mask})[weight] == mask.numpy()).all()
-    for last in (f"fc.{word}", f"fc.{word}_mask", f"fc.mask_{word}", f"fc_mask.{word}"):
+    for last in (f"fc.{word}", f"fc.{word}_mask", f"fc.mask_{word}", f"fc.{word}.mask"):
         with pytest.raises(FormatError, match="1 may stand for what was pruned"):
             topo.read_masks({"fc.weight": _half() + 1, last: mask})
 

@@ -2,9 +2,8 @@
 
 Only those count that have the shape of a weight of their module, so that the masks of attention are left alone; a
 vector of one entry per output channel; or what stands in a tree which holds masks and nothing else. Two masks of one
-weight are refused. Under any other
-name (`X.gate`, `masks.X`) a tensor of 0 and 1 is the mask of the weight whose words its name holds
-(`topo.formats.partners`); a note says so.
+weight are refused. Under any other name (`X.gate`, `masks.X`) a tensor of 0 and 1 is the mask of the weight whose words
+its name holds (`topo.formats.partners`); a note says so.
 """
 
 from __future__ import annotations
@@ -90,9 +89,9 @@ def recognise(source: Source) -> str | None:
 )
 def read(source: Source) -> Found:
     masks = buffers(source)
-    used = {id(mask) for mask in masks.values()}
-    names = [name for name, tensor in source.state.items() if id(tensor) in used]
-    gone = next((name for name in names if says_gone(name)), None)
+    used = {id(mask): parameter for parameter, mask in masks.items()}
+    names = {name: used[id(tensor)] for name, tensor in source.state.items() if id(tensor) in used}
+    gone = next((name for name, parameter in names.items() if says_gone(name, parameter)), None)
     if gone is not None and not source.requested:
         raise FormatError(
             f"in '{gone}' 1 may stand for what was pruned; --format mask_buffers reads 1 as kept; otherwise "

@@ -88,7 +88,7 @@ def copies(state: Mapping[str, Tensor], known: Collection[str] = (), averages: b
     """Names of tensors that repeat a weight beside them in another state: its shape, and `ema.X`, also without the dots
     of X, or X with something behind it that says so (`weight_grad`, `weight.old`).
 
-    known: names of a network's layers, which are no copies. averages: whether to look for the former.
+    known: names of a network's layers, which are kept. averages: whether to look for the former.
     """
     found = []
     for name, tensor in state.items():

@@ -34,11 +34,9 @@ _GONE = re.compile(
 )
 # The same of whole parts alone: "zero" is a word of layers' names too.
 _ZEROS = re.compile(r"(?:is_?zeros?|zeros|zeros?_?(?:masks?|idx|index|indices|weights|positions|locations))", re.I)
-# Words for the opposite, which modules are called too (`negative.0.mask`): of a mask, or the tensor's own name.
-_OPPOSITE = r"(?:is_?)?(?:not|neg|negated|negative|inv(?:erse|erted)?|complement(?:ary)?)"
-_OPPOSITE_MASK = re.compile(rf"(?:.*_)?(?:{_OPPOSITE}_?(?:weights|params|masks?)|masks?_{_OPPOSITE})(?:_.*)?", re.I)
-_OPPOSITE_ALONE = re.compile(_OPPOSITE, re.I)
-_MASKS = re.compile(r"masks?", re.I)
+_OPPOSITE = re.compile(
+    r"(?:is_?)?(?:not|neg|negated|negative|inv(?:erse|erted)?|complement(?:ary)?)(?:_?(?:weights|params|masks?))?", re.I
+)
 # Shape -> words -> names.
 ByShape = dict[tuple[int, ...], dict[tuple[str, ...], list[str]]]
 NUMBERED = re.compile(r"(?:^|.*[._])_?masks?[._]?(\d+)$", re.I)
@@ -69,15 +67,19 @@ def is_of_tokens(name: str) -> bool:
     return bool(_TOKENS.search(name))
 
 
-def says_gone(name: str) -> bool:
-    """Whether a part of a name says that 1 stands for what was pruned: `fc.pruned`, `removed_mask.fc`, `pruned_fc`."""
-    said = [part for part in _BETWEEN.split(name) if part]
-    wholes = [part for part in _LEVELS.split(name) if part]
-    if any(map(_GONE.fullmatch, (*said, *map("_".join, pairwise(said)), *wholes))):
-        return True
-    if any(_ZEROS.fullmatch(part) or _OPPOSITE_MASK.fullmatch(part) for part in wholes):
-        return True
-    return bool(wholes and _OPPOSITE_ALONE.fullmatch(wholes[-1])) and not any(map(_MASKS.fullmatch, wholes))
+def says_gone(name: str, weight: str = "") -> bool:
+    """Whether a part of a name says that 1 stands for what was pruned: `fc.pruned`, `removed_mask.fc`, `pruned_fc`.
+
+    weight: whose mask it is; words of its own name say nothing (`negative.0.mask` of `negative.0.weight`).
+    """
+    own = set(words(weight))
+    said = [part for part in _BETWEEN.split(name) if part and part not in own]
+    wholes = [part for part in _LEVELS.split(name) if not own.issuperset(words(part))]
+    return (
+        any(map(_GONE.fullmatch, (*said, *map("_".join, pairwise(said)), *wholes)))
+        or any(map(_OPPOSITE.fullmatch, said))
+        or any(map(_ZEROS.fullmatch, wholes))
+    )
 
 
 def holds_both(tensor: Tensor) -> bool:
