@@ -1162,6 +1162,108 @@ def test_errors_name_what_the_file_holds():
         topo.read_masks({"module.net.a.weight": half}, wiring({"a.weight": (6, 6)}))
 
 
+@pytest.mark.parametrize(("one", "two", "repeats"), [
+    ("fc.weight", "fc.weight_2", False), ("fc.weight", "fc.weight_imag", False), ("fc.weight", "ema.weight", False),
+    ("in_proj_weight", "in_proj_weight_k", False), ("fc.kernel", "ema.kernel", False),
+    ("c.weight", "ema.c.weight", True), ("main.c.weight", "shadow.c.weight", True), ("c.weight", "c.weight_old", True),
+    ("l.weight_ih_l0", "ema.l.weight_ih_l0", True), ("l.weight_ih_l0", "ema.lweight_ih_l0", True),
+])  # fmt: skip
+def test_a_weight_of_its_own_is_no_copy_of_another(one, two, repeats):
+    """By its name alone, or by the model, which has a layer of that name."""
+    tree = {name: _half() for name in (one, two)}
+    assert set(topo.read_masks(tree)) == ({one} if repeats else {one, two})
+    for prefix in ("", "module.", "net."):
+        wrapped = {prefix + name: tensor for name, tensor in tree.items()}
+        assert len(topo.read_masks(wrapped, wiring(dict.fromkeys(tree, (4, 6))))) == 2
+        alone = topo.read_masks(wrapped, wiring({one: (4, 6)})).provenance
+        assert repeats or alone["coverage"]["left_out"] == 24
+        assert any(two in note for note in alone["notes"]), alone["notes"]
+
+
+def _half():
+    tensor = torch.rand(4, 6) + 1
+    tensor[torch.rand(4, 6) < 0.4] = 0
+    tensor[0] = torch.tensor([0, 2, 3, 4, 0, 5])
+    return tensor
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.uint8, torch.int64, torch.bfloat16])
+def test_tensors_of_0_and_1_that_are_no_one_s_mask_are_named_and_counted(dtype):
+    odd = (_half() != 0).to(dtype)
+    for tree in ({"fc.weight": _half(), "l.kernel": odd},
+                 {"a": {"fc.weight": _half() + 1, "l.kernel": odd}, "masks": {"fc.weight": _half() != 0}}):  # fmt: skip
+        for model in (None, wiring({"fc.weight": (4, 6)})):
+            about = topo.read_masks(tree, model).provenance
+            assert about["coverage"] == {"read": 24, "left_out": 24, "names": ["l.kernel"]}
+            assert "of 0 and 1, so masks or weights, and not read: 'l.kernel'" in about["notes"]
+    attention = {name: torch.tril(torch.ones(4, 4)).to(dtype) for name in ("h.attn.bias", "h.tril", "attn_mask")}
+    assert topo.read_masks({"fc.weight": _half(), **attention}).provenance["coverage"]["left_out"] == 0
+
+
+@pytest.mark.parametrize(("name", "embeds"), [
+    ("time_emb_proj.weight", False), ("emb_layers.1.weight", False), ("x.emb.0.weight", False),
+    ("tok_emb.weight", True), ("emb.weight", True), ("h.embs.weight", True),
+])  # fmt: skip
+def test_layers_behind_embeddings_are_no_embeddings(name, embeds):
+    covered = topo.read_masks({"fc.weight": _half(), name: _half()}).provenance["coverage"]
+    assert covered["names"] == [name] * embeds
+
+
+def test_layers_that_are_wholly_pruned_are_read_as_such():
+    none, dense_one = torch.zeros(4, 6), _half() + 1
+    for tree in ({"a.weight_orig": dense_one, "a.weight_mask": none}, {"a.weight": dense_one, "a.mask": none},
+                 {"net": {"a.weight": dense_one}, "masks": {"a.weight": none}}):  # fmt: skip
+        assert topo.read_masks(tree).kept == 0
+    sparse = _half()
+    turned = {"b.weight_orig": sparse, "b.weight_mask": (sparse == 0).float()}
+    with pytest.raises(FormatError, match="its masks are 1 where the weights are 0, in 1 layer:"):
+        topo.read_masks({"a.weight_orig": dense_one, "a.weight_mask": none} | turned)
+
+
+@pytest.mark.parametrize("word", ["not", "neg", "negative", "complement", "inverse", "cut", "dead"])
+def test_modules_that_are_called_the_opposite_have_masks_like_others(word):
+    mask = (_half() != 0).float()
+    for weight, last in ((f"{word}.0.weight", f"{word}.0.mask"), (f"{word}.weight", f"mask.{word}")):
+        assert (topo.read_masks({weight: _half() + 1, last: mask})[weight] == mask.numpy()).all()
+    for last in (f"fc.{word}", f"fc.{word}_mask", f"fc.mask_{word}", f"fc.{word}.mask"):
+        with pytest.raises(FormatError, match="1 may stand for what was pruned"):
+            topo.read_masks({"fc.weight": _half() + 1, last: mask})
+
+
+def test_two_masks_of_one_weight_are_refused_and_masks_of_no_weight_named():
+    """In any order: neither is taken for the whole."""
+    full = torch.ones(4, 4, 3, 3)
+    full[1] = 0
+    outs, ins = torch.tensor([1.0, 0, 0, 1]), torch.tensor([1.0, 1, 0, 1])
+    for weight, one, two in itertools.product(
+        (torch.rand(4, 4, 3, 3) + 1, torch.rand(4, 3, 3, 3) + 1), ("filter_mask", "mask"), ("channel_mask", "unit_mask")
+    ):
+        wide = weight.shape[1]
+        for first in (outs, full[:, :wide]):
+            held = {f"c.{one}": first, f"c.{two}": ins[:wide]}
+            for masks in (held, dict(reversed(held.items()))):
+                said = " and ".join(f"'{name}'" for name in masks)
+                with pytest.raises(FormatError, match=f"{said} may both be the mask of 'c.weight'"):
+                    topo.read_masks({"c.weight": weight, **masks})
+    tree = {"c.weight": torch.rand(4, 2, 3, 3) + 1, "c.channel_mask": outs, "d.weight": torch.rand(3, 4) + 1}
+    about = topo.read_masks(tree | {"d.channel_mask": ins}).provenance
+    assert about["coverage"]["names"] == ["d.weight"]
+    assert any("not used: 'd.channel_mask float32 4'" in note for note in about["notes"]), about["notes"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("least", [-float("inf"), -10000.0])
+def test_masks_that_are_added_are_refused_wherever_they_stand(dtype, least):
+    added = {f"{name}.weight": torch.where(_half() > 0, 0.0, least).to(dtype) for name in "ab"}
+    for tree in (added, {"masks": added}, {"x": added}, added | {"c.weight": _half()},
+                 {"net": {name: _half() + 1 for name in added}, "masks": added}):  # fmt: skip
+        for model in (None, wiring(dict.fromkeys(added, (4, 6)))):
+            with pytest.raises(FormatError, match="holds 0 where a weight is kept, as masks that are added do"):
+                topo.read_masks(tree, model)
+    few = {"a.weight": torch.where(_half() > 0, 0.0, -3.0).to(dtype)}  # weights of one value
+    assert topo.read_masks(few).shapes == {"a.weight": (4, 6)}
+
+
 # --- the table of the documentation
 
 

@@ -23,7 +23,7 @@ from topo.errors import FormatError, MaskError, TopoError, WiringError
 from topo.formats import live
 from topo.formats.beside import called_as_weights, spread
 from topo.formats.choosing import Choice, choose
-from topo.formats.coverage import coverage, disagreements, of_model, told, uncovered, unused
+from topo.formats.coverage import coverage, disagreements, of_model, told, uncovered, undecided, unused
 from topo.formats.experts import renamed
 from topo.formats.fitting import aligned, oriented, without_scales
 from topo.formats.names import RECURRENT, is_embedding, is_weight
@@ -247,15 +247,11 @@ class Reading:
         if len(self.inferred) < len(self.tensors) and not self.is_own:
             held = {name: mask for name, mask in rows.items() if name not in self.inferred}
             notes += disagreements(source, self.raw, held, self.names)
-        if not self.is_own and self.reader.name not in (
-            "mask_buffers",
-            "scores",
-            "gem_miner",
-            "torch_ao",
-        ):  # which read such tensors
+        if not self.is_own and self.reader.name not in ("scores", "gem_miner", "torch_ao"):  # which read such tensors
             notes += unused(source, self.raw)
         if copied := [name for name in source.place.copies if name not in self.raw and not self.is_own]:
             notes.append(f"not read, as copies of weights beside them: {some(copied)}")
+        notes += undecided(self.outside)
         masks, covering = MaskSet(rows), coverage(source, self.outside, rows, self.lost)
         provenance = dict(source.provenance)
         if wiring is not None:

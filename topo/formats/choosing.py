@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+
+import numpy as np
 
 from topo.containers.tensors import Tensor
 from topo.errors import FormatError, MaskError, TopoError
@@ -24,6 +27,8 @@ GUESS = "zeros"
 _PLAIN = frozenset({"mask_dict", "npz", "openlth", "ordered_list", "channel_masks"})
 _AVERAGE = r"(^|_)(ema|swa|averaged?|shadow)(_|$)|(^|_)ema"
 _MASKS = r"mask"
+# What masks that are added hold for a pruned weight is below this.
+_ADDED = -99
 
 
 @dataclass
@@ -217,11 +222,8 @@ def _refuse_unread_masks(chosen: Choice, tree: Sequence[Branch]) -> None:
     shapes = {tensor.shape for tensor in chosen.branch.wide}
     for branch in tree:
         odd = [tensor for tensor in branch.wide if tensor.shape in shapes]
-        if branch is chosen.branch and branch.named(_MASKS) and any(map(_is_added, branch.wide)):
-            raise FormatError(
-                f"'{branch.key}' holds 0 where a weight is kept, as masks that are added do; in Python: masks = "
-                "topo.MaskSet({name: array == 0}); topo.write_masks(masks, 'masks.npz')"
-            )
+        if branch is chosen.branch:
+            _refuse_added(chosen)
         if branch is not chosen.branch and odd and branch.named(_MASKS):
             signs = "-1 and 1" if all(tensor.is_signs for tensor in odd) else "values other than 0 and 1"
             raise FormatError(
@@ -230,12 +232,33 @@ def _refuse_unread_masks(chosen: Choice, tree: Sequence[Branch]) -> None:
             )
 
 
-def _is_added(tensor: Tensor) -> bool:
-    """Whether it holds 0 and one negative number below -1 alone, such as -inf: a mask that is added, to logits."""
-    if not tensor.is_float or tensor.dtype.startswith(("bfloat", "float8")) or not tensor.has_zero:
+def _refuse_added(chosen: Choice) -> None:
+    """FormatError for masks of 0 and -inf: under a key of masks, or read as weights (where -10 is a weight)."""
+    branch = chosen.branch
+    where = branch.key if branch.named(_MASKS) and any(map(_is_added, branch.wide)) else None
+    if where is None:
+        where = next((name for name, tensor in chosen.found().items() if _is_added(tensor, _ADDED)), None)
+    if where is not None:
+        raise FormatError(
+            f"'{where}' holds 0 where a weight is kept, as masks that are added do; in Python: masks = "
+            "topo.MaskSet({name: array == 0}); topo.write_masks(masks, 'masks.npz')"
+        )
+
+
+def _is_added(tensor: Tensor, below: float = -1) -> bool:
+    """Whether it holds 0 and one negative number below that alone, such as -inf: a mask that is added, to logits."""
+    if not tensor.is_float or tensor.dtype.startswith("float8") or not tensor.size:
         return False
-    least = min(float(block.min()) for block in tensor.blocks())
-    return least < -1 and all(bool(((block == 0) | (block == least)).all()) for block in tensor.blocks())
+    least = None
+    first = next(iter(tensor.rows(1))).reshape(-1)[:64]  # weights mostly show here what they are
+    for block in chain([first], tensor.blocks()):
+        values = (block.astype(np.uint32) << 16).view(np.float32) if tensor.dtype == "bfloat16" else block
+        held = values[values != 0]
+        if held.size:
+            least = held[0] if least is None else least
+            if not least < below or not (held == least).all():
+                return False
+    return least is not None and tensor.has_zero
 
 
 def _passed_over(chosen: Choice, found: Sequence[Choice]) -> list[str]:

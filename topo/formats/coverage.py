@@ -13,7 +13,7 @@ from topo.containers.tensors import Tensor
 from topo.errors import FormatError, MaskError
 from topo.formats.names import is_vector, is_weight, unwrapped
 from topo.formats.packed import is_beside_packed
-from topo.formats.partners import is_called_mask, is_mask
+from topo.formats.partners import is_called_mask, is_mask, is_of_tokens
 from topo.formats.source import Source, plural, some
 from topo.formats.tree import Branch
 from topo.masks import BitRows
@@ -112,7 +112,7 @@ def _counts(name: str, plain: str, tensor: Tensor) -> bool:
     if is_vector(tensor):
         return False
     if is_mask(tensor):
-        return False
+        return not (is_of_tokens(name) or name.endswith("bias") or _PLACES.search(name))  # attention's, a triangle
     return tensor.is_float or (tensor.dtype != "bool" and not _PLACES.search(name) and not tensor.is_binary)
 
 
@@ -136,12 +136,19 @@ def told(known: Coverage) -> list[str]:
     return [line] if line else []
 
 
+def undecided(left: Mapping[str, tuple[str, Tensor]]) -> Iterator[str]:
+    """The note on what was left out because it holds 0 and 1, and its name does not tell weights from masks."""
+    odd = [plain for plain, (_, tensor) in left.items() if not is_weight(plain) and is_mask(tensor)]
+    if odd:
+        yield f"of 0 and 1, so masks or weights, and not read: {some(odd)}"
+
+
 # What tensors are called that decide of a weight beside them.
 _DECIDING = ("mask", "score", "logit", "alpha", "gate", "_m\n")
 
 
 def unused(source: Source, raw: Mapping[str, Tensor]) -> Iterator[str]:
-    """Notes on tensors that look like a mask or scores of a weight that was read, and were not used."""
+    """Notes on tensors that look like a mask of a weight, or like scores of one that was read, and were not used."""
     if not source.place.mentions(*_DECIDING):
         return
     used = {unwrapped(name) for name in raw}
@@ -154,9 +161,9 @@ def unused(source: Source, raw: Mapping[str, Tensor]) -> Iterator[str]:
             continue
         head = unwrapped(name).removesuffix("_m") if name.endswith("_m") else head
         for weight in (head, f"{head}.weight"):
-            if weight in used and weight in shapes and name != weight:
+            if weight in shapes and name != weight:
                 if shapes[weight] == tensor.shape:
-                    odd.append(name)
+                    odd += [name] if weight in used else []
                 elif is_called_mask(last):
                     others.append(f"{name} {tensor.dtype} {'x'.join(map(str, tensor.shape))}")
     if odd:
@@ -179,7 +186,7 @@ def disagreements(
         if place.is_list or (place is not source.place and any(name.endswith("_mask") for name in place.state)):
             continue  # a list names no weights; a tree with masks of its own says so itself
         weights = {unwrapped(name): tensor for name, (_, tensor) in place.parameters.items() if tensor.is_float}
-        differ, dense, seen, opposite = [], 0, 0, 0
+        differ, dense, seen, partial, opposite = [], 0, 0, 0, 0
         for name, mask in rows.items():
             file = unwrapped(own.get(name, name))
             tensor = next((weights[n] for n in (name, file, f"{file}.weight") if n in weights), None)
@@ -197,13 +204,16 @@ def disagreements(
                 continue
             seen += 1
             dense += zero.kept() == zero.size
-            opposite += not (mask.words & zero.words).any() and mask.kept() + zero.kept() == zero.size
+            if 0 < mask.kept() < mask.size:  # a layer that is wholly pruned, or dense, tells nothing
+                partial += 1
+                opposite += not (mask.words & zero.words).any() and mask.kept() + zero.kept() == zero.size
             if (mask.words & ~zero.words).any() or (place is not source.place and (zero.words & ~mask.words).any()):
                 differ.append(name)
-        if seen and opposite == seen and not source.requested:
+        if partial and opposite == partial and not source.requested:
             raise FormatError(
-                f"its masks are 1 where the weights are 0, in {plural(seen, 'layer')}: 1 stands for what was pruned; "
-                "--format zeros reads the weights; otherwise topo.MaskSet({name: array == 0}), then topo.write_masks"
+                f"its masks are 1 where the weights are 0, in {plural(partial, 'layer')}: 1 stands for what was "
+                "pruned; --format zeros reads the weights; otherwise topo.MaskSet({name: array == 0}), then "
+                "topo.write_masks"
             )
         if differ:
             yield _differs(source, place, differ, dense == seen)

@@ -1,14 +1,15 @@
 """Masks as buffers of their own names in a module: `X.mask`, `X.mask_weight`, `X.weight_m`, NNCF's `_binary_mask`, ...
 
 Only those count that have the shape of a weight of their module, so that the masks of attention are left alone; a
-vector of one entry per output channel; or what stands in a tree which holds masks and nothing else. Under any other
-name (`X.gate`, `masks.X`) a tensor of 0 and 1 is the mask of the weight whose words its name holds
-(`topo.formats.partners`); a note says so.
+vector of one entry per output channel; or what stands in a tree which holds masks and nothing else. Two masks of one
+weight are refused. Under any other name (`X.gate`, `masks.X`) a tensor of 0 and 1 is the mask of the weight whose words
+its name holds (`topo.formats.partners`); a note says so.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from topo.containers.tensors import Tensor
 from topo.errors import FormatError
@@ -46,20 +47,34 @@ def buffers(source: Source) -> dict[str, Tensor]:
     known = {unwrapped(name): tensor.shape for name, (_, tensor) in source.place.parameters.items()}
     named = {name: _parameter(name) for name in source.state if "mask" in name or name.endswith("_m")}
     alone = all(named.get(name) for name, tensor in source.state.items() if tensor.ndim >= 2)
-    found: dict[str, Tensor] = {}
+    claims: dict[str, dict[str, str]] = {}
     for name, parameter in named.items():
         mask = source.state[name]
         if parameter is None or mask.ndim < 1 or "___" in name:
             continue
         shape = known.get(unwrapped(parameter), ())
-        channels = mask.ndim == 1 and len(shape) > 1 and mask.shape == shape[:1] and mask.is_binary
-        if channels or (mask.ndim > 1 and (shape == mask.shape or (alone and not shape))):
-            found.setdefault(parameter, mask)
-    taken = set(map(unwrapped, found))
+        vector = mask.ndim == 1 and len(shape) > 1 and mask.shape in (shape[:1], shape[1:2]) and mask.is_binary
+        if vector or (mask.ndim > 1 and (shape == mask.shape or (alone and not shape))):
+            claims.setdefault(unwrapped(parameter), {})[name] = parameter
     for name, parameter in source.place.partners.items():
-        if unwrapped(parameter) not in taken:
-            found[parameter] = source.state[name]
+        if is_called_mask(name) or unwrapped(parameter) not in claims:
+            claims.setdefault(unwrapped(parameter), {})[name] = parameter
+    found: dict[str, Tensor] = {}
+    for plain, claimed in claims.items():
+        name = _one(plain, list(claimed), source.state)
+        mask = source.state[name]
+        if mask.ndim > 1 or mask.shape == known[plain][:1]:  # one of inputs alone is named among what is not used
+            found[claimed[name]] = mask
     return found
+
+
+def _one(weight: str, names: list[str], state: Mapping[str, Tensor]) -> str:
+    """The mask of a weight: of several tensors called so the only one of 0 and 1. FormatError for two of them."""
+    masks = [name for name in names if state[name].is_binary] or names[:1]
+    if len({id(state[name]) for name in masks}) > 1:
+        said = " and ".join(f"'{name}'" for name in masks[:2])
+        raise FormatError(f"{said} may both be the mask of '{weight}': leave one out, or give --key of the masks")
+    return masks[0]
 
 
 def recognise(source: Source) -> str | None:
@@ -74,9 +89,9 @@ def recognise(source: Source) -> str | None:
 )
 def read(source: Source) -> Found:
     masks = buffers(source)
-    used = {id(mask) for mask in masks.values()}
-    names = [name for name, tensor in source.state.items() if id(tensor) in used]
-    gone = next((name for name in names if says_gone(name)), None)
+    used = {id(mask): parameter for parameter, mask in masks.items()}
+    names = {name: used[id(tensor)] for name, tensor in source.state.items() if id(tensor) in used}
+    gone = next((name for name, parameter in names.items() if says_gone(name, parameter)), None)
     if gone is not None and not source.requested:
         raise FormatError(
             f"in '{gone}' 1 may stand for what was pruned; --format mask_buffers reads 1 as kept; otherwise "

@@ -19,10 +19,12 @@ _PARAMETRIZED = re.compile(r"(?P<module>.*?)(?:^|\.)parametrizations\.(?P<name>[
 RECURRENT = re.compile(r"(?:^|\.)weight_(?:ih|hh|hr)(?:_l\d+)?(?:_reverse)?$")
 # Fused experts of transformers: (experts, out, in), under no "weight".
 FUSED = re.compile(r"(?:^|\.)experts\.(?:gate_up_proj|gate_proj|up_proj|down_proj|w1|w2|w3)$")
-_EMB = re.compile(r"(?:^|[._])embs?(?:[._]|$)")
-# Averages of weights beside them, and what decides of a weight and does not repeat it.
+# Not `time_emb_proj` and `emb_layers.1`, which are linear.
+_EMB = re.compile(r"(?:^|[._])embs?(?:\.weight)?$")
+# Averages of weights beside them, and what stands behind the name of a weight of another time, or of its gradient.
+# Nothing else does: `weight_2`, `weight_imag` and `in_proj_weight_k` are weights of their own.
 _AVERAGE = re.compile(r"(?:.*[._])?(?:ema|swa|averaged?|shadow)(?:_\w+?)?\.(?:module\.)?")
-_SAID = re.compile(r"mask|score|logit|alpha|gate|_m$|_v$|_g$|orig|scale|zero|quant|absmax|packed|codebook", re.I)
+_FORMER = re.compile(r"[._](?:grad|old|prev(?:ious)?|init(?:ial)?|(?:max_)?exp_avg(?:_sq)?|momentum(?:_buffer)?|ema)")
 _PLAIN = (".weight", ".bias", ".running_mean", ".running_var", ".num_batches_tracked")
 # Adapters beside a base: factors and scales, which are not weights of the network.
 ADAPTER = re.compile(
@@ -82,33 +84,50 @@ def parameters(state: Mapping[str, Tensor], masks: Collection[str] = ()) -> dict
     return found
 
 
-def copies(state: Mapping[str, Tensor], averages: bool = True) -> list[str]:
+def copies(state: Mapping[str, Tensor], known: Collection[str] = (), averages: bool = True) -> list[str]:
     """Names of tensors that repeat a weight beside them in another state: its shape, and `ema.X`, also without the dots
-    of X, or X with something behind it (`weight_grad`, `weight.old`).
+    of X, or X with something behind it that says so (`weight_grad`, `weight.old`).
 
-    averages: whether to look for the former.
+    known: names of a network's layers, which are kept. averages: whether to look for the former.
     """
     found = []
     for name, tensor in state.items():
         cut = name.rfind("weight") + 6
-        whole = state.get(name[:cut]) if 6 <= cut < len(name) and name[cut] in "._" else None
-        if whole is not None and tensor.ndim >= 2 and tensor.shape == whole.shape and plain(name) == name:
-            if not name[:cut].endswith(".weight.weight") and not _SAID.search(name[cut:]):
-                found.append(name)
-    if not averages:
-        return found
+        whole = state.get(name[:cut]) if 6 <= cut < len(name) and _FORMER.fullmatch(name, cut) else None
+        if whole is not None and tensor.ndim >= 2 and tensor.shape == whole.shape and not _is_one_of(name, known):
+            found.append(name)
+    if averages:
+        layers = [layer for layer in known if _AVERAGE.match(layer)]  # `fc.weight` is not `ema.fc.weight`
+        found += [name for name in _averages(state) if not _is_one_of(name, layers)]
+    return found
+
+
+def _averages(state: Mapping[str, Tensor]) -> list[str]:
     plainly: dict[tuple[int, ...], list[str]] = {}
     parts = {name: _AVERAGE.match(name) for name in state}
     for name, average in parts.items():
         if average is None and state[name].ndim >= 2:
             plainly.setdefault(state[name].shape, []).append("." + plain(unwrapped(name)))
+    found = []
     for name, average in parts.items():
         if average is not None:
             rest = plain(unwrapped(name[average.end() :]))
-            others = plainly.get(state[name].shape, ())
-            if any(other.endswith(f".{rest}") or other.replace(".", "").endswith(rest) for other in others):
+            if any(_repeats(rest, other) for other in plainly.get(state[name].shape, ())):
                 found.append(name)
     return found
+
+
+def _repeats(rest: str, other: str) -> bool:
+    """Whether what follows `ema.` is more of another's name than "weight", which `ema.weight` of a module has too."""
+    if "." in rest:
+        return other.endswith(f".{rest}")
+    return len(rest) > len(other.rpartition(".")[2]) and other.replace(".", "").endswith(rest)
+
+
+def _is_one_of(name: str, layers: Collection[str]) -> bool:
+    """Whether a network has a layer of this name, with or without first parts."""
+    full = f".{unwrapped(name)}"
+    return any(own.endswith(full) or full.endswith(own) for own in (f".{unwrapped(layer)}" for layer in layers))
 
 
 def is_weight(name: str) -> bool:

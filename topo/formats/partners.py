@@ -26,14 +26,17 @@ _TOKENS = re.compile(
 )
 # Words for what is gone: 1 would stand for what was pruned.
 _GONE = re.compile(
-    r"(?:(?:is|to)_?)?(?:pruned|removed|dropped|zeroed|deleted|discarded|killed|dead|cut|not|neg|negated|negative|"
-    r"inv(?:erse|erted)?|complement(?:ary)?|masked_?out|(?:to_?)(?:prune|remove|drop|zero)|"
+    r"(?:(?:is|to)_?)?(?:pruned|removed|dropped|zeroed|deleted|discarded|killed|dead|cut|masked_?out|"
+    r"(?:to_?)(?:prune|remove|drop|zero)|"
     r"(?:prune|pruning|drop|remove)_?(?:idx|index|indexes|indices))"
     r"(?:_?(?:weights|params|masks?))?",
     re.I,
 )
 # The same of whole parts alone: "zero" is a word of layers' names too.
 _ZEROS = re.compile(r"(?:is_?zeros?|zeros|zeros?_?(?:masks?|idx|index|indices|weights|positions|locations))", re.I)
+_OPPOSITE = re.compile(
+    r"(?:is_?)?(?:not|neg|negated|negative|inv(?:erse|erted)?|complement(?:ary)?)(?:_?(?:weights|params|masks?))?", re.I
+)
 # Shape -> words -> names.
 ByShape = dict[tuple[int, ...], dict[tuple[str, ...], list[str]]]
 NUMBERED = re.compile(r"(?:^|.*[._])_?masks?[._]?(\d+)$", re.I)
@@ -59,12 +62,23 @@ def is_called_mask(name: str) -> bool:
     return "mask" in name.lower() and not _TOKENS.search(name)
 
 
-def says_gone(name: str) -> bool:
-    """Whether a part of a name says that 1 stands for what was pruned: `fc.pruned`, `removed_mask.fc`, `pruned_fc`."""
-    said = [part for part in _BETWEEN.split(name) if part]
-    wholes = [part for part in _LEVELS.split(name) if part]
-    return any(map(_GONE.fullmatch, (*said, *map("_".join, pairwise(said)), *wholes))) or any(
-        map(_ZEROS.fullmatch, wholes)
+def is_of_tokens(name: str) -> bool:
+    """Whether a tensor is called a mask of attention or of padding."""
+    return bool(_TOKENS.search(name))
+
+
+def says_gone(name: str, weight: str = "") -> bool:
+    """Whether a part of a name says that 1 stands for what was pruned: `fc.pruned`, `removed_mask.fc`, `pruned_fc`.
+
+    weight: whose mask it is; words of its own name say nothing (`negative.0.mask` of `negative.0.weight`).
+    """
+    own = set(words(weight))
+    said = [part for part in _BETWEEN.split(name) if part and part not in own]
+    wholes = [part for part in _LEVELS.split(name) if not own.issuperset(words(part))]
+    return (
+        any(map(_GONE.fullmatch, (*said, *map("_".join, pairwise(said)), *wholes)))
+        or any(map(_OPPOSITE.fullmatch, said))
+        or any(map(_ZEROS.fullmatch, wholes))
     )
 
 

@@ -66,7 +66,7 @@ class Source:
         found = found if self.key is None else at_key(found, self.key)
         if len(found) > _MOST_PLACES:
             raise FormatError(f"it holds tensors in {len(found):,} places; --key says which are meant")
-        return found
+        return found if self.wiring is None else [replace(place, known=self.wiring.names) for place in found]
 
     @property
     def own(self) -> str | None:

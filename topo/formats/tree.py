@@ -7,7 +7,7 @@ in it is a `Branch`; which of them is read, `choosing` decides by what they hold
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -41,12 +41,14 @@ class Branch:
     """One place in a file's tree.
 
     path: the keys that lead to it. content: the dict or list there, dicts that stand for modules laid flat
-    (`{"fc": {"weight": w}}` is "fc.weight"). state: its tensors by name; empty for a list.
+    (`{"fc": {"weight": w}}` is "fc.weight"). state: its tensors by name; empty for a list. known: names of the layers
+    of the network that the user named.
     """
 
     path: tuple[str, ...]
     content: Any
     state: dict[str, Tensor]
+    known: Collection[str] = ()
 
     @cached_property
     def parameters(self) -> dict[str, tuple[str, Tensor]]:
@@ -61,7 +63,7 @@ class Branch:
     @cached_property
     def copies(self) -> list[str]:
         """Its tensors that are averages, gradients or former values of weights beside them: no layers of their own."""
-        return copies(self.state, averages=self.mentions("ema", "swa", "averag", "shadow"))
+        return copies(self.state, self.known, averages=self.mentions("ema", "swa", "averag", "shadow"))
 
     @cached_property
     def packed(self) -> dict[str, int]:
@@ -104,7 +106,7 @@ class Branch:
         """The tensors whose names begin with `prefix.`, under the rest of their names."""
         start = prefix.rstrip(".") + "."
         state = {name.removeprefix(start): t for name, t in self.state.items() if name.startswith(start)}
-        return Branch((*self.path, prefix), state, state)
+        return Branch((*self.path, prefix), state, state, self.known)
 
 
 def branches(content: Any) -> list[Branch]:
