@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import gc
 import sys
-import threading
 import time
 from collections.abc import Iterator
 
 import numpy as np
 import torch
+from memory import beside
 from torch import nn
 
 import topo
@@ -60,12 +60,6 @@ def _half(model: nn.Module, hidden: tuple[str, ...], read_by: tuple[str, ...]) -
         yield name, BitRows.of_mask(kept)
 
 
-def anonymous() -> int:
-    """Bytes of memory of this process that are of no file."""
-    with open("/proc/self/status") as lines:
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
-
-
 def main(names: list[str]) -> None:
     torch.set_num_threads(1)
     small = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).eval()
@@ -74,23 +68,15 @@ def main(names: list[str]) -> None:
     for name in names or ["resnet50", "llama"]:
         model, masks = {"resnet50": resnet50, "llama": llama}[name]()
         gc.collect()
-        before, most, done = anonymous(), [0], threading.Event()
-
-        def watch(most: list[int] = most, done: threading.Event = done) -> None:
-            while not done.wait(0.01):
-                most[0] = max(most[0], anonymous())
-
-        thread = threading.Thread(target=watch)
-        thread.start()
-        start = time.process_time()
-        found = topo.shrink(model, masks)
-        taken = time.process_time() - start
-        done.set()
-        thread.join()
+        with beside() as most:
+            start = time.process_time()
+            found = topo.shrink(model, masks)
+            taken = time.process_time() - start
         sizes = [sum(p.numel() for p in net.parameters()) for net in (model, found.model)]
         held = sum(p.numel() * p.element_size() for p in model.parameters())
-        beside = (most[0] - before) / 1e6
-        print(f"{name:<9} {sizes[0]:>13,} {sizes[1]:>13,} {held:>15,} {taken:>10.1f} {beside:>12,.0f}", flush=True)
+        print(
+            f"{name:<9} {sizes[0]:>13,} {sizes[1]:>13,} {held:>15,} {taken:>10.1f} {most[0] / 1e6:>12,.0f}", flush=True
+        )
 
 
 if __name__ == "__main__":
