@@ -122,7 +122,9 @@ class Survey:
             if found:
                 names = ", ".join(f"'{name}'" for name in list(found)[:3]) + (", ..." if len(found) > 3 else "")
                 many = f"{len(found)} layer{'s' * (len(found) > 1)}"
-                said.append(f"{sum(found.values()):,} weights are {verb}, in {many}: {names}")
+                count = sum(found.values())
+                weights = "1 weight is" if count == 1 else f"{count:,} weights are"
+                said.append(f"{weights} {verb}, in {many}: {names}")
         return said
 
     def only(self, names: Sequence[str]) -> Survey:
