@@ -1264,6 +1264,19 @@ def test_masks_that_are_added_are_refused_wherever_they_stand(dtype, least):
     assert topo.read_masks(few).shapes == {"a.weight": (4, 6)}
 
 
+@pytest.mark.parametrize("dtype, least", [(torch.float8_e4m3fn, -448.0), (torch.float8_e5m2, -float("inf"))])
+def test_masks_of_a_byte_that_are_added_are_refused(dtype, least):
+    from topo.formats.choosing import _FLOAT8
+
+    numbers = torch.arange(256, dtype=torch.uint8).view(dtype).double().numpy()
+    finite = np.isfinite(numbers)
+    assert (_FLOAT8[str(dtype).removeprefix("torch.")][finite] == numbers[finite]).all()
+    for tree in ({"masks": {"a.weight": torch.where(_half() > 0, 0.0, least).to(dtype)}},
+                 {"a.weight": torch.where(_half() > 0, 0.0, least).to(dtype)}):  # fmt: skip
+        with pytest.raises(FormatError, match="holds 0 where a weight is kept, as masks that are added do"):
+            topo.read_masks(tree)
+
+
 # --- the table of the documentation
 
 

@@ -245,14 +245,30 @@ def _refuse_added(chosen: Choice) -> None:
         )
 
 
+def _float8(bits: int) -> np.ndarray:
+    """float64 (256,): what each byte stands for, with so many bits of exponent; infinities as large numbers."""
+    codes, rest = np.arange(256), 7 - bits
+    exponent, fraction = (codes & 127) >> rest, (codes & (1 << rest) - 1) / (1 << rest)
+    bias = (1 << bits - 1) - 1
+    size = np.where(exponent > 0, 1 + fraction, 2 * fraction) * 2.0 ** (exponent - bias)
+    return np.where(codes < 128, size, -size)
+
+
+_FLOAT8 = {"float8_e4m3fn": _float8(4), "float8_e5m2": _float8(5)}
+
+
 def _is_added(tensor: Tensor, below: float = -1) -> bool:
     """Whether it holds 0 and one negative number below that alone, such as -inf: a mask that is added, to logits."""
-    if not tensor.is_float or tensor.dtype.startswith("float8") or not tensor.size:
+    if not tensor.is_float or not tensor.size:
+        return False
+    numbers = _FLOAT8.get(tensor.dtype)
+    if numbers is None and tensor.dtype.startswith("float8"):
         return False
     least = None
     first = next(iter(tensor.rows(1))).reshape(-1)[:64]  # weights mostly show here what they are
     for block in chain([first], tensor.blocks()):
         values = (block.astype(np.uint32) << 16).view(np.float32) if tensor.dtype == "bfloat16" else block
+        values = values if numbers is None else numbers[values.view(np.uint8)]
         held = values[values != 0]
         if held.size:
             least = held[0] if least is None else least
