@@ -616,3 +616,11 @@ def test_queries_and_keys_of_any_transformer_are_no_chain() -> None:
     report = topo.analyze(topo.MaskSet({name: np.eye(4) for name in names}), metrics="paths")
     assert np.isnan(report.network["effective_paths"])
     assert any("queries and keys of a block run side by side" in str(note["note"]) for note in report.notes)
+
+
+def test_progress_tells_speed_and_the_time_left():
+    """3.2 of 13.5 GB in .4 s are 8 GB/s, and the other 10.3 take 1.3 s more."""
+    from topo.language.survey import _speed
+
+    assert _speed(3_200_000_000, 13_500_000_000, 0.4) == "3.2 of 13.5 GB, 8.0 GB/s, 1 s left"
+    assert _speed(0, 10**9, 0.0) == "0.0 of 1.0 GB, 0.0 GB/s, 0 s left"
