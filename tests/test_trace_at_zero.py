@@ -147,7 +147,8 @@ def notes_of(
     forward: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch, device: str = "cpu", **held: Tensor
 ) -> str:
     monkeypatch.setattr(importlib.import_module("topo.trace"), "capture", quick_capture) if device == "cpu" else None
-    model = three(forward, w=lambda: par(8, 8), **{key: (lambda v=v: v) for key, v in held.items()})().double().to(device)
+    makers = {key: (lambda v=v: v) for key, v in held.items()}
+    model = three(forward, w=lambda: par(8, 8), **makers)().double().to(device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return "\n".join(topo.trace(model, args=(torch.ones(3, 8, device=device).double(),)).notes)

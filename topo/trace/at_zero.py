@@ -199,7 +199,7 @@ def _follows(node: Node, hard: bool) -> bool:
 
 
 def _result(node: Node, taken: dict[Node, Tensor], env: dict[Node, Any]) -> Tensor | None:
-    """The operation on these values; None if it fails, or gives what is no number."""
+    """The operation on these values; None if it fails, or what it gives is not finite."""
     name, target = operation(node).removeprefix("aten."), node.target
     if name in CASTS and name != "nan_to_num":
         return taken[node.args[0]]  # type: ignore[index]
