@@ -114,6 +114,8 @@ def forest(report: Report, place: int) -> str:
     """z of the network's numbers against each null model; nothing where no z is finite."""
     found: dict[str, dict[str, Mapping[str, Any]]] = {}
     for entry in report.nulls:
+        if entry["metric"].endswith("_layers"):  # how many layers a mean is of
+            continue
         if entry["layer"] is None and entry["z"] is not None and math.isfinite(entry["z"]):
             found.setdefault(entry["metric"], {})[entry["null"]] = entry
     if not found:
