@@ -41,8 +41,8 @@ def main() -> None:
             done = subprocess.run([*browser, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=120)
         opened, ordered, lit = re.search(r"<title>(\d+),(\d+),(\d+)", done.stdout).groups()
         print(
-            f"{model[:8]}, {len(wiring.names)} layers, density {density}: {len(text) / 1e6:.2f} MB, drawn after {opened} ms, "
-            f"every column sorted after {ordered} ms, a unit's paths lit after {lit} ms"
+            f"{model[:8]}, {len(wiring.names)} layers, density {density}: {len(text) / 1e6:.2f} MB, "
+            f"drawn after {opened} ms, every column sorted after {ordered} ms, a unit's paths lit after {lit} ms"
         )
 
 
