@@ -148,6 +148,14 @@ weights(
     parts={"u": lambda: par(2, 3), "v": lambda: par(4, 3)},
     more="reads sums",
 )
+weights(
+    "standardised by a norm, scaled",
+    lambda s, x: s.d(
+        F.conv2d(x, F.batch_norm(s.c.weight.view(1, 4, -1), None, None, s.g, training=True).view(4, 3, 1, 1))
+    ),
+    (2, 3, 4, 4),
+    parts={"c": lambda: conv(3, 4), "d": lambda: conv(4, 2), "g": lambda: par(4)},
+)
 weights("pruned by torch", lambda s, x: s.o(s.p(x)), parts={"p": lambda: pruned()}, densities=(0.6,))
 
 

@@ -18,7 +18,16 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from topo.trace.nodes import REDUCTIONS, SATURATING, is_layout, is_pointwise, operation, parameters_behind, passes
+from topo.trace.nodes import (
+    NORMS,
+    REDUCTIONS,
+    SATURATING,
+    is_layout,
+    is_pointwise,
+    operation,
+    parameters_behind,
+    passes,
+)
 from topo.trace.units import LEARNED, Units, Weight, compact, filled, squash
 from topo.wiring import CONSTANT, NOTHING
 
@@ -126,7 +135,10 @@ def made_from(units: Units, node: Node, inputs: list[Any], shape: Any, literally
     if not any(isinstance(v, Made) for i in inputs for v in (i if isinstance(i, list) else [i])):
         return None
     if isinstance(shape, list):
-        return [inputs[0], *map(filled, shape[1:])] if name == "_weight_norm_interface" else None
+        norm = name == "_weight_norm_interface" or (name in NORMS and isinstance(inputs[0], Made))
+        return [inputs[0], *map(filled, shape[1:])] if norm else None
+    if name in NORMS and isinstance(inputs[0], Made):
+        return inputs[0]  # standardised weights
     if name in ("cat", "concat", "concatenate"):
         return _cat(inputs[0], inputs[1], shape)
     if name == "stack":
