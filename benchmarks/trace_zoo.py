@@ -5,7 +5,8 @@
 
 Neither timm nor torchvision is among what the project installs; their rows are left out where they are not there.
 Weights are drawn at random or not at all (meta device): nothing is downloaded. Columns: parameters of two or more
-dimensions in layers of all, dead weights of the dense network, operations without a rule, seconds of the processor (one thread).
+dimensions in layers of all, dead weights of the dense network, operations without a rule, seconds of the processor (one
+thread).
 """
 
 from __future__ import annotations
