@@ -266,6 +266,8 @@ def _is_added(tensor: Tensor, below: float = -1) -> bool:
         return False
     least = None
     first = next(iter(tensor.rows(1))).reshape(-1)[:64]  # weights mostly show here what they are
+    if first.dtype.kind == "f" and first.max() > 0:
+        return False
     for block in chain([first], tensor.blocks()):
         values = (block.astype(np.uint32) << 16).view(np.float32) if tensor.dtype == "bfloat16" else block
         values = values if numbers is None else numbers[values.view(np.uint8)]
