@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import pathlib
+import pickle
 import re
 from contextlib import nullcontext
 
@@ -1063,6 +1064,45 @@ def test_parts_of_one_network_are_read_as_one():
     for names in (("q_proj", "k_proj", "v_proj"), ("attn.query", "attn.key", "attn.value"), ("fc1", "fc2")):
         notes = topo.read_masks({f"{name}.weight": torch.eye(4) / 3 for name in names}).provenance["notes"]
         assert not any("each may be one of its own" in note for note in notes)
+
+
+@pytest.mark.parametrize("keys", ["params/{}/kernel", "params.{}.kernel", "{}.kernel", "tree"])
+@pytest.mark.parametrize("end", ["npz", "pkl", "safetensors"])
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_flax_tree_is_one_network_in_every_container(keys, end, binary, tmp_path):
+    """Kernels are (height, width, in, out), whatever they lie in."""
+    names = dict(zip(SHAPES, ("Conv_0", "Conv_1", "Dense_0")))
+    arrays = {names[n]: (m if binary else m * (np.abs(WEIGHTS[n]) + 1)) for n, m in MASKS.items()}
+    kernels = {name: np.ascontiguousarray(np.moveaxis(a, (1, 0), (-2, -1))) for name, a in arrays.items()}
+    tree = {keys.format(name): kernel for name, kernel in kernels.items()}
+    path, save_file = tmp_path / f"a.{end}", pytest.importorskip("safetensors.numpy").save_file
+    if keys == "tree":
+        tree = {"params": {name: {"kernel": kernel, "bias": kernel[0].ravel()} for name, kernel in kernels.items()}}
+        if binary:
+            tree = {"masks": {name: {"kernel": kernel} for name, kernel in kernels.items()},
+                    "params": {name: {"kernel": kernel + 2} for name, kernel in kernels.items()}}  # fmt: skip
+    if end == "pkl":
+        path.write_bytes(pickle.dumps(tree))
+    elif keys == "tree":
+        return
+    else:
+        write = np.savez if end == "npz" else lambda file, **held: save_file(held, file)
+        write(path, **tree)
+    found = topo.read_masks(path)
+    assert found == MaskSet({f"{names[name]}.kernel": mask for name, mask in MASKS.items()})
+    assert found.provenance["coverage"]["left_out"] == 0
+    assert not any("has shape" in note for note in found.provenance["notes"])
+
+
+def test_no_yes_over_one_shard_of_several(tmp_path, capsys):
+    for name, tensor in zip("12", LAYOUTS["zeros"]().values()):
+        torch.save({f"l{name}.weight": tensor}, tmp_path / f"pytorch_model-0000{name}-of-00002.bin")
+    shard = str(tmp_path / "pytorch_model-00001-of-00002.bin")
+    assert main(["check", shard, "--max-density", "1"]) == 1
+    assert "one shard of 2 by its name" in capsys.readouterr().err
+    for more in (["--partial"], ["--layers", "l1*"]):
+        assert main(["check", shard, "--max-density", "1", *more]) == 0
+    assert main(["check", str(tmp_path), "--max-density", "1"]) == 0
 
 
 def test_a_sha256_is_that_of_the_bytes_that_were_read_or_none(tmp_path):

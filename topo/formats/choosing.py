@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 
 import numpy as np
@@ -53,9 +54,15 @@ class Choice:
                 raise type(error)(f"read as {self.reader.name}: {error}") from None
         return self._found
 
-    @property
+    @cached_property
     def explicit(self) -> bool:
-        return self.reader.name != GUESS
+        """Whether masks are written down, not inferred from zeros."""
+        if self.reader.name != "flax":  # which reads either
+            return self.reader.name != GUESS
+        try:
+            return not all(tensor.inferred for tensor in self.found().values())
+        except (FormatError, MaskError):
+            return True
 
     def fit(self) -> int:
         """How many layers of the model it has masks for, by name and shape; -1 if it cannot be read."""
