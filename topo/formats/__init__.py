@@ -233,8 +233,8 @@ class Reading:
             raise FormatError("it holds no mask of the layers that are asked for")
         kept = {name: mask.kept() for name, mask in rows.items() if self.tensors[name].inferred}
         notes = [*self.remarks(kept, nan, dense), *source.notes]
-        turned = self.reader.name == "flax"  # whose weights lie input-first beside its masks
-        if len(self.inferred) < len(self.tensors) and not self.is_own and not turned:
+        comparable = not self.is_own and self.reader.name != "flax"  # whose weights lie input-first beside its masks
+        if len(self.inferred) < len(self.tensors) and comparable:
             held = {name: mask for name, mask in rows.items() if name not in self.inferred}
             notes += disagreements(source, self.raw, held, self.names)
         if not self.is_own and self.reader.name not in ("scores", "gem_miner", "torch_ao"):  # which read such tensors
