@@ -45,19 +45,18 @@ def orthogonal(kept: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _share(weights: np.ndarray, kept: np.ndarray, rng: np.random.Generator) -> None:
     """Give every empty row with a kept entry a share of the row that has this column, whose only entry it is."""
     owner = np.where(weights.any(0), np.abs(weights).argmax(0), -1)
-    for row in np.flatnonzero(kept.any(1) & ~weights.any(1)):
-        places = np.flatnonzero(kept[row] & (owner >= 0))
-        places = [place for place in places if _fits(weights, kept, row, owner[place])]
-        if places:
-            _rotate(weights, row, owner[rng.choice(places)], rng)
+    for row in np.flatnonzero(kept.any(1) & ~weights.any(1)).tolist():
+        owners = owner[kept[row] & (owner >= 0)].tolist()
+        if fitting := [other for other in owners if _fits(weights, kept, row, other)]:
+            _rotate(weights, row, fitting[rng.integers(len(fitting))], rng)
 
 
 def _mix(weights: np.ndarray, kept: np.ndarray, rng: np.random.Generator) -> None:
     """Rotate each row with one of a few others with which it may be."""
-    for row in rng.permutation(np.flatnonzero(weights.any(1))):
+    for row in rng.permutation(np.flatnonzero(weights.any(1))).tolist():
         column = rng.choice(np.flatnonzero(weights[row]))
         partners = np.flatnonzero(kept[:, column] & weights.any(1))
-        partners = rng.permutation(partners[partners != row])[:_TRIED]
+        partners = rng.permutation(partners[partners != row])[:_TRIED].tolist()
         fitting = [other for other in partners if _fits(weights, kept, row, other)]
         if fitting:
             _rotate(weights, row, fitting[0], rng)
