@@ -560,7 +560,7 @@ def test_living_weights_leave_no_relu_without_a_positive_one() -> None:
 
 @pytest.mark.parametrize("density", [0.05, 0.3, 1.0])
 def test_orthogonal_weights_are_partial_isometries_inside_their_masks(density: float) -> None:
-    """Singular values sqrt(2), as many as a largest matching (by networkx) has pairs, and 0; no weight leaves the mask."""
+    """Singular values sqrt(2), as many as a largest matching (by networkx) has pairs, and 0; the mask holds all."""
     layers = {
         "0": nn.Linear(40, 30), "1": nn.Linear(20, 50), "2": nn.Conv2d(6, 8, 3, groups=2),
         "3": nn.ConvTranspose2d(6, 8, 3, groups=2),

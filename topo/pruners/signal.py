@@ -239,9 +239,9 @@ def _selector(windows: np.ndarray, stored: int, like: Tensor) -> Tensor:
 class _Gathered(torch.autograd.Function):
     """A convolution at the distinct windows only: what they read as the columns of a matrix, times the weights.
 
-    Outputs and inputs (a channel at a place of the kernel) of which no weight is left are left out of the products, and
-    weights that are 0 there get no slope: whoever asks multiplies it by the weight. Of ResNet-18 after half of SynFlow's
-    rounds to 1 % a third of the work is left, at the end a thirtieth.
+    live: outputs and inputs (a channel at a place of the kernel) of which a weight is left. The products leave out the
+    others, and weights that are 0 there get no slope: whoever asks multiplies it by the weight. Of ResNet-18 after half
+    of SynFlow's rounds to 1 % a third of the work is left, at the end a thirtieth.
     """
 
     @staticmethod

@@ -1,8 +1,8 @@
 """Orthogonal weights inside a mask: a largest matching of its rows and columns, mixed by plane rotations.
 
 The entries of a matching, 1 or -1 each, are a partial isometry: their singular values are 0 and 1. A Givens rotation of
-two rows (or columns) keeps singular values, and mixes the entries of both; it is done where all of these places are kept
-in both, so that no weight leaves the mask. What comes of it is exact for every mask, and as spread as the mask allows.
+two rows (or columns) keeps singular values, and mixes the entries of both; it is done where both keep all of these
+places, so that no weight leaves the mask. What comes of it is exact for every mask, and spread where the mask allows it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def orthogonal(kept: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A partial isometry W inside a mask, bool (n, m) -> float64 (n, m).
 
     The singular values of W are 1, as often as a largest matching of rows and columns has pairs, and 0. So W W^T = I
-    where every row can have a column of its own, W^T W = I where every column can have a row. Every row with a kept entry
-    has one that is not 0.
+    where every row can have a column of its own, W^T W = I where every column can have a row. Every row with a kept
+    entry has one that is not 0.
 
     >>> w = orthogonal(np.tri(3, dtype=bool), np.random.default_rng(0))  # a triangle leaves signs alone
     >>> np.abs(w).tolist()
