@@ -2,7 +2,7 @@
 
 The entries of a matching, 1 or -1 each, are a partial isometry: their singular values are 0 and 1. A Givens rotation of
 two rows (or columns) keeps singular values, and mixes the entries of both; it is done where both keep all of these
-places, so that no weight leaves the mask. What comes of it is exact for every mask, and spread where the mask allows it.
+places, so that no weight leaves the mask. What comes of it is exact for every mask, and spread where the mask allows.
 """
 
 from __future__ import annotations
