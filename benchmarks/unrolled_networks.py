@@ -30,15 +30,24 @@ from topo.graph.unrolled import unrolled
 MARKS = ("<!-- unrolled: written by benchmarks/unrolled_networks.py -->", "<!-- end of unrolled -->")
 
 
+class WholeSum(nn.Module):
+    """The sum of a whole map, where the network takes its mean."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sum((2, 3), keepdim=True)
+
+
 def counting(model: nn.Module, masks: topo.MaskSet) -> nn.Module:
     """The model as a counter of paths: its masks as weights, all that is not linear left out."""
     model = model.double().eval()
     for name, module in list(model.named_modules()):
-        if isinstance(module, nn.BatchNorm2d | nn.ReLU | nn.MaxPool2d):
+        if isinstance(module, nn.BatchNorm2d | nn.ReLU | nn.MaxPool2d | nn.AdaptiveAvgPool2d):
             owner, _, last = name.rpartition(".")
             new: nn.Module = nn.Identity()
             if isinstance(module, nn.MaxPool2d):
                 new = nn.AvgPool2d(module.kernel_size, module.stride, module.padding, divisor_override=1)
+            elif isinstance(module, nn.AdaptiveAvgPool2d):
+                new = WholeSum()
             setattr(model.get_submodule(owner), last, new)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
