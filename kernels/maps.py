@@ -173,7 +173,7 @@ def _in_a_row(units):
 
 @nb.njit(cache=True, nogil=True)
 def add_units(numbers, tensor, factor, units, made):
-    """made[k] += factor * number of units[k]; below 0 is none."""
+    """made[k] += factor * number of units[k]; below 0 is none: the last of `numbers` are zeros."""
     alike = len(factor) == 1
     for first in range(0, len(units), _PLACES):
         part, sums = units[first : first + _PLACES], made[first : first + _PLACES]
@@ -182,10 +182,13 @@ def add_units(numbers, tensor, factor, units, made):
             for t in range(len(part)):
                 sums[t] += row[t] * factor[0]
             continue
+        if alike:
+            for t in range(len(part)):
+                sums[t] += numbers[part[t]] * factor[0]
+            continue
         for t in range(len(part)):
-            unit = part[t]
-            if unit >= 0:
-                sums[t] += numbers[unit] * (factor[0] if alike else factor[tensor[unit]])
+            if part[t] >= 0:
+                sums[t] += numbers[part[t]] * factor[tensor[part[t]]]
 
 
 @nb.njit(cache=True, nogil=True)
@@ -254,24 +257,30 @@ def push(words, alive, at, groups, apart, ptr, b, x, z, sums):
     """Both ways through each kept weight c of each output o, t over the places of b, with from = at[c] + group * apart.
 
     z[from + t] += b[o, t]: the transpose of pull. sums (kept,), row by row: the sum over t of x[from + t] * b[o, t].
-    ptr, like words: how many are kept before each word. b (rows, n): n is a multiple of 8, and 0 beyond the places of
+    ptr (rows,): how many are kept before each row. b (rows, n): n is a multiple of 8, and 0 beyond the places of
     the map; x and z have room for as many.
     """
-    each, n = words.shape[0] // groups, b.shape[1]
-    flat = b.reshape(-1)
+    rows, n = words.shape[0], b.shape[1]
+    flat, after = b.reshape(-1), np.empty(rows, np.int64)
+    wide = 8 if n <= 64 else 1  # words whose strips stay in the nearest cache for all outputs; eight are read at once
     for k in range(len(sums)):
         sums[k] = 0.0
     for first in range(0, n, _PLACES):
         last = min(first + _PLACES, n)
-        for w in range(words.shape[1]):  # the strips of 64 weights stay in the nearest cache for all outputs
-            for o in range(words.shape[0]):
-                word, k, base = words[o, w], ptr[o, w], o // each * apart + first
-                while word:
-                    bit = _lowest_bit(word)
-                    if alive[w] >> np.uint64(bit) & np.uint64(1):
-                        sums[k] += _meet(x, z, base + at[64 * w + bit], flat, o * n + first, last - first)
-                    word &= word - np.uint64(1)
-                    k += 1
+        for o in range(rows):
+            after[o] = ptr[o]
+        for block in range(0, words.shape[1], wide):
+            for o in range(rows):
+                base, k = o // (rows // groups) * apart + first, after[o]
+                for w in range(block, min(block + wide, words.shape[1])):
+                    word = words[o, w]
+                    while word:
+                        bit = _lowest_bit(word)
+                        if alive[w] >> np.uint64(bit) & np.uint64(1):
+                            sums[k] += _meet(x, z, base + at[64 * w + bit], flat, o * n + first, last - first)
+                        word &= word - np.uint64(1)
+                        k += 1
+                after[o] = k
 
 
 @nb.njit(cache=True, nogil=True)

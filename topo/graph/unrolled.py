@@ -44,6 +44,7 @@ Edges = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # from, to, paths
 
 
 _NONE = -(1 << 40)  # the exponent of a tensor of zeros: below every other
+_SPARE = 8  # zeros behind the numbers, for units -1 and -2, and for vectors that reach over the end
 _ONE = np.ones(1)  # the factor of every tensor
 _FAR = 300  # numbers of a tensor are scaled where the largest is 2**300 away from 1
 
@@ -60,7 +61,7 @@ class MapNumbers:
     @classmethod
     def ones(cls, maps: Maps, units: np.ndarray) -> MapNumbers:
         """1 at these units, 0 at others."""
-        found = cls(maps, np.zeros(maps.n_units), *(np.full(len(maps.steps) + 1, n) for n in (_NONE, 0.0)))
+        found = cls(maps, np.zeros(maps.n_units + _SPARE), *(np.full(len(maps.steps) + 1, n) for n in (_NONE, 0.0)))
         found.mantissa[units] = 1.0
         found.exponent[np.flatnonzero(np.bincount(maps.tensors[units]))] = 0
         return found
@@ -192,12 +193,15 @@ class Unrolled:
     # -- counts
 
     def _strips(self, step: MapLayer, numbers: np.ndarray, factor: np.ndarray) -> np.ndarray:
-        """What a layer reads, strip after strip."""
+        """What a layer reads, strip after strip, and a few numbers more: copied, unless it stands so."""
         from topo.kernels import maps as kernels
 
-        x = self._room(0, len(step.reads) * len(step.strips.cells) + 8)
-        kernels.fill_strips(numbers, self.maps.tensors, factor, *step.laid, x[:-8])
-        x[-8:] = 0.0
+        size = len(step.reads) * len(step.strips.cells)
+        if step.whole >= 0 and factor is _ONE:
+            return numbers[step.whole : step.whole + size + _SPARE]
+        x = self._room(0, size + _SPARE)
+        kernels.fill_strips(numbers, self.maps.tensors, factor, *step.laid, x[:size])
+        x[size:] = 0.0
         return x
 
     def _lanes(self, step: MapLayer, given: np.ndarray) -> np.ndarray:
@@ -205,6 +209,8 @@ class Unrolled:
         from topo.kernels import maps as kernels
 
         width = -(-step.strips.length // 8) * 8
+        if width == step.positions:
+            return given.reshape(-1, width)
         b = self._room(1, step.shape[0] * width).reshape(-1, width)
         kernels.lay_lanes(given, step.strips.lanes, step.strips.row, b)
         return b
@@ -216,7 +222,7 @@ class Unrolled:
             rooms[str(number)] = np.empty(size)
         return rooms[str(number)][:size]
 
-    def _weights(self, step: MapLayer) -> tuple[np.ndarray, int, int, np.ndarray, int]:
+    def _weights(self, step: MapLayer) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
         """What kernels take of a layer's weights: bit rows, which are alive, where each reads, groups, their strips."""
         apart = step.shape[1] * len(step.strips.cells)
         return self.words(step), step.alive, step.at, step.groups, apart
@@ -228,12 +234,14 @@ class Unrolled:
         made = numbers[step.start : step.stop]
         if isinstance(step, MapLayer):
             x, n = self._strips(step, numbers, factor), step.strips.length
-            y = self._room(1, step.shape[0] * n).reshape(-1, n)
+            same = n == step.positions
+            y = (made if same else self._room(1, step.shape[0] * n)).reshape(-1, n)
             if _is_dense(self.rows[step.name], step):
                 _dense_pull(self.rows[step.name], step, x, y)
             else:
                 kernels.pull(*self._weights(step), x, n, y)
-            kernels.take_lanes(y, step.strips.lanes, step.strips.row, made)
+            if not same:
+                kernels.take_lanes(y, step.strips.lanes, step.strips.row, made)
         elif step.kind != "score":
             for operand in step.operands if step.kind == "add" else step.operands[:1]:
                 kernels.add_units(numbers, self.maps.tensors, factor, operand, made)
@@ -280,8 +288,7 @@ class Unrolled:
             bound = float(counts.bound[number]) + math.log2(many)
             factor, given = counts.receive(maps.sources[number], top, bound), counts.mantissa[step.start : step.stop]
             if isinstance(step, MapLayer):
-                z, sums, exponent = self._push(step, number, given)
-                kernels.add_strips(z, maps.tensors, factor, *step.laid, counts.mantissa)
+                sums, exponent = self._push(step, number, given, factor, counts.mantissa)
                 through[number] = sums, exponent + top
                 continue
             if step.kind == "gate":
@@ -292,22 +299,28 @@ class Unrolled:
             counts.settle(0, int(counts.exponent[0]), float(counts.bound[0]))
         return counts, through
 
-    def _push(self, step: MapLayer, number: int, given: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-        """Strips of what comes back through a layer, the paths of its weights, and their exponent beside given's."""
+    def _push(
+        self, step: MapLayer, number: int, given: np.ndarray, factor: np.ndarray, numbers: np.ndarray
+    ) -> tuple[np.ndarray, int]:
+        """Add factor * what comes back through a layer to numbers. Paths of its weights, for given of exponent 0."""
         from topo.kernels import maps as kernels
 
-        factor, exponent = self.forward.common(self.maps.sources[number])
-        x, b = self._strips(step, self.forward.mantissa, factor), self._lanes(step, given)
-        z = self._room(2, len(x))
-        z[:] = 0.0
+        of_reads, exponent = self.forward.common(self.maps.sources[number])
+        x, b = self._strips(step, self.forward.mantissa, of_reads), self._lanes(step, given)
+        in_place = step.whole >= 0 and factor is _ONE
+        z = numbers[step.whole : step.whole + len(x)] if in_place else self._room(2, len(x))
+        if not in_place:
+            z[:] = 0.0
         if _is_dense(self.rows[step.name], step):
-            sums = _dense_push(self.rows[step.name], step, b, x[:-8], z[:-8])
+            sums = _dense_push(self.rows[step.name], step, b, x[:-_SPARE], z[:-_SPARE])
         else:
-            counts = np.bitwise_count(self.words(step))
-            ends = np.cumsum(counts, dtype=np.int64).reshape(counts.shape)
-            sums = np.empty(int(ends[-1, -1]))
+            counts = np.bitwise_count(self.words(step)).sum(axis=1, dtype=np.int64)
+            ends = np.cumsum(counts)
+            sums = np.empty(int(ends[-1]))
             kernels.push(*self._weights(step), ends - counts, b, x, z, sums)
-        return z[:-8], sums, max(exponent, 0)
+        if not in_place:
+            kernels.add_strips(z[:-_SPARE], self.maps.tensors, factor, *step.laid, numbers)
+        return sums, max(exponent, 0)
 
     @cached_property
     def total(self) -> tuple[float, int]:
@@ -332,7 +345,7 @@ class Unrolled:
 
     def _residue(self, prime: int) -> int:
         """All paths modulo a prime below 2**31; sums below 2**53 are exact in float64."""
-        counts, factor = np.zeros(self.maps.n_units), _ONE
+        counts, factor = np.zeros(self.maps.n_units + _SPARE), _ONE
         counts[self.maps.inputs] = 1
         for step in self.maps.steps:
             self._make(step, counts, factor)
@@ -375,7 +388,7 @@ def _taps(rows: BitRows, step: MapLayer) -> Iterator[tuple[slice, slice, int, np
 
 
 def _dense_pull(rows: BitRows, step: MapLayer, x: np.ndarray, y: np.ndarray) -> None:
-    x, n = x[:-8].reshape(len(step.reads), -1), step.strips.length
+    x, n = x[:-_SPARE].reshape(len(step.reads), -1), step.strips.length
     y[:] = 0
     for outputs, inputs, _, matrix, shift in _taps(rows, step):
         y[outputs] += matrix @ x[inputs, shift : shift + n]

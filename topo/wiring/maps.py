@@ -130,6 +130,14 @@ class MapLayer:
         row = (self.reads[:, :1] >= 0) & (self.reads == self.reads[:, :1] + np.arange(self.reads.shape[1]))
         return np.where(row.all(axis=1), self.reads[:, 0], -1).astype(np.int64)
 
+    @cached_property
+    def whole(self) -> int:
+        """The first unit that it reads, where its strips are units in a row as they stand; else -1."""
+        size = self.reads.shape[1]
+        alike = np.array_equal(self.strips.cells, np.arange(size))
+        follow = self.first[0] >= 0 and np.array_equal(self.first, self.first[0] + size * np.arange(len(self.reads)))
+        return int(self.first[0]) if alike and follow else -1
+
     @property
     def laid(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
         """Which units are laid on the strips of its channels, for kernels."""
