@@ -123,15 +123,18 @@ class _Counted(TorchFunctionMode):
         self.about = f"the model {type(module).__name__}, of an example of shape {' and '.join(map(str, shapes))},"
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.calls += getattr(function, "__name__", "") != "__get__"
+        name = getattr(function, "__name__", "")
+        if name in _UNROLLED and len(args) > 8:
+            _not_too_long(name, *(args[at] for at in (0, 4, 7, 8)))
+        made = function(*args, **(kwargs or {}))
+        # Not those that only ask, as for strides: while it captures, torch asks thirty times for each operation.
+        self.calls += name != "__get__" and isinstance(made[0] if type(made) is tuple and made else made, Tensor)
         if self.calls > MOST_OPERATIONS:
             raise TooLong(
                 f"{self.about} calls more than {MOST_OPERATIONS:,} operations, as a loop over many steps does; each is "
                 "followed by itself. Give a shorter example: fewer steps have the same weights"
             )
-        if getattr(function, "__name__", "") in _UNROLLED and len(args) > 8:
-            _not_too_long(function.__name__, *(args[at] for at in (0, 4, 7, 8)))
-        return function(*args, **(kwargs or {}))
+        return made
 
 
 def _not_too_long(name: str, x: Any, layers: Any, both: Any, batch_first: Any) -> None:
