@@ -191,7 +191,7 @@ class Progress:
         if self._bar is not None:
             self._bar.show(done, total, f"{self._prefix}{label}")
             return
-        left = f", {clock((now - self._began) / done * (total - done))} left" if done else ""
+        left = f", {clock((now - self._began) / done * (total - done))} left" if done >= total / 20 else ""
         self._log(f"{done} of {total}: {label}{left}", now)
 
     def line(self, text: str) -> None:
