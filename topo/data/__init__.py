@@ -271,6 +271,11 @@ def load(
     return replace(found, notes=(*found.notes, *more)) if more else found
 
 
+def _said(source: Any) -> str:
+    """What was given, in a few words: arrays would fill lines."""
+    return f"'{source}'" if isinstance(source, str | Path) else f"a {type(source).__name__}"
+
+
 def _read(source: str | Path, size: int | None, cache: str | Path | None) -> Dataset:
     built_in = [entry.name for entry in data.values() if entry.recognise is None]
     if str(source) in built_in:
@@ -279,7 +284,7 @@ def _read(source: str | Path, size: int | None, cache: str | Path | None) -> Dat
         path = Path(source or None).expanduser()  # type: ignore[arg-type]  # "" is not the folder one is in
     except (TypeError, RuntimeError):
         raise DataError(
-            f"'{source}' is not a data set; give digits, the path of a folder or file, or a Dataset"
+            f"{_said(source)} is not a data set; give digits, the path of a folder or file, or a Dataset"
         ) from None
     if not path.exists():
         raise DataError(

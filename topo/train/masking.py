@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
+from topo._support.doors import first_line
 from topo.errors import WiringError
 from topo.masks import MaskSet, as_mask_set, warn_of_empty_layers
 from topo.models.modules.holders import Holder, every_holder, holder, holders, own_class, unwrapped
 from topo.models.modules.stored import Storage, natural, storage
-from topo.train.plainly import first_line
 from topo.train.written import give_plainly, write_through
 
 if TYPE_CHECKING:
