@@ -1,4 +1,4 @@
-"""The HTML page of ResNet-50 in headless Chromium: its size, and milliseconds until it is drawn, sorted and lit.
+"""The HTML page of ResNet-50, and of 500 layers, in headless Chromium: size, ms until it is drawn, sorted and lit.
 
 python benchmarks/page.py [--chromium PATH]
 """
@@ -29,9 +29,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--chromium", default="chromium")
     browser = [parser.parse_args().chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    wiring = topo.trace(topo.models.build("resnet50"))
+    deep = "mlp:" + "-".join(["16"] * 501)
     digest = base64.b64encode(hashlib.sha256(_ACTS.encode()).digest()).decode()
-    for density in (0.02, 0.1, 0.5):
+    for model, density in (("resnet50", 0.02), ("resnet50", 0.1), ("resnet50", 0.5), (deep, 0.3)):
+        wiring = topo.trace(topo.models.build(model))
         text = topo.analyze(topo.generate("erk", wiring, density=density, rng=0), wiring).to_html()
         acting = text.replace("; img-src", f" &#x27;sha256-{digest}&#x27;; img-src", 1)
         with tempfile.TemporaryDirectory() as folder:
@@ -40,8 +41,8 @@ def main() -> None:
             done = subprocess.run([*browser, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=120)
         opened, ordered, lit = re.search(r"<title>(\d+),(\d+),(\d+)", done.stdout).groups()
         print(
-            f"density {density}: {len(text) / 1e6:.2f} MB, drawn after {opened} ms, "
-            f"every column sorted after {ordered} ms, a unit's paths lit after {lit} ms"
+            f"{model[:8]}, {len(wiring.names)} layers, density {density}: {len(text) / 1e6:.2f} MB, "
+            f"drawn after {opened} ms, every column sorted after {ordered} ms, a unit's paths lit after {lit} ms"
         )
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -623,7 +624,63 @@ def test_progress_shows_only_after_two_seconds(capsys, monkeypatch):
         clock[0] = 99.0
         progress(2, 9, "quiet")
     out, err = capsys.readouterr()
-    assert (out, err) == ("", "topo: a.pt, 2 of 9: late\n")
+    assert (out, err) == ("", "topo: a.pt, 2 of 9: late, 8 s left\n")
+
+
+class Screen(io.StringIO):
+    """Standard error that is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def seen(screen):
+    """What was written, without the codes that move and colour."""
+    return re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", screen.getvalue())
+
+
+def told(progress):
+    """Two pieces of work in turn, then a line."""
+    progress(0, 4, "[b]first\x1b[2J")
+    progress(3, 4, "[b]first\x1b[2J")
+    progress(1, 2, "second")
+    progress.line("3.2 of 13.5 GB")
+
+
+def test_on_a_terminal_a_bar_says_the_time_left_and_goes(monkeypatch):
+    monkeypatch.setattr("topo.cli.output._PATIENCE", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", screen := Screen())
+    with Progress(True, "a.pt, ") as progress:
+        told(progress)
+    text = seen(screen)
+    assert "1/2 -:--:-- a.pt, second" in text and "[b]first\\x1b[2J" in text and "a.pt, 3.2 of 13.5 GB" in text
+    assert "\x1b[2J" not in screen.getvalue()
+    assert screen.getvalue().rstrip().endswith("\x1b[2K")  # the last line is gone
+
+
+def test_in_a_notebook_tqdm_says_it(monkeypatch, capsys):
+    shell = type("ZMQInteractiveShell", (), {})()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setattr("topo.cli.output._PATIENCE", 0.0)
+    with Progress(True) as progress:
+        told(progress)
+    err = capsys.readouterr().err
+    assert "3/4" in err and "[b]first\\x1b[2J" in err and "second" in err and "3.2 of 13.5 GB" in err
+
+
+def test_logs_say_the_time_left_of_the_work_at_hand(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("topo.cli.output._PATIENCE", 2.0)
+    with Progress(True) as progress:
+        for second, at in ((90, (1, 2)), (100, (0, 10)), (150, (1, 10)), (160, (5, 10))):
+            clock[0] = float(second)
+            progress(*at, "x")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "topo: 1 of 2: x, 0 s left", "topo: 0 of 10: x", "topo: 1 of 10: x, 7 min left", "topo: 5 of 10: x, 1 min left"
+    ]  # fmt: skip
 
 
 def test_a_layer_fits_a_terminal_of_120_columns(capsys) -> None:

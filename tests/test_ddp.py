@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 
 import topo
@@ -79,9 +80,8 @@ def torchrun(*line, environment=None):
 
 
 def test_two_processes_share_masks_and_give_the_result_of_one(tmp_path):
-    from topo.train.toml_text import toml
 
-    (tmp_path / "recipe.toml").write_text(toml(RECIPE.table()))
+    (tmp_path / "recipe.toml").write_text(tomli_w.dumps(RECIPE.table()))
     (tmp_path / "worker.py").write_text(WORKER)
     torchrun(tmp_path / "worker.py", tmp_path)
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]

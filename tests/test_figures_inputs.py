@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+import tomli_w
 from test_figures import CASES, _front
 from test_figures_print import _ax, _drawn, _faults, _said
 
@@ -19,7 +20,6 @@ from topo.errors import TopoError
 from topo.plots.reading import read_rows
 from topo.plots.settings import SETTINGS, settled
 from topo.train.recipe import Recipe, find_recipe
-from topo.train.toml_text import toml
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ def _run(path, masks, accuracy=0.5, seed=0, model=MODEL, imp=None, **recipe):
     config = {"run": {"schema": "topo-run/1", "model": model, "data": "digits", "masks": "x", "seed": seed}}
     config["recipe"] = find_recipe("quick").changed(**recipe).table()
     config |= {"imp": imp} if imp else {}
-    (Path(path) / "config.toml").write_text(toml(config))
+    (Path(path) / "config.toml").write_text(tomli_w.dumps(config))
     (Path(path) / "environment.json").write_text("{}")
     (Path(path) / "metrics.jsonl").write_text("")
     if masks is not None:

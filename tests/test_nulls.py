@@ -554,8 +554,7 @@ def test_samples_depend_on_the_seed_and_on_nothing_else() -> None:
 def test_progress_counts_samples() -> None:
     said: list[tuple[int, int, str]] = []
     topo.analyze(MASKS, WIRING, metrics="kept", nulls="same_rows:3", threads=2, progress=lambda *at: said.append(at))
-    assert [(*at, text.split(",")[0]) for *at, text in said[-3:]] == [(n, 3, "null model same_rows") for n in (1, 2, 3)]
-    assert said[-1][2] == "null model same_rows, 0 s left"
+    assert said[-3:] == [(n, 3, "null model same_rows") for n in (1, 2, 3)]
 
 
 def test_what_cannot_be_asked_for() -> None:

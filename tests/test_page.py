@@ -8,8 +8,10 @@ import re
 import shutil
 import subprocess
 import zlib
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
+from itertools import product
 
 import pytest
 
@@ -183,11 +185,11 @@ _PHONE = """<title></title><script>onmessage=function(e){document.title=e.data}<
 <iframe src="page.html" width="360" height="800" style="border:0"></iframe>"""
 
 
-def clicked(text, folder):
-    """What `_CLICKS` saw in a page whose policy admits that one script more, on a telephone."""
-    digest = base64.b64encode(hashlib.sha256(_CLICKS.encode()).digest()).decode()
+def clicked(text, folder, clicks=_CLICKS):
+    """What a script saw in a page whose policy admits that one more, on a telephone."""
+    digest = base64.b64encode(hashlib.sha256(clicks.encode()).digest()).decode()
     text = text.replace("; img-src", f" &#x27;sha256-{digest}&#x27;; img-src", 1)
-    (folder / "page.html").write_text(text.replace("</body>", f"<script>{_CLICKS}</script></body>"))
+    (folder / "page.html").write_text(text.replace("</body>", f"<script>{clicks}</script></body>"))
     (folder / "phone.html").write_text(_PHONE)
     done = in_browser(folder / "phone.html", "--dump-dom", "--virtual-time-budget=5000")
     return unescape(re.search(r"<title>(.*?)</title>", done.stdout)[1]).split("|")
@@ -212,6 +214,101 @@ def test_five_hundred_layers_are_sorted_as_python_does_filtered_and_selected_on_
     assert orders == [] and chosen == "9"
     assert filtered.split(",") == [str(k) for k in order if "block.7." in layers[k]]
     assert int(wider) <= 0 and width == "360"
+
+
+def family():
+    """Reports of two methods at two densities, with hostile names, three seeds each."""
+    made = []
+    for number, (method, density, seed) in enumerate(product((HOSTILE, "erk"), (0.1, 0.2), range(3))):
+        nodes = math.nan if number == 4 else 7 * number % 5
+        values = {"density": density, "effective_nodes": nodes, "units": 9}
+        rows = [Row(f"m{number}", metric, None, "channel", value, "nodes") for metric, value in values.items()]
+        layers = {"sigma2": [1.0, 3.0, math.nan], "ramanujan_bound": [2.0, 2.0, 2.0], "kept": [1, 2, 3]}
+        rows += [Row(f"m{number}", m, n, "channel", v, "") for m, held in layers.items() for n, v in zip("abc", held)]
+        known = {"method": method, "density": density, "seed": seed}
+        shapes = {name: (2, 2) for name in "abc"}
+        made.append(Report(f"m{number}", "topo", "m", "channel", shapes, rows, provenance=known))
+    return Reports(made)
+
+
+@pytest.mark.small
+def test_groups_of_masks_hold_the_means_of_the_summary():
+    made = family()
+    head, *rows = Page(made.to_html()).tables["grouped"]
+    assert [name for _, name in head] == ["method", "density_asked", "masks", "density", "effective_nodes", "units"]
+    told = [(row["mean"], row["t95"]) for row in made.summary(by=["method", "density_asked"])]
+    for cell, (mean, half) in zip((cell for row in rows for cell in row[3:]), told, strict=True):
+        assert float(cell[0]) == mean and cell[1] == shown(mean, "nodes") + (f" ± {shown(half)}" if half > 0 else "")
+    alone = Reports([made[0], made[3]])  # no two masks of one method and density
+    assert "grouped" not in Page(alone.to_html()).tables
+
+
+def beside_nulls():
+    """A report with z against two null models, one of them undefined, one beyond the scale."""
+    nulls = [
+        {"null": null, "samples": 9, "metric": metric, "layer": layer, "observed": 1.0, "mean": 0.5, "std": 0.1,
+         "z": z, "p": p}
+        for null, metric, layer, z, p in (
+            ("same_layers", "density", None, 1e9, 0.01), ("same_layers", "effective_paths", None, -3.5, 0.2),
+            ("same_layers", "kept", "b", 1.0, 0.5), ("same_rows", "density", None, math.nan, 1.0),
+            ("same_rows", "effective_paths", None, 0.25, 0.9),
+        )
+    ]  # fmt: skip
+    return replace(report(), nulls=tuple(nulls))
+
+
+@pytest.mark.small
+def test_numbers_stand_beside_their_z_and_in_a_forest():
+    page = Page(beside_nulls().to_html())
+    head, *rows = page.tables["network0"]
+    assert [name for _, name in head] == ["metric", "value", "unit", "group", "z, same_layers", "z, same_rows"]
+    found = {row[0][1]: [row[3][1], row[4][0], row[5][0]] for row in rows}
+    assert found["density"] == ["paths", "1000000000.0", ""] and found["effective_paths"] == ["paths", "-3.5", "0.25"]
+    assert found["log10_effective_paths"] == ["paths", "", ""]
+    marks = [given for tag, given in page.tags if tag == "circle"]
+    assert len(marks) == 3 and sum(given["fill"] == "none" for given in marks) == 2
+    assert all(190 <= float(given["cx"]) <= 650 for given in marks)
+    text = beside_nulls().to_html()
+    assert "topo plot null_forest report.json" in text and "density, same_layers: z 1.00e+09, p 0.0100" in text
+
+
+# Groups by another column, draws another scatter, selects a layer, saves figures.
+_GROUPS = """
+var out=[],saved=[];URL.createObjectURL=function(b){saved.push(b);return '#'};
+function rows(){return Array.from(document.getElementById('grouped').tBodies[0].rows).map(function(r){
+ return [r.cells[0].textContent,r.cells[2].dataset.v,r.cells[4].dataset.v].join('~')}).join('^')}
+var before=rows();
+function tick(name){document.querySelector('input[aria-label="group by '+name+'"]').click()}
+tick('method');out.push(rows());tick('method');out.push(rows()===before);
+var s=document.querySelector('select[aria-label=vertical]');s.value=s.options[s.options.length-2].value;
+s.dispatchEvent(new Event('change'));
+out.push(document.querySelectorAll('#dots circle').length,s.selectedOptions[0].textContent);
+document.querySelector('#layers1 tbody tr[data-k="1"]').cells[0].click();
+out.push(Array.from(document.querySelectorAll('g.chosen')).map(function(g){return g.parentNode.id}).join());
+['spectra1','the scatter'].forEach(function(n){document.querySelector('[aria-label="save '+n+' as SVG"]').click()});
+out.push(document.documentElement.scrollWidth-innerWidth);
+Promise.all(saved.map(function(b){return b.text()})).then(function(all){all.forEach(function(t){
+ var d=new DOMParser().parseFromString(t,'image/svg+xml'),n=function(s){return d.querySelectorAll(s).length};
+ out.push(n('parsererror')+':'+n('circle,g'))});
+ parent.postMessage(out.join('|'),'*')});
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed; `make test-browser` installs it")
+def test_masks_are_grouped_by_any_column_and_a_layer_is_marked_in_its_figures(tmp_path):
+    made = family()
+    grouped, back, dots, vertical, chosen, wider, *saved = clicked(made.to_html(), tmp_path, _GROUPS)
+    wanted = []
+    for density in (0.1, 0.2):
+        of = [r.network["effective_nodes"] for r in made if r.network["density"] == density]
+        of = [value for value in of if value == value]
+        wanted.append((density, sum(of) / len(of)))
+    found = [row.split("~") for row in grouped.split("^")]
+    assert [row[1] for row in found] == ["6", "6"]
+    assert [(float(row[0]), float(row[2])) for row in found] == [pytest.approx(pair) for pair in wanted]
+    assert back == "true" and vertical == "effective_nodes" and dots == "11"
+    assert chosen == "bars1,spectra1" and int(wider) <= 0 and sorted(saved) == ["0:11", "0:2"]
 
 
 @pytest.mark.slow

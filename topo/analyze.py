@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -220,28 +219,17 @@ def _samples(
 ) -> dict[str, list[list[Number]]]:
     """Null model -> the numbers of each of its samples, in the order of the report's rows."""
     jobs = [(name, seed) for name, seeds in ladder.seeds(rng, wanted).items() for seed in seeds]
-    done, lock, began = count(1), Lock(), time.monotonic()
+    done, lock = count(1), Lock()
 
     def one(job: tuple[str, np.random.Generator]) -> list[Number]:
         found = numbers(ladder.nulls[job[0]](masks, job[1], wiring))
         if progress:
             with lock:
-                number = next(done)
-                left = (time.monotonic() - began) / number * (len(jobs) - number)
-                progress(number, len(jobs), f"null model {job[0]}, {_time_left(left)}")
+                progress(next(done), len(jobs), f"null model {job[0]}")
         return found
 
     drawn = iter(pool.over(one, jobs, threads))
     return {name: [next(drawn) for _ in range(number)] for name, number in wanted.items()}
-
-
-def _time_left(seconds: float) -> str:
-    """As a reader wants it.
-
-    >>> _time_left(8), _time_left(200)
-    ('8 s left', '3 min left')
-    """
-    return f"{seconds:.0f} s left" if seconds < 100 else f"{seconds / 60:.0f} min left"
 
 
 def _scores(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import glob as globbing
 import re
 import string
-import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topo import nulls as ladder
+from topo._support.bar import Bar, watched
 from topo.analyze import analyze
 from topo.errors import MaskWarning, TopoError
 from topo.files import read_masks
@@ -52,7 +53,8 @@ def analyze_files(
     name, as in "{method}_d{density:g}_s{seed:d}": {name} or {name:s} is text, {name:d} a whole number, {name:f},
     {name:e} and {name:g} a number; it is the whole name, with or without the ending, and with folders where it has a
     "/". The fields are columns of every table, and stand in `Report.provenance["fields"]`. progress: True shows a bar,
-    and a function is called as (done, total, file); by default there is a bar on a terminal.
+    and a function is called as (done, total, file); by default there is a bar on a terminal and in a
+    notebook.
     format, key, input_shape: as of `topo.read_masks`. options: of `topo.analyze`, as metrics, view, nulls, rng.
 
     A file that cannot be read or analysed, or whose name is not of the pattern, is in `Reports.errors`, and a
@@ -75,7 +77,7 @@ def analyze_files(
     names = _names(paths)
     reports: list[Report] = []
     errors: dict[str, str] = {}
-    with _shown(progress, len(paths)) as tell:
+    with _shown(progress) as tell:
         for done, (path, name) in enumerate(zip(paths, names)):
             tell(done, len(paths), name)
             try:
@@ -166,51 +168,16 @@ def _fields(path: Path, matches: Any, pattern: str | None) -> dict[str, Any]:
     return {field: read(found[field]) for field, read in made.items()}
 
 
-class _Bar:
-    """A bar of rich, which draws in notebooks too, gone when it is done; nothing where it is not to be shown."""
-
-    def __init__(self, shown: bool, total: int) -> None:
-        self._bar: Any = None
-        if shown:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, transient=True)
-            self._task = self._bar.add_task("analyze", total=total)
-
-    def __enter__(self) -> Callable[[int, int, str], Any]:
-        if self._bar is not None:
-            self._bar.start()
-        return self._tell
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def _tell(self, done: int, total: int, name: str) -> None:
-        if self._bar is not None:
-            from rich.markup import escape
-
-            self._bar.update(self._task, completed=done, description=escape(name))
-
-
-class _Called:
-    """A function of the user's in a bar's place."""
-
-    def __init__(self, tell: Callable[[int, int, str], Any]) -> None:
-        self._tell = tell
-
-    def __enter__(self) -> Callable[[int, int, str], Any]:
-        return self._tell
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-
-def _shown(progress: bool | Callable[[int, int, str], Any] | None, total: int) -> _Bar | _Called:
+@contextmanager
+def _shown(progress: bool | Callable[[int, int, str], Any] | None) -> Iterator[Callable[[int, int, str], Any]]:
+    """What is called as (done, total, file): the user's own function, a bar, or nothing."""
     if callable(progress):
-        return _Called(progress)
-    return _Bar(sys.stderr.isatty() if progress is None else bool(progress), total)
+        yield progress
+    elif watched() if progress is None else progress:
+        with Bar() as bar:
+            yield bar.show
+    else:
+        yield lambda done, total, name: None
 
 
 def fields_of(name: str, pattern: str) -> Mapping[str, Any]:

@@ -29,7 +29,7 @@ def walk(page, answers=None):
         elif kind == "py":
             exec(compile(text, page, "exec"), names)
         else:
-            for line in text.splitlines():
+            for line in text.replace("\\\n", " ").splitlines():
                 program, *arguments = shlex.split(line)
                 assert program == "topo", line
                 code = main([*arguments, "--quiet"])

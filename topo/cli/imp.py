@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 from topo.cli.options import command, fraction, layers_option
-from topo.cli.output import printable, quiet, say, wrote
-from topo.cli.train import Bar, first_process, prepared, speak_notes, training_options, verdict
+from topo.cli.output import Progress, printable, quiet, say, wrote
+from topo.cli.train import first_process, prepared, speak_notes, training_options, verdict
 
 
 def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     data, shared = prepared(args)
     from topo.train import imp
 
-    with Bar(not quiet(args)) as progress:
+    with Progress(not quiet(args)) as progress:
         found = imp(
             args.model, data, density=args.density, fraction=args.fraction, rewind=args.rewind,
             rewind_epoch=args.rewind_epoch, layers=args.layers, progress=progress,

@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 from topo.cli.options import at_least, command, fraction, layers_option
-from topo.cli.output import printable, quiet, say, wrote
-from topo.cli.train import Bar, prepared, training_options, verdict
+from topo.cli.output import Progress, printable, quiet, say, wrote
+from topo.cli.train import prepared, training_options, verdict
 
 
 def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     data, shared = prepared(args)
     from topo.train import irp
 
-    with Bar(not quiet(args)) as progress:
+    with Progress(not quiet(args)) as progress:
         found = irp(
             args.model, data, density=args.density, rounds=args.rounds, schedule=args.schedule, layers=args.layers,
             progress=progress, **shared,

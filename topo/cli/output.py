@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import signal
 import sys
 import threading
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from topo._support.atomic import write_text
+from topo._support.bar import Bar, watched
 from topo._support.screen import printable
 from topo.errors import MaskWarning, TraceWarning
 
@@ -163,37 +163,59 @@ def _watch_compiler(done: threading.Event) -> None:
 class Progress:
     """A callback (done, total, label) that shows on standard error how far work is, if it takes over two seconds.
 
-    On a terminal one line that overwrites itself and is gone at the end; otherwise a line every ten seconds.
+    On a terminal, or in a notebook, a bar with the time left that is gone at the end; otherwise a line every ten
+    seconds, which says the time left, too.
     """
 
     def __init__(self, shown: bool, prefix: str = "") -> None:
         self._shown, self._prefix = shown, prefix
-        self._terminal = sys.stderr.isatty()
-        self._next = time.monotonic() + _PATIENCE
-        self._dirty = False
+        self._bar = Bar() if watched() else None
+        self._began = time.monotonic()  # what is being counted; one callback tells of several pieces of work in turn
+        self._next = self._began + _PATIENCE
+        self._at = (0, 0)
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._dirty:
-            say("\r\x1b[K", sys.stderr)
-            sys.stderr.flush()
+        if self._bar is not None:
+            self._bar.close()
 
     def __call__(self, done: int, total: int, label: str) -> None:
-        self.line(f"{done} of {total}: {label}")
+        now = time.monotonic()
+        if total != self._at[1] or done < self._at[0]:
+            self._began = now
+        self._at = (done, total)
+        if not self._shown or now < self._next:
+            return
+        if self._bar is not None:
+            self._bar.show(done, total, f"{self._prefix}{label}")
+            return
+        left = f", {clock((now - self._began) / done * (total - done))} left" if done >= total / 20 else ""
+        self._log(f"{done} of {total}: {label}{left}", now)
 
     def line(self, text: str) -> None:
         """A line in one's own words."""
         now = time.monotonic()
         if not self._shown or now < self._next:
             return
-        width = shutil.get_terminal_size((100, 24)).columns if self._terminal else 200
-        line = one_line(f"{self._prefix}{text}", width - 1)  # a wrapped line is not overwritten
-        if self._terminal:
-            say(f"\r\x1b[K{line}", sys.stderr)
-            sys.stderr.flush()
-            self._dirty, self._next = True, now + 0.1
+        if self._bar is not None:
+            self._bar.line(f"{self._prefix}{text}")
         else:
-            speak(f"topo: {line}")
-            self._next = now + _EVERY
+            self._log(text, now)
+
+    def _log(self, text: str, now: float) -> None:
+        speak(f"topo: {one_line(self._prefix + text, 200)}")
+        self._next = now + _EVERY
+
+
+def clock(seconds: float) -> str:
+    """As a reader wants it.
+
+    >>> clock(8.2), clock(200), clock(7400)
+    ('8 s', '3 min', '2 h 3 min')
+    """
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"

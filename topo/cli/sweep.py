@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topo.cli.options import UsageError, command
-from topo.cli.output import Progress, printable, quiet, say, speak, wrote
+from topo.cli.output import Progress, clock, printable, quiet, say, speak, wrote
 from topo.cli.tables import Page, Table
 
 if TYPE_CHECKING:
@@ -47,16 +46,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not args.out:
         raise UsageError("-o names the folder of the results; it is needed")
-    began = time.monotonic()
-    with Progress(not quiet(args), "sweep, ") as bar:
-
-        def tell(done: int, total: int, label: str) -> None:
-            left = (time.monotonic() - began) / done * (total - done)
-            bar.line(f"{done} of {total} cells, {_clock(left)} left: {label}")
-
+    with Progress(not quiet(args), "sweep, ") as progress:
         found = sweep(
             args.toml, args.out, engine=args.engine, address=args.address, resume=args.resume, only=args.only,
-            shard=args.shard, fail_fast=args.fail_fast, workers=getattr(args, "threads", None), progress=tell,
+            shard=args.shard, fail_fast=args.fail_fast, workers=getattr(args, "threads", None), progress=progress,
         )  # fmt: skip
     say(f"{len(found.rows)} cells done, {len(found.failures)} failed, {found.left} left of {len(plan.cells)}\n")
     for number, (cell, error) in enumerate(found.failures.items()):
@@ -93,7 +86,7 @@ def _show(plan: Plan, args: argparse.Namespace) -> None:
             for key, cells in groups.items()
         )
         known = "by the median of done cells of the same network, method and null, or else of all"
-        page.notes([f"about {_clock(left)} left in one process, {known}"])
+        page.notes([f"about {clock(left)} left in one process, {known}"])
     else:
         page.notes(["how long a cell takes is known once some are done: --only method=..., then --dry-run -o RESULTS"])
 
@@ -106,10 +99,3 @@ def _took(folder: Path) -> dict[str, float]:
         return {}
     with (folder / "results.csv").open(newline="", encoding="utf-8") as file:
         return {row["id"]: float(row["seconds"]) for row in csv.DictReader(file) if row.get("seconds")}
-
-
-def _clock(seconds: float) -> str:
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    return f"{whole // 60} min" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -13,8 +13,6 @@ from topo.cli.options import UsageError, command, network_options
 from topo.cli.output import Progress, printable, quiet, say, speak, wrote
 from topo.errors import TraceError
 
-_BAR = 12
-
 
 def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     made = command(
@@ -64,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         shared["wiring"] = wiring
     from topo.train import train
 
-    with Bar(not quiet(args)) as progress:
+    with Progress(not quiet(args)) as progress:
         done = train(args.model, data, masks=masks, progress=progress, **shared)
     if first_process():
         speak_notes(done, data, args)
@@ -147,12 +145,3 @@ def change(text: str) -> tuple[str, Any]:
         return key.strip(), tomllib.loads(f"value = {value.strip()}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
-
-
-class Bar(Progress):
-    """Progress with a bar in front."""
-
-    def __call__(self, done: int, total: int, label: str) -> None:
-        full = _BAR * done // max(total, 1)
-        self._prefix = f"[{'#' * full}{'.' * (_BAR - full)}] "
-        super().__call__(done, total, label)

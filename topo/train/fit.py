@@ -263,13 +263,10 @@ class Fit:
             return
         done = (self.epoch - self.first) * self.steps + step
         total = (self.recipe.epochs - self.first) * self.steps
-        before = sum(row["seconds"] for row in self.history)
-        earlier = len(self.history) * self.steps + step
-        left = (before + seconds) / max(earlier, 1) * (total - done)
         progress(
             done, total,
             f"epoch {self.epoch + 1} of {self.recipe.epochs}, {said}, {seen / max(seconds, 1e-9):,.0f} "
-            f"{self.source.noun}/s, {_clock(left)} left",
+            f"{self.source.noun}/s",
         )  # fmt: skip
 
     def _diverged(self, step: int) -> TrainingError:
@@ -433,9 +430,3 @@ def plain_state(model: nn.Module) -> dict[str, Tensor]:
 
 def _shown(loss: float, accuracy: float | None) -> str:
     return f"loss {loss:.4g}" if accuracy is None else f"loss {loss:.4g}, accuracy {accuracy:.2%}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -34,7 +35,6 @@ from topo.containers.safetensors import steady
 from topo.errors import TopoError, TrainingError
 from topo.files import write_masks
 from topo.masks import MaskSet
-from topo.train.toml_text import toml
 
 try:
     import fcntl
@@ -43,6 +43,11 @@ except ImportError:  # Windows has no such locks
 
 SCHEMA = "topo-run/2"
 _CONTENT = {"images", "labels", "content", "structure"}  # keys of config.toml that hold hashes
+
+
+def _toml(config: Mapping[str, Mapping[str, Any]]) -> str:
+    """The tables as `tomllib` reads them back; what is None has no line."""
+    return tomli_w.dumps({name: {k: v for k, v in table.items() if v is not None} for name, table in config.items()})
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -117,7 +122,7 @@ class Folder:
             known = tables_of(read_text(path, "configuration"), f"'{path}'")
         except (TopoError, ValueError) as error:
             raise TrainingError(f"'{path}' cannot be read, so the run cannot be resumed: {error}") from None
-        requested = tomllib.loads(toml(config))
+        requested = tomllib.loads(_toml(config))
         for table in requested:
             there = known.get(table, {})
             for key in dict.fromkeys([*requested[table], *there]):
@@ -135,7 +140,7 @@ class Folder:
 
     def write_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
         """config.toml: what was asked for."""
-        write_text(self / "config.toml", toml(config))
+        write_text(self / "config.toml", _toml(config))
 
     def write_json(self, name: str, document: Mapping[str, Any]) -> None:
         """A JSON document under this name."""
