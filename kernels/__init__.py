@@ -38,7 +38,7 @@ _without_blas()
 
 
 def _private_cache(folders: Iterable[Path]) -> str | None:
-    """None if one of `folders` can hold files, or none on this machine can; else a new temporary folder of this process.
+    """None if one of `folders` can hold files, or no folder can; else a new temporary folder of this process.
 
     numba raises, instead of compiling without a cache, where it can write neither beside the code nor in the user's
     cache: an installation and a home that are both read-only. The folder is private and goes with the process, since
