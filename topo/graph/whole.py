@@ -292,7 +292,7 @@ def whole_graph(graph: WiredGraph) -> WholeGraph:
     return WholeGraph.of_edges(len(outputs), _joined(lists), named.inputs, outputs, of_layers)
 
 
-_NO_EDGES: Edges = tuple(np.zeros(0, kind) for kind in (np.int32, np.int32, np.uint8, np.uint8))
+_NO_EDGES: Edges = (np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.uint8), np.zeros(0, np.uint8))
 
 
 def _joined(lists: list[Edges]) -> Edges:
