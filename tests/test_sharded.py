@@ -113,7 +113,8 @@ class Tied(nn.Module):
         return self.head(self.words(numbers))
 
 mask = {"head.weight": draw.random((9, 6)) < 0.5}
-for model in (fully_shard(topo.apply_masks(Tied(), mask), mesh=mesh), topo.apply_masks(fully_shard(Tied(), mesh=mesh), mask)):
+masked_first = fully_shard(topo.apply_masks(Tied(), mask), mesh=mesh)
+for model in (masked_first, topo.apply_masks(fully_shard(Tied(), mesh=mesh), mask)):
     trained(model, own=torch.arange(9))
     topo.strip_masks(model)
     trained(topo.apply_masks(model, mask), own=torch.arange(9))
