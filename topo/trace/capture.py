@@ -28,6 +28,7 @@ from torch.utils import _pytree as pytree
 
 from topo._support.doors import first_line
 from topo.errors import TraceError
+from topo.stranger import torch_kept
 
 MOST_OPERATIONS = 30_000  # torch captures some 700 a second; Llama-70B calls 5,200
 MOST_STEPS = 2_048  # of recurrent layers, in all layers and directions of one
@@ -159,7 +160,7 @@ def capture(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     tries += [("torch.export.draft_export", _drafted, args), ("a recorded forward pass", _recorded, args)]
     for title, way, given in tries:
         try:
-            with _untouched(module), _silent(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with _untouched(module), _silent(), torch.no_grad(), torch_kept():
                 with _Counted(module, (given, kwargs)):
                     captured = way(module, given, kwargs)
         except TooLong:
@@ -216,7 +217,7 @@ def run_without_numbers(module: nn.Module, given: tuple[tuple[Any, ...], dict[st
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     device = "meta" if any(parameter.is_meta for parameter in module.parameters()) else "cpu"
-    with _untouched(module), _silent(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with _untouched(module), _silent(), torch.no_grad(), torch_kept():
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:
             args, kwargs = pytree.tree_map_only(Tensor, lambda t: mode.from_tensor(t.to(device)), given)
             module(*args, **kwargs)
