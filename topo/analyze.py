@@ -108,6 +108,9 @@ def analyze(
     wanted = dict(BESIDE) if beside else ladder.requested({} if nulls is None else nulls)
     held = [entry for entry in entries if not beside or entry.name in beside]
     notes: list[str] = [str(note) for note in masks.provenance.get("notes", ())] + untraced
+    provenance = _provenance(masks)  # ahead of the work, in whose time the file may be written anew
+    if "sha256" in getattr(masks.provenance, "lost", ()):
+        notes.append("the file is gone, or was written anew, since its masks were read: its SHA-256 is not known")
     unwired = ""
     if wiring is None and any(entry.wired for entry in entries):
         wiring, said = named_in(masks)
@@ -152,7 +155,7 @@ def analyze(
         notes=[*({"metric": None, "layer": None, "note": note} for note in notes), *undefined],
         nulls=scores,
         coverage=masks.provenance.get("coverage"),
-        provenance=_provenance(masks),
+        provenance=provenance,
         drawing=None if wiring is None or masks.size > _DRAWN else partial(drawing, masks, wiring, graph.view),
     )
 

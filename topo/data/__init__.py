@@ -282,7 +282,7 @@ def _read(source: str | Path, size: int | None, cache: str | Path | None) -> Dat
         return data[str(source)].read()
     try:
         path = Path(source or None).expanduser()  # type: ignore[arg-type]  # "" is not the folder one is in
-    except (TypeError, RuntimeError):
+    except (TypeError, RuntimeError, ValueError):  # of arrays, which are neither true nor false
         raise DataError(
             f"{_said(source)} is not a data set; give digits, the path of a folder or file, or a Dataset"
         ) from None

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from topo._support.atomic import made_folder
 from topo._support.seeds import as_rng
 from topo.data import Dataset
 from topo.errors import TrainingError
@@ -120,6 +121,8 @@ def irp(
         if round(density * masks.size) < 1:
             raise TrainingError(f"density {density} keeps none of {masks.size:,} weights; at least one should stay")
         slopes = _gradient(first, source, list(held))
+    if out is not None:
+        made_folder(out, "the run folder")
     size, left, draws = masks.size, 1.0, as_rng(seed).spawn(1)[0]
     counts = {name: np.zeros(how.mask_shape, np.int16) for name, how in held.items()}
     records: list[Record] = []
