@@ -95,12 +95,12 @@ def unproved() -> Iterator[None]:
     from topo.graph import singular
     from topo.kernels.spectrum import lanczos
 
-    def one_start(graph, rounding, through, products=None):  # no proof, hence no Gram where edges are few
-        values, vectors, residuals = np.empty(2), np.empty((2, graph.right)), np.empty(2)
+    def one_start(graph, rounding, through, levels=None):  # no proof, hence no Gram where edges are few
+        found = np.empty(3), np.empty((2, graph.right)), np.empty((2, 2)), np.empty((2, 2))
         arrays = (through.products, through.indptr, through.indices, through.columns)
         start = singular._start(graph.right, 0)
-        lanczos(*arrays, start, singular.TOLERANCE, 1e-300, values, vectors, residuals)
-        return singular._Part(tuple(np.sqrt(np.maximum(values, 0))), float(residuals.max()), False)
+        lanczos(*arrays, start, singular.TOLERANCE, 1e-300, 0.0, *found)
+        return singular._Part(tuple(np.sqrt(np.maximum(found[0][:2], 0))), float(found[3].max()), False)
 
     kept = singular._lanczos, singular.LARGEST_PROVED
     singular._lanczos, singular.LARGEST_PROVED = one_start, 0

@@ -558,6 +558,144 @@ def pruners(quick: bool) -> list[Row]:
     return found
 
 
+def small_stack():
+    """Four convolutions with batch norms and a linear layer, as modules alone: a plain loop takes its ReLUs apart."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    parts, before = [], 3
+    for width, stride in ((32, 1), (32, 2), (64, 2), (64, 2)):
+        parts += [nn.Conv2d(before, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        before = width
+    return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 10))
+
+
+def in_rounds(model, density: float, rounds: int, score: Callable) -> dict[str, object]:
+    """A plain loop: masked weights, scores of every weight, a k-th value over all of them, round after round."""
+    import torch
+    from torch import nn
+
+    net = copy.deepcopy(model).double().eval()
+    layers = {f"{n}.weight": m for n, m in net.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    dense = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+    masks = {name: torch.ones_like(values) for name, values in dense.items()}
+    size = sum(values.numel() for values in dense.values())
+    for done in range(1, rounds + 1):
+        for name, layer in layers.items():
+            layer.weight.data = dense[name] * masks[name]
+        scores = score(net, masks)
+        scores = {name: torch.where(masks[name] > 0, values, -1.0) for name, values in scores.items()}
+        flat = torch.cat([values.flatten() for values in scores.values()])
+        threshold = torch.kthvalue(flat, size - round(size * density ** (done / rounds))).values
+        masks = {name: (values > threshold).double() for name, values in scores.items()}
+    return {name: mask.numpy() > 0 for name, mask in masks.items()}
+
+
+def plain_px(x) -> Callable:
+    """PX with a copy of the network for each of its three passes."""
+    import torch
+    from torch import nn
+
+    def score(net, masks: dict) -> dict:
+        opened, paths, squared = (copy.deepcopy(net) for _ in range(3))
+        gates = []
+        for part in opened.modules():
+            if isinstance(part, nn.ReLU):
+                part.register_forward_hook(lambda part, given, made: gates.append(given[0] > 0))
+        with torch.no_grad():
+            opened(x)
+            kept = iter(gates)
+            for part in paths.modules():
+                if isinstance(part, nn.ReLU):
+                    part.forward = lambda value: value * next(kept)
+            for values in paths.parameters():
+                values.copy_(values != 0 if values.dim() > 1 else torch.zeros_like(values))
+            for part in paths.modules():
+                if isinstance(part, nn.BatchNorm2d):
+                    part.reset_parameters()
+            count = paths(x.square()).sum(0)
+            for values in squared.parameters():
+                values.square_()
+        for part in squared.modules():
+            if isinstance(part, nn.ReLU):
+                part.forward = lambda value: value
+        (squared(torch.ones_like(x[:1]))[0] * (count / count.max())).sum().backward()
+        held = dict(squared.named_parameters())
+        return {name: (held[name].grad * held[name]).detach() for name in masks}
+
+    return score
+
+
+def plain_ntk_sap(shape: tuple[int, ...], draws: int, examples: int, epsilon: float) -> Callable:
+    """NTK-SAP with masks multiplied into two sets of weights; draws in the order of ours, from the same seed."""
+    import numpy as np
+    import torch
+    from torch import nn
+    from torch.func import functional_call
+
+    torch.manual_seed(int(np.random.default_rng(0).spawn(2)[1].integers(2**63)))
+
+    def score(net, masks: dict) -> dict:
+        found = {name: torch.zeros_like(mask) for name, mask in masks.items()}
+        norms = [part for part in net.modules() if isinstance(part, nn.BatchNorm2d)]
+        for _ in range(draws):
+            drawn = {n: torch.randn_like(m) * (2 / m[0].numel()) ** 0.5 for n, m in masks.items()}
+            moved = {n: values + epsilon * torch.randn_like(values) for n, values in drawn.items()}
+            x = torch.randn(examples, *shape, dtype=torch.float64)
+            alive = {name: mask.clone().requires_grad_(True) for name, mask in masks.items()}
+
+            def made(weights: dict, alive=alive, x=x):
+                return functional_call(net, {n: w * alive[n] for n, w in weights.items()}, (x,))
+
+            for norm in norms:
+                norm.reset_parameters()
+                norm.momentum = 1.0
+                norm.train()
+            with torch.no_grad():
+                made(drawn)
+            net.eval()
+            (made(drawn) - made(moved)).square().sum().backward()
+            for name, mask in alive.items():
+                found[name] += mask.grad
+        return {name: values.abs() for name, values in found.items()}
+
+    return score
+
+
+def scored_by_data(quick: bool) -> list[Row]:
+    """PX and NTK-SAP against plain loops in float64."""
+    import numpy as np
+    import torch
+
+    from topo.masks import MaskSet
+    from topo.pruners import prune
+
+    model, shape, rounds = small_stack(), (3, 32, 32), 3 if quick else 20
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((64, *shape)))
+    noise = {"draws": 1, "examples": 32, "epsilon": 0.01}
+    tasks = {
+        "px": ({"batches": [(x, torch.arange(64) % 10)]}, lambda: plain_px(x)),
+        "ntk_sap": (noise, lambda: plain_ntk_sap(shape, **noise)),
+    }
+    found = []
+    for name, (given, plain) in tasks.items():
+        made: dict[str, object] = {}
+
+        def mine(name=name, given=given, made=made) -> None:
+            how = {"density": 0.05, "rounds": rounds, "input_shape": shape, "threads": 1}
+            made["ours"] = prune(name, model, **how, **given)
+
+        def theirs(plain=plain, made=made) -> None:
+            made["plain"] = MaskSet(in_rounds(model, 0.05, rounds, plain()))
+
+        seconds_ = min(timed(mine) for _ in range(2))
+        row = Row("pruners", f"four convolutions: {name}, {rounds} rounds, 95 %", seconds_, "", timed(theirs))
+        row.rival = f"plain loop in float64 ({'equal' if made['plain'] == made['ours'] else 'other'} masks)"
+        found.append(row)
+    return found
+
+
 def timed(function: Callable[[], object]) -> float:
     """Seconds of one call."""
     start = time.perf_counter()
@@ -638,6 +776,7 @@ GROUPS = {
     "scale": scale,
     "memory": memory,
     "pruners": pruners,
+    "scores": scored_by_data,
     "optimizer": optimizer,
     "layers": layers,
 }

@@ -1,7 +1,8 @@
 """The study: the tables of the sweeps in docs/study, and the page that is written from them.
 
 python docs/study.py                    writes docs/does_topology_predict.md and its figures from the tables
-python docs/study.py RESULTS [...]      first packs the results of `topo sweep` into docs/study/NAME.csv.gz
+python docs/study.py RESULTS [...]      first packs the results of `topo sweep` into docs/study/NAME.csv.gz; cells that
+                                        are there and not in RESULTS stay: a part can be run later (--only)
 
 Every number and every sentence of findings on the page is made here from the tables.
 """
@@ -30,7 +31,7 @@ from topo.evidence.table import LAYER, Table, read_table
 from topo.plots.evidence import draw_evidence
 
 HERE = Path(__file__).parent
-TABLES, PAGE = HERE / "study", HERE / "does_topology_predict.md"
+TABLES, PAGE, SWEEPS = HERE / "study", HERE / "does_topology_predict.md", HERE.parent / "sweeps"
 PRIMARY = "effective_params"  # named before the sweeps were run
 METRICS = (
     PRIMARY, "mean_log_density", "effective_nodes", "log10_effective_paths", "path_entropy_width", "path_entropy",
@@ -38,7 +39,7 @@ METRICS = (
     "is_ramanujan", "ramanujan_gap_relative", "delta_s", "imdb", "imdb_relative", "components",
 )  # fmt: skip
 CHOICE = ("mnist1d_mlp", "digits_conv")  # options of balance are chosen on the validation parts of their data
-SETTINGS = ("network", "data", "method", "options", "density", "density_effective", "seed", "null", "train_seed")
+SETTINGS = ("network", "data", "method", "options", "density", "density_effective", "lr", "seed", "null", "train_seed")
 OUTCOMES = ("accuracy", "val_accuracy", "seconds")
 # Sweeps that turn one knob: the option, the metric that moves with it, and what it is called.
 TURNED = {
@@ -51,7 +52,8 @@ TURNED = {
 }  # fmt: skip
 CHANCE = 15.0  # percent: below it, of ten classes, nothing was learned
 SAME_WEIGHTS = 0.01  # share by which effective weights may differ to be called equal
-RIVALS = ("erk", "igq", "synflow", "npb", "phew")
+RIVALS = ("erk", "igq", "synflow", "npb", "phew", "dpai")
+GOAL = (("erk", "npb", "dpai", "synflow", "phew"), ("0.02", "0.01", "0.005"))  # to be ahead of, and at which densities
 Row = Mapping[str, str]
 
 
@@ -65,16 +67,24 @@ def pack(results: Path) -> Path:
     """
     table = read_table(results)
     rows = rows_of(table) + list(csv.DictReader(io.StringIO((results / "failures.csv").read_text("utf-8"))))
-    names = [name for name in table.columns if name in (*SETTINGS, *OUTCOMES, *METRICS) or name.startswith(LAYER)]
+    path = TABLES / f"{results.name}.csv.gz"
+    packed = read_table(path) if path.exists() else table
+    made = {_settings(row) for row in rows}
+    rows = [row for row in rows_of(packed) if _settings(row) not in made] + rows if path.exists() else rows
+    columns = dict.fromkeys([*packed.columns, *table.columns])
+    names = [name for name in columns if name in (*SETTINGS, *OUTCOMES, *METRICS) or name.startswith(LAYER)]
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(names)
     writer.writerows([_short(name, row.get(name, "")) for name in names] for row in rows)
     TABLES.mkdir(exist_ok=True)
-    path = TABLES / f"{results.name}.csv.gz"
     with replacing(path) as temporary:
         temporary.write_bytes(gzip.compress(out.getvalue().encode(), mtime=0))
     return path
+
+
+def _settings(row: Row) -> tuple[str, ...]:
+    return tuple(row.get(name) or "" for name in SETTINGS)
 
 
 def _short(name: str, entry: str) -> str:
@@ -270,6 +280,28 @@ def against(rows: Sequence[Row], mine: str) -> tuple[str, dict[str, list[int]]]:
     return table([f"{mine} minus", *(percent(d) for d in columns)], lines), found
 
 
+def goal(tables: Mapping[str, list[Row]], mine: str) -> str:
+    """In which cells one kind is ahead of all rivals of the goal, and of which it is not in the others."""
+    rivals, wanted = GOAL
+    whole, short = [], []
+    for rows in tables.values():
+        held = values(row for row in rows if is_mask(row))
+        if not all(any((rival, d) in held for d in wanted) for rival in rivals):
+            continue  # not all of them were run
+        for d in wanted:
+            pairs = {rival: paired(held.get((mine, d), {}), held.get((rival, d), {})) for rival in rivals}
+            behind = [rival for rival, pair in pairs.items() if pair is None or verdict(pair) < 1]
+            where = f"{_network(rows[0])} at {percent(d)}"
+            whole += [] if behind else [where]
+            short += [f"{where} (against {', '.join(behind)})"] if behind else []
+    return (
+        f"The goal was to be ahead of {', '.join(rivals)}, each by a difference whose interval lies above 0, at "
+        f"{', '.join(map(percent, wanted))}. `{mine}` is in {len(whole)} of the {len(whole) + len(short)} cells where "
+        f"all of these were run: {', '.join(whole) or 'none'}. It is not, or the interval leaves it open, in: "
+        f"{', '.join(short) or 'none'}."
+    )
+
+
 def equal_effective(rows: Sequence[Row]) -> str:
     """Masks minus ERK masks of as many effective weights, paired by seed, where both have as many within 1 %."""
     masks = [row for row in rows if is_mask(row)]
@@ -315,6 +347,83 @@ def turned(rows: Sequence[Row], name: str) -> tuple[str, str]:
     header = [option.replace("_", " ")]
     header += [f"{what}, {percent(d)}" for d in columns for what in (called, "weights", "accuracy")]
     return table(header, lines), sentence.format(least=doses[0], data=rows[0]["data"], counts=counted(verdicts))
+
+
+def learning_rates(rows: Sequence[Row]) -> tuple[str, str, str]:
+    """Title, accuracies at each learning rate, and whether the order of methods hangs on it."""
+    held: dict[tuple[str, str, str], dict[str, float]] = {}
+    for row in rows:
+        held.setdefault((kind(row), row["density"], row["lr"]), {})[row["seed"]] = 100 * float(row["accuracy"])
+    rates, kinds = (sorted({key[k] for key in held}, key=order) for k, order in ((2, float), (0, str)))
+    columns = [(d, rate) for d in densities(rows) for rate in rates]
+    lines = [[name, *(said(interval(list(held[name, d, rate].values()))) for d, rate in columns)] for name in kinds]
+    header = ["masks", *(f"{percent(d)}, lr {float(rate):g}" for d, rate in columns)]
+    others = [name for name in kinds if name != "balance"]
+    each = [verdict(paired(held["balance", d, rate], held[name, d, rate]) or (0.0, 0.0))
+            for name in others for d, rate in columns]  # fmt: skip
+
+    def tuned(name: str, d: str) -> dict[str, float]:
+        return max((held[name, d, rate] for rate in rates), key=lambda found: float(np.mean(list(found.values()))))
+
+    best = [
+        verdict(paired(tuned("balance", d), tuned(name, d)) or (0.0, 0.0)) for name in others for d in densities(rows)
+    ]
+    return (
+        "Learning rates",
+        table(header, lines),
+        (
+            f"Learning rates of {', '.join(f'{float(rate):g}' for rate in rates)} ({rows[0]['data']}): balance beside "
+            f"{', '.join(others)} at the same rate is {counted(each)}; each at its own best rate, chosen on the test "
+            f"data, {counted(best)}."
+        ),
+    )
+
+
+CONTROLS = {
+    "relabelled": "with hidden units renumbered",
+    "reinit": "trained from other initial weights",
+    "invert": "inverted, so that as few of their weights as can be are kept",
+}
+
+
+def controls(rows: Sequence[Row]) -> tuple[str, str, str]:
+    """Title, the differences of controls from their masks, and how often they are any."""
+    text, found = of_nulls(rows)
+    told = "; ".join(f"{CONTROLS[name]}: {counted(found[name])}" for name in CONTROLS if name in found)
+    return (
+        "Controls: renumbered, from other weights, inverted",
+        text,
+        (
+            f"Masks of {', '.join(dict.fromkeys(row['method'] for row in rows))} ({rows[0]['data']}), beside "
+            f"themselves: {told}."
+        ),
+    )
+
+
+def trained_masks(rows: Sequence[Row]) -> tuple[str, str, str]:
+    """Title, accuracies of masks that training makes beside others, and the differences from balance."""
+    held = values(rows)
+    told = []
+    for name in ("imp", "rigl", "set"):
+        pairs = [paired(held[key], held["balance", key[1]]) for key in held if key[0].split()[0] == name]
+        told.append(f"{name} {counted([verdict(pair) for pair in pairs if pair is not None])}")
+    return (
+        "Masks that training makes",
+        accuracies(rows),
+        (
+            f"Masks that training makes, which cost more, beside those of balance at equal density "
+            f"({rows[0]['data']}): {'; '.join(told)}."
+        ),
+    )
+
+
+# Sweeps that look at one question each, beside the comparison of methods.
+ASIDE = {"learning_rates": learning_rates, "controls": controls, "trained_masks": trained_masks}
+
+
+def compares(name: str) -> bool:
+    """Whether a sweep compares methods, and counts in what is said of all."""
+    return name not in TURNED and name not in ASIDE
 
 
 def _numbers(rows: Sequence[Row], name: str) -> list[tuple[str, ...]]:
@@ -412,8 +521,10 @@ NULLS = {
 
 def page(tables: Mapping[str, list[Row]]) -> str:
     ran, names = runs(tables), list(tables)
+    left = [f"`sweeps/{path.name}`" for path in sorted(SWEEPS.glob("*.toml")) if path.stem not in tables]
     interventions = {name: rows for name, rows in tables.items() if name in TURNED}
-    tables = {name: whole(rows) for name, rows in tables.items() if name not in TURNED}
+    aside = {name: whole(rows) for name, rows in tables.items() if name in ASIDE}
+    tables = {name: whole(rows) for name, rows in tables.items() if compares(name)}
     found = evaluated(tables)
     best, choice = chosen(tables)
     nulls: dict[str, list[int]] = {}
@@ -448,12 +559,17 @@ def page(tables: Mapping[str, list[Row]]) -> str:
             f"`{best}` on {row['data']}, {_network(row)} ({seen}): "
             + "; ".join(f"against {rival} {counted(entries)}" for rival, entries in verdicts.items()) + "."
         )  # fmt: skip
+    findings.append(goal(tables, best))
     kept, sentence = nodes(tables, best)
     findings.append(sentence)
     for name, rows in interventions.items():
         text, sentence = turned(rows, name)
         findings.append(sentence)
         parts += [f"### {TURNED[name][3]}\n", text]
+    for name, rows in aside.items():
+        title, text, sentence = ASIDE[name](rows)
+        findings.append(sentence)
+        parts += [f"### {title}\n", text]
     return "\n".join([
         "# The study: does topology predict accuracy?",
         "",
@@ -470,7 +586,8 @@ def page(tables: Mapping[str, list[Row]]) -> str:
         "",
         prose(
             "These are findings on small networks of which most weights are gone. Larger networks and longer training "
-            "were not looked at." + ("" if "fashion_conv" in tables else " `sweeps/fashion_conv.toml` was not run.")
+            "were not looked at."
+            + (f" Sweeps that are shipped and were not run here: {', '.join(left)}." if left else "")
         ),
         "## What was run",
         "",
@@ -551,7 +668,7 @@ def main(folders: Sequence[str]) -> None:
         pack(Path(folder))
     tables = read()
     write_text(PAGE, page(tables))
-    draw({name: whole(rows) for name, rows in tables.items() if name not in TURNED})
+    draw({name: whole(rows) for name, rows in tables.items() if compares(name)})
 
 
 if __name__ == "__main__":

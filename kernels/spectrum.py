@@ -187,18 +187,64 @@ def through_gram(products, x, y):
 
 
 @nb.njit(cache=True, nogil=True)
-def shifted(products, level, c, y, matrix):
-    """products (n, n) symmetric, y (n,) -> the upper triangle of level I - products + c y y^T in matrix; its trace.
+def _lifted(c, vectors, i, row):
+    """c (k,), k >= 1, vectors (k, n) -> row (n - i,): row i of sum_k c_k y_k y_k^T from column i on.
 
-    products [[2, 1], [1, 2]], level 4, c 1, y [1, 1] -> matrix [[3, 0], [..., 3]], trace 6
+    Views that begin at i and loops that begin at 0: others do not vectorise, measured four times as slow.
+    """
+    here, vector = c[0] * vectors[0, i], vectors[0, i:]
+    for j in range(row.size):
+        row[j] = here * vector[j]
+    for k in range(1, c.size):
+        here, vector = c[k] * vectors[k, i], vectors[k, i:]
+        for j in range(row.size):
+            row[j] += here * vector[j]
+
+
+@nb.njit(cache=True, nogil=True)
+def shifted(products, level, c, vectors, matrix):
+    """products (n, n) symmetric, c (k,), vectors (k, n) -> level I - products + sum_k c_k y_k y_k^T, upper triangle, in
+    matrix, formed in float64 and rounded once; its trace.
+
+    products [[2, 1], [1, 2]], level 4, c [1], vectors [[1, 1]] -> matrix [[3, 0], [..., 3]], trace 6
     """
     n = products.shape[0]
-    trace = 0.0
+    row, trace = np.empty(n), 0.0
     for i in range(n):
-        here = c * y[i]
-        for j in range(i + 1, n):
-            matrix[i, j] = here * y[j] - products[i, j]
-        matrix[i, i] = (level - products[i, i]) + here * y[i]
+        rest, one, two = row[i:], products[i, i:], matrix[i, i:]
+        _lifted(c, vectors, i, rest)
+        rest[0] += level
+        for j in range(rest.size):
+            two[j] = rest[j] - one[j]
+        trace += matrix[i, i]
+    return trace
+
+
+@nb.njit(cache=True, nogil=True)
+def shifted_by_lists(indptr, indices, starts, level, c, vectors, matrix):
+    """As `shifted`, for the Gram of a CSR matrix, starts (columns + 1,) int64, degrees of columns summed up: as in
+    `gram_of_lists`, without the Gram.
+
+    rows {0, 1} and {1, 2}, level 4, c [1], vectors [[1, 1]] -> matrix [[3, 0], [..., 3]], trace 6
+    """
+    n, columns = indptr.size - 1, starts.size - 1
+    place, members = np.empty(columns, np.int64), np.empty(starts[columns], np.uint32)
+    for column in range(columns):
+        place[column] = starts[column]
+    row, trace = np.empty(n), 0.0
+    for i in range(n - 1, -1, -1):
+        rest, two = row[i:], matrix[i, i:]
+        _lifted(c, vectors, i, rest)
+        rest[0] += level - (indptr[i + 1] - indptr[i])
+        for k in range(indptr[i], indptr[i + 1]):
+            column = indices[k]
+            stop = place[column]
+            for before in range(starts[column], stop):  # the rows below that have this column, too
+                row[members[before]] -= 1.0
+            members[stop] = i
+            place[column] = stop + 1
+        for j in range(rest.size):
+            two[j] = rest[j]
         trace += matrix[i, i]
     return trace
 
@@ -425,21 +471,25 @@ def second_largest(matrix):
 
 
 @nb.njit(cache=True, nogil=True)
-def lanczos(products, indptr, indices, columns, start, tolerance, hoped, values, vectors, residuals):
-    """The two largest eigenvalues (2,) of G on a Krylov space, their orthonormal vectors (2, n) and residuals (2,).
+def lanczos(products, indptr, indices, columns, start, tolerance, hoped, wanted, theta, vectors, inner, across):
+    """Orthonormal vectors (k, n) near those of the k >= 2 largest eigenvalues of G, on a Krylov space.
 
     G is products (n, n), or B B^T for B (n, columns) in CSR where indices are given. start (n,): a unit vector. Ends
-    when both residuals r are below tolerance, or 2 r^2 / gap below hoped (which holds if nothing was missed), relative
-    to sqrt(value) sqrt(largest value); or after n or 200 steps. -> whether there are two.
+    when both residuals r of the largest two are below tolerance, or 2 r^2 / gap below hoped (which holds if nothing was
+    missed), relative to sqrt(value) sqrt(largest value); or after n or 200 steps. k is the least for which the second
+    value is apart from the one after the k-th by wanted times what n times the second exceeds the trace of G by, and 2
+    if there is none up to len(vectors). -> k, 0 where there are not two; theta (len(vectors) + 1,): the k largest
+    values on the space and one more, 0 where there is none.
+    inner (k, k): Y G Y^T; across (k, k): R R^T for the residuals R = Y G - inner Y.
     """
     n = start.size
     most = min(n, 200)
     basis, turned = np.empty((most, n)), np.empty((n, most))
     alpha, beta, w, u = np.zeros(most), np.zeros(most), np.empty(n), np.empty(columns)
-    theta, of_tridiagonal = np.empty(3), np.empty((0, 0))
+    of_tridiagonal = np.empty((0, 0))
     for i in range(n):
         basis[0, i] = turned[i, 0] = start[i]
-    step, check, last, before, found = 0, min(24, most), 0, math.inf, 0
+    step, check, last, before, k = 0, min(24, most), 0, math.inf, 0
     while True:
         if indices.size:
             through_csr(indptr, indices, basis[step], u, w)
@@ -453,8 +503,8 @@ def lanczos(products, indptr, indices, columns, start, tolerance, hoped, values,
         k = min(3, step)
         of_tridiagonal = np.empty((k, step))
         top_of_tridiagonal(alpha[:step], beta[:step], theta[:k], of_tridiagonal)
-        found, worst = min(2, k), 0.0
-        for j in range(found):
+        worst = 0.0
+        for j in range(min(2, k)):
             residual = abs(beta[step - 1] * of_tridiagonal[j, step - 1])
             scale = math.sqrt(max(theta[j], 1e-300)) * math.sqrt(max(theta[0], 1e-300))
             error = residual / (tolerance * scale)
@@ -468,44 +518,68 @@ def lanczos(products, indptr, indices, columns, start, tolerance, hoped, values,
         fall = math.log(before / worst) / (step - last) if worst < before and before < math.inf else 0.0
         needed = 0.8 * math.log(worst) / fall if fall > 0.0 else 12.0
         check, last, before = min(most, step + int(min(max(needed, 3.0), 12.0))), step, worst
-    if found < 2:
-        return False
-    images = np.empty((2, n))
-    for j in range(2):
+    if k < 2:
+        return 0
+    if k < 3:
+        theta[2] = 0.0
+    trace = float(indices.size)
+    for i in range(products.shape[0]):
+        trace += products[i, i]
+    apart = wanted * (n * theta[1] - trace)
+    if theta[1] - theta[2] < apart and theta.size > 3:
+        k = min(theta.size, step)
+        of_tridiagonal = np.empty((k, step))
+        top_of_tridiagonal(alpha[:step], beta[:step], theta[:k], of_tridiagonal)
+        for j in range(k, theta.size):
+            theta[j] = 0.0
+        for j in range(3, theta.size):
+            if theta[1] - theta[j] >= apart:
+                k = j
+                break
+        else:
+            k = 2
+    else:
+        k = 2
+    for j in range(k):
         vectors[j] = 0.0
-        for k in range(step):
-            weight = of_tridiagonal[j, k]
+        for m in range(step):
+            weight = of_tridiagonal[j, m]
             for i in range(n):
-                vectors[j, i] += weight * basis[k, i]
+                vectors[j, i] += weight * basis[m, i]
     for _ in range(2):  # Gram-Schmidt twice
-        for j in range(2):
-            dot, total = 0.0, 0.0
+        for j in range(k):
+            for m in range(j):
+                dot = 0.0
+                for i in range(n):
+                    dot += vectors[m, i] * vectors[j, i]
+                for i in range(n):
+                    vectors[j, i] -= dot * vectors[m, i]
+            total = 0.0
             for i in range(n):
-                dot += vectors[0, i] * vectors[1, i]
-            for i in range(n):
-                vectors[1, i] -= j * dot * vectors[0, i]
                 total += vectors[j, i] * vectors[j, i]
+            total = math.sqrt(total)
             for i in range(n):
-                vectors[j, i] /= math.sqrt(total)
-    for j in range(2):
+                vectors[j, i] /= total
+    images = np.empty((k, n))
+    for j in range(k):
         if indices.size:
             through_csr(indptr, indices, vectors[j], u, images[j])
         else:
             through_gram(products, vectors[j], images[j])
-    first, across, second = 0.0, 0.0, 0.0
-    for i in range(n):
-        first += vectors[0, i] * images[0, i]
-        across += vectors[0, i] * images[1, i]
-        second += vectors[1, i] * images[1, i]
-    angle = 0.5 * math.atan2(2.0 * across, first - second)  # of the rotation that makes the two by two matrix diagonal
-    c, s = math.cos(angle), math.sin(angle)
-    values[0] = c * c * first + 2.0 * c * s * across + s * s * second
-    values[1] = s * s * first - 2.0 * c * s * across + c * c * second
-    residuals[:] = 0.0
-    for i in range(n):
-        x, y, one, two = vectors[0, i], vectors[1, i], images[0, i], images[1, i]
-        vectors[0, i], vectors[1, i] = c * x + s * y, c * y - s * x
-        residuals[0] += (c * one + s * two - values[0] * vectors[0, i]) ** 2
-        residuals[1] += (c * two - s * one - values[1] * vectors[1, i]) ** 2
-    residuals[0], residuals[1] = math.sqrt(residuals[0]), math.sqrt(residuals[1])
-    return True
+    for j in range(k):
+        for m in range(j, k):
+            dot = 0.0
+            for i in range(n):
+                dot += vectors[j, i] * images[m, i]
+            inner[j, m] = inner[m, j] = dot
+    for j in range(k):
+        for m in range(k):
+            for i in range(n):
+                images[j, i] -= inner[j, m] * vectors[m, i]
+    for j in range(k):
+        for m in range(j, k):
+            dot = 0.0
+            for i in range(n):
+                dot += images[j, i] * images[m, i]
+            across[j, m] = across[m, j] = dot
+    return k

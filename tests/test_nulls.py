@@ -448,7 +448,7 @@ def test_hubs_mix(d: int, rows: int, turned: bool) -> None:
 
 
 def test_a_whole_network_mixes_and_says_how_far() -> None:
-    """Overlap with SynFlow's mask of ResNet-20: what long chains keep, layer by layer within 2 % and noise."""
+    """Overlap with SynFlow's mask of ResNet-20: what long chains keep, in all within 2 %; expected, 3 % a layer."""
     masks, draws = topo.read_masks(MASK), 6
     drawn = [nulls["same_degrees"](masks, seed) for seed in range(draws)]
     far = 0.0

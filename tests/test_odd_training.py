@@ -288,7 +288,7 @@ FINE = (
     {"batch": 1}, {"batch": 23}, {"batch": 24}, {"batch": 100}, {"accumulate": 50}, {"clip": 1e-30}, {"padding": 9},
     {"ema": 0.999999}, {"warmup": 0.999}, {"label_smoothing": 0.999}, {"amp": "fp16"}, {"amp": "bf16"}, {"val": 0.34},
     {"schedule": "one_cycle"}, {"schedule": "cosine"}, {"channels_last": "on"}, {"placement": "stream"},
-    {"init": "sparse_he"}, {"init": "rescaled"}, {"init": "open_lth"}, {"init": "gradinit"},
+    {"init": "sparse_he"}, {"init": "rescaled"}, {"init": "open_lth"}, {"init": "gradinit"}, {"init": "orthogonal"},
     {"init": "signed"}, {"ghost_activation": "mish"}, {"ghost_skip": 2.0},
     {"smoothing": "others", "label_smoothing": 0.9},
     {"schedule": "linear"}, {"milestones": [5.0], "schedule": "multistep"},

@@ -387,16 +387,43 @@ def test_a_number_that_is_not_proved_says_so(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_proof_can_fail() -> None:
     """Values that miss the second, or put it too low, have no proof."""
     matrix = HARD["dense random"]
-    products, _ = singular.gram(bipartite(matrix))
-    values, vectors = np.linalg.eigh(products.astype(float))
+    graph = bipartite(matrix)
+    levels = singular._Levels(graph, singular.gram(graph)[0])
+    values, vectors = np.linalg.eigh(levels.products.astype(float))
     values, vectors = values[::-1], vectors[:, ::-1].T
 
-    def proved(value: float, first: int = 0) -> bool:
-        ritz = singular._Ritz(np.array([values[first], value]), vectors[[first, 1]], np.zeros(2))
-        return ritz.proved(products, 1e-13) is not None
+    def proved(*found: int, value: float | None = None, beyond: float = math.inf) -> bool:
+        inner = np.diag([values[k] for k in found[:-1]] + [values[found[-1]] if value is None else value])
+        ritz = singular._Ritz(vectors[list(found)], inner, np.zeros(inner.shape), beyond)
+        return ritz.proved(levels, 1e-13) is not None
 
-    assert proved(values[1])
-    assert not proved(values[2]) and not proved(values[1] * (1 - 1e-6)) and not proved(values[2], first=1)
+    for beyond in (math.inf, values[5], values[30]):  # by a level alone, and in float32 by the gap to what comes next
+        assert proved(0, 1, beyond=beyond)
+        assert not proved(0, 2, beyond=beyond) and not proved(1, 2, beyond=beyond)
+    assert not proved(0, 1, value=values[1] * (1 - 1e-6))
+    assert proved(0, 1, 2, 3, beyond=values[4]) and not proved(0, 2, 3, 4, beyond=values[5])
+
+
+def test_the_proof_by_a_gap_counts_vectors_that_have_not_converged() -> None:
+    """Whatever vectors it is given, and however large the gap is said to be: no bound below the truth."""
+    rng, found = np.random.default_rng(7), 0
+    for trial in range(120):
+        mask = rng.random((110, 130)) < rng.choice([0.05, 0.3])
+        graph = bipartite(mask)
+        levels = singular._Levels(graph, None if trial % 2 else singular.gram(graph)[0])
+        products = singular.gram(graph)[0].astype(float)
+        values, vectors = np.linalg.eigh(products)
+        k = int(rng.integers(2, 6))
+        noise = 10.0 ** rng.uniform(-9, -2)
+        space = np.linalg.qr(vectors[:, ::-1][:, :k] + noise * rng.standard_normal((110, k)))[0].T
+        inner = space @ products @ space.T
+        residuals = space @ products - inner @ space
+        beyond = rng.choice([values[-k - 1], values[-k - 1] * 1.02, values[-k - 4]])
+        part = singular._Ritz(space, inner, residuals @ residuals.T, float(beyond))._by_gap(levels, 1e-12 * values[-1])
+        if part is not None:
+            found += 1
+            assert np.abs(np.sqrt(values[::-1][:2]) - part.sigmas).max() <= part.error
+    assert found > 40
 
 
 def test_the_certificate_is_honest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -610,6 +637,15 @@ def test_kernels_against_numpy(shape) -> None:
     again = np.full((rows, rows), np.nan, np.float32)
     kernels.gram_of_lists(indptr, indices, np.concatenate([[0], np.cumsum(mask.sum(axis=0))]), again)
     assert (again == products).all()
+    c, vectors = rng.random(2), rng.standard_normal((2, rows))
+    expected = np.triu(5 * np.eye(rows) - products + np.einsum("k,ki,kj->ij", c, vectors, vectors))
+    for kind, near in ((np.float32, 1e-6), (np.float64, 1e-13)):
+        matrix, same = np.zeros((2, rows, rows), kind)
+        trace = kernels.shifted(products, 5.0, c, vectors, matrix)
+        starts = np.concatenate([[0], np.cumsum(mask.sum(axis=0))])
+        assert kernels.shifted_by_lists(indptr, indices, starts, 5.0, c, vectors, same) == pytest.approx(trace)
+        assert trace == pytest.approx(np.trace(expected)) and (abs(matrix - same) <= near * abs(matrix)).all()
+        assert matrix == pytest.approx(expected, rel=near, abs=near)
     x, y, u = rng.random(rows), np.empty(rows), np.empty(columns)
     kernels.through_csr(indptr, indices, x, u, y)
     assert y == pytest.approx(mask @ (mask.T @ x))
@@ -671,14 +707,19 @@ def test_lanczos(in_csr: bool) -> None:
     products = np.zeros((0, 0), np.float32) if in_csr else (mask.astype(np.float32) @ mask.T)
     start = rng.standard_normal(30)
     start /= np.linalg.norm(start)
-    values, vectors, residuals = np.empty(2), np.empty((2, 30)), np.empty(2)
-    assert kernels.lanczos(products, indptr, indices, 50, start, 1e-9, 1e-12, values, vectors, residuals)
-    assert values == pytest.approx(svd(mask.astype(float), compute_uv=False)[:2] ** 2, rel=1e-11)
-    assert vectors @ vectors.T == pytest.approx(np.eye(2), abs=1e-14)
-    through = vectors @ mask @ mask.T
-    assert residuals == pytest.approx(np.linalg.norm(through - values[:, None] * vectors, axis=1), abs=1e-12)
+    theta, vectors, inner, across = np.empty(5), np.empty((4, 30)), np.empty((4, 4)), np.empty((4, 4))
+    out = theta, vectors, inner, across
+    expected = svd(mask.astype(float), compute_uv=False) ** 2
+    for wanted, k in ((0.0, 2), (1.001 * (expected[1] - expected[2]) / (30 * expected[1] - mask.sum()), 3), (9.0, 2)):
+        assert kernels.lanczos(products, indptr, indices, 50, start, 1e-9, 1e-12, wanted, *out) == k
+        assert theta[:2] == pytest.approx(expected[:2], rel=1e-11) and theta[k] == pytest.approx(expected[k], rel=1e-3)
+        space, image = vectors[:k], vectors[:k] @ mask @ mask.T
+        assert space @ space.T == pytest.approx(np.eye(k), abs=1e-14)
+        assert inner[:k, :k] == pytest.approx(image @ space.T, abs=1e-12)
+        residuals = image - inner[:k, :k] @ space
+        assert across[:k, :k] == pytest.approx(residuals @ residuals.T, rel=1e-6, abs=1e-22)
     same = 3 * np.eye(30, dtype=np.float32)
-    assert not kernels.lanczos(same, indptr[:0], indices[:0], 0, start, 1e-9, 1e-12, values, vectors, residuals)
+    assert kernels.lanczos(same, indptr[:0], indices[:0], 0, start, 1e-9, 1e-12, 0.0, *out) == 0
 
 
 @pytest.mark.small

@@ -153,3 +153,55 @@ def test_doses_and_kept_nodes_are_counted_from_the_rows(study: ModuleType) -> No
     text, sentence = study.nodes({"n": rows}, "balance")
     assert text.splitlines()[-1] == "| n | 10 % | 20 | 30 | 40 |"
     assert "in 1 of 1 cells" in sentence and "above in 1, below in 0" in sentence
+
+
+def test_a_part_that_is_run_later_joins_the_cells_that_are_there(
+    study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "TABLES", tmp_path / "study")
+
+    def packed(method: str, accuracy: str) -> list[dict[str, str]]:
+        folder = tmp_path / method / "some"
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = "mnist1d_mlp,mnist1d,{},,0.1,,0,,0".format
+        header = "network,data,method,options,density,density_effective,seed,null,train_seed,accuracy,seconds\n"
+        (folder / "results.csv").write_text(f"{header}{settings(method)},{accuracy},1\n")
+        (folder / "failures.csv").write_text("id,error\n")
+        study.pack(folder)
+        return study.read()["some"]
+
+    assert [row["method"] for row in packed("erk", "0.5")] == ["erk"]
+    assert [row["method"] for row in packed("dpai", "0.6")] == ["erk", "dpai"]
+    assert [(row["method"], row["accuracy"]) for row in packed("erk", "0.7")] == [("dpai", "0.6"), ("erk", "0.7")]
+
+
+def _made(accuracies: dict[str, float], **more: str) -> list[dict[str, str]]:
+    basic = {"data": "d", "network": "n", "options": "", "density": "0.02", "density_effective": "", "null": ""} | more
+    return [
+        basic | {"method": name, "seed": str(seed), "accuracy": str(accuracy + 0.001 * seed)}
+        for name, accuracy in accuracies.items() for seed in range(3)
+    ]  # fmt: skip
+
+
+def test_the_goal_is_met_where_every_rival_is_behind(study: ModuleType) -> None:
+    """By hand: ahead of all at 2 %, behind npb at 1 %; a table that lacks a rival does not count."""
+    rivals = dict.fromkeys(study.GOAL[0], 0.4)
+    rows = _made({**rivals, "balance": 0.5}) + _made({**rivals, "npb": 0.6, "balance": 0.5}, density="0.01")
+    said = study.goal({"one": rows, "two": _made({"erk": 0.1, "balance": 0.5})}, "balance")
+    assert "in 1 of the 3 cells where all of these were run: n at 2 %." in said
+    assert "n at 1 % (against npb), n at 0.5 % (against erk, npb, dpai, synflow, phew)." in said
+
+
+def test_the_questions_aside_are_answered_from_their_rows(study: ModuleType) -> None:
+    rows = _made({"erk": 0.3, "balance": 0.5}, lr="0.1") + _made({"erk": 0.6, "balance": 0.5}, lr="0.2")
+    _, text, said = study.learning_rates(rows)
+    assert text.splitlines()[0] == "| masks | 2 %, lr 0.1 | 2 %, lr 0.2 |"
+    assert "at the same rate is above in 1, below in 1, open in 0 of 2 cells" in said
+    assert "each at its own best rate, chosen on the test data, above in 0, below in 1, open in 0 of 1 cells" in said
+    rows = _made({"snip": 0.5}) + _made({"snip": 0.5}, null="relabelled") + _made({"snip": 0.2}, null="invert")
+    _, _, said = study.controls(rows)
+    assert f"{study.CONTROLS['invert']}: above in 0, below in 1, open in 0 of 1 cells" in said
+    rows = _made({"dense": 0.9}, density="1.0") + _made({"balance": 0.5, "imp": 0.6, "rigl": 0.4, "set": 0.4})
+    _, text, said = study.trained_masks(rows)
+    assert "imp above in 1, below in 0" in said and "set above in 0, below in 1" in said
+    assert "| dense | **90.1 ± 0.2** |  |" in text

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tomllib
 
+import networkx as nx
 import numpy as np
 import pytest
 import torch
@@ -555,6 +556,42 @@ def test_living_weights_leave_no_relu_without_a_positive_one() -> None:
         assert small.any() and (rows.max(dim=1).values[small] == rows.abs().max(dim=1).values[small]).all()
         wide = held.sum(dim=1) > 16
         assert torch.equal(rows[wide], by_output(old, layer)[wide])
+
+
+@pytest.mark.parametrize("density", [0.05, 0.3, 1.0])
+def test_orthogonal_weights_are_partial_isometries_inside_their_masks(density: float) -> None:
+    """Singular values sqrt(2), as many as a largest matching (by networkx) has pairs, and 0; the mask holds all."""
+    layers = {
+        "0": nn.Linear(40, 30), "1": nn.Linear(20, 50), "2": nn.Conv2d(6, 8, 3, groups=2),
+        "3": nn.ConvTranspose2d(6, 8, 3, groups=2),
+    }  # fmt: skip
+    model = nn.Sequential(*layers.values())
+    draws = torch.Generator().manual_seed(1)
+    masks = {f"{n}.weight": torch.rand(x.weight.shape, generator=draws) < density for n, x in layers.items()}
+    masks["1.weight"] = torch.block_diag(torch.ones(25, 10), torch.ones(25, 10)).bool()  # of two blocks
+    initialise(model, "orthogonal", masks, torch.Generator().manual_seed(0))
+    for (name, kept), layer in zip(masks.items(), layers.values()):
+        assert not layer.weight[~kept].any() and not layer.bias.any()
+        groups = getattr(layer, "groups", 1)
+        for rows, held in zip(by_output(layer.weight, layer).chunk(groups), by_output(kept, layer).chunk(groups)):
+            matching = nx.bipartite.maximum_matching(edges := _bipartite(held), [n for n in edges if n < len(held)])
+            values = torch.linalg.svdvals(rows.detach().double())
+            wanted = torch.zeros(len(values), dtype=torch.float64)
+            wanted[: len(matching) // 2] = 2**0.5
+            assert torch.allclose(values, wanted, atol=1e-6), name
+            assert (rows != 0).any(1).equal(held.any(1))
+    blocks = layers["1"].weight.detach()
+    assert ((blocks != 0).sum(1) > 1).float().mean() > 0.5  # spread, where the mask lets it
+    again = nn.Linear(40, 30)
+    initialise(again, "orthogonal", {"weight": masks["0.weight"]}, torch.Generator().manual_seed(0))
+    assert torch.equal(again.weight, layers["0"].weight)
+
+
+def _bipartite(kept: torch.Tensor) -> nx.Graph:
+    graph = nx.Graph()
+    graph.add_nodes_from(range(sum(kept.shape)))
+    graph.add_edges_from((int(i), len(kept) + int(j)) for i, j in kept.nonzero())
+    return graph
 
 
 def by_output(weight: torch.Tensor, layer: nn.Module) -> torch.Tensor:

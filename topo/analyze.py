@@ -114,6 +114,9 @@ def analyze(
 
     held = [entry for entry in entries if is_held(entry.name, entry.scope == "layer")]
     notes: list[str] = [str(note) for note in masks.provenance.get("notes", ())] + untraced
+    provenance = _provenance(masks)  # ahead of the work, in whose time the file may be written anew
+    if "sha256" in getattr(masks.provenance, "lost", ()):
+        notes.append("the file is gone, or was written anew, since its masks were read: its SHA-256 is not known")
     unwired = ""
     if wiring is None and any(entry.wired for entry in entries):
         wiring, said = named_in(masks)
@@ -158,7 +161,7 @@ def analyze(
         notes=[*({"metric": None, "layer": None, "note": note} for note in notes), *undefined],
         nulls=scores,
         coverage=masks.provenance.get("coverage"),
-        provenance=_provenance(masks),
+        provenance=provenance,
         drawing=None if wiring is None or masks.size > _DRAWN else partial(drawing, masks, wiring, graph.view),
     )
 

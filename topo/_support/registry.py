@@ -8,7 +8,7 @@ import importlib.metadata
 import pkgutil
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, ValuesView
 from typing import Any
 
 from topo._support.names import unknown
@@ -120,6 +120,11 @@ class Registry(Mapping[str, Any]):
     def __len__(self) -> int:
         self._discover()
         return len(self._entries)
+
+    def values(self) -> ValuesView[Any]:
+        """The entries; a Mapping's own view looks each of them up by its name."""
+        self._discover()
+        return self._entries.values()
 
     def __contains__(self, name: object) -> bool:
         self._discover()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from topo._support.names import unknown
@@ -13,6 +14,7 @@ from topo.cli import inputs, language
 from topo.cli.answers import Answer, as_json, as_junit
 from topo.cli.options import UsageError, check_outputs, command, fraction, network_options, rule_options
 from topo.cli.output import Progress, deliver, one_line, printable, quiet, say, speak
+from topo.containers.together import shard_of
 from topo.errors import TopoError
 from topo.formats import Reading, naming
 from topo.formats.coverage import size_of
@@ -212,9 +214,17 @@ def _by_bits(
     return _Found(found, sizes, partly, [*aside, *_forecast(forecast, before, args), *said, *notes])
 
 
+def _shards(args: argparse.Namespace) -> dict[str, str]:
+    """Path -> the note on a file that is one shard of several, where no model says that it holds all layers."""
+    if args.model:
+        return {}
+    paths = [path for path in (args.file, args.contains) if path and not Path(path).is_dir()]
+    return {path: note for path in paths if (note := shard_of(Path(path).name))}
+
+
 def _said(answer: _Found, args: argparse.Namespace, nothing: bool) -> Answer:
     """The answer with its lines; TopoError for a yes over a part that was not asked for."""
-    found, partly = answer.found, answer.partly
+    found, partly = answer.found, {**_shards(args), **answer.partly}
     first = {finding.check: finding for finding in reversed(found)}
     requested = _requested(args)
     checks = [f"{name} {value}" for name, value in requested.items()]

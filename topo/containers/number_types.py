@@ -7,6 +7,8 @@ import sys
 
 import numpy as np
 
+from topo.masks import packed_rows
+
 # Type -> (bits that are not the sign, smallest normal number, largest finite one, -0.0), as patterns of bits.
 FLOATS = {
     "bfloat16": (0x7FFF, 0x0080, 0x7F7F, 0x8000),
@@ -36,8 +38,8 @@ def packed(values: np.ndarray, dtype: str, words: np.ndarray, tally: np.ndarray,
     """
     as_named = values.dtype.kind == "f" or dtype not in FLOATS
     if not every and as_named and values.size < _SMALL and "numba" not in sys.modules:
-        _kept_into(words, values != 0)
-        if values.dtype.kind == "f" and np.isnan(values.max(initial=0)):  # the largest of what holds one is NaN
+        words[:] = packed_rows(values != 0)
+        if values.dtype.kind == "f" and np.isnan(np.maximum.reduce(values, axis=None, initial=0)):  # NaN is the largest
             tally[3] += np.count_nonzero(np.isnan(values))
         return
     itemsize = values.dtype.itemsize
@@ -56,17 +58,11 @@ def packed(values: np.ndarray, dtype: str, words: np.ndarray, tally: np.ndarray,
         tally[1] += int(np.count_nonzero((plain > 0x80) & ((plain & 0x7F) < pattern[1])))
 
 
-def _kept_into(words: np.ndarray, kept: np.ndarray) -> None:
-    bits = np.packbits(kept, axis=1, bitorder="little")
-    words[:] = 0
-    words.view(np.uint8)[:, : bits.shape[1]] = bits
-
-
 def _packed_by_numpy(plain: np.ndarray, pattern: np.ndarray, words: np.ndarray, tally: np.ndarray, every: bool) -> None:
     magnitude, normal, largest, sign = pattern
     sizes = plain & magnitude
     kept = sizes != 0
-    _kept_into(words, kept)
+    words[:] = packed_rows(kept)
     first, beyond = 0, 0
     if sizes.max(initial=0) > largest:
         above = sizes[sizes > largest]

@@ -186,24 +186,37 @@ class Tensor:
             raise MaskError(f"mask '{name}' holds values of type {self.dtype}; a mask holds only 0 and 1")
         if self.ndim < 2 or 0 in self.shape:  # refused there, in its words
             return BitRows.of_mask(np.zeros(self.shape, np.bool_), name)
-        columns = prod(self.shape[1:])
-        words = np.empty((self.shape[0], -(-columns // 64)), np.uint64)
+        words = np.empty((self.shape[0], -(-prod(self.shape[1:]) // 64)), np.uint64)
+        if self.inferred:
+            self._pack_weights(name, words, nan)
+        else:
+            words = self._pack_mask(name, words)
+        return BitRows(self.shape, words)
+
+    def _pack_mask(self, name: str, words: np.ndarray) -> np.ndarray:
+        """The bit rows, in `words` if they come in several blocks."""
+        done = 0
+        for block in self.blocks():
+            mask = BitRows.of_mask(self._as_mask(block, name), name).words
+            release(block)
+            if len(block) == len(words):
+                words = mask
+            else:
+                words[done : done + len(block)] = mask
+            done += len(block)
+        return words
+
+    def _pack_weights(self, name: str, words: np.ndarray, nan: dict[str, int] | None) -> None:
         tally = np.zeros(4, np.int64)
         done = 0
         for block in self.blocks():
-            if self.inferred:
-                packed(block.reshape(len(block), columns), self.dtype, words[done : done + len(block)], tally, False)
-            else:
-                mask = BitRows.of_mask(self._as_mask(block, name), name).words
-                if len(block) == self.shape[0]:
-                    words = mask
-                else:
-                    words[done : done + len(block)] = mask
+            rows = words[done : done + len(block)]
+            packed(block.reshape(len(block), -1), self.dtype, rows, tally, False)
             release(block)
             done += len(block)
-        if nan is not None and (count := odd_numbers(self.dtype, tally).get("nan")):
-            nan[name] = count
-        return BitRows(self.shape, words)
+        if nan is not None and tally.any():
+            count = odd_numbers(self.dtype, tally).get("nan")
+            nan.update({name: count} if count else {})
 
     def output_first(self, groups: int = 1) -> Tensor:
         """An input-first parameter turned output-first.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from topo._support.late import Late
 from topo.containers.container import Container, File
 from topo.containers.opening import open_container, take_apart
 from topo.containers.tensors import Rows, Tensor
@@ -24,11 +24,13 @@ from topo.formats import live
 from topo.formats.beside import called_as_weights, spread
 from topo.formats.choosing import Choice, choose
 from topo.formats.coverage import coverage, disagreements, of_model, told, uncovered, undecided, unused
+from topo.formats.digest import Digest, digest_of
 from topo.formats.experts import renamed
 from topo.formats.fitting import aligned, oriented, without_scales
 from topo.formats.names import RECURRENT, is_embedding, is_weight
 from topo.formats.partners import is_called_mask
 from topo.formats.source import WAY_OUT, Reader, Source, formats, plural, reader, readers, some
+from topo.formats.twins import check_twins
 from topo.formats.weights import weights_of
 from topo.formats.zeros import rounded
 from topo.masks import BitRows, MaskSet
@@ -59,8 +61,6 @@ _FLAT = (".bias", "norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")
 _LONGEST = 1500
 _REFUSAL = 400
 _SAMPLED = 2
-# Hashing takes half a second a gigabyte, beside a pass over the same bytes.
-_HASHED = 1 << 28
 
 
 def _line(text: str, longest: int = _LONGEST) -> str:
@@ -120,13 +120,12 @@ def opened(
     with naming(path):
         if not path.exists():
             raise FormatError("there is no such file")
-        file = File(path, partial=partial)
+        digest, file = digest_of(path), File(path, partial=partial)
         container = take_apart(file)
         if (note := shard_of(path.name)) and not file.is_folder:
             container = replace(container, notes=(*container.notes, note))
         reading = understood(container, path.name, wiring, chosen, key, rule)
-        held = None if file.is_folder or not isinstance(file.data, bytes) else file.data
-        return replace(reading, path=path, held=held)
+        return replace(reading, path=path, digest=digest)
 
 
 @contextmanager
@@ -157,8 +156,7 @@ class Reading:
     """A file that was understood, and whose values were not read yet.
 
     name: the file's. tensors: parameter -> what shows its mask, output-first. raw: the same as the reader gave it.
-    names: those of the reader -> parameters. path: where it lies, None of live objects. held: the
-    bytes of a small file.
+    names: those of the reader -> parameters. path: where it lies, None of live objects. digest: of its bytes.
     """
 
     name: str
@@ -170,16 +168,7 @@ class Reading:
     raw: Mapping[str, Tensor]
     names: Mapping[str, str]
     path: Path | None = None
-    held: bytes | None = None
-
-    @property
-    def origin(self) -> dict[str, str]:
-        """For the provenance: the reader's name, the file's, and the SHA-256 of its bytes up to 256 MB."""
-        data = self.held
-        if data is None and self.path is not None and self.path.is_file() and self.path.stat().st_size <= _HASHED:
-            data = self.path.read_bytes()
-        found = {} if data is None else {"sha256": hashlib.sha256(data).hexdigest()}
-        return {"format": self.reader.name, "file": self.name, **found}
+    digest: Digest | None = None
 
     @cached_property
     def inferred(self) -> list[str]:
@@ -214,7 +203,7 @@ class Reading:
         chosen = None if format is None else formats[format]
         with naming(self.path or self.name):
             found = understood(self.source.container, self.name, wiring, chosen, key, rule)
-        return replace(found, path=self.path, held=self.held)
+        return replace(found, path=self.path, digest=self.digest)
 
     def masks(
         self, only: Collection[str] | None = None, *, dense: bool = False, known: Known = MappingProxyType({})
@@ -242,9 +231,10 @@ class Reading:
             rows[name] = mask
         if not rows:
             raise FormatError("it holds no mask of the layers that are asked for")
-        kept = {name: mask.kept() for name, mask in rows.items()}
+        kept = {name: mask.kept() for name, mask in rows.items() if self.tensors[name].inferred}
         notes = [*self.remarks(kept, nan, dense), *source.notes]
-        if len(self.inferred) < len(self.tensors) and not self.is_own:
+        comparable = not self.is_own and self.reader.name != "flax"  # whose weights lie input-first beside its masks
+        if len(self.inferred) < len(self.tensors) and comparable:
             held = {name: mask for name, mask in rows.items() if name not in self.inferred}
             notes += disagreements(source, self.raw, held, self.names)
         if not self.is_own and self.reader.name not in ("scores", "gem_miner", "torch_ao"):  # which read such tensors
@@ -252,11 +242,11 @@ class Reading:
         if copied := [name for name in source.place.copies if name not in self.raw and not self.is_own]:
             notes.append(f"not read, as copies of weights beside them: {some(copied)}")
         notes += undecided(self.outside)
-        masks, covering = MaskSet(rows), coverage(source, self.outside, rows, self.lost)
+        covering = coverage(source, self.outside, rows, self.lost)
         provenance = dict(source.provenance)
         if wiring is not None:
             try:
-                wiring.check(masks)
+                wiring.check(MaskSet(rows))
             except WiringError as error:
                 raise WiringError(self._in_file(str(error))) from None
             missing = [name for name in wiring.names if name not in self.tensors]
@@ -264,16 +254,18 @@ class Reading:
                 notes.append(f"{plural(len(missing), 'layer')} of the model without a mask: {some(missing)}")
             if self.reader.name != "topo":  # what this project writes without a mask is dense
                 covering = of_model(covering, wiring, self.tensors)
-            masks = masks.in_order(wiring.names)
-            turned = {name: groups for name, groups in wiring.input_first.items() if name in masks}
+            rows = {name: rows[name] for name in (*(n for n in wiring.names if n in rows), *rows)}
+            turned = {name: groups for name, groups in wiring.input_first.items() if name in rows}
             provenance.update({"input_first": turned} if turned else {})
         about = {key: _line(value) if isinstance(value, str) else value for key, value in provenance.items()}
         before = about.pop("coverage", None)  # of the file that these masks were converted from
+        about.pop("sha256", None)
         covered = covering.as_dict()
         if isinstance(before, Mapping) and before.get("names") and not covering.left_out:
             covered = {**covered, "left_out": before.get("left_out", 0), "names": list(before["names"])}
         notes = [*map(_line, told(covering)), *map(_line, notes)]
-        return masks.with_provenance(**{**about, **self.origin, "notes": notes, "coverage": covered})
+        about |= {"format": self.reader.name, "file": self.name, "notes": notes, "coverage": covered}
+        return MaskSet(rows, provenance=Late(about, {} if self.digest is None else {"sha256": self.digest}))
 
     def _bits(self, name: str, tensor: Tensor, nan: dict[str, int]) -> BitRows:
         try:
@@ -301,7 +293,8 @@ class Reading:
     def remarks(self, kept: Mapping[str, int], nan: Mapping[str, int], dense: bool = False) -> list[str]:
         """Notes on masks that were inferred from zeros, and on weights that are NaN.
 
-        kept: parameter -> kept weights of it. dense: it is fine if not one weight is zero, which is a FormatError else.
+        kept: parameter -> kept weights of it, where its mask was inferred. dense: it is fine if not one weight is zero,
+        which is a FormatError else.
         """
         inferred = [name for name in self.inferred if name in kept]
         if not inferred or len(self.inferred) < len(self.tensors):
@@ -374,7 +367,9 @@ def _reading(choice: Choice, name: str, rule: Mapping[str, float]) -> Reading:
         if not found:
             raise FormatError("it holds no mask")
         return Reading(name, entry, source, None, rule, found, found, {own: own for own in found})
-    raw, made = renamed(choice.found(), source.wiring.names if source.wiring is not None else None)
+    copies = set(source.place.copies)
+    given = {name: tensor for name, tensor in choice.found().items() if name not in copies}
+    raw, made = renamed(given or choice.found(), source.wiring.names if source.wiring is not None else None)
     source.made.update(made)
     raw = called_as_weights(raw, source)
     names = aligned(raw, source.wiring, source.state)
@@ -383,6 +378,9 @@ def _reading(choice: Choice, name: str, rule: Mapping[str, float]) -> Reading:
     found = without_scales({names[name]: tensor for name, tensor in whole.items()}, source, entry.output_first)
     if not found:
         raise FormatError("it holds no mask of two or more dimensions")
+    if source.wiring is None:
+        read = {name: tensor.shape for name, tensor in whole.items() if names[name] in found}
+        check_twins(read, source, entry.name)
     output_first = entry.output_first and not source.as_parameters
     found, unsure = oriented(found, source.wiring, output_first)
     unsure = [name for name in unsure if name not in source.provenance.get("input_first", {})]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 
 import numpy as np
@@ -53,9 +54,15 @@ class Choice:
                 raise type(error)(f"read as {self.reader.name}: {error}") from None
         return self._found
 
-    @property
+    @cached_property
     def explicit(self) -> bool:
-        return self.reader.name != GUESS
+        """Whether masks are written down, not inferred from zeros."""
+        if self.reader.name != "flax":  # which reads either
+            return self.reader.name != GUESS
+        try:
+            return not all(tensor.inferred for tensor in self.found().values())
+        except (FormatError, MaskError):
+            return True
 
     def fit(self) -> int:
         """How many layers of the model it has masks for, by name and shape; -1 if it cannot be read."""
@@ -266,6 +273,8 @@ def _is_added(tensor: Tensor, below: float = -1) -> bool:
         return False
     least = None
     first = next(iter(tensor.rows(1))).reshape(-1)[:64]  # weights mostly show here what they are
+    if first.dtype.kind == "f" and first.max() > 0:
+        return False
     for block in chain([first], tensor.blocks()):
         values = (block.astype(np.uint32) << 16).view(np.float32) if tensor.dtype == "bfloat16" else block
         values = values if numbers is None else numbers[values.view(np.uint8)]

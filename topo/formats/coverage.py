@@ -71,7 +71,10 @@ def uncovered(source: Source, found: Iterable[str]) -> dict[str, tuple[str, Tens
         ):
             continue
         left[plain] = name, tensor
-    return left
+    repeated = ((name, source.state[name]) for name in source.place.copies)
+    return left | {
+        name: (name, tensor) for name, tensor in repeated if unwrapped(name) not in used and tensor.ndim >= 2
+    }
 
 
 def coverage(

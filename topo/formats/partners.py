@@ -52,6 +52,7 @@ def words(name: str) -> tuple[str, ...]:
     return tuple(word for word in _BETWEEN.split(unwrapped(name)) if word and word not in _SILENT)
 
 
+@lru_cache(1 << 14)
 def bare(name: str) -> tuple[str, ...]:
     """The words of a mask's name that are not about masks."""
     return tuple(word for word in words(name) if word.lower() not in _MASK_WORDS)

@@ -66,6 +66,11 @@ class Bipartite:
         return indptr, indices
 
     @cached_property
+    def starts(self) -> np.ndarray:
+        """int64 (left + 1,): degrees of the left units summed up."""
+        return np.concatenate([[0], np.cumsum(self.left_degrees)])
+
+    @cached_property
     def turned(self) -> Bipartite:
         """Left and right exchanged."""
         words = transposed(self.words, self.left)

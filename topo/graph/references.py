@@ -14,7 +14,7 @@ from topo.generators.rewiring import rewire
 from topo.graph.whole import WholeGraph
 from topo.masks import BitRows
 
-_ROUNDS = 10  # of trades of all rows and of all columns
+_ROUNDS = 10  # of trades of all rows and of all columns: `mixing` asks for 8, of hubs and of SynFlow's layers too
 _NEARER = 30  # trades tried for each edge of a lattice
 
 Change = Callable[[np.ndarray, int], None]  # of bit rows of so many columns, in place

@@ -9,11 +9,17 @@ of G, a bound of its lambda_1, does not reach the second value found is passed o
 Krylov space of one vector then holds one combination of the two eigenvectors and goes on to lambda_3. So what it found
 is a lower bound (Courant-Fischer) until the upper bound is proved.
 
-The proof: if m I - G + c y y^T has a Cholesky factor, for y the first vector found, it is positive definite, so at most
-one eigenvalue of G is above m. With m just above theta_2 that bounds lambda_2; lambda_1 is then the eigenvalue that the
-residual |G y - theta_1 y| puts beside theta_1. Rounding is counted (Higham, Accuracy and Stability of Numerical
-Algorithms, 2002, theorem 10.3): (n + 1) units of the trace, and a few of the largest entries. Where the factor does not
-exist, something was missed: a second start orthogonal to what was found brings it, and at last all eigenvalues do.
+The proof: if m I - G + sum_k c_k y_k y_k^T has a Cholesky factor, it is positive definite: G is below m on all that is
+orthogonal to the y_k. Rounding is counted (Higham, Accuracy and Stability of Numerical Algorithms, 2002, theorem 10.3):
+(n + 1) units of the trace, and a few of the largest entries.
+    by a gap, in float32: y the orthonormal vectors found for the two largest values, or for a few more (Y, k rows), and
+        m between theta_2 and what comes next, 1 % apart at n = 512. For x > m as many eigenvalues of G are above x as
+        of the k x k matrix Y G Y^T + R R^T / (x - m), R = Y G - Y G Y^T Y (Schur's complement): theta_2 is off by the
+        square of a residual over a gap, whatever the other vectors are worth.
+    by a level, in float64: y the first vector found. At most one eigenvalue of G is above m. With m just above theta_2
+        that bounds lambda_2; lambda_1 is then the eigenvalue that the residual |G y - theta_1 y| puts beside theta_1.
+Where no factor exists, something was missed: a second start orthogonal to what was found brings it, and at last all
+eigenvalues do.
 
 n <= 96 takes all eigenvalues, n <= 2048 Lanczos and the proof. Beyond, the proof would cost more than the spectrum
 (n^3 / 3 operations): there a second start looks for what the first may have missed, the bound is that of the residuals,
@@ -32,7 +38,8 @@ By shape (measured on one AVX-512 core; a step is one product with G and one reo
     sparse                CSR and Lanczos, where its edges cost less than the products with the Gram
     n > 8192, not sparse  byte tables on the bits themselves: a Gram would take more than 256 MiB
 Lanczos takes 45 to 70 steps for n up to 1024 and 65 to 130 for 4096, a third fewer where the proof follows: it may then
-stop by the square of the residual over the gap. The proof: 0.4 ms at n = 256, 2.5 ms at 512, 15 ms at 1000.
+stop by the square of the residual over the gap. The proof
+in float32 takes 0.3 ms at n = 256, 1.2 ms at 512; in float64 twice that, 15 ms at 1000.
 """
 
 from __future__ import annotations
@@ -54,6 +61,10 @@ SMALL, LARGEST_PROVED, LARGEST_GRAM = 96, 2048, 8192
 TINY = 16
 # Beyond so many steps all eigenvalues are taken, up to a side at which that takes seconds.
 MOST_STEPS, LARGEST_DENSE = 600, 4096
+# So many vectors the proof may lift out of the way.
+MOST_LIFTED = 6
+# The proof in float32 is for gaps and values within this and one over it: no weight overflows there.
+_SMALLEST = 1e-20
 # float32 holds integers exactly up to here.
 _EXACT = 1 << 24
 _UNIT = 2.0**-53
@@ -127,11 +138,10 @@ def second(graph: Bipartite, touched: int) -> tuple[float, bool]:
         graph = graph.turned
         graph = graph.only_right(np.flatnonzero(graph.words.any(axis=1))) if graph.right > touched else graph
     if graph.values is None and graph.right <= LARGEST_PROVED:
-        products, _ = gram(graph)
         if graph.right <= SMALL:
-            return math.sqrt(max(_second_eigenvalue(products), 0.0)), True
-        through = _Arrays.in_csr(graph) if _sparse(graph) else _Arrays(products)
-        if (part := _hopeful(through, products, 2 * (graph.right + graph.left) * _UNIT)) is not None:
+            return math.sqrt(max(_second_eigenvalue(gram(graph)[0]), 0.0)), True
+        through, levels = _sparse_or_not(graph)
+        if (part := _hopeful(through, levels, 2 * (graph.right + graph.left) * _UNIT)) is not None:
             return part.sigmas[1], True
     top = top_two(graph)
     return top.sigma2, top.proved
@@ -190,13 +200,15 @@ def _connected(graph: Bipartite) -> _Part:
     provable = graph.right <= LARGEST_PROVED
     if graph.values is None and graph.right > LARGEST_GRAM and not _sparse(graph):
         return _lanczos(graph, 2 * (graph.right + graph.left), _through_tables(graph))
+    if graph.values is None and provable:
+        return _lanczos(graph, graph.right + graph.left, *_sparse_or_not(graph))
     if graph.values is None and _sparse(graph):
-        products = gram(graph)[0] if provable else None
-        return _lanczos(graph, graph.right + graph.left, _Arrays.in_csr(graph), products)
+        return _lanczos(graph, graph.right + graph.left, _Arrays.in_csr(graph))
     products, rounding = gram(graph)
     if graph.integer and graph.values is not None and _rank_one(products):
         return _of_rank_one(products)
-    return _lanczos(graph, graph.right + rounding, _Arrays(products), products if provable else None)
+    levels = _Levels(graph, products) if provable else None
+    return _lanczos(graph, graph.right + rounding, _Arrays(products), levels)
 
 
 def _sparse(graph: Bipartite) -> bool:
@@ -221,7 +233,7 @@ def gram(graph: Bipartite) -> tuple[np.ndarray, int]:
 
         products = np.empty((graph.right, graph.right), np.float32)
         if _few_pairs(graph):
-            gram_of_lists(*graph.lists, np.concatenate([[0], np.cumsum(graph.left_degrees)]), products)
+            gram_of_lists(*graph.lists, graph.starts, products)
         else:
             popcounts(graph.words, products)
         return products, 0
@@ -236,11 +248,12 @@ def gram(graph: Bipartite) -> tuple[np.ndarray, int]:
     return sums, graph.left
 
 
-def _few_pairs(graph: Bipartite) -> bool:
+def _few_pairs(graph: Bipartite, kept: bool = True) -> bool:
     """Is it cheaper to count the pairs of rows that meet in columns? Nanoseconds: 0.1 a word and pair of rows, 27 an
-    edge, 2 a pair that meets."""
+    edge, 2 a pair that meets. Where the Gram is not `kept`, one that need not be written: 1 a pair of rows, 10 an edge.
+    """
     n, edges, words = graph.right, int(graph.right_degrees.sum()), graph.words.shape[1]
-    limit = 0.1 * words * n * n - 27 * edges
+    limit = (0.1 * words + (not kept)) * n * n - (27 if kept else 10) * edges
     if edges * edges > limit * graph.left:  # the fewest pairs that so many edges can make
         return False
     return float((graph.left_degrees.astype(np.float64) ** 2).sum()) < limit
@@ -315,6 +328,38 @@ class _Arrays:
             through_gram(self.products, x, y)
 
 
+@dataclass(frozen=True, eq=False)
+class _Levels:
+    """Forms level I - G + sum_k c_k y_k y_k^T, for the proof: from G, or from lists where few rows meet (None)."""
+
+    graph: Bipartite
+    products: np.ndarray | None
+
+    @functools.cached_property
+    def trace(self) -> float:
+        """tr G."""
+        if self.products is None:
+            return float(self.graph.right_degrees.sum())
+        return float(np.trace(self.products, dtype=np.float64))
+
+    def formed(self, level: float, c: np.ndarray, vectors: np.ndarray, kind: type) -> tuple[np.ndarray, float]:
+        """Its upper triangle, each entry rounded to `kind` once, and its trace. c (k,), vectors (k, n)."""
+        from topo.kernels.spectrum import shifted, shifted_by_lists
+
+        matrix: np.ndarray = np.empty((self.graph.right, self.graph.right), kind)
+        if self.products is not None:
+            return matrix, shifted(self.products, level, c, vectors, matrix)
+        return matrix, shifted_by_lists(*self.graph.lists, self.graph.starts, level, c, vectors, matrix)
+
+
+def _sparse_or_not(graph: Bipartite) -> tuple[_Arrays, _Levels]:
+    """The operator, and what the proof needs, of a graph without values."""
+    if not _sparse(graph):
+        products, _ = gram(graph)
+        return _Arrays(products), _Levels(graph, products)
+    return _Arrays.in_csr(graph), _Levels(graph, None if _few_pairs(graph, kept=False) else gram(graph)[0])
+
+
 def _through_tables(graph: Bipartite) -> Operator:
     from topo.kernels.paths import pull_bits, push_bits
 
@@ -327,37 +372,39 @@ def _through_tables(graph: Bipartite) -> Operator:
     return through
 
 
-def _lanczos(graph: Bipartite, rounding: int, through: Operator, products: np.ndarray | None = None) -> _Part:
-    """The top two of a connected graph. rounding: units of lambda_1 lost in G x. products: G, where a proof is wanted.
+def _lanczos(graph: Bipartite, rounding: int, through: Operator, levels: _Levels | None = None) -> _Part:
+    """The top two of a connected graph. rounding: units of lambda_1 lost in G x. levels: where a proof is wanted.
 
     Near-copies come second: a start orthogonal to what was found brings what one vector cannot tell apart.
     """
     n, unsure = graph.right, 2 * rounding * _UNIT
-    if products is not None and (part := _hopeful(through, products, unsure)) is not None:
+    if levels is not None and (part := _hopeful(through, levels, unsure)) is not None:
         return _accepted(graph, part)
     krylov = _Krylov(through, n)
     krylov.run()
     ritz = _Ritz.of(through, krylov.vectors())
     second = _Krylov(through, n, away=ritz.vectors)
-    second.run(beyond=float(ritz.values[-1]))
+    second.run(beyond=ritz.values[1])
     ritz = _Ritz.of(through, np.vstack([ritz.vectors, second.vectors()]))
-    part = ritz.proved(products, unsure) if products is not None else ritz.unproved(unsure)
+    part = ritz.proved(levels, unsure) if levels is not None else ritz.unproved(unsure)
     stuck = krylov.step == MOST_STEPS and n <= LARGEST_DENSE
     if part is None or (stuck and part.error > 2 * TOLERANCE * part.sigmas[0]):
         return _dense(graph)  # such as a cluster of thousands of eigenvalues, those of a long path
     return _accepted(graph, part)
 
 
-def _hopeful(through: Operator, products: np.ndarray, unsure: float) -> _Part | None:
+def _hopeful(through: Operator, levels: _Levels, unsure: float) -> _Part | None:
     """What one start finds in as few steps as that takes if it misses nothing, and the proof; None without one."""
     from topo.kernels.spectrum import lanczos
 
     assert isinstance(through, _Arrays)
-    n = len(products)
-    ritz = _Ritz(np.empty(2), np.empty((2, n)), np.empty(2))
+    n = levels.graph.right
+    theta, vectors = np.empty(MOST_LIFTED + 1), np.empty((MOST_LIFTED, n))
+    inner, across = np.empty((MOST_LIFTED, MOST_LIFTED)), np.empty((MOST_LIFTED, MOST_LIFTED))
     arrays = (through.products, through.indptr, through.indices, through.columns)
-    two = lanczos(*arrays, _start(n, 0), TOLERANCE, HOPED, ritz.values, ritz.vectors, ritz.residuals)
-    return ritz.proved(products, unsure) if two else None
+    wanted = 2.5 * _rounding_units(n, np.float32)
+    k = lanczos(*arrays, _start(n, 0), TOLERANCE, HOPED, wanted, theta, vectors, inner, across)
+    return _Ritz(vectors[:k], inner[:k, :k], across[:k, :k], float(theta[k])).proved(levels, unsure) if k else None
 
 
 @functools.lru_cache(maxsize=256)
@@ -369,15 +416,20 @@ def _start(n: int, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Ritz:
-    """The two largest values theta (2,) of G on a space, their orthonormal vectors (2, n) and residuals (2,)."""
+    """Orthonormal vectors Y (k, n), k >= 2, near those of the largest eigenvalues of G, and what G makes of them.
 
-    values: np.ndarray
+    inner (k, k): Y G Y^T. across (k, k): R R^T of the residuals R = Y G - inner Y. beyond: about the largest eigenvalue
+    to which none of the vectors belongs; inf where nothing is known of it.
+    """
+
     vectors: np.ndarray
-    residuals: np.ndarray
+    inner: np.ndarray
+    across: np.ndarray
+    beyond: float = math.inf
 
     @classmethod
     def of(cls, through: Operator, basis: np.ndarray) -> _Ritz:
-        """basis: (m, n), m >= 2, nearly orthonormal."""
+        """Of two vectors in the space of basis (m, n), m >= 2, nearly orthonormal."""
         for _ in range(2):  # Gram-Schmidt twice
             for k, row in enumerate(basis):
                 row -= np.einsum("i,ij->j", np.einsum("ij,j->i", basis[:k], row), basis[:k])
@@ -386,21 +438,63 @@ class _Ritz:
         for row, w in zip(basis, turned):
             through(row, w)
         values, rotation = np.linalg.eigh(np.einsum("ik,jk->ij", basis, turned))
-        rotation = rotation[:, ::-1][:, :2].T
+        rotation, values = rotation[:, ::-1][:, :2].T, values[::-1][:2]
         vectors, turned = np.einsum("ij,jk->ik", rotation, basis), np.einsum("ij,jk->ik", rotation, turned)
-        values = values[::-1][:2]
-        return cls(values, vectors, np.sqrt(((turned - values[:, None] * vectors) ** 2).sum(axis=1)))
+        residuals = turned - values[:, None] * vectors
+        return cls(vectors, np.diag(values), np.einsum("ik,jk->ij", residuals, residuals))
 
-    def proved(self, products: np.ndarray, unsure: float) -> _Part | None:
-        """The values with a bound for which the proof succeeds, None if there is none: something larger was missed."""
-        one, two = map(float, self.values)
+    @functools.cached_property
+    def values(self) -> tuple[float, float]:
+        """Lower bounds of the two largest eigenvalues (Courant-Fischer), the larger first."""
+        return _largest_two(self.inner)
+
+    @functools.cached_property
+    def turned(self) -> tuple[np.ndarray, np.ndarray]:
+        """Unit vectors y (2, n) of `values`, and |G y - theta y| (2,)."""
+        rotation = np.linalg.eigh(self.inner)[1][:, ::-1][:, :2].T
+        squares = np.einsum("ij,jk,ik->i", rotation, self.across, rotation)
+        return np.einsum("ij,jk->ik", rotation, self.vectors), np.sqrt(np.maximum(squares, 0.0))
+
+    def proved(self, levels: _Levels, unsure: float) -> _Part | None:
+        """The values with a bound for which a proof succeeds, None if there is none: something larger was missed."""
+        one, two = self.values
+        if _SMALLEST < two - self.beyond and two <= one < 1 / _SMALLEST:
+            part = self._by_gap(levels, unsure * one)
+            if part is not None and part.error <= 2 * TOLERANCE * part.sigmas[0]:
+                return part
+        return self._by_level(levels, unsure * one)
+
+    def _by_gap(self, levels: _Levels, lost: float) -> _Part | None:
+        """In float32, half as dear: G on what is orthogonal to Y stays below a level between theta_2 and `beyond`."""
+        one, two = self.values
+        gap, c = two - self.beyond, self.inner.diagonal().copy()
+        slack = _rounding_units(levels.graph.right, np.float32)
+        slack *= levels.graph.right * two - levels.trace + float(c.sum())
+        level = two - gap / 4 - slack - 2 * lost
+        if level < self.beyond + gap / 4:
+            return None
+        added = _definite(levels, level, c, self.vectors, lost, np.float32)
+        if added is None or two - lost <= (above := level + added):
+            return None
+        # Not more eigenvalues of G are above x > above than of inner + across / (x - above): Schur's complement.
+        first = _largest_two(self.inner + self.across / (one - above))[0]
+        second = _largest_two(self.inner + self.across / (two - above))[1]
+        # The residuals are off by lost, too: |R + E| |R + E| <= |R| |R| + lost (2 |R| + lost).
+        unsure = lost + lost * (2 * math.sqrt(float(self.across.trace())) + lost) / (two - above)
+        sigma1, sigma2 = math.sqrt(one), math.sqrt(two)
+        off = _off(sigma1, one - lost, first + unsure), _off(sigma2, two - lost, second + unsure)
+        return _Part((sigma1, sigma2), max(off))
+
+    def _by_level(self, levels: _Levels, lost: float) -> _Part | None:
+        """In float64: one eigenvalue of G at most is above a level just over theta_2."""
+        one, two = self.values
         sigma1, sigma2 = math.sqrt(one), math.sqrt(max(two, 0.0))
-        lost = unsure * one
         level = two + max(0.7 * TOLERANCE * sigma1 * sigma2, 2 * lost)
         apart = one - lost > level + 2 * lost
         if not apart:  # both lie in one small interval
             level = one + max(0.7 * TOLERANCE * one, 2 * lost)
-        slack = _definite(products, level, 2 * one if apart else 0.0, self.vectors[0], lost)
+        vectors, residuals = self.turned
+        slack = _definite(levels, level, np.array([2 * one if apart else 0.0]), vectors[:1], lost, np.float64)
         if slack is None:
             return None
         above = level + slack
@@ -409,33 +503,51 @@ class _Ritz:
             if one - lost <= above:
                 return None
             # lambda_1 alone is above, and theta_1 is a Rayleigh quotient there (Temple; Kato).
-            r = float(self.residuals[0]) + lost
+            r = float(residuals[0]) + lost
             top = one + min(r, r * r / (one - lost - above)) + lost
         return _Part((sigma1, sigma2), max(_off(sigma2, two - lost, above), _off(sigma1, one - lost, top)))
 
     def unproved(self, unsure: float) -> _Part:
         """The values with a bound on their distance from singular values, be they the largest or not."""
-        lost = unsure * float(self.values[0])
-        sigmas = tuple(math.sqrt(max(float(value), 0.0)) for value in self.values)
-        around = [(float(value), float(r) + lost) for value, r in zip(self.values, self.residuals)]
+        lost = unsure * self.values[0]
+        sigmas = tuple(math.sqrt(max(value, 0.0)) for value in self.values)
+        around = [(value, float(r) + lost) for value, r in zip(self.values, self.turned[1])]
         return _Part(sigmas, max(_off(s, v - r, v + r) for s, (v, r) in zip(sigmas, around)), proved=False)
 
 
-def _definite(products: np.ndarray, level: float, c: float, y: np.ndarray, lost: float) -> float | None:
-    """What to add to `level` so that level I - G + c y y^T is positive semidefinite for certain; None if it is not.
+def _largest_two(matrix: np.ndarray) -> tuple[float, float]:
+    """The two largest eigenvalues of a small symmetric matrix (k, k), k >= 2, the larger first.
 
-    A Cholesky factor R of the matrix A in floating point has |R^T R - A| <= (n + 2) u tr A in the spectral norm; A was
-    formed with three roundings an entry, of level, G and c y y^T. lost: what rounding may have shifted in G itself.
+    Two by two without LAPACK, whose call costs more than the rest of what is done with them.
     """
-    from scipy.linalg.lapack import dpotrf
+    if len(matrix) == 2:
+        (a, b), (_, d) = matrix.tolist()
+        return 0.5 * (a + d) + math.hypot(0.5 * (a - d), b), 0.5 * (a + d) - math.hypot(0.5 * (a - d), b)
+    found = np.linalg.eigvalsh(matrix)
+    return float(found[-1]), float(found[-2])
 
-    from topo.kernels.spectrum import shifted
 
-    n = len(products)
-    matrix = np.empty((n, n))
-    trace = shifted(products, level, c, y, matrix)
-    _, failed = dpotrf(matrix.T, lower=1, overwrite_a=1, clean=0)
-    return None if failed else ((n + 2) * trace + 4 * (2 * level + 2 * c)) * 1.01 * _UNIT + lost
+def _rounding_units(n: int, kind: type) -> float:
+    """Over the trace of a matrix A (n, n), rounded to `kind` once: by how much a Cholesky factor may miss it."""
+    return (n + 8) * 1.01 * float(np.finfo(kind).eps) / 2
+
+
+def _definite(
+    levels: _Levels, level: float, c: np.ndarray, vectors: np.ndarray, lost: float, kind: type
+) -> float | None:
+    """What to add to `level` so that A = level I - G + sum_k c_k y_k y_k^T is positive semidefinite for certain.
+
+    None if it is not. A Cholesky factor R of A in floating point of unit u has |R^T R - A| <= (n + 2) u tr A in the
+    spectral norm, and rounding A to it another u tr A; before that, A was formed in float64 with a few roundings an
+    entry, of level, G and c y y^T. lost: what rounding may have shifted in G itself.
+    """
+    from scipy.linalg.lapack import dpotrf, spotrf
+
+    matrix, trace = levels.formed(level, c, vectors, kind)
+    _, failed = (spotrf if kind is np.float32 else dpotrf)(matrix.T, lower=1, overwrite_a=1, clean=0)
+    if failed:
+        return None
+    return _rounding_units(len(matrix), kind) * trace + 8 * (level + 2 * float(c.sum())) * _UNIT + lost
 
 
 class _Krylov:

@@ -72,7 +72,7 @@ class Spectrum:
 
 
 def ramanujan(d_l: float, d_r: float) -> float:
-    """sqrt(d_l - 1) + sqrt(d_r - 1): no large biregular bipartite graph has a smaller sigma2 (Feng & Li 1996).
+    """sqrt(d_l - 1) + sqrt(d_r - 1): as biregular graphs grow, no limit of their sigma2 is smaller (Feng & Li 1996).
 
     >>> ramanujan(5, 10)
     5.0

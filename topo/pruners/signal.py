@@ -24,7 +24,10 @@ from torch.nn import functional as F
 from topo.errors import TopoError
 
 _LARGE = 2.0**256  # from here on values are brought down to about 1
+_SMALL = 2**17  # weights of a layer whose products take less time than looking for what is left
+_PAYS = 0.8  # of a weight, in outputs and inputs that are left: copying these costs a fifth of the three products
 Places = np.ndarray  # position in the map -> row (or column) that is stored
+Live = tuple[Tensor, Tensor]  # the rows and columns of a matrix that hold anything
 
 
 class Signal(Tensor):
@@ -217,10 +220,11 @@ def _conv2d(
         return Signal.of(made, exponent=x.exponent)
     geometry = zip((x.rows, x.columns), weight.shape[2:], *map(_pair, (stride, padding, dilation)))
     (above, rows), (beside, columns) = (_windows(*side) for side in geometry)
-    if 2 * len(above) * len(beside) > len(rows) * len(columns):  # too few are alike
+    live = _live(weight) if groups == 1 else None
+    if live is None and 2 * len(above) * len(beside) > len(rows) * len(columns):  # too few are alike
         made = function(x.whole(), weight, shift, stride, padding, dilation, groups)
         return Signal.of(made, exponent=x.exponent)
-    made = _Gathered.apply(x.stored, weight, above, beside, groups)
+    made = _Gathered.apply(x.stored, weight, above, beside, groups, live)
     if shift is not None:
         made = made + shift.view(1, -1, 1, 1)
     return Signal.of(made, rows, columns, x.exponent)
@@ -233,30 +237,67 @@ def _selector(windows: np.ndarray, stored: int, like: Tensor) -> Tensor:
 
 
 class _Gathered(torch.autograd.Function):
-    """A convolution at the distinct windows only: what they read as the columns of a matrix, times the weights."""
+    """A convolution at the distinct windows only: what they read as the columns of a matrix, times the weights.
+
+    live: outputs and inputs (a channel at a place of the kernel) of which a weight is left. The products leave out the
+    others, and weights that are 0 there get no slope: whoever asks multiplies it by the weight. Of ResNet-18 after half
+    of SynFlow's rounds to 1 % a third of the work is left, at the end a thirtieth.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, above: np.ndarray, beside: np.ndarray, groups: int) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, above: np.ndarray, beside: np.ndarray, groups: int, live: Live | None
+    ) -> Tensor:
         rows, columns = _selector(above, x.shape[2], x), _selector(beside, x.shape[3], x)
         (channels, (outputs, _, height, width)) = x.shape[1], weight.shape
         taken = (rows @ x[0] @ columns.T).view(channels, len(above), height, len(beside), width)
         matrix = taken.permute(0, 2, 4, 1, 3).reshape(groups, -1, len(above) * len(beside))
-        ctx.save_for_backward(weight, matrix, rows, columns)
-        ctx.shapes = groups, channels, len(above), len(beside)
-        return (weight.view(groups, outputs // groups, -1) @ matrix).view(1, outputs, len(above), len(beside))
+        ctx.shapes = groups, channels, len(above), len(beside), weight.shape
+        ctx.live = live
+        if live is None:
+            ctx.save_for_backward(weight, matrix, rows, columns)
+            return (weight.view(groups, outputs // groups, -1) @ matrix).view(1, outputs, len(above), len(beside))
+        out, into = live
+        left, read = weight.view(outputs, -1)[out].index_select(1, into), matrix[0].index_select(0, into)
+        ctx.save_for_backward(left, read, rows, columns)
+        return _spread(left @ read, out, outputs).view(1, outputs, len(above), len(beside))
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         weight, matrix, rows, columns = ctx.saved_tensors
-        groups, channels, above, beside = ctx.shapes
+        groups, channels, above, beside, shape = ctx.shapes
         flat = slope.reshape(groups, -1, above * beside)
-        to_weight = (flat @ matrix.transpose(1, 2)).view_as(weight)
+        if ctx.live is None:
+            to_weight = flat @ matrix.transpose(1, 2)
+        else:
+            out, into = ctx.live
+            flat = flat[0, out]
+            wide = weight.new_zeros(len(out), math.prod(shape[1:])).index_copy_(1, into, flat @ matrix.T)
+            to_weight = _spread(wide, out, shape[0])
+        to_weight = to_weight.view(shape)
         if not ctx.needs_input_grad[0]:
-            return None, to_weight, None, None, None
-        back = weight.view(groups, weight.shape[0] // groups, -1).transpose(1, 2) @ flat
-        back = back.view(channels, *weight.shape[2:], above, beside).permute(0, 3, 1, 4, 2)
+            return None, to_weight, None, None, None, None
+        if ctx.live is None:
+            back = weight.view(groups, shape[0] // groups, -1).transpose(1, 2) @ flat
+        else:
+            back = _spread(weight.T @ flat, into, channels * math.prod(shape[2:]))
+        back = back.view(channels, *shape[2:], above, beside).permute(0, 3, 1, 4, 2)
         back = back.reshape(channels, rows.shape[0], columns.shape[0])
-        return (rows.T @ back @ columns)[None], to_weight, None, None, None
+        return (rows.T @ back @ columns)[None], to_weight, None, None, None, None
+
+
+def _live(weight: Tensor) -> Live | None:
+    """The outputs and the inputs of which a weight is left; None where leaving the others out would not pay."""
+    matrix = weight.detach().flatten(1)
+    if matrix.numel() < _SMALL:
+        return None
+    out, into = (sums.nonzero().view(-1) for sums in (matrix.sum(1), matrix.sum(0)))  # no weight is negative
+    return (out, into) if len(out) * len(into) < _PAYS * matrix.numel() else None
+
+
+def _spread(values: Tensor, places: Tensor, count: int) -> Tensor:
+    """(k, n) -> (count, n): row j at places[j], zeros elsewhere."""
+    return values.new_zeros(count, values.shape[1]).index_copy_(0, places, values)
 
 
 def _max_pool2d(

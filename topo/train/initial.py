@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -22,7 +23,9 @@ def initialise(model: nn.Module, kind: str, masks: Mapping[str, Tensor], generat
     sparse_he, and the largest kept weight of every output unit that keeps at most 16 is positive: on inputs that are
     not negative a ReLU whose d weights are all negative is dead for all data, which happens to 2^-d of the units.
     signed: sign(w) sqrt(2 / fan_in) of the weights that are there, the ones that Gem-Miner and edge-popup search
-    (Ramanujan et al. 2020, signed Kaiming constant); biases and batch norms stay.
+    (Ramanujan et al. 2020, signed Kaiming constant); biases and batch norms stay. orthogonal: sqrt(2) times a partial
+    isometry inside the mask (`topo.train.orthogonal`), a convolution seen as the matrix of its outputs by channels and
+    places of the kernel; biases and batch norms as kaiming_normal.
     masks: name -> bool tensor in the parameter's layout; a layer without one is dense.
     generator: on the CPU, so that every device starts from the same weights.
     """
@@ -39,7 +42,9 @@ def initialise(model: nn.Module, kind: str, masks: Mapping[str, Tensor], generat
                     write_weight(Holder(path, part, "weight"), signs * (2 / max(fan_in, 1)) ** 0.5)
                     continue
                 drawn = _he_normal(part.weight, mask, part, generator)
-                if kind == "living" and mask is not None:
+                if kind == "orthogonal":
+                    drawn = _orthogonal(part.weight, masks.get(name), part, generator)
+                elif kind == "living" and mask is not None:
                     drawn = _living(drawn, mask.cpu(), part)
                 write_weight(Holder(path, part, "weight"), drawn)
                 if part.bias is not None:
@@ -58,6 +63,25 @@ def _he_normal(weight: Tensor, mask: Tensor | None, part: nn.Module, generator: 
         return drawn * (2 / fan_in) ** 0.5
     kept = mask.cpu()
     return torch.where(kept, drawn * (2 / _fan_in(kept, part).clamp(min=1)).sqrt(), 0.0)
+
+
+def _orthogonal(weight: Tensor, mask: Tensor | None, part: nn.Module, generator: torch.Generator) -> Tensor:
+    """Group by group; a full matrix is the orthogonal factor of a normal one."""
+    from topo.train.orthogonal import orthogonal
+
+    kept = torch.ones(weight.shape, dtype=torch.bool) if mask is None else mask.cpu()
+    found = []
+    for rows in _by_output(kept, part).chunk(getattr(part, "groups", 1)):
+        if rows.all():
+            normal = torch.randn(rows.shape, generator=generator, dtype=torch.float64)
+            tall = normal if len(rows) >= rows.shape[1] else normal.T
+            q, r = torch.linalg.qr(tall)
+            q = q * torch.where(r.diagonal() < 0, -1.0, 1.0)  # Haar: the signs are not the decomposition's
+            found.append(q if len(rows) >= rows.shape[1] else q.T)
+        else:
+            seed = int(torch.randint(2**62, (), generator=generator))
+            found.append(torch.from_numpy(orthogonal(rows.numpy(), np.random.default_rng(seed))))
+    return _from_output(2**0.5 * torch.cat(found), weight, part).to(torch.float32)
 
 
 # Above, one ReLU in 65,536 is dead.

@@ -23,6 +23,7 @@ _CHOICES = {
         "open_lth",
         "sparse_he",
         "living",
+        "orthogonal",
         "rescaled",
         "signed",
         "gradinit",
@@ -82,8 +83,8 @@ class Recipe:
     "auto" is masked for a model whose name says so (...ForMaskedLM), else next. length: tokens in a sequence; 0 is 128,
     or what the model or the text has.
     init: as_built, the weights that the model has; kaiming_normal, drawn anew (the `reinitialise` ablation of a mask:
-    Frankle et al. 2021); open_lth (Kaiming normal, batch-norm scales from U[0, 1]); sparse_he and living (see
-    topo.train.initial); rescaled, as built but each masked layer back at the edge of chaos (topo.pruners.rescale);
+    Frankle et al. 2021); open_lth (Kaiming normal, batch-norm scales from U[0, 1]); sparse_he, living and orthogonal
+    (see topo.train.initial); rescaled, as built but each masked layer back at the edge of chaos (topo.pruners.rescale);
     signed, sign(w) sqrt(2 / fan_in), Gem-Miner's; gradinit, as built times a learned factor a tensor
     (topo.train.gradinit). ghost_activation, ghost_skip: soft activations in relu's place and the strength of skips
     beside convolutions, both gone after the first half of training (topo.train.ghosts). smoothing: label_smoothing
