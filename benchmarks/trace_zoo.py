@@ -5,7 +5,8 @@
 
 Neither timm nor torchvision is among what the project installs; their rows are left out where they are not there.
 Weights are drawn at random or not at all (meta device): nothing is downloaded. Columns: parameters of two or more
-dimensions in layers of all, dead weights of the dense network, operations without a rule, seconds.
+dimensions in layers of all, dead weights of the dense network, operations without a rule, seconds of the processor (one
+thread).
 """
 
 from __future__ import annotations
@@ -79,14 +80,14 @@ def row(title: str, make: Callable[[], nn.Module], shape: tuple[int, ...]) -> st
             model = make()
     except Exception as error:  # whatever the library raises
         return f"| {title} | not made: {_first_line(error)} | | | |"
-    began = time.perf_counter()
+    began = time.process_time()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             wiring = topo.trace(model, shape)
         except TopoError as error:
             return f"| {title} | not traced: {_first_line(error)} | | | |"
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     said = [str(one.message) for one in caught if one.category is TraceWarning]
     unknown = sorted({text.partition(" ")[0] for text in said if "has no rule" in text or "every output" in text})
     held = [name for name, p in model.named_parameters() if p.dim() > 1]
@@ -100,6 +101,7 @@ def _first_line(error: Any) -> str:
 
 
 def main(words: Sequence[str]) -> int:
+    torch.set_num_threads(1)
     versions = [
         f"{name} {importlib.metadata.version(name)}" for name in ("torch", "timm", "torchvision") if _installed(name)
     ]

@@ -5,6 +5,8 @@ See `gradients` for the probe and `gradient_nets` for the table.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from gradient_nets import MISSED, TABLE
@@ -34,3 +36,15 @@ def test_the_table_is_large_and_has_every_family():
 
 def test_every_network_that_is_said_to_be_missed_is_in_the_table():
     assert {name.strip() for names in MISSED.values() for name in names.split(";")} <= set(TABLE)
+
+
+NAMED = """Mamba RWKV Perceiver ConvBERT TimeSformer Longformer MobileViT MaxViT CoatNet Whisper CLIP Wav2Vec2 T5 DETR
+    DeepSeek-V3 Mixtral gpt-oss"""
+
+
+def test_named_architectures_are_compared_or_said_not_to_be():
+    compared = "".join(name.lower() for name in TABLE if name.startswith("transformers/"))
+    page = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
+    aside = page[page.index("Longformer is traced with more") :]
+    for name in NAMED.split():
+        assert name in page and (name.lower().replace("-", "") in compared or name in aside), name

@@ -128,6 +128,34 @@ weights(
     more="is taken for it",
 )
 weights("quantised, straight through", lambda s, x: s.o(x @ (s.w + (s.w.sign() - s.w).detach())))
+weights(
+    "tokens pooled, unit by unit",
+    lambda s, x: s.o(torch.einsum("btc,tc->bc", s.a(x), s.w)),
+    (2, 5, 8),
+    w=lambda: par(5, 8),
+)
+weights("tokens pooled, a square", lambda s, x: s.o(torch.einsum("btc,tc->bc", s.a(x), s.w)), (2, 8, 8))
+weights("tokens pooled, the other way", lambda s, x: s.o(torch.einsum("btc,ct->bc", s.a(x), s.w)), (2, 8, 8))
+weights(
+    "one matrix for each last entry",
+    lambda s, x: s.o(torch.einsum("bih,ioh->bho", s.a(x).view(-1, 4, 2), s.w).flatten(1)),
+    w=lambda: par(4, 4, 2),
+)
+weights(
+    "four factors",
+    lambda s, x: s.o(torch.einsum("bij,ir,jr,ro->bo", x.view(-1, 2, 4), s.u, s.v, s.w)),
+    w=lambda: par(3, 8),
+    parts={"u": lambda: par(2, 3), "v": lambda: par(4, 3)},
+    more="reads sums",
+)
+weights(
+    "standardised by a norm, scaled",
+    lambda s, x: s.d(
+        F.conv2d(x, F.batch_norm(s.c.weight.view(1, 4, -1), None, None, s.g, training=True).view(4, 3, 1, 1))
+    ),
+    (2, 3, 4, 4),
+    parts={"c": lambda: conv(3, 4), "d": lambda: conv(4, 2), "g": lambda: par(4)},
+)
 weights("pruned by torch", lambda s, x: s.o(s.p(x)), parts={"p": lambda: pruned()}, densities=(0.6,))
 
 

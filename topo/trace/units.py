@@ -648,6 +648,7 @@ def with_one_mask(steps: list[Step]) -> list[Step]:
             size = step.own
             straight = step.axes == tuple(range(len(size))) and size == step.shape
             swapped = step.axes == (1, 0, *range(2, len(size))) and step.shape == (size[1], size[0], *size[2:])
+            swapped = swapped and step.transposed  # not where axis 1 picks one of several matrices
             grouped = step.groups > 1 and step.kind == "conv"
             plain[step.name] = plain.get(step.name, True) and (straight or swapped or grouped)
             turned.setdefault(step.name, set()).add(step.transposed)

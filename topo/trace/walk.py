@@ -21,6 +21,7 @@ from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from topo.errors import TopoError, TraceError
+from topo.trace.at_zero import Chains
 from topo.trace.known import OF_SHAPES, Known, ids_of
 from topo.trace.maps import MapUnits, map_rule
 from topo.trace.memory import Memory
@@ -76,6 +77,7 @@ class Tracer:
         self.memory = Memory()
         self.left: list[Any] = []  # what the placeholders of the graph that was run last hold at its end
         units.known = Known()
+        self.chains = Chains(units)
 
     def run(self, graph: GraphModule, values: Sequence[Any]) -> Any:
         """values: what each placeholder holds; None for those that their own meta describes. Gives the outputs."""
@@ -93,7 +95,7 @@ class Tracer:
                 env[node] = self._entry(node) if isinstance(value, Tensor) else value
             elif node.op == "call_function":
                 self.units.known.run(node, env)
-                env[node] = self._call(node, env)
+                env[node] = self.chains.settled(node, self._call(node, env), env)
                 for target in written(node):
                     memory.write(self.units, node, target, env[node], env)
             elif node.op == "output":

@@ -18,7 +18,16 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from topo.trace.nodes import REDUCTIONS, SATURATING, is_layout, is_pointwise, operation, parameters_behind, passes
+from topo.trace.nodes import (
+    NORMS,
+    REDUCTIONS,
+    SATURATING,
+    is_layout,
+    is_pointwise,
+    operation,
+    parameters_behind,
+    passes,
+)
 from topo.trace.units import LEARNED, Units, Weight, compact, filled, squash
 from topo.wiring import CONSTANT, NOTHING
 
@@ -126,7 +135,10 @@ def made_from(units: Units, node: Node, inputs: list[Any], shape: Any, literally
     if not any(isinstance(v, Made) for i in inputs for v in (i if isinstance(i, list) else [i])):
         return None
     if isinstance(shape, list):
-        return [inputs[0], *map(filled, shape[1:])] if name == "_weight_norm_interface" else None
+        norm = name == "_weight_norm_interface" or (name in NORMS and isinstance(inputs[0], Made))
+        return [inputs[0], *map(filled, shape[1:])] if norm else None
+    if name in NORMS and isinstance(inputs[0], Made):
+        return inputs[0]  # standardised weights
     if name in ("cat", "concat", "concatenate"):
         return _cat(inputs[0], inputs[1], shape)
     if name == "stack":
@@ -154,7 +166,7 @@ def made_from(units: Units, node: Node, inputs: list[Any], shape: Any, literally
     if name in ("sum", "mean"):
         return _reduced(node, inputs, shape)
     if name in ("copy", "copy_"):
-        return _expanded(inputs[1], shape)
+        return expanded(inputs[1], shape)
     given = [value for value in inputs if isinstance(value, Made | Tensor)]
     if "softmax" in name or len(given) != 1:
         return None
@@ -293,15 +305,61 @@ def _indexed(units: Units, node: Node, name: str, inputs: list[Any]) -> Any:
     return _each(inputs[0], lambda term: None if isinstance(term, _UNSEEN) else mapped(term, lambda c: c[places]))
 
 
-def _without_itself(terms: list[Any]) -> list[Any]:
-    """W - W.T is zero where an entry is taken from itself."""
-    one, two = terms
-    if not (isinstance(one, Weight) and isinstance(two, Weight) and one.name == two.name):
+def _without_itself(units: Units, node: Node, terms: list[Any], of_first: int) -> list[Any]:
+    """W - W.T is zero where an entry is taken from itself, and so is f(W) - f(W.T); where it may be, a note says so."""
+    sides = [[term for term in side if isinstance(term, Weight)] for side in (terms[:of_first], terms[of_first:])]
+    shared = [same for one in sides[0] for two in sides[1] if (same := _same_places(one, two)) is not None]
+    shared = [same for same in shared if bool(same.any()) and not bool(same.all())]
+    if not shared:
         return terms
+    functions = [_function(arg) for arg in node.args[:2]]
+    equal = functions[0] == functions[1] is not None
+    scaled = any(value != 1 for value in (*node.args[2:], *node.kwargs.values()))
+    takes = operation(node) != "aten.add"
+    if takes and equal and not scaled and len(sides[0]) == len(sides[1]) == 1:
+        return [_closed(term, ~shared[0]) if isinstance(term, Weight) else term for term in terms]
+    if None in functions if takes else not equal and _turns_round(functions):
+        units.note(
+            f"a function of '{sides[0][0].name}' is taken off another at some of the same places: where these are "
+            "equal, too many weights count"
+        )
+    return terms
+
+
+def _turns_round(functions: list[list[Any] | None]) -> bool:
+    """Whether a sum of these may be a difference."""
+    found = [step for function in functions for step in function or ()]
+    return any("neg" in str(target) or "sub" in str(target) or any(map(_negative, args)) for target, args, _ in found)
+
+
+def _negative(value: Any) -> bool:
+    return isinstance(value, int | float) and value < 0
+
+
+def _function(node: Any) -> list[Any] | None:
+    """The element-wise operations that make a weight of one parameter, wherever its entries lie; None if there are
+    others."""
+    found: list[Any] = []
+    while isinstance(node, Node) and node.op == "call_function":
+        if len(node.all_input_nodes) != 1 or node.args[0] is not node.all_input_nodes[0]:
+            return None
+        name = operation(node).removeprefix("aten.")
+        if not is_layout(node) and name not in ("clone", "contiguous", "tril", "triu"):
+            if not is_pointwise(node):
+                return None
+            found.append((node.target, node.args[1:], tuple(node.kwargs.items())))
+        node = node.args[0]
+    return found
+
+
+def _same_places(one: Any, two: Any) -> Tensor | None:
+    """Where two views hold the same entry of one parameter."""
+    if not (isinstance(one, Weight) and isinstance(two, Weight) and one.name == two.name):
+        return None
     same = torch.ones((1,) * len(one.shape), dtype=torch.bool)
     for c, d in zip(one.coords, two.coords):
         same = same & (c == d)
-    return [_closed(term, ~same) for term in terms] if bool(same.any()) and not bool(same.all()) else terms
+    return same
 
 
 def _is_statistic(units: Units, arg: Any, value: Any, other: Any) -> bool:
@@ -333,7 +391,7 @@ def _reduces(node: Node) -> bool:
     return False
 
 
-def _expanded(value: Any, shape: Sequence[int]) -> Any:
+def expanded(value: Any, shape: Sequence[int]) -> Any:
     if not isinstance(value, Made):
         return value.expand(shape)
     if value.shape == tuple(shape):
@@ -344,11 +402,13 @@ def _expanded(value: Any, shape: Sequence[int]) -> Any:
 def _added(units: Units, node: Node, sides: list[Any], shape: Sequence[int]) -> Any:
     """W + V. What is computed from a weight itself (its mean, taken off) is not another term."""
     terms: list[Any] = []
+    of_first = 0
     for side, other, arg in zip(sides, sides[::-1], node.args):
+        of_first = of_first or len(terms)
         if _is_statistic(units, arg, side, other):
             continue
         if isinstance(side, Made):
-            side = _expanded(side, shape)
+            side = expanded(side, shape)
             if side is None:
                 return None
             terms += terms_of(side)
@@ -359,8 +419,8 @@ def _added(units: Units, node: Node, sides: list[Any], shape: Sequence[int]) -> 
                 terms.append(torch.where(side == NOTHING, NOTHING, CONSTANT).to(torch.int32).expand(tuple(shape)))
         elif side:
             terms.append(filled(shape))
-    if operation(node) != "aten.add" and len(terms) == 2:
-        terms = _without_itself(terms)
+    if 0 < of_first < len(terms):
+        terms = _without_itself(units, node, terms, of_first)
     return summed(terms)
 
 
@@ -394,7 +454,7 @@ def _scaled(units: Units, node: Node, inputs: list[Any], shape: Sequence[int]) -
         return _each(weight, lambda term: _closed(term, kept))
     if isinstance(factor, (int, float)) and factor == 0:
         return None
-    return _expanded(weight, shape) if isinstance(factor, Tensor) else weight
+    return expanded(weight, shape) if isinstance(factor, Tensor) else weight
 
 
 def _varies(value: Made) -> bool:
@@ -428,7 +488,7 @@ def _chosen(units: Units, node: Node, name: str, inputs: list[Any], shape: Seque
             found = [_closed(term, kept) for term in terms_of(side)]
             if any(term is None for term in found):
                 return None
-            terms += terms_of(_expanded(summed(found), shape))
+            terms += terms_of(expanded(summed(found), shape))
         elif isinstance(side, Tensor) and bool((compact(side)[0] != NOTHING).any()):
             terms.append(squash(torch.where(kept, side, NOTHING).to(torch.int32).expand(tuple(shape))))
         elif isinstance(side, (int, float)) and side:
