@@ -38,8 +38,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "page.html"
             path.write_text(acting.replace("</body>", f"<script>{_ACTS}</script></body>"))
-            done = subprocess.run([*browser, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=120)
-        opened, ordered, lit = re.search(r"<title>(\d+),(\d+),(\d+)", done.stdout).groups()
+            command = [*browser, "--dump-dom", path.as_uri()]
+            done = [subprocess.run(command, capture_output=True, text=True, timeout=120) for _ in range(3)]
+        opened, ordered, lit = min(
+            [int(ms) for ms in re.search(r"<title>(\d+),(\d+),(\d+)", run.stdout).groups()] for run in done
+        )
         print(
             f"{model[:8]}, {len(wiring.names)} layers, density {density}: {len(text) / 1e6:.2f} MB, "
             f"drawn after {opened} ms, every column sorted after {ordered} ms, a unit's paths lit after {lit} ms"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numba
+from numba.core import dispatcher
 from numba.core.caching import Cache, IndexDataCacheFile
 from numba.np import linalg
 
@@ -37,7 +38,7 @@ _without_blas()
 
 
 def _private_cache(folders: Iterable[Path]) -> str | None:
-    """None if one of `folders` can hold files, else a new temporary folder of this process.
+    """None if one of `folders` can hold files, or no folder can; else a new temporary folder of this process.
 
     numba raises, instead of compiling without a cache, where it can write neither beside the code nor in the user's
     cache: an installation and a home that are both read-only. The folder is private and goes with the process, since
@@ -50,7 +51,11 @@ def _private_cache(folders: Iterable[Path]) -> str | None:
                 return None
         except OSError:
             continue
-    made = tempfile.mkdtemp(prefix="topo-kernels-")
+    try:
+        made = tempfile.mkdtemp(prefix="topo-kernels-")
+    except OSError:  # nothing at all can be written: every process compiles what it calls
+        setattr(dispatcher.Dispatcher, "enable_caching", lambda self: None)  # noqa: B010
+        return None
     atexit.register(shutil.rmtree, made, ignore_errors=True)
     return made
 

@@ -31,6 +31,98 @@ def in_buckets(keys, n, ptr, order):
 
 
 @nb.njit(cache=True, nogil=True)
+def count(keys, counts):
+    """counts (n,) grow by how often each number below n stands in keys."""
+    for k in keys:
+        counts[k] += 1
+
+
+@nb.njit(cache=True, nogil=True)
+def turned(ptr, ends, many, back_ptr, back, back_many):
+    """Outgoing edges -> incoming ones, in order of where they come from: back_ptr (n + 1,), back, back_many: filled."""
+    n = ptr.size - 1
+    back_ptr[:] = 0
+    for u in ends:
+        back_ptr[u + 1] += 1
+    for v in range(n):
+        back_ptr[v + 1] += back_ptr[v]
+    for v in range(n):
+        for e in range(ptr[v], ptr[v + 1]):
+            place = back_ptr[ends[e]]
+            back[place], back_many[place] = v, many[e]
+            back_ptr[ends[e]] += 1
+    for v in range(n, 0, -1):
+        back_ptr[v] = back_ptr[v - 1]
+    back_ptr[0] = 0
+
+
+@nb.njit(cache=True, nogil=True)
+def both_ways(ptr, ends, both_ptr, both):
+    """Outgoing edges -> edges both ways, of each unit those that leave it first: both_ptr (n + 1,) and both, filled."""
+    n = ptr.size - 1
+    both_ptr[:] = 0
+    for u in ends:
+        both_ptr[u + 1] += 1
+    for v in range(n):
+        both_ptr[v + 1] += both_ptr[v] + ptr[v + 1] - ptr[v]
+    for v in range(n):
+        for e in range(ptr[v], ptr[v + 1]):
+            both[both_ptr[v]] = ends[e]
+            both_ptr[v] += 1
+    for v in range(n):
+        for e in range(ptr[v], ptr[v + 1]):
+            both[both_ptr[ends[e]]] = v
+            both_ptr[ends[e]] += 1
+    for v in range(n, 0, -1):
+        both_ptr[v] = both_ptr[v - 1]
+    both_ptr[0] = 0
+
+
+@nb.njit(cache=True, nogil=True)
+def twins(ptr, ends, keys, first):
+    """Undirected edges, both ways, each pair once -> first (n,) int32: the first unit with the same ends.
+
+    Leaves are looked up by the unit that they hang on. Of the others those of one fingerprint, what the keys (n,)
+    uint64 of their ends xor to, are compared end by end, so that units which share it by chance are never one.
+    """
+    n = ptr.size - 1
+    leaf = np.full(n, -1, np.int32)
+    others = 0
+    for v in range(n):
+        first[v] = v
+        if ptr[v + 1] - ptr[v] == 1:
+            hub = ends[ptr[v]]
+            if leaf[hub] < 0:
+                leaf[hub] = v
+            first[v] = leaf[hub]
+        elif ptr[v + 1] > ptr[v]:
+            others += 1
+    units, prints = np.empty(others, np.int32), np.zeros(others, np.uint64)
+    at = 0
+    for v in range(n):
+        if ptr[v + 1] - ptr[v] > 1:
+            units[at] = v
+            for u in ends[ptr[v] : ptr[v + 1]]:
+                prints[at] ^= keys[u]
+            at += 1
+    marked = leaf
+    marked[:] = -1
+    head, known = -1, np.uint64(0)
+    for place in np.argsort(prints, kind="mergesort"):
+        v = units[place]
+        same = head >= 0 and prints[place] == known and ptr[v + 1] - ptr[v] == ptr[head + 1] - ptr[head]
+        if same:
+            for u in ends[ptr[v] : ptr[v + 1]]:
+                same = same and marked[u] == head
+        if same:
+            first[v] = head
+        else:
+            head, known = v, prints[place]
+            for u in ends[ptr[v] : ptr[v + 1]]:
+                marked[u] = v
+
+
+@nb.njit(cache=True, nogil=True)
 def two_hop(ptr, ends):
     """Sum over units of how many they reach along at most two edges, themselves counted."""
     n = ptr.size - 1
@@ -53,7 +145,7 @@ def two_hop(ptr, ends):
 
 @nb.njit(cache=True, nogil=True)
 def coreness(ptr, ends, core):
-    """Undirected edges, both ways -> core (n,) int64, the largest k whose k-core holds the unit (bucket queue)."""
+    """Undirected edges, both ways -> core (n,) int32, the largest k whose k-core holds the unit (bucket queue)."""
     n = ptr.size - 1
     most = 0
     for v in range(n):

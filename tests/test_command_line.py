@@ -180,8 +180,13 @@ def test_every_column_of_the_table_of_masks_can_be_asked_for(folder, capsys):
             f"--filter={column}~*",
         )  # fmt: skip
         assert code == 0 and "m0.safetensors" in out and "m1.safetensors" in out, (column, error)
-    for column in ("method", "seed", "density_asked"):  # where masks are from, which no column shows
-        assert said(capsys, "analyze", *files, "--metrics", "paths", f"--sort={column}")[0] == 0
+    wanted = "method,seed,density_asked,effective_nodes"  # where masks are from is shown where it is asked for
+    requested = ["--metrics", "paths", "--sort=-seed", "--filter=method=uniform", f"--columns={wanted}"]
+    code, out, error = said(capsys, "analyze", *files, *requested)
+    found = [line.split() for line in out.splitlines() if ".safetensors" in line]
+    asked = [topo.read_masks(file).provenance for file in reversed(files)]
+    assert code == 0, error
+    assert [row[1:4] for row in found] == [[p["method"], str(p["seed"]), f"{p['asked_density']:.4f}"] for p in asked]
 
 
 def test_a_gate_over_several_files(folder, capsys, tmp_path):

@@ -552,3 +552,22 @@ def test_characters_are_one_hot_and_follow_each_other():
     # a guess by the training part's counts takes about 4.5 bits; a uniform one would take 6
     share = np.bincount(found.train_labels, minlength=64) / len(found.train_labels)
     assert 4 < -np.log2(np.maximum(share[found.test_labels], 1e-6)).mean() < 5.5
+
+
+def test_a_link_to_a_picture_that_is_not_there_is_told(tmp_path):
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.fromarray(np.full((4, 4), len(name), np.uint8)).save(tmp_path / part / name / "0.png")
+    (tmp_path / "train" / "a" / "1.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(DataError, match=r"is a link to '.*gone\.png', which is not there"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "source", [np.ones(3), np.ones((2, 2)), [1], {}, object(), 3, b"x"], ids=lambda x: type(x).__name__
+)
+def test_what_is_no_data_set_is_one_line(source):
+    with pytest.raises(DataError, match=r"is not a data set|in no known layout") as caught:
+        load(source)
+    assert "\n" not in str(caught.value)

@@ -38,6 +38,7 @@ MAY_IMPORT = {
         "shrinking",
         "shrink",
         "torch_prune",
+        "stranger",
         "networks",
         "formats",
         "masks",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import random
 
 import numpy as np
@@ -570,10 +571,13 @@ def test_masks_come_before_distributed_wrapping(tmp_path):
         torch.distributed.destroy_process_group()
 
 
-def test_masks_come_before_sharding_and_are_in_force_under_it(tmp_path):
+def test_masks_are_in_force_under_sharding(tmp_path, monkeypatch):
+    """Two processes, and masks after sharding: test_sharded."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
+
+    sharded = importlib.import_module("topo.train.sharded")  # topo.train is the function, too
 
     def net():
         torch.manual_seed(0)
@@ -582,8 +586,6 @@ def test_masks_come_before_sharding_and_are_in_force_under_it(tmp_path):
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
     try:
         mesh, masks = init_device_mesh("cpu", (1,)), {"0.weight": np.eye(6, 4), "2.weight": np.eye(3, 6)}
-        with pytest.raises(WiringError, match=r"'0.weight' is sharded \(DTensor\); apply masks before"):
-            topo.apply_masks(fully_shard(net(), mesh=mesh), masks)
         model = fully_shard(topo.apply_masks(net(), masks), mesh=mesh)
         optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=0.1)
         for seed in range(4):
@@ -592,13 +594,18 @@ def test_masks_come_before_sharding_and_are_in_force_under_it(tmp_path):
             model(torch.randn(5, 4)).square().sum().backward()
             optimizer.step()
         assert topo.verify_masks(model, masks) == () and applied_masks(model) == MaskSet(masks)
-        with pytest.raises(WiringError, match=r"'0.weight' is sharded .*; gather the state dict"):
-            topo.strip_masks(model)
+        with monkeypatch.context() as patch:
+            patch.setattr(sharded, "_known", lambda model: None)
+            with pytest.raises(WiringError, match="this torch does not say where its shards lie"):
+                topo.strip_masks(model)
+            with pytest.raises(WiringError, match="this torch does not say where its shards lie"):
+                topo.apply_masks(fully_shard(net(), mesh=mesh), masks)
         whole = topo.apply_masks(net(), masks)
         whole.load_state_dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)))
         x = torch.randn(5, 4)
         expected = model(x)
         torch.testing.assert_close(topo.strip_masks(whole)(x), expected)
+        torch.testing.assert_close(topo.strip_masks(model)(x), expected)
         assert topo.verify_masks(whole, masks) == ()
     finally:
         torch.distributed.destroy_process_group()

@@ -215,6 +215,35 @@ def test_what_is_read_only_is_refused_in_a_line(folder):
     assert all(path.read_text() == "x" for path in folder.glob("closed*"))
 
 
+_RUNS = {
+    "train": ["train", "dense", "--model", "mlp:64-10", "--data", "digits", "--epochs", "1"],
+    "imp": ["imp", "--density", "0.5", "--model", "mlp:64-10", "--data", "digits", "--epochs", "1"],
+    "irp": ["irp", "--model", "mlp:64-10", "--data", "digits", "--epochs", "1"],
+    "sweep": ["sweep", "sweep.toml"],
+}
+
+
+def test_every_command_that_makes_a_folder_has_a_line():
+    assert set(_RUNS) == {
+        name
+        for name, command in _commands().items()
+        if any(action.metavar in ("RUNDIR", "RESULTS") and action.option_strings for action in command._actions)
+    }
+
+
+@pytest.mark.parametrize("command", _RUNS)
+def test_where_a_folder_of_a_run_may_not_be(command, folder, capsys):
+    """An empty name was the folder that one stands in: its files lay beside one's own."""
+    Path("sweep.toml").write_text('[sweep]\nmodel = "mlp:6-5-3"\n[grid]\nmethod = "er"\ndensity = 0.5\n')
+    os.mkfifo("pipe")
+    Path("dangling").symlink_to("none/x")
+    Path("loop").symlink_to("loop")
+    before = sorted(os.listdir())
+    for target in ("a.npz", "a.npz/x", "pipe", "dangling", "loop", "x" * 300, "", "/dev/null", "a\0b"):
+        _refused(capsys, [*_RUNS[command], "-o", target, "--quiet"], "")
+    assert sorted(os.listdir()) == before and Path("pipe").is_fifo() and Path("/dev/null").is_char_device()
+
+
 def test_two_outputs_on_one_file_by_any_name_are_wrong_usage(folder, capsys):
     (folder / "x.json").write_text("")
     os.link(folder / "x.json", folder / "hard.csv")

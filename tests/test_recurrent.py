@@ -183,3 +183,9 @@ def test_a_sequence_that_is_too_long_is_one_line_with_the_way_out(monkeypatch):
     ) as caught:
         topo.trace(Net(by_hand, i=nn.Linear(6, 8), h=nn.Linear(8, 8)), (100, 6))
     assert "\n" not in str(caught.value)
+
+
+def test_what_torch_asks_while_it_captures_is_no_operation(monkeypatch):
+    """Ten layers are forty operations, whatever is asked of their strides: a net of 500 was refused as a long loop."""
+    monkeypatch.setattr(import_module("topo.trace.capture"), "MOST_OPERATIONS", 80)
+    assert len(topo.trace(topo.models.build("mlp:" + "-".join(["4"] * 11))).names) == 10

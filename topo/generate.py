@@ -95,7 +95,7 @@ def generate(
 
         require_shapes(cast("nn.Module", wiring))
     if is_pruner(entry) or calibrates(entry):
-        from topo.train.plainly import told
+        from topo.stranger import told
 
         with told(f"method '{method}' on the model"):
             return (_scored if is_pruner(entry) else _calibrated)(entry, wiring, request)

@@ -33,6 +33,7 @@ from topo.shrinking.proof import Reference
 from topo.shrinking.seen import KeptBits, Large, Seen
 from topo.shrinking.slots import Axis
 from topo.shrinking.working_copy import independent, masked, tensors_of, working_copy
+from topo.stranger import torch_kept
 from topo.trace import captured_as_called, trace, trace_captured
 from topo.trace.capture import Captured, clean, first_names, resized
 from topo.train.masking import fitted, tensor_of
@@ -91,6 +92,7 @@ class Shrunk:
         return json.dumps(document, separators=(",", ":"))
 
 
+@torch_kept()
 def shrink(
     model: nn.Module,
     masks: MaskSet | Mapping[str, Any] | str | Path | None = None,

@@ -86,6 +86,21 @@ def writable(path: str | Path) -> Path:
     return target
 
 
+def made_folder(path: str | Path, what: str) -> Path:
+    """The folder, made if it is not there; TopoError, naming `what` it is, where none can be."""
+    try:
+        if not (folder := os.fspath(path)):
+            raise ValueError("its name is empty")
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        said = "it is a link that leads nowhere" if Path(path).is_symlink() else "it is a file"
+        raise TopoError(f"cannot make {what} '{path}': {said}") from None
+    except (OSError, TypeError, ValueError) as error:
+        said = getattr(error, "strerror", None) or str(error)
+        raise TopoError(f"cannot make {what} '{path!s:.100}': {said}") from None
+    return Path(folder)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a whole text file, UTF-8."""
     with replacing(path) as temporary:

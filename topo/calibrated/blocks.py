@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from topo._support.doors import said
 from topo.calibrated.calibration import Call
 from topo.errors import TopoError
+from topo.stranger import PassKept
 
 _NAMES = ("hidden_states", "x", "input", "inputs")
 
@@ -30,7 +31,7 @@ class _Enough(Exception):
 def run(model: nn.Module, call: Call) -> Any:
     """The model's answer, without a cache of keys and values. TopoError for what the model does not take."""
     args, kwargs = call
-    with _in_one_line():
+    with PassKept(), _in_one_line():
         return model(*args, **kwargs)
 
 

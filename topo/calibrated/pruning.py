@@ -25,6 +25,7 @@ from topo.models.modules.holders import copied
 from topo.n_m import parse_n_m
 from topo.networks import matching
 from topo.quotas import budgets, kept_whole
+from topo.stranger import told, torch_kept
 from topo.trace.inputs import carried_name
 
 Progress = Callable[[int, int, str], Any]
@@ -39,6 +40,8 @@ class Pruned:
     model: nn.Module
 
 
+@torch_kept()
+@told("pruning the model", TopoError)
 def prune(
     method: str,
     model: nn.Module,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from topo.cli import inputs, language
-from topo.cli.choosing import check_columns, check_values, choosing_options, columns_of, left_line, lines_of
+from topo.cli.choosing import check_columns, check_values, choosing_options, columns_of, left_line, lines_of, listed
 from topo.cli.options import UsageError, at_least, check_outputs, command, network_options, plot_file, rule_options
 from topo.cli.output import Progress, deliver, quiet, wrote
 from topo.cli.tables import Page, Table
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--plot draws the densities of layers: --metrics should hold density")
     if args.holm and not args.nulls:
         raise UsageError("--holm adjusts the p of null models: give --nulls too, as in --nulls same_layers:100")
-    check_columns(args, *_possible_columns(entries, several=len(args.files) > 1))
+    check_columns(args, _possible_columns(entries, several=len(args.files) > 1))
     wiring = inputs.wiring_of(args)
     if args.layers and wiring is not None:
         raise UsageError("--layers looks at layers one by one, without the network of --model; give one of them")
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         broken += [error] if error else []
     if args.holm:
         reports = [report.with_holm() for report in reports]
-    check_columns(args, *_columns(reports))
+    check_columns(args, _columns(reports))
     check_values(args, reports[0].layers if len(reports) == 1 else _rows(reports))
     if args.plot:
         _plot(reports, args)
@@ -146,21 +146,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _possible_columns(entries: Sequence[Metric], several: bool) -> tuple[list[str], list[str]]:
-    """Columns of the table that --sort and --filter may name, and --columns, as far as the metrics tell beforehand."""
+def _possible_columns(entries: Sequence[Metric], several: bool) -> list[str]:
+    """Columns of the table that --sort, --filter and --columns may name, as far as the metrics tell beforehand."""
     if not several:
-        known = ["layer", "shape", *(entry.name for entry in entries if entry.scope == "layer")]
-        return known, known
+        return ["layer", "shape", *(entry.name for entry in entries if entry.scope == "layer")]
     known = [*_OF_MASKS, *(entry.name for entry in entries if entry.scope == "network"), *sorted(_OF_LANGUAGE)]
-    return [*known, *("density_asked" if name == "density" else name for name in ORIGIN), "read", "left_out"], known
+    return [*known, *("density_asked" if name == "density" else name for name in ORIGIN), "read", "left_out"]
 
 
-def _columns(reports: Sequence[Report]) -> tuple[list[str], list[str]]:
-    """Columns of the table that --sort and --filter may name, and --columns."""
+def _columns(reports: Sequence[Report]) -> list[str]:
+    """Columns of the table that --sort, --filter and --columns may name."""
     entries = reports[0].layers if len(reports) == 1 else _rows(reports)
-    known = list(dict.fromkeys(key for entry in entries for key in entry))
-    origin = {key for report in reports for key in report.columns} if len(reports) > 1 else set()
-    return known, [name for name in known if name not in origin]
+    return list(dict.fromkeys(key for entry in entries for key in entry))
 
 
 def _rows(reports: Sequence[Report]) -> list[dict[str, Any]]:
@@ -336,16 +333,19 @@ def show_several(reports: Sequence[Report], page: Page, args: argparse.Namespace
         units = {name: units[name] for name in order}
     if brief and args.columns is None:
         units = {metric: unit for metric, unit in units.items() if metric in _ACROSS}
+    asked = [name for name in dict.fromkeys(listed(args.columns)) if name not in units and name not in _OF_MASKS]
     every = reports
     reports = [reports[place] for place in lines_of(_rows(reports), args)]
     keys = {name: [values[every.index(report)] for report in reports] for name, values in keys.items()}
     lines = [
         [values[i] for values in keys.values()]
+        + [_told(report.columns.get(name)) for name in asked]
         + [shown(report.network[m], unit) if m in report.network else "" for m, unit in units.items()]
         for i, report in enumerate(reports)
     ]
     marks = {i: "collapsed" for i, report in enumerate(reports) if report.collapsed}
-    table = Table([*keys, *units], lines, keys=len(keys), marks=marks)
+    left = frozenset(range(len(keys), len(keys) + len(asked)))
+    table = Table([*keys, *asked, *units], lines, keys=len(keys), marks=marks, left=left)
     columns = columns_of(table.header, len(keys), args, above=_OF_MASKS)
     page.table(table if columns is None else table.only(columns))
     page.notes(left_line(len(reports), len(every), "masks"))
@@ -362,6 +362,11 @@ def show_several(reports: Sequence[Report], page: Page, args: argparse.Namespace
     told = _OF_NETWORK | _paths() if brief else None
     explained = [f"{report.mask}: {line}" for report in reports for line in report.null_lines(told)]
     page.notes(_notes_of_several(reports) + explained)
+
+
+def _told(value: Any) -> str:
+    """Where a mask comes from, in a cell."""
+    return "" if value is None else value if isinstance(value, str) else shown(value)
 
 
 def _notes_of_several(reports: Sequence[Report]) -> list[str]:

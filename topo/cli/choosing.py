@@ -101,11 +101,11 @@ def choosing_options(made: argparse.ArgumentParser) -> None:
     )
 
 
-def check_columns(args: argparse.Namespace, known: Sequence[str], shown: Sequence[str]) -> None:
-    """UsageError for a column of --filter or --sort that is not `known`, and for one of --columns that is not shown."""
+def check_columns(args: argparse.Namespace, known: Sequence[str]) -> None:
+    """UsageError for a column of --filter, --sort or --columns that is not known."""
     _check_lines(args, known)
-    for name in _listed(args.columns):
-        _check(name, shown)
+    for name in listed(args.columns):
+        _check(name, known)
 
 
 def check_values(args: argparse.Namespace, entries: Sequence[Mapping[str, Any]]) -> None:
@@ -141,7 +141,7 @@ def columns_of(
     """Places of the columns of --columns, the first `keys` in front; None without it. above: said above the table."""
     if args.columns is None:
         return None
-    wanted = [name for name in _listed(args.columns) if name in header or name not in above]
+    wanted = [name for name in listed(args.columns) if name in header or name not in above]
     for name in wanted:
         _check(name, header)
     return [*range(keys), *(place for name in wanted if (place := list(header).index(name)) >= keys)]
@@ -152,7 +152,8 @@ def _check_lines(args: argparse.Namespace, known: Sequence[str]) -> None:
         _check(name, known)
 
 
-def _listed(columns: str | None) -> list[str]:
+def listed(columns: str | None) -> list[str]:
+    """The names in a value of --columns."""
     return [name for part in (columns or "").split(",") if (name := part.strip())]
 
 

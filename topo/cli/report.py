@@ -23,5 +23,5 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     check_outputs(args.files, {"-o": args.out})
     reports = Reports(report for path in args.files for report in read_reports(path))
-    deliver(reports.to_html(), args.out, args)
+    deliver(reports.to_html(command=args.typed), args.out, args)
     return 0

@@ -96,7 +96,7 @@ def prepared(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         "recipe": recipe,
         "epochs": args.epochs,
         "device": args.device,
-        "out": Path(args.out),
+        "out": args.out,
         "resume": args.resume,
         "rng": getattr(args, "seed", 0),
         "threads": getattr(args, "threads", None),

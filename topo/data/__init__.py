@@ -271,15 +271,20 @@ def load(
     return replace(found, notes=(*found.notes, *more)) if more else found
 
 
+def _said(source: Any) -> str:
+    """What was given, in a few words: arrays would fill lines."""
+    return f"'{source}'" if isinstance(source, str | Path) else f"a {type(source).__name__}"
+
+
 def _read(source: str | Path, size: int | None, cache: str | Path | None) -> Dataset:
     built_in = [entry.name for entry in data.values() if entry.recognise is None]
     if str(source) in built_in:
         return data[str(source)].read()
     try:
         path = Path(source or None).expanduser()  # type: ignore[arg-type]  # "" is not the folder one is in
-    except (TypeError, RuntimeError):
+    except (TypeError, RuntimeError, ValueError):  # of arrays, which are neither true nor false
         raise DataError(
-            f"'{source}' is not a data set; give digits, the path of a folder or file, or a Dataset"
+            f"{_said(source)} is not a data set; give digits, the path of a folder or file, or a Dataset"
         ) from None
     if not path.exists():
         raise DataError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -26,8 +27,16 @@ _TINY = (0.480, 0.448, 0.397), (0.276, 0.269, 0.282)
 
 
 def _files(folder: Path) -> list[Path]:
-    """Every file below, but for hidden ones (of a Mac: ._cat.png), in the order of names."""
-    found = (path for path in folder.rglob("*") if path.is_file())
+    """Every file below, but for hidden ones (of a Mac: ._cat.png), in the order of names.
+
+    DataError for a link to a picture that is not there: the set is not whole.
+    """
+    found = []
+    for path in folder.rglob("*"):
+        if path.is_file():
+            found.append(path)
+        elif _is_picture(path) and path.is_symlink() and not path.exists():
+            raise DataError(f"'{path}' is a link to '{os.readlink(path)}', which is not there")
     return sorted(path for path in found if not any(_hidden(part) for part in path.relative_to(folder).parts))
 
 

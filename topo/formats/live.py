@@ -63,6 +63,8 @@ def _content(value: Any, depth: int, name: str) -> Any:
     if value.device.type == "meta":
         raise FormatError(f"'{name}' is on the meta device, which has shapes and no values")
     plain = value.detach()
+    if hasattr(plain, "full_tensor"):  # sharded over processes, which all read
+        plain = plain.full_tensor()
     if plain.is_quantized:
         plain = plain.dequantize()  # exactly 0 where the integer is the zero point
     if plain.layout != torch.strided:

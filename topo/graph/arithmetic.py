@@ -188,7 +188,12 @@ class Limbs:
 
     def total(self) -> int:
         """The sum of all entries, a Python integer."""
-        return sum(sum(map(int, limb)) << (self.BITS * place) for place, limb in enumerate(self.limbs))
+        n, at_once = self.limbs.shape[1], 1 << (62 - self.BITS)  # so many limbs sum below 2**62
+        found = 0
+        for first in range(0, n, at_once):
+            sums = self.limbs[:, first : first + at_once].sum(axis=1, dtype=np.int64)
+            found += sum(int(one) << (self.BITS * place) for place, one in enumerate(sums))
+        return found
 
 
 def limbs_on(workers: int | None) -> type[Limbs]:

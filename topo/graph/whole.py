@@ -31,13 +31,27 @@ _MOST_JOINED = 1 << 26  # pairs of an input and an output that paths join: 1.6 G
 
 
 def in_buckets(keys: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """keys below n -> where the entries of each begin, int64 (n + 1,), and the entries in order of their keys."""
+    """keys below n -> where the entries of each begin, (n + 1,), and the entries in order of their keys."""
     from topo.kernels import whole
 
-    ptr = np.empty(n + 1, np.int64)
+    ptr = _begins(n, len(keys))
     order = np.empty(len(keys), np.int32 if len(keys) < 1 << 31 else np.int64)
     whole.in_buckets(keys, n, ptr, order)
     return ptr, order
+
+
+def _begins(n: int, entries: int) -> np.ndarray:
+    """Room for where the entries of each unit begin: int32 (n + 1,), int64 of two thousand million entries."""
+    return np.empty(n + 1, np.int32 if entries < 1 << 31 else np.int64)
+
+
+def _narrow(many: np.ndarray) -> np.ndarray:
+    """Numbers of paths an edge, in a byte each where they are whole and fit: of a hundred million edges 0.1 GB, not
+    0.8."""
+    if many.dtype == np.uint8 or not many.size or many.max() > 255 or many.min() < 0:
+        return many
+    narrow = many.astype(np.uint8)
+    return narrow if many.dtype.kind in "iu" or np.array_equal(narrow, many) else many
 
 
 def _rises(numbers: np.ndarray) -> bool:
@@ -49,9 +63,10 @@ def _rises(numbers: np.ndarray) -> bool:
 class WholeGraph:
     """A directed graph without cycles or parallel edges; every edge leads from a lower number to a higher.
 
-    n: units. outgoing: ptr int64 (n + 1,), ends int32 (edges,), many float64 (edges,), how many paths follow each edge
-    (0 of what only gates). inputs, outputs: bool (n,). made_by: int32 (edges,), the number of what made each edge: a
-    group of a use of a layer, or a join. of_layers: bool, by that number, whether it is a layer's.
+    n: units. outgoing: ptr int32 (n + 1,), ends int32 (edges,), many (edges,), how many paths follow each edge (0 of
+    what only gates), uint8 where all fit and else float64. inputs, outputs: bool (n,). made_by: (edges,), the number of
+    what made each edge, in the smallest unsigned type: a group of a use of a layer, or a join. of_layers: bool, by that
+    number, whether it is a layer's.
     """
 
     n: int
@@ -87,10 +102,12 @@ class WholeGraph:
         new = np.ones(len(end), np.bool_)
         new[1:] = (end[1:] != end[:-1]) | (begin[1:] != begin[:-1])
         if not new.all():
-            many = np.add.reduceat(many, np.flatnonzero(new))
+            many = np.add.reduceat(many, np.flatnonzero(new), dtype=np.float64)
             end, made_by = end[new], made_by[new]
-            ptr = np.concatenate([[0], np.cumsum(new)])[ptr]
-        return cls(n, (ptr, end.astype(np.int32, copy=False), many), inputs, outputs, made_by, of_layers)
+            ptr = np.concatenate([[0], np.cumsum(new)])[ptr].astype(ptr.dtype)
+        many = _narrow(many)
+        lists = ptr, end.astype(np.int32, copy=False), many if many.dtype == np.uint8 else many.astype(np.float64)
+        return cls(n, lists, inputs, outputs, made_by.astype(_of_makers(of_layers), copy=False), of_layers)
 
     @property
     def size(self) -> int:
@@ -99,16 +116,21 @@ class WholeGraph:
 
     def incoming(self) -> Lists:
         """The edges by the unit that they lead to: ptr, where they come from, how many paths follow each."""
-        ends, many = self.outgoing[1:]
-        ptr, order = in_buckets(ends, self.n)
-        return ptr, self.begins[order], many[order]
+        from topo.kernels import whole
+
+        ptr, ends, many = self.outgoing
+        found = np.empty_like(ptr), np.empty_like(ends), np.empty_like(many)
+        whole.turned(ptr, ends, many, *found)
+        return found
 
     @cached_property
     def both(self) -> tuple[np.ndarray, np.ndarray]:
-        """The edges both ways: ptr int64 (n + 1,), ends int32 (2 edges,)."""
-        begins, ends = self.begins, self.outgoing[1]
-        ptr, order = in_buckets(np.concatenate([begins, ends]), self.n)
-        return ptr, np.concatenate([ends, begins])[order]
+        """The edges both ways: ptr int32 (n + 1,), ends int32 (2 edges,)."""
+        from topo.kernels import whole
+
+        found = _begins(self.n, 2 * self.size), np.empty(2 * self.size, np.int32)
+        whole.both_ways(*self.outgoing[:2], *found)
+        return found
 
     @property
     def begins(self) -> np.ndarray:
@@ -117,21 +139,57 @@ class WholeGraph:
 
     @property
     def out_degrees(self) -> np.ndarray:
-        """int64 (n,): edges from each unit."""
+        """int32 (n,): edges from each unit."""
         return np.diff(self.outgoing[0])
 
-    @cached_property
+    @property
     def in_degrees(self) -> np.ndarray:
-        """int64 (n,): edges to each unit."""
-        return np.bincount(self.outgoing[1], minlength=self.n)
+        """int32 (n,): edges to each unit."""
+        from topo.kernels import whole
+
+        found = np.zeros(self.n, self.outgoing[0].dtype)
+        whole.count(self.outgoing[1], found)
+        return found
+
+    @property
+    def degrees(self) -> np.ndarray:
+        """int32 (n,): edges of each unit."""
+        found = self.in_degrees
+        found += self.out_degrees
+        return found
+
+    @cached_property
+    def many_of_each(self) -> tuple[np.ndarray, np.ndarray]:
+        """(degrees that units have, rising, how many units have each): int64 both."""
+        ordered = np.sort(self.degrees)
+        first = np.flatnonzero(np.diff(ordered, prepend=-1))
+        return ordered[first].astype(np.int64), np.diff(first, append=len(ordered))
+
+    @cached_property
+    def joined(self) -> tuple[WholeGraph, np.ndarray]:
+        """The graph without the units that no path meets, as they have no edge, and int32, the unit behind each of it.
+
+        Where few have none it is the graph itself. Paths from a unit to itself, an input that is an output, stay.
+        """
+        on = (self.degrees > 0) | (self.inputs & self.outputs)
+        count = int(np.count_nonzero(on))
+        if 2 * count > self.n:
+            return self, np.arange(self.n, dtype=np.int32)
+        ptr, ends, many = self.outgoing
+        place = np.cumsum(on, dtype=np.int32) - np.int32(1)
+        lists = np.append(ptr[:-1][on], ptr[-1:]), place[ends], many
+        whole = WholeGraph(count, lists, self.inputs[on], self.outputs[on], self.made_by, self.of_layers)
+        return whole, np.flatnonzero(on).astype(np.int32)
 
 
 def _stand_ins(graph: WiredGraph, starts: np.ndarray) -> np.ndarray:
-    """int64 (units,): the unit that stands for each, -1 for those that are none. starts: bool, where paths start."""
+    """int32 (units,): the unit that stands for each, -1 for those that are none. starts: bool, where paths start."""
+    from topo.kernels.whole import count
+
     wiring = graph.wiring
-    readers = np.zeros(wiring.n_units, np.int64)
+    readers = np.zeros(wiring.n_units, np.int32)
     words = np.zeros(wiring.n_units, np.bool_)
-    stands = np.full(wiring.n_units, -1, np.int64)
+    stands = np.full(wiring.n_units, -1, np.int32)
     stands[wiring.inputs] = wiring.inputs
     for seen, step in zip(graph.steps, wiring.steps):
         made = np.arange(step.start, step.stop)
@@ -142,7 +200,7 @@ def _stand_ins(graph: WiredGraph, starts: np.ndarray) -> np.ndarray:
             words[step.operands[0]] = True
             continue
         for read in step.operands:
-            readers += np.bincount(read[read >= 0], minlength=wiring.n_units)
+            count(read if read.min(initial=0) >= 0 else read[read >= 0], readers)
     readers[wiring.outputs] += 2  # an output is a unit of its own
     stands[words & (readers == 0)] = -1  # the vocabulary of an embedding where paths start
     free = (readers == 1) & ~starts & (stands >= 0)
@@ -162,6 +220,11 @@ def makers(steps: Iterable[Any]) -> tuple[np.ndarray, np.ndarray]:
     return np.cumsum([0, *np.maximum(sizes, 1)])[:-1], of_layers
 
 
+def _of_makers(of_layers: np.ndarray) -> np.dtype:
+    """The type that numbers what makes edges."""
+    return np.min_scalar_type(max(len(of_layers) - 1, 0))
+
+
 def _edges(graph: WiredGraph, first: np.ndarray) -> Iterator[Edges]:
     """The edges, step by step in pieces, units of the wiring; from may be below 0. first: see `makers`."""
     for step, number in zip(graph.steps, first):
@@ -169,19 +232,19 @@ def _edges(graph: WiredGraph, first: np.ndarray) -> Iterator[Edges]:
             if not step.source:
                 for rows, places, many in step.edges.pieces():
                     made_by = number + rows // (step.shape[0] // step.groups)
-                    yield step.edges.reads[places], step.use.start + rows, many.astype(np.float64), made_by
+                    yield step.edges.reads[places], step.use.start + rows, many, made_by
             continue
         made = step.start + np.arange(len(step.operands[0])) // step.width
         for place, operand in enumerate(step.operands):
             follows = step.kind == "add" or (step.kind == "gate" and place == 0)
-            yield operand, made, np.full(len(made), float(follows)), np.full(len(made), number)
+            yield operand, made, np.full(len(made), follows, np.uint8), np.full(len(made), number)
 
 
 @dataclass(frozen=True, eq=False)
 class Numbers:
     """number: int32 (units,), the place of each unit of the wiring in the whole graph, -1 for those that are none.
 
-    units: (n,), the unit of the wiring behind each of the graph. inputs: bool (n,), where paths start.
+    units: int32 (n,), the unit of the wiring behind each of the graph. inputs: bool (n,), where paths start.
     """
 
     number: np.ndarray
@@ -195,16 +258,16 @@ def numbers(graph: WiredGraph) -> Numbers:
     wiring = graph.wiring
     starts = np.zeros(wiring.n_units, np.bool_)
     starts[wiring.inputs] = True
-    running = [wiring.inputs.astype(np.int64)]
+    running = [wiring.inputs]
     for seen, step in zip(graph.steps, wiring.steps):
         starts[step.start : step.stop] |= isinstance(seen, Block) and seen.source
-        running.append(np.arange(step.start, step.stop))
+        running.append(np.arange(step.start, step.stop, dtype=np.int32))
     stands = _stand_ins(graph, starts)
     order = np.concatenate(running)
     own = order[stands[order] == order]
     number = np.full(wiring.n_units, -1, np.int32)
-    number[own] = np.arange(len(own))
-    number = np.where(stands >= 0, number[stands], -1).astype(np.int32)
+    number[own] = np.arange(len(own), dtype=np.int32)
+    number = np.where(stands >= 0, number[stands], np.int32(-1))
     return Numbers(number, own, starts[own])
 
 
@@ -220,16 +283,16 @@ def whole_graph(graph: WiredGraph) -> WholeGraph:
     first, of_layers = makers(graph.steps)
     lists = [_NO_EDGES]
     for begin, end, many, made_by in _edges(graph, first):
-        many = np.where(ahead[end], many, 0.0)  # a closed gate has no path
+        many = _narrow(many * ahead[end])  # a closed gate has no path
         begin, end = np.where(begin >= 0, named.number[begin], -1), named.number[end]
         real = (begin >= 0) & (end >= 0) & (begin != end)  # what leads only into a sum is one with it
-        lists.append((begin[real], end[real], many[real], made_by[real].astype(np.int32)))
+        lists.append((begin[real], end[real], many[real], made_by[real].astype(_of_makers(of_layers))))
     outputs = np.zeros(len(named.units), np.bool_)
     outputs[named.number[graph.wiring.outputs]] = True
     return WholeGraph.of_edges(len(outputs), _joined(lists), named.inputs, outputs, of_layers)
 
 
-_NO_EDGES: Edges = (np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0), np.zeros(0, np.int32))
+_NO_EDGES: Edges = (np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.uint8), np.zeros(0, np.uint8))
 
 
 def _joined(lists: list[Edges]) -> Edges:
@@ -350,7 +413,7 @@ class _Paths:
     def _count(self, lists: Lists, begin: np.ndarray, closed: np.ndarray, backwards: bool) -> Counts:
         from topo.kernels import whole as kernels
 
-        mantissa, exponent = np.empty(self.whole.n), np.empty(self.whole.n, np.int64)
+        mantissa, exponent = np.empty(self.whole.n), np.empty(self.whole.n, np.int32)
         kernels.paths_to(*lists, begin, closed, backwards, mantissa, exponent)
         return mantissa, exponent
 
@@ -369,10 +432,10 @@ def _scaled(mantissa: np.ndarray, exponent: np.ndarray, by: int) -> np.ndarray:
     return np.ldexp(mantissa, np.clip(exponent - by, -2000, 1000))
 
 
-def _all_paths(counts: _Paths) -> tuple[float, int]:
-    """The number of paths as total * 2**exponent; 0.0 if there is none."""
-    mantissa, exponent = (side[counts.whole.outputs] for side in counts.ahead())
-    top = int(exponent[mantissa > 0].max(initial=-(1 << 40)))
+def _all_paths(whole: WholeGraph, ahead: Counts) -> tuple[float, int]:
+    """The number of paths as total * 2**exponent, by those to each unit; 0.0 if there is none."""
+    mantissa, exponent = (side[whole.outputs] for side in ahead)
+    top = int(exponent[mantissa > 0].max(initial=-(1 << 30)))
     return (float(_scaled(mantissa, exponent, top).sum()), top) if (mantissa > 0).any() else (0.0, 0)
 
 
@@ -384,9 +447,10 @@ def core_of_paths(whole: WholeGraph, tau: float, most_work: int) -> list[int] | 
     """
     from topo.kernels import whole as kernels
 
+    whole, units = whole.joined
     counts = _Paths(whole)
-    total, top = _all_paths(counts)
     ahead, behind = counts.ahead(), counts.behind()
+    total, top = _all_paths(whole, ahead)
     if total and max(ahead[1].max(), behind[1].max()) <= 53 and math.ldexp(total, top) < 1 << 53:
         paths = math.ldexp(total, top)
         taken = np.empty(whole.n, np.int32)
@@ -395,8 +459,9 @@ def core_of_paths(whole: WholeGraph, tau: float, most_work: int) -> list[int] | 
         size = kernels.exact_core(
             *whole.outgoing, *counts.incoming, *exact, paths, paths * _rest(tau), most_work, taken
         )
-        return None if size < 0 else [int(unit) for unit in taken[:size]]
-    return _recounted_core(counts, total, top, tau, most_work)
+        return None if size < 0 else units[taken[:size]].tolist()
+    found = _recounted_core(counts, total, top, tau, most_work)
+    return None if found is None else units[found].tolist()
 
 
 def _rest(tau: float) -> float:
@@ -432,12 +497,14 @@ def flat_core(whole: WholeGraph, tau: float, most_work: int) -> int | None:
     """
     from topo.kernels import whole as kernels
 
+    whole = whole.joined[0]
     counts = _Paths(whole)
-    total, top = _all_paths(counts)
+    ahead = counts.ahead()
+    total, top = _all_paths(whole, ahead)
     inputs, outputs = np.flatnonzero(whole.inputs), np.flatnonzero(whole.outputs)
     forwards = len(inputs) <= len(outputs)
     ones, others = (inputs, outputs) if forwards else (outputs, inputs)
-    mantissa, exponent = counts.behind() if forwards else counts.ahead()
+    mantissa, exponent = counts.behind() if forwards else ahead
     share = _scaled(mantissa[ones] / total, exponent[ones], top)
     place = np.full(whole.n, -1, np.int32)
     place[others] = np.arange(len(others))
@@ -447,7 +514,7 @@ def flat_core(whole: WholeGraph, tau: float, most_work: int) -> int | None:
     size = kernels.joined_by_paths(ones, share, *lists, mantissa, exponent, step, place, most_work, ptr, ends, shares)
     if size < 0:
         return None
-    del counts, lists, mantissa, exponent, place
+    del counts, ahead, lists, mantissa, exponent, place
     back = in_buckets(ends[:size], len(others))
     found = kernels.flat_core(ptr, ends[:size], shares[:size], *back, not forwards, _rest(tau), most_work)
     return None if found < 0 else int(found)
@@ -455,5 +522,5 @@ def flat_core(whole: WholeGraph, tau: float, most_work: int) -> int | None:
 
 def units_on_paths(whole: WholeGraph) -> int:
     """How many units are on a path from an input to an output."""
-    counts = _Paths(whole)
+    counts = _Paths(whole.joined[0])
     return int(np.count_nonzero((counts.ahead()[0] > 0) & (counts.behind()[0] > 0)))

@@ -23,13 +23,30 @@ _network = partial(metric, group="paths", scope="network")
 _layer = partial(metric, group="paths", scope="layer")
 
 
+_AT_ONCE = 1 << 20  # units whose logarithms are taken together
+
+
+def _sum_of_logs(weights: np.ndarray, by: np.ndarray) -> float:
+    """Sum of w log w b over weights w above 0, some at a time: of ten million units three more vectors were held."""
+    total = 0.0
+    for first in range(0, len(weights), _AT_ONCE):
+        part, times = weights[first : first + _AT_ONCE], by[first : first + _AT_ONCE]
+        inside = part > 0
+        total += float((part[inside] * np.log(part[inside])) @ times[inside])
+    return total
+
+
 def _entropy(weights: np.ndarray) -> float:
     """Shannon entropy of weights / sum(weights); 0 if they are all 0."""
     total = weights.sum()
     if total <= 0:
         return 0.0
-    share = weights[weights > 0] / total
-    return float(-(share * np.log(share)).sum())
+    found = 0.0
+    for first in range(0, len(weights), _AT_ONCE):
+        share = weights[first : first + _AT_ONCE]
+        share = share[share > 0] / total
+        found -= float((share * np.log(share)).sum())
+    return found
 
 
 def _width(weights: np.ndarray) -> float:
@@ -109,10 +126,8 @@ def _path_entropy(graph: WiredGraph) -> float:
         total_in, total_out = float(ahead @ taken), float(given @ behind)
         if total_in <= 0 or total_out <= 0:
             continue
-        inside = ahead > 0
-        mean_ahead = float((ahead[inside] * np.log(ahead[inside])) @ taken[inside]) / total_in
-        outside = behind > 0
-        mean_behind = float((behind[outside] * np.log(behind[outside])) @ given[outside]) / total_out
+        mean_ahead = _sum_of_logs(ahead, taken) / total_in
+        mean_behind = _sum_of_logs(behind, given) / total_out
         log_total = math.log(total_in) + (walk.pushed[index].exponent - walk.backward[index + 1].exponent) * math.log(
             2.0
         )

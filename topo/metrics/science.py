@@ -121,7 +121,7 @@ def _joined(graph: WiredGraph) -> str:
 
     whole = whole_graph(graph)
     parts = int(kernels.components(*whole.both, np.empty(whole.n, np.int32))[0])
-    parts -= int(np.count_nonzero(whole.in_degrees + whole.out_degrees == 0))
+    parts -= int(np.count_nonzero(whole.degrees == 0))
     return f"in {parts:,} parts, lengths are of joined pairs alone; {ALONE}" if parts > 1 else ALONE
 
 
@@ -198,12 +198,13 @@ def small_world_omega(graph: WiredGraph) -> Value:
 def rich_club(graph: WiredGraph) -> Value:
     """Density of edges among the tenth of the units with the highest degrees (with all that have the least of them)."""
     whole = whole_graph(graph)
-    degrees = whole.in_degrees + whole.out_degrees
-    count = int(np.count_nonzero(degrees))
-    if not count:
+    if not whole.size:
         return Value(math.nan, NO_EDGES)
-    least = np.sort(degrees)[::-1][max(-(-count // 10), 2) - 1]
-    rich = degrees >= least
+    values, units = whole.many_of_each
+    at_least = np.cumsum(units[::-1])[::-1]  # units of so many edges or more
+    count = int(units[values > 0].sum())
+    least = int(values[np.flatnonzero(at_least >= max(-(-count // 10), 2))[-1]])
+    rich = whole.degrees >= least
     size = int(rich.sum())
     among = np.count_nonzero(rich[whole.begins] & rich[whole.outgoing[1]])
     return Value(2 * among / (size * (size - 1)), f"units of {least} edges and more, {size:,}; {ALONE}")
@@ -285,7 +286,7 @@ def structural_consistency(graph: WiredGraph) -> Value:
     edges = int(np.count_nonzero(whole.of_layers[whole.made_by]))
     if not edges:
         return Value(math.nan, NO_EDGES)
-    if (count := np.count_nonzero(whole.in_degrees + whole.out_degrees)) > _WIDEST:
+    if (count := np.count_nonzero(whole.degrees)) > _WIDEST:
         return Value(math.nan, f"{count:,} units have edges; eigenvectors are computed up to {_WIDEST:,}")
     rng, takes = np.random.default_rng(0), max(edges // 10, 1)
     of_layers = np.flatnonzero(whole.of_layers[whole.made_by])

@@ -15,6 +15,7 @@ import numpy as np
 
 from topo.graph import WiredGraph
 from topo.graph.memo import shared
+from topo.graph.twins import Kinds, kinds_of_units
 from topo.graph.whole import WholeGraph, whole_graph
 from topo.metrics import metric
 from topo.metrics.paths import NO_PATH
@@ -87,7 +88,7 @@ def sources_normalised(graph: WiredGraph) -> Value:
 def disconnected(graph: WiredGraph) -> int:
     """Units without an edge."""
     whole = whole_graph(graph)
-    return int(np.count_nonzero((whole.in_degrees == 0) & (whole.out_degrees == 0)))
+    return whole.n - int(np.count_nonzero(whole.degrees))
 
 
 @_network(unit="fraction", source=_CUNEGATTI)
@@ -160,9 +161,8 @@ def two_hop_normalised(graph: WiredGraph) -> Value:
 @_network(unit="paths", source=_CUNEGATTI)
 def two_paths(graph: WiredGraph) -> int:
     """Undirected paths of two edges: sum over units of C(degree, 2)."""
-    whole = whole_graph(graph)
-    degrees = whole.in_degrees + whole.out_degrees
-    return int((degrees * (degrees - 1) // 2).sum())
+    degrees, units = whole_graph(graph).many_of_each
+    return int((degrees * (degrees - 1) // 2) @ units)
 
 
 @_network(unit="paths / edge", source=_CUNEGATTI)
@@ -205,9 +205,10 @@ def mean_coreness(graph: WiredGraph) -> Value:
 def _cores(graph: WiredGraph) -> int:
     from topo.kernels import whole as kernels
 
-    found = np.empty(whole_graph(graph).n, np.int64)
-    kernels.coreness(*whole_graph(graph).both, found)
-    return int(found.sum())
+    whole = whole_graph(graph).joined[0]
+    found = np.empty(whole.n, np.int32)
+    kernels.coreness(*whole.both, found)
+    return int(found.sum(dtype=np.int64))
 
 
 @_network(unit="degree / edge", source=_CUNEGATTI)
@@ -223,8 +224,9 @@ def mean_coreness_normalised(graph: WiredGraph) -> Value:
 def _components(graph: WiredGraph) -> tuple[int, int]:
     from topo.kernels import whole as kernels
 
-    count, largest = kernels.components(*whole_graph(graph).both, np.empty(whole_graph(graph).n, np.int32))
-    return int(count), int(largest)
+    n, whole = whole_graph(graph).n, whole_graph(graph).joined[0]
+    count, largest = kernels.components(*whole.both, np.empty(whole.n, np.int32))
+    return int(count) + n - whole.n, max(int(largest), min(n, 1))
 
 
 @_network(unit="components", source=_CUNEGATTI)
@@ -249,7 +251,7 @@ def largest_component_normalised(graph: WiredGraph) -> Value:
 def _cuts(graph: WiredGraph) -> tuple[int, int]:
     from topo.kernels import whole as kernels
 
-    bridges, points = kernels.cuts(*whole_graph(graph).both)
+    bridges, points = kernels.cuts(*whole_graph(graph).joined[0].both)
     return int(bridges), int(points)
 
 
@@ -337,61 +339,58 @@ def h_score(graph: WiredGraph) -> Value:
 # Spectra of the undirected graph.
 
 
-def _no_spectrum(whole: WholeGraph) -> str | None:
-    """Why the eigenvalues of this graph are not computed."""
-    if not whole.size:
-        return NO_EDGES
-    if (count := np.count_nonzero(np.diff(whole.both[0]))) > _WIDEST:
-        return f"{count:,} units have edges; eigenvalues are computed up to {_WIDEST:,}"
+@shared
+def _kinds(graph: WiredGraph) -> Kinds:
+    return kinds_of_units(whole_graph(graph))
+
+
+def _too_wide(count: int) -> str | None:
+    if count > _WIDEST:
+        return f"{count:,} units have edges, no two the same ones; eigenvalues are computed up to {_WIDEST:,}"
     return None
 
 
-def _largest(whole: WholeGraph, laplacian: bool, count: int) -> np.ndarray:
+def _no_spectrum(graph: WiredGraph) -> str | None:
+    """Why the eigenvalues of this graph are not computed."""
+    return _too_wide(len(_kinds(graph).sizes)) if whole_graph(graph).size else NO_EDGES
+
+
+def _largest(kinds: Kinds, laplacian: bool, count: int) -> np.ndarray:
     """The largest eigenvalues of the adjacency matrix, or of the Laplacian, falling; to 1e-8 of the largest."""
     from scipy.sparse.linalg import LinearOperator, eigsh
 
-    from topo.kernels import whole as kernels
-
-    ptr, ends = whole.both
-    degrees = np.diff(ptr)
-    on = np.flatnonzero(degrees)  # units without an edge add eigenvalues of 0
-    if len(on) <= _DENSE:
-        matrix = np.zeros((len(on), len(on)))
-        place = np.zeros(whole.n, np.int64)
-        place[on] = np.arange(len(on))
-        matrix[np.repeat(place, degrees), place[ends]] = 1.0
-        found = np.linalg.eigvalsh(np.diag(degrees[on]) - matrix if laplacian else matrix)
+    n, degrees = len(kinds.sizes), kinds.degrees
+    if n <= _DENSE:
+        matrix = kinds.matrix()
+        found = np.linalg.eigvalsh(np.diag(degrees) - matrix if laplacian else matrix)
     else:
 
         def times(x: np.ndarray) -> np.ndarray:
-            y = np.empty(whole.n)
-            kernels.adjacent(ptr, ends, np.ascontiguousarray(x.reshape(-1), np.float64), y)
-            return degrees * x.reshape(-1) - y if laplacian else y
+            x = x.reshape(-1)
+            return degrees * x - kinds.times(x) if laplacian else kinds.times(x)
 
-        first = np.where(degrees > 0, np.random.default_rng(0).random(whole.n) + 0.5, 0.0)
-        operator = LinearOperator((whole.n, whole.n), matvec=times, dtype=np.float64)
-        basis = min(40, max(12, 10**6 // whole.n))  # vectors: with 40 of millions of units they would take gigabytes
+        first = np.random.default_rng(0).random(n) + 0.5
+        operator = LinearOperator((n, n), matvec=times, dtype=np.float64)
+        basis = min(40, max(12, 10**6 // n))  # vectors: with 40 of millions of units they would take gigabytes
         found = eigsh(operator, count, which="LA", v0=first, ncv=basis, tol=1e-8, return_eigenvectors=False)
-    found = np.append(found, np.zeros(min(whole.n - len(on), 1)))
+    found = np.append(found, np.zeros(min(kinds.left_out, 1)))  # of units without an edge, and of twins
     return np.sort(found)[::-1][:count]
 
 
 @_network(unit="eigenvalue", source=_CUNEGATTI)
 def laplacian_radius(graph: WiredGraph) -> Value:
     """Largest eigenvalue of the Laplacian, degrees minus adjacency."""
-    whole = whole_graph(graph)
-    if reason := _no_spectrum(whole):
+    if reason := _no_spectrum(graph):
         return Value(math.nan, reason)
-    return Value(float(_largest(whole, True, 1)[0]), None)
+    return Value(float(_largest(_kinds(graph), True, 1)[0]), None)
 
 
 @_network(unit="eigenvalue", source=_CUNEGATTI)
 def graph_spectral_gap(graph: WiredGraph) -> Value:
     """The largest eigenvalue of the adjacency matrix less the second: 0 where two components are equally dense."""
-    whole = whole_graph(graph)
-    if reason := _no_spectrum(whole):
+    if reason := _no_spectrum(graph):
         return Value(math.nan, reason)
-    first, second = _largest(whole, False, 2)
+    first, second = _largest(_kinds(graph), False, 2)
     return Value(float(first - second), None)
 
 
@@ -411,7 +410,9 @@ def _weighted_largest(graph: WiredGraph) -> tuple[float, float, str | None]:
     if graph.view == "unrolled":
         return math.nan, math.nan, "edges are weighted in the channel and the unit view; strengths in the unrolled one"
     whole = weighted_graph(graph)
-    if why := _no_spectrum(whole):
+    if not whole.size:
+        return math.nan, math.nan, NO_EDGES
+    if why := _too_wide(int(np.count_nonzero(whole.degrees))):
         return math.nan, math.nan, why
     weights = whole.outgoing[2]
     if not (scale := float(weights.max())):

@@ -37,10 +37,10 @@ _MOST_ROWS = 4  # of a legend, if shorter labels can help it
 _TALLEST_LEGEND = 1 / 3  # of the page's height
 # Letters that the words of a name are cut to, until it fits.
 _CUTS = (99, 6, 5, 4, 3, 2, 1)
-# Where a label is tried, in points from its mark: (x, y, horizontal, vertical alignment).
+# Where a label is tried, in widths of a mark from its middle: (x, y, horizontal, vertical alignment).
 _PLACES = (
-    (4, 0, "left", "center"), (-4, 0, "right", "center"), (0, 4, "center", "bottom"), (0, -4, "center", "top"),
-    (4, 4, "left", "bottom"), (-4, 4, "right", "bottom"), (4, -4, "left", "top"), (-4, -4, "right", "top"),
+    (1, 0, "left", "center"), (-1, 0, "right", "center"), (0, 1, "center", "bottom"), (0, -1, "center", "top"),
+    (1, 1, "left", "bottom"), (-1, 1, "right", "bottom"), (1, -1, "left", "top"), (-1, -1, "right", "top"),
 )  # fmt: skip
 
 
@@ -405,19 +405,21 @@ def name_points(ax: Axes, x: Sequence[float], y: Sequence[float], names: Sequenc
     assert figure is not None
     figure.draw_without_rendering()
     scale = figure.dpi / 72
-    size = small()
+    size, mark = small(), mpl.rcParams["lines.markersize"] + 0.5
     spots = ax.transData.transform(np.column_stack([x, y]))
-    taken = [Bbox.from_bounds(px - 2 * scale, py - 2 * scale, 4 * scale, 4 * scale) for px, py in spots]
+    side = mark * scale
+    taken = [Bbox.from_bounds(px - side / 2, py - side / 2, side, side) for px, py in spots]
     frame = ax.get_window_extent()
     done: set[tuple[str, int, int]] = set()
     outline: list[AbstractPathEffect] = [withStroke(linewidth=1.5, foreground="white")]
     for (px, py), place, name in zip(spots, zip(x, y), names):
-        key = (name, round(px / scale / 6), round(py / scale / 6))
+        key = (name, round(px / side / 1.5), round(py / side / 1.5))
         if key in done:
             continue
         done.add(key)
         width, height = width_of(name, size) * scale, 1.1 * size * scale
-        for dx, dy, across, up in _PLACES:
+        for right, above, across, up in _PLACES:
+            dx, dy = right * mark, above * mark
             left = px + dx * scale - {"left": 0.0, "center": width / 2, "right": width}[across]
             low = py + dy * scale - {"bottom": 0.0, "center": height / 2, "top": height}[up]
             box = Bbox.from_bounds(left, low, width, height)

@@ -123,6 +123,9 @@ def save(fig: Figure, path: str | Path, *, dpi: float = 300, about: str = "") ->
     width, height = fig.get_size_inches()
     with replacing(path) as temporary, _styled(width, height, _scale_of.get(fig, 1.0)):
         _as_first_laid_out(fig)
+        if any(ax.get_aspect() != "auto" for ax in fig.axes):  # the first solution cuts their labels, the fourth none
+            for _ in range(3):
+                fig.draw_without_rendering()
         fig.savefig(temporary, format=ending[1:], dpi=dpi, metadata=metadata)
 
 

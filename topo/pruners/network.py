@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
@@ -21,6 +22,7 @@ from topo.input_spec import input_text, plain_shape, read_inputs
 from topo.models.modules.holders import copied, made_plain, unwrapped
 from topo.models.modules.stored import Storage
 from topo.pruners.parameters import Example, masked_parameters
+from topo.stranger import PassKept
 from topo.trace.inputs import carried_shape
 from topo.wiring import Wiring
 
@@ -40,7 +42,7 @@ class Network:
     parameters that this round keeps. known_wiring: None if the module is to be traced. held: how each weight holds its
     mask. output: the key of the output that counts, "" for the logits or the first tensor. reached: the weights on
     which some derivative depended; None before there was one. told: notes on how the weights were found. density:
-    that was asked for, if one was.
+    that was asked for, if one was. passes: what a forward pass left of torch's settings.
     """
 
     module: nn.Module
@@ -54,6 +56,7 @@ class Network:
     reached: set[str] | None = None
     told: tuple[str, ...] = ()
     density: float | None = None
+    passes: PassKept = field(default_factory=PassKept)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -62,10 +65,17 @@ class Network:
 
     def logits(self, x: Any) -> Tensor:
         """What the module gives for an input, several of them (a tuple), or named ones (a dict)."""
-        if isinstance(x, Tensor):
-            made = self.module(x)
-        else:
-            made = self.module(**x) if isinstance(x, dict) else self.module(*x)
+        with self.passes:
+            if isinstance(x, Tensor):
+                made = self.module(x)
+            else:
+                made = self.module(**x) if isinstance(x, dict) else self.module(*x)
+        return logits(made, self.output)
+
+    def logits_with(self, values: Mapping[str, Tensor], x: Any) -> Tensor:
+        """The same with other parameters and buffers, for one input."""
+        with self.passes:
+            made = functional_call(self.module, dict(values), (x,))
         return logits(made, self.output)
 
     def ones(self) -> Tensor:
@@ -105,21 +115,30 @@ class Network:
 
     def derivative(self, value: Tensor, **how: Any) -> tuple[Tensor, ...]:
         """Gradient of a number with respect to the prunable weights; zeros for a weight that it does not depend on."""
-        weights = list(self.weights.values())
-        found = torch.autograd.grad(value, weights, allow_unused=True, **how)
-        self.reached = (self.reached or set()) | {n for n, slope in zip(self.weights, found) if slope is not None}
-        return tuple(torch.zeros_like(w) if g is None else g for g, w in zip(found, weights))
+        return self.slopes(value, self.weights, **how)
+
+    def slopes(self, value: Tensor, places: Mapping[str, Tensor], **how: Any) -> tuple[Tensor, ...]:
+        """Gradient of a number with respect to tensors that stand for the prunable weights, by their names.
+
+        TopoError for a number that has none, as one of a model that turns gradients off.
+        """
+        if not value.requires_grad:
+            raise TopoError(f"no weight can be scored by a gradient: {self.passes.why_no_gradient()}")
+        found = torch.autograd.grad(value, list(places.values()), allow_unused=True, **how)
+        self.reached = (self.reached or set()) | {n for n, slope in zip(places, found) if slope is not None}
+        return tuple(torch.zeros_like(w) if g is None else g for g, w in zip(found, places.values()))
 
     def notes(self) -> list[str]:
         """How the weights were found, if that should be told; and a line on those that derivatives never reached, with
         their share: all their scores are 0."""
         lost = [name for name in self.weights if self.reached is not None and name not in self.reached]
+        said = [*self.told, *self.passes.notes]
         if not lost:
-            return list(self.told)
+            return said
         share = sum(self.weights[name].numel() for name in lost) / sum(w.numel() for w in self.weights.values())
         named = ", ".join(f"'{name}'" for name in lost[:3]) + (", ..." if len(lost) > 3 else "")
-        said = f"the output that counts does not depend on {named} ({share:.1%} of the parameters): all scores are 0"
-        return [*self.told, said]
+        unreached = f"the output that counts does not depend on {named} ({share:.1%} of the parameters)"
+        return [*said, f"{unreached}: all scores are 0"]
 
     @cached_property
     def wiring(self) -> Wiring:

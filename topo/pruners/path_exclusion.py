@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
 
 from topo.errors import TopoError
 from topo.pruners import pruner
-from topo.pruners.network import Batches, Network, Scores, logits
+from topo.pruners.network import Batches, Network, Scores
 from topo.pruners.signal import Signal
 
 ACTIVATIONS = frozenset(
@@ -74,16 +73,10 @@ def px(net: Network, batches: Batches, *, rng: np.random.Generator) -> Scores:
     squares = {name: weight.detach().square().requires_grad_(True) for name, weight in net.weights.items()}
     values = {name: parameter.square() for name, parameter in net.module.named_parameters() if name not in net.weights}
     values |= {name: buffer.abs() for name, buffer in net.module.named_buffers() if buffer.is_floating_point()}
-    made = logits(functional_call(net.module, {**values, **squares}, (Signal.ones(net.ones()),)), net.output)
+    made = net.logits_with({**values, **squares}, Signal.ones(net.ones()))
     kernel = made.stored if isinstance(made, Signal) else made
-    slopes = torch.autograd.grad(
-        (kernel * (opened / peak).view_as(kernel)).sum(), list(squares.values()), allow_unused=True
-    )
-    net.reached = (net.reached or set()) | {name for name, slope in zip(squares, slopes) if slope is not None}
-    return {
-        name: torch.zeros_like(square) if slope is None else slope * square.detach()
-        for (name, square), slope in zip(squares.items(), slopes)
-    }
+    slopes = net.slopes((kernel * (opened / peak).view_as(kernel)).sum(), squares)
+    return {name: slope * square.detach() for (name, square), slope in zip(squares.items(), slopes)}
 
 
 @torch.no_grad()
@@ -96,8 +89,7 @@ def _open_paths(net: Network, x: Any) -> Tensor:
         net.logits(x)
     small = torch.finfo(x.dtype).tiny ** 0.75
     with gates.replay():
-        made = functional_call(net.module, neutral(net), (x.square() * small,))
-    return logits(made, net.output).sum(0)
+        return net.logits_with(neutral(net), x.square() * small).sum(0)
 
 
 def neutral(net: Network) -> dict[str, Tensor]:

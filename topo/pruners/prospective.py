@@ -58,9 +58,8 @@ def prospr(
             if slope is not None:
                 speed[name] = momentum * speed[name] + slope
                 fast[name] = value - lr * speed[name]
-    found = torch.autograd.grad(_loss(net, parts[steps:], fast), list(alive.values()), allow_unused=True)
-    net.reached = (net.reached or set()) | {name for name, slope in zip(alive, found) if slope is not None}
-    return {name: torch.zeros_like(m) if s is None else s.abs() for (name, m), s in zip(alive.items(), found)}
+    found = net.slopes(_loss(net, parts[steps:], fast), alive)
+    return {name: slope.abs() for name, slope in zip(alive, found)}
 
 
 def _loss(net: Network, parts: Batches, values: dict[str, Tensor]) -> Tensor:

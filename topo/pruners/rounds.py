@@ -22,6 +22,7 @@ from topo.pruners.finite import not_finite
 from topo.pruners.network import Batches, Network, first_example, placed, read_batches, set_mode, working_copy
 from topo.pruners.selection import Lots, layer_budgets, top, totals
 from topo.quotas import beside_whole, budgets, kept_whole
+from topo.stranger import told, torch_kept
 from topo.trace.inputs import carried_name
 from topo.wiring import Wiring
 
@@ -33,6 +34,8 @@ _SHARED = frozenset("rounds schedule invert ties dense degree_decay mode output 
 _ALONE = 4_000_000
 
 
+@torch_kept()
+@told("scoring the model", TopoError)
 def prune(
     method: str,
     model: nn.Module,

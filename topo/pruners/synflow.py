@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from topo.pruners import pruner
-from topo.pruners.network import Batches, Network, Scores, logits
+from topo.pruners.network import Batches, Network, Scores
 from topo.pruners.signal import Signal
 
 
@@ -65,7 +65,7 @@ def flow(net: Network) -> Scores:
 
     All of it divided by one power of two, where the numbers would grow too large.
     """
-    output = logits(net.module(Signal.ones(net.ones())), net.output)
+    output = net.logits_with({}, Signal.ones(net.ones()))
     total = (output.stored if isinstance(output, Signal) else output).sum()
     slopes = net.derivative(total)
     return {name: slope.mul_(weight.detach()) for (name, weight), slope in zip(net.weights.items(), slopes)}

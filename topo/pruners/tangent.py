@@ -7,12 +7,11 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from topo.errors import TopoError
 from topo.pruners import pruner
-from topo.pruners.network import Batches, Network, Scores, logits
+from topo.pruners.network import Batches, Network, Scores
 
 
 @pruner(
@@ -71,13 +70,11 @@ def moved_apart(net: Network, x: Tensor, drawn: dict[str, Tensor], moved: dict[s
     for norm in norms:
         norm.eval()
     apart = (_given(net, drawn, alive, x) - _given(net, moved, alive, x)).square().sum()
-    slopes = torch.autograd.grad(apart, list(alive.values()), allow_unused=True)
-    net.reached = (net.reached or set()) | {name for name, slope in zip(alive, slopes) if slope is not None}
-    return [torch.zeros_like(m) if slope is None else slope for m, slope in zip(alive.values(), slopes)]
+    return list(net.slopes(apart, alive))
 
 
 def _given(net: Network, weights: dict[str, Tensor], alive: dict[str, Tensor], x: Tensor) -> Tensor:
-    return logits(functional_call(net.module, {n: w * alive[n] for n, w in weights.items()}, (x,)), net.output)
+    return net.logits_with({n: w * alive[n] for n, w in weights.items()}, x)
 
 
 @torch.no_grad()

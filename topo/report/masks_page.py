@@ -28,8 +28,7 @@ def compared(reports: Sequence[Report], known: Known) -> str:
         cells += "".join(cell(report.network.get(metric), unit) for metric, unit in units.items())
         dead = " class=dead" if report.collapsed else ""
         body.append(f'<tr data-k={number}{dead}><td><a href="#mask{number}">{text(report.mask)}</a></td>{cells}</tr>')
-    made = table(header, body, "Masks", "masks", ready=True) + "<div id=scatter></div>"
-    made += _grouped(reports, known)
+    made = _grouped(reports, known) + "<div id=scatter></div>" + table(header, body, "Masks", "masks", ready=True)
     names = list(dict.fromkeys(layer for report in reports for layer in report.shapes))
     if not names:
         return made

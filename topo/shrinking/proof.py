@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from topo.errors import ShrinkError
+from topo.stranger import torch_kept
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
 _MOST_AT_ONCE = 1 << 24  # weights of half precision that are widened together: 64 MB
@@ -107,7 +108,7 @@ def run(model: nn.Module, inputs: Sequence[Any], dtype: torch.dtype) -> list[lis
         model = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
     half = dtype == torch.float32 and any(parameter.dtype in _HALF for parameter in model.parameters())
     made = []
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), _Single() if half else nullcontext():
+    with torch.no_grad(), torch_kept(), _Single() if half else nullcontext():
         for args, kwargs in inputs:
             args, kwargs = pytree.tree_map_only(
                 Tensor, lambda t: t.to(dtype) if t.is_floating_point() and dtype == torch.float64 else t, (args, kwargs)

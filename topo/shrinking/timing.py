@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from topo.stranger import torch_kept
+
 _ROUNDS, _LEAST = 7, 0.05
 
 
@@ -47,7 +49,7 @@ def timed(dense: nn.Module, small: nn.Module, example: Any, batch: int = 16) -> 
         if others:
             notes.append("csr: the linear layers alone; torch has no CSR convolution")
     seconds: dict[str, list[float]] = {name: [] for name in models}
-    with torch.no_grad():
+    with torch.no_grad(), torch_kept():
         for name in list(models):
             try:
                 models[name](*inputs[0], **inputs[1])

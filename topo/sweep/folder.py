@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from topo._support.atomic import replacing, write_text
+from topo._support.atomic import made_folder, replacing, write_text
 from topo._version import __version__
 from topo.errors import TopoError
 from topo.report import Report, Reports
@@ -42,10 +42,8 @@ class Folder:
     """RESULTS of a plan. TopoError for a folder that holds anything, unless it is this sweep's and is resumed."""
 
     def __init__(self, path: str | Path, plan: Plan, resume: bool) -> None:
-        self.path, self.plan = Path(path), plan
-        if self.path.exists() and not self.path.is_dir():
-            raise TopoError(f"'{path}' is a file; the results of a sweep are a folder")
-        if self.path.is_dir() and any(self.path.iterdir()):
+        self.path, self.plan = made_folder(path, "the folder of results"), plan
+        if any(self.path.iterdir()):
             if not resume:
                 raise TopoError(f"'{path}' holds files already; --resume goes on with a sweep, or name another folder")
             self._check()

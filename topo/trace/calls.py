@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from topo.stranger import torch_kept
+
 Calls = list[tuple[Any, ...]]
 
 
@@ -84,7 +86,7 @@ def _recorded(run: Any, blocks: list[nn.Module], call: Callable[[], Any]) -> lis
 
     hooks = [block.register_forward_pre_hook(entered) for block in blocks[run.first :]]
     try:
-        with recorder, torch.no_grad():
+        with recorder, torch.no_grad(), torch_kept():
             call()
     finally:
         for hook in hooks:

@@ -28,6 +28,7 @@ from torch.utils import _pytree as pytree
 
 from topo._support.doors import first_line
 from topo.errors import TraceError
+from topo.stranger import torch_kept
 
 MOST_OPERATIONS = 30_000  # torch captures some 700 a second; Llama-70B calls 5,200
 MOST_STEPS = 2_048  # of recurrent layers, in all layers and directions of one
@@ -123,15 +124,18 @@ class _Counted(TorchFunctionMode):
         self.about = f"the model {type(module).__name__}, of an example of shape {' and '.join(map(str, shapes))},"
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.calls += getattr(function, "__name__", "") != "__get__"
+        name = getattr(function, "__name__", "")
+        if name in _UNROLLED and len(args) > 8:
+            _not_too_long(name, *(args[at] for at in (0, 4, 7, 8)))
+        made = function(*args, **(kwargs or {}))
+        # Not those that only ask, as for strides: while it captures, torch asks thirty times for each operation.
+        self.calls += name != "__get__" and isinstance(made[0] if type(made) is tuple and made else made, Tensor)
         if self.calls > MOST_OPERATIONS:
             raise TooLong(
                 f"{self.about} calls more than {MOST_OPERATIONS:,} operations, as a loop over many steps does; each is "
                 "followed by itself. Give a shorter example: fewer steps have the same weights"
             )
-        if getattr(function, "__name__", "") in _UNROLLED and len(args) > 8:
-            _not_too_long(function.__name__, *(args[at] for at in (0, 4, 7, 8)))
-        return function(*args, **(kwargs or {}))
+        return made
 
 
 def _not_too_long(name: str, x: Any, layers: Any, both: Any, batch_first: Any) -> None:
@@ -159,7 +163,7 @@ def capture(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     tries += [("torch.export.draft_export", _drafted, args), ("a recorded forward pass", _recorded, args)]
     for title, way, given in tries:
         try:
-            with _untouched(module), _silent(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with _untouched(module), _silent(), torch.no_grad(), torch_kept():
                 with _Counted(module, (given, kwargs)):
                     captured = way(module, given, kwargs)
         except TooLong:
@@ -216,7 +220,7 @@ def run_without_numbers(module: nn.Module, given: tuple[tuple[Any, ...], dict[st
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     device = "meta" if any(parameter.is_meta for parameter in module.parameters()) else "cpu"
-    with _untouched(module), _silent(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with _untouched(module), _silent(), torch.no_grad(), torch_kept():
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:
             args, kwargs = pytree.tree_map_only(Tensor, lambda t: mode.from_tensor(t.to(device)), given)
             module(*args, **kwargs)

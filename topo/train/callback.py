@@ -17,6 +17,7 @@ from topo.errors import TrainingError, WiringError
 from topo.masks import MaskSet, as_mask_set
 from topo.models.modules.holders import unwrapped
 from topo.train.masking import fitted, tensor_of, verify_masks
+from topo.train.sharded import is_sharded, laid_as
 
 if TYPE_CHECKING:
     from topo.wiring import Wiring
@@ -78,7 +79,7 @@ class MaskCallback:
                     f"'{name}' is computed by a parametrization or by torch.nn.utils.prune; a MaskCallback holds plain "
                     "parameters (strip_masks makes masked weights so)"
                 ) from None
-            mask = tensor_of(self.masks[name], held, parameter.device)
+            mask = laid_as(tensor_of(self.masks[name], held, parameter.device), parameter)
             self._held.append((parameter, mask))
             if parameter.requires_grad:
                 self._handles.append(parameter.register_hook(_Kept(mask)))
@@ -92,6 +93,9 @@ class MaskCallback:
             if inner is None:
                 raise TrainingError(f"a {type(optimizer).__name__} is not an optimizer of torch, nor does it hold one")
             optimizer = inner
+        if self.model is not None and not self._holds():
+            self.apply(self.model)  # it was sharded or moved in between
+        self._handles.append(optimizer.register_step_pre_hook(lambda *_: self._hide()))
         self._handles.append(optimizer.register_step_post_hook(lambda *_: self.hold()))
         return optimizer
 
@@ -102,7 +106,22 @@ class MaskCallback:
             if mask.device != parameter.device:
                 mask = mask.to(parameter.device)
                 self._held[number] = parameter, mask
-            parameter.masked_fill_(~mask, 0.0)  # not a product, which keeps NaN
+            if is_sharded(parameter):
+                parameter.copy_(torch.where(mask, parameter, 0.0))
+            else:
+                parameter.masked_fill_(~mask, 0.0)  # not a product, which keeps NaN
+
+    @torch.no_grad()
+    def _hide(self) -> None:
+        """Gradients of sharded parameters come from FSDP2, past every hook of theirs."""
+        for parameter, mask in self._held:
+            if is_sharded(parameter) and parameter.grad is not None:
+                parameter.grad.copy_(torch.where(mask, parameter.grad, 0.0))
+
+    def _holds(self) -> bool:
+        """Whether the parameters that are held are still the model's."""
+        there = set(map(id, self.model.parameters())) if self.model is not None else set()
+        return all(id(parameter) in there for parameter, _ in self._held)
 
     def verify(self) -> None:
         """TrainingError that names the first pruned weight that is not 0, or that is not held any more."""
@@ -137,6 +156,9 @@ class MaskCallback:
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self.hold()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        self._hide()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self.hold()

@@ -15,13 +15,13 @@ from torch.nn.utils import parametrize
 
 from topo.errors import TrainingError
 from topo.models.modules.calling import Batch
+from topo.stranger import in_one_line
 from topo.train.dynamic import Dynamics
 from topo.train.feed import mixed
 from topo.train.folder import SCHEMA
 from topo.train.ghosts import Ghosts, strength
 from topo.train.masking import FusedMasks, Masked
 from topo.train.modes import Modes
-from topo.train.plainly import in_one_line
 from topo.train.ranks import Ranks
 from topo.train.recipe import Recipe
 from topo.train.schedule import learning_rate
@@ -179,6 +179,8 @@ class Fit:
             self._haunted(number)
             with in_one_line(f"training stopped in epoch {self.epoch + 1}, step {number + 1} of {self.steps}"):
                 judged = self._judged(self.running, batch, recipe.label_smoothing)
+                if not judged.loss.requires_grad:
+                    raise TrainingError(f"nothing can be trained: {self.task.passes.why_no_gradient()}")
                 self.scaler.scale(judged.loss * self._share(number, batch)).backward()
                 if number + 1 == self.steps or (number + 1) % recipe.accumulate == 0:
                     self._step()

@@ -28,7 +28,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from topo._support.atomic import PREFIX, replacing, write_text
+from topo._support.atomic import PREFIX, made_folder, replacing, write_text
 from topo._support.text_files import read_text, tables_of
 from topo._version import __version__
 from topo.containers.safetensors import steady
@@ -71,14 +71,7 @@ class Folder:
     """One run folder; made if it is not there. TopoError if it cannot be written."""
 
     def __init__(self, path: str | Path) -> None:
-        try:
-            self.path = Path(path)
-            self.path.mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
-            raise TrainingError(f"cannot make the run folder '{path}': it is a file") from None
-        except (OSError, TypeError, ValueError) as error:
-            said = getattr(error, "strerror", None) or error
-            raise TrainingError(f"cannot make the run folder '{path}': {said}") from None
+        self.path = made_folder(path, "the run folder")
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name

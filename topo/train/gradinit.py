@@ -52,9 +52,12 @@ def gradinit(
         for number in range(iterations):
             first, second = halves(batches(number))
             weights = {name: value * scales[name] for name, value in start.items()}
-            slopes = torch.autograd.grad(
-                loss(weights, first), list(weights.values()), create_graph=True, allow_unused=True
-            )
+            aim = loss(weights, first)
+            if not aim.requires_grad:
+                raise TrainingError(
+                    "gradinit: the loss has no gradient; the forward pass detaches it or turns gradients off"
+                )
+            slopes = torch.autograd.grad(aim, list(weights.values()), create_graph=True, allow_unused=True)
             kept = {
                 name: slope * masks[name] if name in masks else slope
                 for name, slope in zip(weights, slopes)

@@ -27,11 +27,11 @@ from topo.networks import drawn_at_random
 from topo.pruners import TIES
 from topo.pruners.parameters import masked_parameters
 from topo.pruners.selection import Lots, top
+from topo.stranger import in_one_line, torch_kept
 from topo.train.fit import Progress
 from topo.train.folder import Folder
 from topo.train.masking import laid_aside, put_back, together
 from topo.train.modes import modes_kept
-from topo.train.plainly import in_one_line
 from topo.train.ranks import ranks
 from topo.train.recipe import Recipe, find_recipe
 from topo.train.record import Record
@@ -119,6 +119,7 @@ def require_levels(
         )
 
 
+@torch_kept()
 def imp(
     model: str | nn.Module,
     data: str | Path | Dataset | Any,

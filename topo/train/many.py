@@ -18,16 +18,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from topo._support.doors import first_line
 from topo._support.trees import require_tree
 from topo.data import Dataset
 from topo.errors import TopoError, TrainingError
 from topo.masks import MaskSet, as_mask_set
 from topo.models.modules.holders import copied, unwrapped
+from topo.stranger import PassKept, out_of_memory, torch_kept
 from topo.train.feed import mixed
 from topo.train.fit import Choices, Progress, own_randomness, stepper
 from topo.train.masking import FusedMasks, applied_masks
 from topo.train.modes import Modes
-from topo.train.plainly import first_line, out_of_memory
 from topo.train.ranks import Ranks, ranks
 from topo.train.recipe import Recipe, find_recipe
 from topo.train.run import Run, built, dressed, equal_bits, on_threads, seed_of, shaped, train
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 Masks = MaskSet | Mapping[str, Any] | None
 
 
+@torch_kept()
 def train_many(
     model: str | nn.Module,
     masks: Sequence[Masks],
@@ -194,6 +196,7 @@ class Together:
         self.fused()
         self.optimizer = stepper(recipe, list(self.trained.values()), here.device)
         self.history: list[list[dict[str, Any]]] = [[] for _ in masks]
+        self.passes = PassKept()
 
     def _stack(self, name: str) -> Tensor:
         return self.trained[name] if name in self.trained else self.fixed[name]
@@ -223,7 +226,8 @@ class Together:
         """(nets, images, classes)."""
 
         def one(trained: dict[str, Tensor], fixed: dict[str, Tensor], images: Tensor) -> Any:
-            return torch.func.functional_call(self.base, {**trained, **fixed}, (images,))
+            with self.passes:
+                return torch.func.functional_call(self.base, {**trained, **fixed}, (images,))
 
         with torch.autocast(self.ranks.device.type, self.amp or torch.bfloat16, enabled=bool(self.amp)):
             places = (0, 0, None if shared else 0)
@@ -349,7 +353,7 @@ class Together:
                     history=tuple(self.history[place]),
                     seed=self.seeds[place],
                     device=str(self.ranks.device),
-                    notes=self.source.notes,
+                    notes=(*self.source.notes, *self.passes.notes),
                     folder=None,
                     model=inner,
                 )

@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
+from topo._support.doors import first_line
 from topo.errors import WiringError
 from topo.masks import MaskSet, as_mask_set, warn_of_empty_layers
 from topo.models.modules.holders import Holder, every_holder, holder, holders, own_class, unwrapped
 from topo.models.modules.stored import Storage, natural, storage
-from topo.train.plainly import first_line
+from topo.train.sharded import can_move, class_beneath, is_sharded, laid_as, moves_told
 from topo.train.written import give_plainly, write_through
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ class Masked(nn.Module):
         self._values: Tensor | None = None
 
     def forward(self, weight: Tensor) -> Tensor:
-        if not torch.compiler.is_compiling() and _is_sharded(weight):  # outside of FSDP's own forward pass
-            return torch.where(_laid_as(self.mask, weight), weight, 0)
+        if not torch.compiler.is_compiling() and is_sharded(weight):  # outside of FSDP's own forward pass
+            return torch.where(laid_as(self.mask, weight), weight, 0)
         # 0 and not 0.0, which makes floats of whole numbers; not weight * mask, which keeps NaN, infinities and -0.0.
         return torch.where(self.mask, weight, 0)
 
@@ -166,9 +167,12 @@ def apply_masks(model: nn.Module, masks: MaskSet | Mapping[str, Any], wiring: Wi
             alive = alive & there.known().to("cpu")
         for place in places:
             _forget(place, mask, alive)
-    for name, (places, mask) in plan.items():
-        for place in places:
-            _put(place, mask, held[name], place is places[0])
+    if new is not None:
+        _require_movable(inner)
+    with moves_told(inner):
+        for name, (places, mask) in plan.items():
+            for place in places:
+                _put(place, mask, held[name], place is places[0])
     for name, method in _OWN_METHODS.items():
         if hasattr(inner, name):
             vars(inner)[name] = MethodType(method, inner)  # a deep copy binds it to the copy
@@ -212,7 +216,7 @@ def _save_plain(model: nn.Module, *given: Any, **options: Any) -> Any:
 
     With the names of a masked module it refuses tied weights, and reads others as if they were not there.
     """
-    sharded = any(_is_sharded(tensor) for place, _ in _masked(model) for tensor in place.stored)
+    sharded = any(is_sharded(tensor) for place, _ in _masked(model) for tensor in place.stored)
     with nullcontext() if sharded else laid_aside(model, None):
         return cast(Any, type(model)).save_pretrained(model, *given, **options)
 
@@ -266,9 +270,15 @@ def _out_of_reach(place: Holder) -> str | None:
             f"'{place.name}' is written anew before each forward pass by torch.nn.utils.{kind}; "
             f"torch.nn.utils.parametrizations.{kind} can be masked"
         )
-    if applied(place) is None and any(map(_is_sharded, place.stored)):
-        return f"'{place.name}' is sharded (DTensor); apply masks before the model is sharded"
     return _not_written(place)
+
+
+def _require_movable(model: nn.Module) -> None:
+    if not can_move(model):
+        raise WiringError(
+            "the model is sharded, and this torch does not say where its shards lie; apply masks before fully_shard, "
+            "and strip a whole model that has loaded the gathered state dict"
+        )
 
 
 def _not_written(place: Holder) -> str | None:
@@ -278,13 +288,9 @@ def _not_written(place: Holder) -> str | None:
             return f"'{place.name}' was made in inference mode, where nothing can be written; build the model outside"
         if tensor.layout != torch.strided:
             return f"'{place.name}' is stored as {tensor.layout}; masks are of dense tensors (to_dense)"
-        if not _is_sharded(tensor) and any(n > 1 and not step for n, step in zip(tensor.shape, tensor.stride())):
+        if not is_sharded(tensor) and any(n > 1 and not step for n, step in zip(tensor.shape, tensor.stride())):
             return f"'{place.name}' is an expanded view, whose elements share memory; give the module a clone of it"
     return None
-
-
-def _is_sharded(tensor: Tensor) -> bool:
-    return hasattr(tensor, "full_tensor")  # a DTensor, whose module takes long to import
 
 
 def _put(place: Holder, mask: Tensor, held: Storage, named: bool) -> None:
@@ -319,7 +325,7 @@ def _forget(place: Holder, mask: Tensor, alive: Tensor) -> None:
         return
     if not place.is_parametrized or _alone(place):
         for tensor in stored:
-            tensor.copy_(torch.where(_laid_as(alive, tensor), tensor, 0.0))
+            tensor.copy_(torch.where(laid_as(alive, tensor), tensor, 0.0))
     elif applied(place) is not None and bool((mask & ~alive).any()):
         _forget_computed(place, mask & ~alive)
 
@@ -360,16 +366,6 @@ def _forget_computed(place: Holder, back: Tensor) -> None:
             f"'{place.name}' is computed by {type(beneath[0]).__name__}: weights that its mask brings back cannot "
             "start at 0; strip_masks(model) before other masks are applied"
         )
-
-
-def _laid_as(mask: Tensor, weight: Tensor) -> Tensor:
-    """A mask beside a weight: on its device, and sharded as it is."""
-    if not _is_sharded(weight):
-        return mask.to(weight.device)
-    from torch.distributed.tensor import distribute_tensor
-
-    sharded: Any = weight
-    return distribute_tensor(mask.to(weight.device), sharded.device_mesh, sharded.placements)
 
 
 def _keep_no_weights(module: nn.RNNBase) -> None:
@@ -433,7 +429,7 @@ def strip_masks(model: nn.Module) -> nn.Module:
 
     Undoes `apply_masks` and torch.nn.utils.prune alike; the parameters are the same objects in the order that they had
     before `apply_masks`. Other parametrizations of a masked weight (weight norm) are baked in with its mask. Nothing
-    holds the weights at zero afterwards. WiringError for a model that is sharded (FSDP): strip its gathered copy.
+    holds the weights at zero afterwards. A model that is sharded (FSDP2) stays so; every process strips it.
 
     >>> masks = topo.generate("erk", "mlp:3-2-1", density=0.5)
     >>> model = topo.strip_masks(topo.apply_masks(topo.models.build("mlp:3-2-1"), masks))
@@ -442,14 +438,15 @@ def strip_masks(model: nn.Module) -> nn.Module:
     """
     inner = unwrapped(model)
     places = [place for place, _ in _masked(inner)]
-    sharded = next((place.name for place in places if any(map(_is_sharded, place.stored))), None)
-    if sharded is not None:
-        raise WiringError(
-            f"'{sharded}' is sharded (DTensor), and what shards it holds on to its masked form; gather the state dict "
-            "(torch.distributed.checkpoint.state_dict), load it into a masked model that is whole, and strip that"
-        )
     for place in places:
-        _strip(place)
+        if any(map(is_sharded, place.stored)) and not _alone(place):
+            raise WiringError(f"'{place.name}' is sharded and computed by another parametrization; strip a whole copy")
+    if places:
+        _require_movable(inner)
+    with moves_told(inner):
+        for place in places:
+            with class_beneath(place.module):
+                _strip(place)
     for name in _OWN_METHODS:
         vars(inner).pop(name, None)
     for module in inner.modules():
@@ -464,7 +461,11 @@ def _strip(place: Holder) -> None:
     there: Any = applied(place)
     own_class(module)
     give_plainly(module, attribute)
-    parametrize.remove_parametrizations(module, attribute, leave_parametrized=True)
+    sharded = any(map(is_sharded, place.stored))  # nothing sets a DTensor to another one
+    if sharded:
+        with torch.no_grad():
+            place.stored[0].copy_(place.weight)
+    parametrize.remove_parametrizations(module, attribute, leave_parametrized=not sharded)
     names = [name for name in there.order if name in module._parameters]
     for name in [*names, *(name for name in module._parameters if name not in there.order)]:
         module._parameters[name] = module._parameters.pop(name)
@@ -586,7 +587,7 @@ def verify_masks(
 
 def _whole(weight: Any) -> Tensor:
     """A weight, gathered if it is sharded."""
-    whole: Tensor = weight.full_tensor() if _is_sharded(weight) else weight
+    whole: Tensor = weight.full_tensor() if is_sharded(weight) else weight
     return whole.detach()
 
 

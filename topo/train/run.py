@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from topo import networks
+from topo._support.doors import first_line
 from topo._support.seeds import as_rng
 from topo._support.trees import require_tree
 from topo.data import Dataset
@@ -28,6 +29,7 @@ from topo.models.modules.stored import Storage
 from topo.pruners.initial import rescale
 from topo.pruners.parameters import Example, masked_parameters
 from topo.quotas import budgets
+from topo.stranger import in_one_line, out_of_memory, torch_kept
 from topo.trace.inputs import carried_name
 from topo.train.dynamic import Dynamics, dynamics, evened
 from topo.train.feed import mixed
@@ -38,7 +40,6 @@ from topo.train.identity import structure
 from topo.train.initial import initialise
 from topo.train.masking import fitted, in_place, laid_aside, tensor_of
 from topo.train.modes import Modes, modes_kept
-from topo.train.plainly import first_line, in_one_line, out_of_memory
 from topo.train.ranks import Ranks, ranks
 from topo.train.recipe import Recipe, find_recipe
 from topo.train.record import Record, is_best
@@ -62,6 +63,7 @@ class Run(Record):
 Several = list[Any] | tuple[Any, ...]
 
 
+@torch_kept()
 def train(
     model: str | nn.Module,
     data: str | Path | Dataset | Any,
@@ -193,7 +195,7 @@ def recorded(fit: Fit, masks: MaskSet | None) -> dict[str, Any]:
         "history": tuple(fit.history),
         "seed": fit.seed,
         "device": str(fit.ranks.device),
-        "notes": fit.source.notes,
+        "notes": (*fit.source.notes, *fit.task.passes.notes),
     }
 
 

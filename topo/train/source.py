@@ -19,8 +19,8 @@ from topo.data import Dataset, load
 from topo.data.tokens import holds_tokens, load_tokens
 from topo.errors import TrainingError
 from topo.models.modules.calling import Batch
+from topo.stranger import in_one_line
 from topo.train.feed import Feed, Plan, fits
-from topo.train.plainly import in_one_line
 from topo.train.ranks import Ranks
 from topo.train.recipe import Recipe
 from topo.train.sequences import TEST_BATCH, Sequences

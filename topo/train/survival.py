@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from topo._support.atomic import made_folder
 from topo._support.seeds import as_rng
 from topo.data import Dataset
 from topo.errors import TrainingError
@@ -20,6 +21,7 @@ from topo.masks import MaskSet
 from topo.models.modules.holders import holder, unwrapped
 from topo.pruners.parameters import masked_parameters
 from topo.pruners.predicted import write_survival
+from topo.stranger import told, torch_kept
 from topo.train.fit import Progress
 from topo.train.lottery import smallest_pruned
 from topo.train.masking import applied_masks
@@ -59,6 +61,8 @@ def shares(rounds: int, density: float, schedule: str = "num") -> list[float]:
     return [1 - (1 - density) / (rounds - (1 - density) * i) for i in range(rounds)]
 
 
+@torch_kept()
+@told("irp on the model")
 def irp(
     model: str | nn.Module,
     data: str | Path | Dataset | Any,
@@ -117,6 +121,8 @@ def irp(
         if round(density * masks.size) < 1:
             raise TrainingError(f"density {density} keeps none of {masks.size:,} weights; at least one should stay")
         slopes = _gradient(first, source, list(held))
+    if out is not None:
+        made_folder(out, "the run folder")
     size, left, draws = masks.size, 1.0, as_rng(seed).spawn(1)[0]
     counts = {name: np.zeros(how.mask_shape, np.int16) for name, how in held.items()}
     records: list[Record] = []
@@ -153,11 +159,13 @@ def _gradient(model: nn.Module, source: Images, names: list[str]) -> dict[str, T
     source.lay(False, None)
     weights = [holder(model, name).weight for name in names]
     total = [torch.zeros_like(weight) for weight in weights]
-    count = len(source.data.train_images)
+    count, task = len(source.data.train_images), Task()
     with modes_kept(model):
         model.eval()
         for batch in source.straight():
-            loss = Task().judge(model(batch.inputs), batch).loss / count
+            loss = task.judge(task.answer(model, model, batch), batch).loss / count
+            if not loss.requires_grad:
+                raise TrainingError(f"nothing can be scored: {task.passes.why_no_gradient()}")
             for held, slope in zip(total, torch.autograd.grad(loss, weights, allow_unused=True)):
                 if slope is not None:
                     held += slope

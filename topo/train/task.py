@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from topo.errors import TrainingError
 from topo.models.modules.calling import Batch, call, loss_of, scores_of, takes
+from topo.stranger import PassKept
 
 _IGNORED = -100  # torch's label for what is not judged
 
@@ -33,7 +34,8 @@ class Task:
 
     loss: the user's own, (answer, targets) -> mean loss. output: which part of the answer is judged (a key, or the
     place in a tuple); an own loss is given the whole answer unless it is named. tokens: the data are sequences of
-    tokens, so that classes lie in the last axis whatever the shapes.
+    tokens, so that classes lie in the last axis whatever the shapes. passes: what a forward pass left of torch's
+    settings.
 
     Without an own loss the targets decide. Whole numbers are classes: cross-entropy, for one answer an example (n, c),
     for each token (n, t, c) or for each pixel (n, c, h, w); -100 is not judged. Floats are values: the mean square of
@@ -43,6 +45,7 @@ class Task:
     loss: Loss | None = None
     output: str | int | None = None
     tokens: bool = False
+    passes: PassKept = field(default_factory=PassKept, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -56,7 +59,8 @@ class Task:
         inputs = batch.inputs
         if self.loss is None and isinstance(inputs, dict) and batch.targets is not None and takes(model, "labels"):
             inputs = {**inputs, "labels": batch.targets}
-        return call(running, inputs)
+        with self.passes:
+            return call(running, inputs)
 
     def judge(self, answer: Any, batch: Batch, smoothing: float = 0.0, others: bool = False) -> Judged:
         """smoothing: of labels, over all classes, or over the others alone (`smoothed`).

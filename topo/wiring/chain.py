@@ -43,7 +43,7 @@ def chain(masks: MaskSet) -> Wiring:
             Layer(
                 name,
                 shape,
-                np.repeat(units, taken // len(units)),
+                units if taken == len(units) else np.repeat(units, taken // len(units)),
                 start,
                 kind,
                 groups=len(units) if depthwise else 1,

@@ -20,12 +20,10 @@ class Groups:
     def __init__(self, inputs: np.ndarray, steps: Sequence[Step], outputs: np.ndarray, n_units: int) -> None:
         self.sizes = [len(inputs), *(step.stop - step.start for step in steps)]
         self.of_unit = np.full(n_units + 2, -1, np.int32)  # -1 and -2 are of no group
-        self._place = np.zeros(n_units + 2, np.int32)
         self.of_unit[inputs] = 0
-        self._place[inputs] = np.arange(len(inputs))
+        self._inputs, self._starts = inputs, [0, *(step.start for step in steps)]
         for index, step in enumerate(steps):
             self.of_unit[step.start : step.stop] = index + 1
-            self._place[step.start : step.stop] = np.arange(step.stop - step.start)
         reads = [units for step in steps for units in step.operands]
         self._parts: dict[int, list | None] = {id(units): None for units in (*reads, outputs)}
 
@@ -49,12 +47,19 @@ class Groups:
             if group < 0:
                 continue
             where: Any = np.flatnonzero(groups == group)
-            place: Any = self._place[units[where]]
+            place: Any = self._places(group, units[where])
             if len(where) == len(units):
                 where = slice(None)
             if len(place) == self.sizes[group] and (place[1:] > place[:-1]).all():
                 place = slice(None)
             yield group, where, place
+
+    def _places(self, group: int, units: np.ndarray) -> np.ndarray:
+        """The places of some units of a group in it."""
+        if group or (self._inputs == np.arange(len(self._inputs), dtype=np.int32)).all():
+            return units - np.int32(self._starts[group])
+        order = np.argsort(self._inputs, kind="stable")
+        return order[np.searchsorted(self._inputs, units, sorter=order)]
 
 
 class Table:
@@ -72,7 +77,9 @@ class Table:
     def __init__(self, inputs: np.ndarray, steps: Sequence[Step], outputs: np.ndarray, n_units: int) -> None:
         self.inputs, self.outputs = (np.zeros(n_units + 2, np.bool_) for _ in range(2))
         self.inputs[inputs], self.outputs[outputs] = True, True
-        self.reads = _frozen(np.concatenate([inputs[:0], *(units for step in steps for units in step.operands)]))
+        read_by_steps = [units for step in steps for units in step.operands]
+        one = len(read_by_steps) == 1  # ten million units need not be held twice
+        self.reads = read_by_steps[0] if one else _frozen(np.concatenate([inputs[:0], *read_by_steps]))
         self.places: list[slice] = []
         self.sizes: list[int] = []
         rows, read, words = [], 0, 0
