@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
+from map_nets import effective_weights, of_weights, output_first, turned, wrong
 from torch import nn
 
 import topo
@@ -15,6 +17,8 @@ from topo.errors import TopoError, TraceError, WiringError
 from topo.graph import build_graph
 from topo.graph.unrolled import count_edges, map_edges, unrolled
 from topo.graph.whole import whole_graph
+from topo.wiring import Layer
+from topo.wiring.maps import Strips, axis_taps, joint_taps
 
 
 class Skips(nn.Module):
@@ -63,15 +67,26 @@ NETS = {
         (1, 3, 3, 3),
     ),
     "skips": (Skips, (2, 6, 6)),
+    "wide": (
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 32, 1), nn.Conv2d(32, 18, 3, 2, 1, groups=2), nn.Conv2d(18, 2, 5, padding=2)
+        ),
+        (2, 7, 9),
+    ),
 }
+
+
+@cache
+def traced(name: str) -> topo.Wiring:
+    make, shape = NETS[name]
+    return topo.trace(make().double().eval(), shape)
 
 
 def masked(name: str, density: float = 0.6, seed: int = 0):
     torch.manual_seed(0)
     make, shape = NETS[name]
-    model = make().double().eval()
-    wiring = topo.trace(model, shape)
-    return model, shape, wiring, toys.sparse(wiring, density, seed)
+    wiring = traced(name)
+    return make().double().eval(), shape, wiring, toys.sparse(wiring, density, seed)
 
 
 def sums(name: str, density: float, seed: int):
@@ -102,12 +117,6 @@ def sums(name: str, density: float, seed: int):
         torch.relu = relu
     total.backward()
     return total.item(), {key: value.grad.numpy() for key, value in kept.items()}, x.grad.numpy().reshape(-1)
-
-
-def turned(mask: np.ndarray, groups: int) -> np.ndarray:
-    out, per_group = mask.shape[:2]
-    turned = mask.reshape(groups, out // groups, per_group, *mask.shape[2:]).swapaxes(1, 2)
-    return np.ascontiguousarray(turned.reshape(groups * per_group, out // groups, *mask.shape[2:]))
 
 
 def _sum_pool(module):
@@ -164,24 +173,67 @@ def test_paths_are_those_of_autograd(name: str, density: float, seed: int) -> No
     assert math.ldexp(*found.total) == pytest.approx(total, rel=1e-12)
     through: dict[str, np.ndarray] = {}
     for step in found.layers:
-        values, exponent = found.edge_paths(step)
-        kept = found.rows[step.name].unpack()
-        whole = np.zeros(kept.shape)
-        whole[kept.reshape(whole.shape)] = np.ldexp(values, exponent)
-        through[step.name] = through.get(step.name, 0) + whole
+        through[step.name] = through.get(step.name, 0) + of_weights(found, step)
     for key, gradient in gradients.items():
-        if key in wiring.input_first:
-            out_first = [wiring.layer(key).shape[0] // wiring.layer(key).groups]
-            groups = wiring.input_first[key]
-            gradient = gradient.reshape(groups, -1, out_first[0], *gradient.shape[2:]).swapaxes(1, 2)
-            gradient = gradient.reshape(wiring.shapes[key])
-        expected = np.where(masks[key], gradient, 0.0)
+        expected = np.where(masks[key], output_first(gradient, wiring, key), 0.0)
         np.testing.assert_allclose(through[key], expected, rtol=1e-12, atol=0)
-        words = found.effective[key]
-        effective = np.unpackbits(words.view(np.uint8), axis=1, count=expected[0].size, bitorder="little")
-        assert (effective.reshape(expected.shape) == (expected > 0)).all()
+        assert (effective_weights(found, key) == (expected > 0)).all()
     values, exponent = found.backward.take(found.maps.inputs)
     np.testing.assert_allclose(np.ldexp(values, exponent), of_inputs, rtol=1e-12)
+
+
+def test_drawn_networks_count_as_autograd_does() -> None:
+    """Strides, dilation, groups, ways of padding, pools, skips, gates, constants, shared layers, one to three axes.
+
+    `python tests/map_nets.py 500` compares as many networks as one asks for.
+    """
+    assert not wrong(range(12), density=0.6)
+
+
+@pytest.mark.small
+def test_taps_meet_runs_of_strips() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        axes = []
+        for _ in range(int(rng.integers(1, 4))):
+            kernel, stride, dilation = (int(rng.integers(1, 4)) for _ in range(3))
+            size, padding = int(rng.integers(1, 7)), int(rng.integers(3))
+            out = (size + 2 * padding - (kernel - 1) * dilation - 1) // stride + 1
+            axes.append((size, max(out, 1), kernel, stride, padding, dilation))
+        taps = joint_taps(tuple(axis[0] for axis in axes), [axis_taps(*axis) for axis in axes])
+        for strips in (Strips.of_axes(tuple(axes)), Strips.of_taps(taps)):
+            at = strips.shifts[:, None] + strips.lanes
+            assert np.array_equal(strips.cells[at], taps) and strips.shifts.max() + strips.length <= len(strips.cells)
+            cells = np.full(len(strips.cells), -1)
+            for begin, place, count in strips.runs:
+                cells[begin : begin + count] = place + strips.step * np.arange(count)
+            assert np.array_equal(cells, strips.cells)
+            rows = strips.lanes.reshape(-1, strips.row)
+            assert np.array_equal(rows, rows[:, :1] + np.arange(strips.row))
+
+
+def test_counts_beyond_floats_keep_a_power_of_two_for_each_tensor() -> None:
+    """A short and a long branch meet: 2**7 paths, and 2**1807 more, which no float holds."""
+    units, steps = np.arange(8, dtype=np.int32), []
+    for k in range(601):
+        steps.append(Layer(f"l{k}", (8, 8), units + 8 * k, 8 * (k + 1)))
+    steps.append(Layer("short", (8, 8), units, 8 * 602))
+    steps.append(Layer("last", (2, 16), np.concatenate([units + 8 * 601, units + 8 * 602]), 8 * 603))
+    wiring = topo.Wiring(units, tuple(steps), np.arange(2) + 8 * 603)
+    masks = topo.MaskSet({name: np.ones(shape, bool) for name, shape in wiring.shapes.items()})
+    found = unrolled(build_graph(masks, wiring, "unrolled"))
+    paths = 2 * 8 * (8 + 8**601)
+    assert found.exact == paths
+    mantissa, exponent = found.total
+    assert math.log2(mantissa) + exponent == pytest.approx(math.log2(paths), rel=1e-12)
+    back, exponent = found.backward.take(found.maps.inputs)
+    assert math.log2(back.sum()) + exponent == pytest.approx(math.log2(paths), rel=1e-12)
+    for step in found.layers:
+        values, exponent = found.edge_paths(step)
+        assert math.log2(values.max()) + exponent <= math.log2(paths) + 1e-9
+    short = next(step for step in found.layers if step.name == "short")
+    values, exponent = found.edge_paths(short)
+    np.testing.assert_array_equal(np.ldexp(values, exponent), 2.0)
 
 
 def test_numbers_of_the_report_say_what_padding_starves() -> None:

@@ -106,7 +106,13 @@ def analyze(
     entries = chosen(metrics, weights=weights is not None)
     beside = named(metrics, "science") if nulls is None else []
     wanted = dict(BESIDE) if beside else ladder.requested({} if nulls is None else nulls)
-    held = [entry for entry in entries if not beside or entry.name in beside]
+    of_networks = {entry.name for entry in entries if entry.scope == "network"}
+
+    def is_held(name: str, of_layer: bool) -> bool:
+        """Whether null models are drawn for a number; unasked, not for what is of the network and of each layer."""
+        return not beside or (name in beside and not (of_layer and name in of_networks))
+
+    held = [entry for entry in entries if is_held(entry.name, entry.scope == "layer")]
     notes: list[str] = [str(note) for note in masks.provenance.get("notes", ())] + untraced
     provenance = _provenance(masks)  # ahead of the work, in whose time the file may be written anew
     if "sha256" in getattr(masks.provenance, "lost", ()):
@@ -144,7 +150,7 @@ def analyze(
     samples = _samples(masks, wiring, wanted, rng, numbers, threads, progress) if wanted else {}
     for null in wanted:
         notes += ladder.nulls[null].remarks(masks, wiring)
-    scores, undefined = _scores([row for row in rows if not beside or row.metric in beside], samples)
+    scores, undefined = _scores([row for row in rows if is_held(row.metric, row.layer is not None)], samples)
     return Report(
         mask=name,
         format=masks.provenance.get("format"),

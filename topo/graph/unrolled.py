@@ -1,15 +1,17 @@
 """The unrolled view: units are the places of feature maps, and nothing is built but maps.
 
-Reach is decided by booleans, counts are floats with a power of two for each unit and tensor, and exact counts are put
-together from residues modulo primes below 2**31 (the Chinese remainder theorem), as many as the floating count says.
+Reach is decided by booleans, counts are floats with a power of two for each tensor, and exact counts are put together
+from residues modulo primes below 2**31 (the Chinese remainder theorem), as many as the floating count says.
+What a layer reads is laid in strips where a weight meets one run of places; half full it is multiplied as matrices.
 Window members of a pool are added, as autograd of ones does with sum pools; norms, activations and biases are left out.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -19,7 +21,7 @@ from topo.graph.graph import Block, WiredGraph, dense_rows
 from topo.graph.memo import shared
 from topo.masks import BitRows
 from topo.wiring import CONSTANT
-from topo.wiring.maps import MapLayer, Maps
+from topo.wiring.maps import MapLayer, Maps, MapStep
 
 _NO_MAPS = (
     "the unrolled view needs the sizes of feature maps, which this wiring does not know: give the model, by name, as "
@@ -41,44 +43,80 @@ def maps_of(graph: WiredGraph) -> Maps:
 Edges = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # from, to, paths, made by
 
 
+_NONE = -(1 << 40)  # the exponent of a tensor of zeros: below every other
+_SPARE = 8  # zeros behind the numbers, for units -1 and -2, and for vectors that reach over the end
+_ONE = np.ones(1)  # the factor of every tensor
+_FAR = 300  # numbers of a tensor are scaled where the largest is 2**300 away from 1
+
+
 @dataclass(frozen=True, eq=False)
 class MapNumbers:
-    """A float64 for each unit, mantissa * 2**exponent. unit -1 and -2 are 0."""
+    """A float64 for each unit, mantissa * 2**exponent, with an exponent for each tensor: see `Maps.tensors`."""
 
+    maps: Maps
     mantissa: np.ndarray
     exponent: np.ndarray
+    bound: np.ndarray
 
     @classmethod
-    def zeros(cls, n: int) -> MapNumbers:
-        return cls(np.zeros(n + 2), np.zeros(n + 2, np.int32))
+    def ones(cls, maps: Maps, units: np.ndarray) -> MapNumbers:
+        """1 at these units, 0 at others."""
+        found = cls(maps, np.zeros(maps.n_units + _SPARE), *(np.full(len(maps.steps) + 1, n) for n in (_NONE, 0.0)))
+        found.mantissa[units] = 1.0
+        found.exponent[np.flatnonzero(np.bincount(maps.tensors[units]))] = 0
+        return found
 
     def take(self, units: np.ndarray) -> tuple[np.ndarray, int]:
-        """The numbers of units as values * 2**exponent, one for all."""
-        mantissa, exponent = self.mantissa[units], self.exponent[units]
-        some = mantissa != 0
-        if not some.any():
-            return mantissa, 0
-        top = int(exponent[some].max())
-        if (exponent[some] != top).any():
-            mantissa = np.ldexp(mantissa, np.maximum(exponent - top, -2000))
-        return mantissa, top
+        """The numbers of units as values * 2**exponent, one for all; of -1 and -2, 0."""
+        some = units >= 0
+        exponents = np.where(some, self.exponent[self.maps.tensors[units]], _NONE)
+        top = int(exponents.max(initial=_NONE))
+        if top == _NONE:
+            return np.zeros(units.shape), 0
+        return np.ldexp(np.where(some, self.mantissa[units], 0.0), np.maximum(exponents - top, -2000)), top
 
-    def add(self, units: np.ndarray, values: np.ndarray, exponent: int) -> None:
-        """Add values * 2**exponent at units, of which one may stand several times; below 0 is none."""
-        units, values = units.reshape(-1), values.reshape(-1)
-        units, values = units[units >= 0], values[units >= 0]
-        if not len(units):
+    def common(self, tensors: np.ndarray) -> tuple[np.ndarray, int]:
+        """Factors that bring these tensors to one exponent, and that; _NONE if all are 0. See `_factors`."""
+        top = int(self.exponent[tensors].max(initial=_NONE))
+        return self._factors(tensors, top, self.exponent[tensors] - top), top
+
+    def receive(self, tensors: np.ndarray, exponent: int, bound: float) -> np.ndarray:
+        """Factors for adding numbers up to 2**bound * 2**exponent to tensors; an exponent below it is raised to it."""
+        for tensor in tensors[self.exponent[tensors] < exponent]:
+            if self.exponent[tensor] == _NONE:  # there is nothing to scale
+                self.exponent[tensor] = exponent
+            else:
+                self._scale(tensor, int(self.exponent[tensor]) - exponent)
+        self.bound[tensors] = np.maximum(self.bound[tensors], bound) + 1
+        return self._factors(tensors, exponent, exponent - self.exponent[tensors])
+
+    def _factors(self, tensors: np.ndarray, exponent: int, more: np.ndarray) -> np.ndarray:
+        """2**more (tensors of the network,), or one for all of them."""
+        if not more.any() or exponent == _NONE:
+            return _ONE
+        factor = np.zeros(len(self.exponent))
+        factor[tensors] = np.ldexp(1.0, np.maximum(more, -2000))
+        return factor
+
+    def settle(self, tensor: int, exponent: int, bound: float) -> None:
+        """The exponent of a tensor that was made, of numbers up to 2**bound: they are scaled if far from 1.
+
+        Numbers are looked at only where they could be.
+        """
+        self.exponent[tensor], self.bound[tensor] = exponent, bound
+        if bound < _FAR and not exponent:
             return
-        low, high = int(units.min()), int(units.max()) + 1
-        sums = np.bincount(units - low, values, high - low)
-        here = slice(low, high)
-        before, at = self.mantissa[here], self.exponent[here]
-        top = np.where(before == 0, exponent, np.where(sums == 0, at, np.maximum(at, exponent)))
-        total = np.ldexp(before, np.maximum(at - top, -2000)) + np.ldexp(sums, np.maximum(exponent - top, -2000))
-        more = math.frexp(float(total.max()))[1] if total.any() else 0
-        if abs(more) > 400:
-            total, top = np.ldexp(total, -more), top + more
-        self.mantissa[here], self.exponent[here] = total, top
+        largest = float(self.mantissa[self.maps.segment(tensor)].max(initial=0.0))
+        self.bound[tensor] = more = math.frexp(largest)[1]
+        if not largest:
+            self.exponent[tensor] = _NONE
+        elif abs(more) > _FAR:
+            self._scale(tensor, -more)
+
+    def _scale(self, tensor: int, by: int) -> None:
+        self.mantissa[self.maps.segment(tensor)] *= math.ldexp(1.0, max(by, -1074))
+        self.exponent[tensor] -= by
+        self.bound[tensor] += by
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +125,7 @@ class Unrolled:
 
     maps: Maps
     rows: dict[str, BitRows]
+    _rooms: threading.local = field(default_factory=threading.local)
 
     def words(self, step: MapLayer) -> np.ndarray:
         """Bit rows of a layer."""
@@ -153,49 +192,135 @@ class Unrolled:
 
     # -- counts
 
+    def _strips(self, step: MapLayer, numbers: np.ndarray, factor: np.ndarray) -> np.ndarray:
+        """What a layer reads, strip after strip, and a few numbers more: copied, unless it stands so."""
+        from topo.kernels import maps as kernels
+
+        size = len(step.reads) * len(step.strips.cells)
+        if step.whole >= 0 and factor is _ONE:
+            return numbers[step.whole : step.whole + size + _SPARE]
+        x = self._room(0, size + _SPARE)
+        kernels.fill_strips(numbers, self.maps.tensors, factor, *step.laid, x[:size])
+        x[size:] = 0.0
+        return x
+
+    def _lanes(self, step: MapLayer, given: np.ndarray) -> np.ndarray:
+        """Numbers of the places that a layer makes, on the lanes of its runs."""
+        from topo.kernels import maps as kernels
+
+        width = -(-step.strips.length // 8) * 8
+        if width == step.positions:
+            return given.reshape(-1, width)
+        b = self._room(1, step.shape[0] * width).reshape(-1, width)
+        kernels.lay_lanes(given, step.strips.lanes, step.strips.row, b)
+        return b
+
+    def _room(self, number: int, size: int) -> np.ndarray:
+        """The same memory for each layer of a pass, of a thread: new pages cost as much as the sums."""
+        rooms = self._rooms.__dict__
+        if len(rooms.get(str(number), ())) < size:
+            rooms[str(number)] = np.empty(size)
+        return rooms[str(number)][:size]
+
+    def _weights(self, step: MapLayer) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
+        """What kernels take of a layer's weights: bit rows, which are alive, where each reads, groups, their strips."""
+        apart = step.shape[1] * len(step.strips.cells)
+        return self.words(step), step.alive, step.at, step.groups, apart
+
+    def _make(self, step: MapStep, numbers: np.ndarray, factor: np.ndarray) -> None:
+        """Sums at the units that a step makes, of factor times what it reads."""
+        from topo.kernels import maps as kernels
+
+        made = numbers[step.start : step.stop]
+        if isinstance(step, MapLayer):
+            x, n = self._strips(step, numbers, factor), step.strips.length
+            same = n == step.positions
+            y = (made if same else self._room(1, step.shape[0] * n)).reshape(-1, n)
+            if _is_dense(self.rows[step.name], step):
+                _dense_pull(self.rows[step.name], step, x, y)
+            else:
+                kernels.pull(*self._weights(step), x, n, y)
+            if not same:
+                kernels.take_lanes(y, step.strips.lanes, step.strips.row, made)
+        elif step.kind != "score":
+            for operand in step.operands if step.kind == "add" else step.operands[:1]:
+                kernels.add_units(numbers, self.maps.tensors, factor, operand, made)
+            if step.kind == "gate":
+                made[~self.live[0][step.start : step.stop]] = 0.0
+
     @cached_property
     def forward(self) -> MapNumbers:
         """Paths from the inputs to each unit."""
-        from topo.kernels import maps as kernels
-
-        counts, ahead = MapNumbers.zeros(self.maps.n_units), self.live[0]
-        counts.mantissa[self.maps.inputs] = 1.0
-        for step in self.maps.steps:
-            made = np.arange(step.start, step.stop)
-            if isinstance(step, MapLayer):
-                given, exponent = counts.take(step.meets)
-                found = np.empty((step.shape[0], step.positions))
-                kernels.pull(self.words(step), step.groups, step.columns, given, found)
-                counts.add(made, found, exponent)
-            elif step.kind == "add":
-                given, exponent = counts.take(np.stack(step.operands))
-                counts.add(made, given.sum(axis=0), exponent)
-            elif step.kind == "gate":
-                given, exponent = counts.take(step.operands[0])
-                counts.add(made, np.where(ahead[made], given, 0.0), exponent)
+        counts = MapNumbers.ones(self.maps, self.maps.inputs)
+        for number, step in enumerate(self.maps.steps, 1):
+            sources = self.maps.sources[number]
+            factor, top = counts.common(sources)
+            if top != _NONE:
+                self._make(step, counts.mantissa, factor)
+                many = step.columns if isinstance(step, MapLayer) else len(step.operands)
+                counts.settle(number, top, float(counts.bound[sources].max()) + math.log2(many))
         return counts
 
-    @cached_property
+    @property
     def backward(self) -> MapNumbers:
         """Paths from each unit to the outputs."""
+        return self._swept[0]
+
+    def edge_paths(self, step: MapLayer) -> tuple[np.ndarray, int]:
+        """Paths through each kept weight of a use of a layer, row by row: values * 2**exponent."""
+        nowhere = np.zeros(self.rows[step.name].kept()), 0
+        return self._swept[1].get(int(self.maps.tensors[step.start]), nowhere)
+
+    @cached_property
+    def _swept(self) -> tuple[MapNumbers, dict[int, tuple[np.ndarray, int]]]:
+        """`backward`, and what `edge_paths` tells of each layer, by the number of what it makes."""
         from topo.kernels import maps as kernels
 
-        counts, ahead = MapNumbers.zeros(self.maps.n_units), self.live[0]
-        counts.mantissa[self.maps.outputs] = 1.0
-        for step in reversed(self.maps.steps):
-            made = np.arange(step.start, step.stop)
-            given, exponent = counts.take(made)
+        maps, through = self.maps, {}
+        counts = MapNumbers.ones(maps, maps.outputs)
+        for number in range(len(maps.steps), 0, -1):
+            step = maps.steps[number - 1]
+            if counts.exponent[number] != _NONE:
+                counts.settle(number, int(counts.exponent[number]), float(counts.bound[number]))
+            if (top := int(counts.exponent[number])) == _NONE or not len(maps.sources[number]):
+                continue
+            many = step.shape[0] * len(step.taps) if isinstance(step, MapLayer) else len(step.operands)
+            bound = float(counts.bound[number]) + math.log2(many)
+            factor, given = counts.receive(maps.sources[number], top, bound), counts.mantissa[step.start : step.stop]
             if isinstance(step, MapLayer):
-                found = np.empty((len(step.meets), step.positions))
-                of_rows = given.reshape(step.shape[0], -1)
-                kernels.push(self.words(step), step.groups, step.columns, of_rows, found)
-                counts.add(step.meets, found, exponent)
-            elif step.kind == "add":
-                for operand in step.operands:
-                    counts.add(operand, given, exponent)
-            elif step.kind == "gate":
-                counts.add(step.operands[0], np.where(ahead[made], given, 0.0), exponent)
-        return counts
+                sums, exponent = self._push(step, number, given, factor, counts.mantissa)
+                through[number] = sums, exponent + top
+                continue
+            if step.kind == "gate":
+                given = np.where(self.live[0][step.start : step.stop], given, 0.0)
+            for operand in step.operands if step.kind == "add" else step.operands[:1]:
+                kernels.add_to_units(given, maps.tensors, factor, operand, counts.mantissa)
+        if counts.exponent[0] != _NONE:
+            counts.settle(0, int(counts.exponent[0]), float(counts.bound[0]))
+        return counts, through
+
+    def _push(
+        self, step: MapLayer, number: int, given: np.ndarray, factor: np.ndarray, numbers: np.ndarray
+    ) -> tuple[np.ndarray, int]:
+        """Add factor * what comes back through a layer to numbers. Paths of its weights, for given of exponent 0."""
+        from topo.kernels import maps as kernels
+
+        of_reads, exponent = self.forward.common(self.maps.sources[number])
+        x, b = self._strips(step, self.forward.mantissa, of_reads), self._lanes(step, given)
+        in_place = step.whole >= 0 and factor is _ONE
+        z = numbers[step.whole : step.whole + len(x)] if in_place else self._room(2, len(x))
+        if not in_place:
+            z[:] = 0.0
+        if _is_dense(self.rows[step.name], step):
+            sums = _dense_push(self.rows[step.name], step, b, x[:-_SPARE], z[:-_SPARE])
+        else:
+            counts = np.bitwise_count(self.words(step)).sum(axis=1, dtype=np.int64)
+            ends = np.cumsum(counts)
+            sums = np.empty(int(ends[-1]))
+            kernels.push(*self._weights(step), ends - counts, b, x, z, sums)
+        if not in_place:
+            kernels.add_strips(z[:-_SPARE], self.maps.tensors, factor, *step.laid, numbers)
+        return sums, max(exponent, 0)
 
     @cached_property
     def total(self) -> tuple[float, int]:
@@ -203,17 +328,6 @@ class Unrolled:
         values, exponent = self.forward.take(self.maps.outputs)
         mantissa, more = math.frexp(float(values.sum()))
         return (mantissa, exponent + more) if mantissa else (0.0, 0)
-
-    def edge_paths(self, step: MapLayer) -> tuple[np.ndarray, int]:
-        """Paths through each kept weight of a use of a layer, row by row: values * 2**exponent."""
-        from topo.kernels import maps as kernels
-
-        given, one = self.forward.take(step.meets)
-        taken, other = self.backward.take(np.arange(step.start, step.stop))
-        sums = np.empty(self.rows[step.name].kept())
-        of_rows = taken.reshape(step.shape[0], -1)
-        kernels.edge_sums(self.words(step), step.groups, step.columns, given, of_rows, sums)
-        return sums, one + other
 
     @cached_property
     def exact(self) -> int:
@@ -230,23 +344,16 @@ class Unrolled:
         raise AssertionError("there are always more primes")
 
     def _residue(self, prime: int) -> int:
-        from topo.kernels import maps as kernels
-
-        counts, ahead = np.zeros(self.maps.n_units + 2, np.uint64), self.live[0]
+        """All paths modulo a prime below 2**31; sums below 2**53 are exact in float64."""
+        counts, factor = np.zeros(self.maps.n_units + _SPARE), _ONE
         counts[self.maps.inputs] = 1
         for step in self.maps.steps:
-            made = slice(step.start, step.stop)
-            if isinstance(step, MapLayer):
-                found = np.empty((step.shape[0], step.positions), np.uint64)
-                kernels.pull(self.words(step), step.groups, step.columns, counts[step.meets], found)
-                counts[made] = found.reshape(-1) % np.uint64(prime)
-            elif step.kind == "add":
-                for operand in step.operands:
-                    counts[made] += counts[operand]
-                counts[made] %= np.uint64(prime)
-            elif step.kind == "gate":
-                counts[made] = np.where(ahead[made], counts[step.operands[0]], np.uint64(0))
-        return int(sum(counts[self.maps.outputs].tolist()) % prime)
+            self._make(step, counts, factor)
+            made = counts[step.start : step.stop]
+            made -= np.floor(made / prime) * prime
+            made[made < 0] += prime
+            made[made >= prime] -= prime
+        return sum(map(int, counts[self.maps.outputs])) % prime
 
     @cached_property
     def read(self) -> np.ndarray:
@@ -263,6 +370,37 @@ class Unrolled:
                     found[operand[here]] = True
                 found[step.start : step.stop] = False
         return found[: self.maps.n_units]
+
+
+def _is_dense(rows: BitRows, step: MapLayer) -> bool:
+    """Whether a layer is multiplied as matrices, one for each tap: half full, of wide groups and runs worth it."""
+    return step.shape[1] >= 16 and step.strips.length >= 16 and 2 * rows.kept() > rows.size
+
+
+def _taps(rows: BitRows, step: MapLayer) -> Iterator[tuple[slice, slice, int, np.ndarray, int]]:
+    """(its outputs, its inputs, tap, matrix (out, in) of 0 and 1, where its runs begin) of each group and tap."""
+    kept = rows.unpack().reshape(step.groups, -1, step.shape[1], len(step.taps))
+    out, each = kept.shape[1:3]
+    for group in range(step.groups):
+        for tap in np.flatnonzero((step.taps >= 0).any(axis=1)):
+            outputs, inputs = (slice(group * size, (group + 1) * size) for size in (out, each))
+            yield outputs, inputs, int(tap), kept[group, :, :, tap].astype(np.float64), int(step.strips.shifts[tap])
+
+
+def _dense_pull(rows: BitRows, step: MapLayer, x: np.ndarray, y: np.ndarray) -> None:
+    x, n = x[:-_SPARE].reshape(len(step.reads), -1), step.strips.length
+    y[:] = 0
+    for outputs, inputs, _, matrix, shift in _taps(rows, step):
+        y[outputs] += matrix @ x[inputs, shift : shift + n]
+
+
+def _dense_push(rows: BitRows, step: MapLayer, b: np.ndarray, x: np.ndarray, z: np.ndarray) -> np.ndarray:
+    x, z, n = x.reshape(len(step.reads), -1), z.reshape(len(step.reads), -1), step.strips.length
+    sums = np.zeros((*step.shape[:2], len(step.taps)))
+    for outputs, inputs, tap, matrix, shift in _taps(rows, step):
+        z[inputs, shift : shift + n] += matrix.T @ b[outputs, :n]
+        sums[outputs, :, tap] = b[outputs, :n] @ x[inputs, shift : shift + n].T
+    return sums[rows.unpack().reshape(sums.shape)]
 
 
 def _packed(flags: np.ndarray) -> np.ndarray:

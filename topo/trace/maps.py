@@ -49,12 +49,12 @@ class MapUnits(Units):
         return torch.where(fed, ids, NOTHING).to(torch.int32).reshape(shape)
 
     def map_layer(
-        self, weight: Any, reads: np.ndarray, shape: tuple[int, ...], taps: np.ndarray, groups: int
+        self, weight: Any, reads: np.ndarray, shape: tuple[int, ...], taps: np.ndarray, groups: int, axes: Any
     ) -> Tensor:
         """Emit a layer that uses the whole of a parameter: int32 (out, places)."""
         if not isinstance(weight, Weight) or weight.kept is not None or weight.shape != weight.size:
             raise NoRule("its weight is not a whole parameter")
-        layer = MapLayer(weight.name, shape, np.ascontiguousarray(reads, np.int32), taps, self.count, groups)
+        layer = MapLayer(weight.name, shape, np.ascontiguousarray(reads, np.int32), taps, self.count, groups, axes)
         self.steps.append(layer)  # type: ignore[arg-type]
         start = self._reserve(shape[0] * layer.positions)
         return torch.arange(start, self.count, dtype=torch.int32).view(shape[0], -1)
@@ -97,10 +97,11 @@ def _convolution(units: MapUnits, inputs: list[Any], shape: Any) -> Tensor:
     stride, dilation = _sides(stride, space), _sides(dilation, space)
     if isinstance(padding, str):
         padding = [d * (n - 1) // 2 if padding == "same" else 0 for d, n in zip(dilation, kernel)]
-    every = zip(maps.shape[1:], shape[2:], kernel, stride, _sides(padding, space), dilation)
+    every = tuple(zip(maps.shape[1:], shape[2:], kernel, stride, _sides(padding, space), dilation))
     taps = joint_taps(maps.shape[1:], [axis_taps(*each, transposed=transposed) for each in every])
     out, per_group = (shape[1], weight.shape[0] // groups) if transposed else (shape[1], weight.shape[1])
-    made = units.map_layer(weight, maps.reshape(len(maps), -1), (out, per_group, *kernel), taps, groups)
+    axes = None if transposed else every
+    made = units.map_layer(weight, maps.reshape(len(maps), -1), (out, per_group, *kernel), taps, groups, axes)
     return made.view(1, *shape[1:]).expand(shape)
 
 
@@ -110,7 +111,7 @@ def _linear(units: MapUnits, inputs: list[Any], shape: Any) -> Tensor:
     if len(weight.shape) != 2:
         raise NoRule("its weight is not a matrix")
     taps = np.arange(len(rows), dtype=np.int32)[None]
-    made = units.map_layer(weight, rows.T, tuple(weight.shape), taps, 1)
+    made = units.map_layer(weight, rows.T, tuple(weight.shape), taps, 1, None)
     return made.T.reshape(1, *shape[1:]).expand(shape)
 
 
