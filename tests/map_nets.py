@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
@@ -189,7 +190,7 @@ class Drawn(nn.Module):
 class SideBySide(nn.Module):
     """Many networks in one, so that they are traced at once: each reads its own part of one long input."""
 
-    def __init__(self, seeds: range) -> None:
+    def __init__(self, seeds: Sequence[int]) -> None:
         super().__init__()
         self.nets = nn.ModuleList(Drawn(seed) for seed in seeds)
         self.sizes = [math.prod(net.shape) for net in self.nets]
@@ -244,7 +245,7 @@ def effective_weights(found: Unrolled, key: str) -> np.ndarray:
     return bits.reshape(rows.shape).astype(bool)
 
 
-def wrong(seeds: range, density: float) -> list[str]:
+def wrong(seeds: Sequence[int], density: float) -> list[str]:
     """What the unrolled view counts otherwise than these networks do, side by side under one random mask set."""
     net = SideBySide(seeds)
     wiring = topo.trace(net, (sum(net.sizes),))

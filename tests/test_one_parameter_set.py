@@ -394,3 +394,11 @@ def test_empty_layers_are_never_written_or_trained_without_a_word(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         topo.write_masks(MaskSet({"a": np.eye(2)}), tmp_path / "n.npz")
+
+
+def test_open_paths_are_counted_through_tied_weights():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(6, 6), torch.nn.ReLU(), torch.nn.Linear(6, 6), torch.nn.Linear(6, 3))
+    net[2].weight = net[0].weight
+    masks = topo.generate("px", net, density=0.6, batches=[(torch.randn(9, 6), torch.arange(9) % 3)])
+    assert sorted(masks) == ["0.weight", "3.weight"] and masks.kept == round(0.6 * (36 + 18))

@@ -273,7 +273,7 @@ def _is_added(tensor: Tensor, below: float = -1) -> bool:
         return False
     least = None
     first = next(iter(tensor.rows(1))).reshape(-1)[:64]  # weights mostly show here what they are
-    if first.dtype.kind == "f" and first.max() > 0:
+    if first.dtype.kind == "f" and (first[0] > 0 or np.maximum.reduce(first) > 0):
         return False
     for block in chain([first], tensor.blocks()):
         values = (block.astype(np.uint32) << 16).view(np.float32) if tensor.dtype == "bfloat16" else block

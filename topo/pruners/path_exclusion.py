@@ -95,8 +95,12 @@ def _open_paths(net: Network, x: Any) -> Tensor:
 def neutral(net: Network) -> dict[str, Tensor]:
     """Every tensor of the module such that it counts paths: weights 1 where there are any, no shifts, neutral norms."""
     values: dict[str, Tensor] = {}
+    seen: set[int] = set()  # a tied parameter is given once
     for path, part in net.module.named_modules():
         for key, parameter in part.named_parameters(recurse=False):
+            if id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
             values[f"{path}.{key}" if path else key] = _neutral(parameter, key, isinstance(part, _NormBase))
         if isinstance(part, _NormBase) and part.running_mean is not None and part.running_var is not None:
             values[f"{path}.running_mean"] = torch.zeros_like(part.running_mean)

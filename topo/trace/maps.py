@@ -16,7 +16,7 @@ from torch import Tensor
 from topo.trace.nodes import ACTIVATIONS, CASTS, NORMS, POOLS, is_pointwise, leaves, operation
 from topo.trace.rules import RULES, plain, pointwise
 from topo.trace.units import NoRule, Units, Weight, bare, filled
-from topo.wiring import NOTHING
+from topo.wiring import CONSTANT, NOTHING
 from topo.wiring.maps import MapLayer, axis_taps, joint_taps
 
 _SOFTMAX = frozenset("softmax _softmax _safe_softmax log_softmax _log_softmax".split())
@@ -46,7 +46,9 @@ class MapUnits(Units):
         start = self._join("add", operands)
         ids = torch.arange(start, self.count, dtype=torch.int32)
         fed = torch.from_numpy(np.any([operand >= 0 for operand in operands], axis=0))
-        return torch.where(fed, ids, NOTHING).to(torch.int32).reshape(shape)
+        constant = torch.from_numpy(np.any([operand == CONSTANT for operand in operands], axis=0))
+        unfed = torch.where(constant, CONSTANT, NOTHING)  # a window of constants alone is one, too
+        return torch.where(fed, ids, unfed).to(torch.int32).reshape(shape)
 
     def map_layer(
         self, weight: Any, reads: np.ndarray, shape: tuple[int, ...], taps: np.ndarray, groups: int, axes: Any
