@@ -32,7 +32,8 @@ def laid_as(values: Tensor, weight: Tensor) -> Tensor:
 def _known(model: nn.Module) -> list[Any] | None:
     """What FSDP2 remembers of each parameter that it shards; None where this torch keeps it in another way."""
     found: list[Any] = []
-    for module in model.modules():
+    modules: Any = model.modules()
+    for module in modules:
         if not hasattr(module, "_get_fsdp_state"):
             continue
         for group in getattr(module._get_fsdp_state(), "_fsdp_param_groups", (None,)):
