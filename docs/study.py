@@ -195,8 +195,8 @@ def runs(tables: Mapping[str, list[Row]]) -> str:
         seeds = len({row["seed"] for row in rows})
         minutes = sum(float(row["seconds"]) for row in rows) / 60
         lines.append([
-            name, first["data"], _network(first), ", ".join(map(percent, densities(rows))), str(seeds), f"{len(masks):,}",
-            f"{len(rows) - len(masks):,}", str(failed), f"{minutes:.0f}",
+            name, first["data"], _network(first), ", ".join(map(percent, densities(rows))), str(seeds),
+            f"{len(masks):,}", f"{len(rows) - len(masks):,}", str(failed), f"{minutes:.0f}",
         ])  # fmt: skip
     return table(["sweep", "data", "network", "densities", "seeds", "masks", "their nulls", "failed", "minutes"], lines)
 

@@ -75,7 +75,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """cells in order; document: the sweep as understood, every table there; lacks: what is not there to carry it out."""
+    """cells in order; document: the sweep as understood, every table there; lacks: what it misses, or ""."""
 
     cells: tuple[Cell, ...]
     document: Mapping[str, Any]
