@@ -364,6 +364,7 @@ def test_shipped_sweeps_are_plans(path: Path, capsys: pytest.CaptureFixture[str]
             read_plan(path)
 
 
+@pytest.mark.slow
 def test_a_plan_of_methods_by_shapes_is_read_without_torch_and_scipy(tmp_path: Path) -> None:
     toml = tmp_path / "s.toml"
     grid = '[grid]\nmethod = ["dense", "erk", "npb", "balance"]\ndensity = 0.1\n'
