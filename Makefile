@@ -48,7 +48,7 @@ suite: $(READY)
 # The HTML page in a browser, which is installed for it where apt may; without one these tests are skipped.
 test-browser: $(READY)
 	command -v chromium || apt-get install --yes --quiet chromium
-	$(PYTEST) tests/test_page.py
+	$(PYTEST) tests/test_page.py tests/test_page_graph.py
 
 # The kernels as plain Python, on small sizes: arithmetic that only the compiler forgives shows here. Tests that run no
 # kernel, or take long on lines that others reach, are not repeated.
