@@ -149,7 +149,7 @@ class Same:
         return None
 
     def _alone(self, node: Node) -> Terms:
-        """A value that is no sum of others: itself, or an earlier one that the same operation made of the same."""
+        """A value that is not a sum of others: itself, or an earlier one that the same operation made of the same."""
         key = self._made_by(node)
         number = self._number.setdefault(key, len(self._first))
         if number == len(self._first):
