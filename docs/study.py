@@ -188,17 +188,17 @@ def densities(rows: Iterable[Row]) -> list[str]:
 
 def runs(tables: Mapping[str, list[Row]]) -> str:
     lines = []
-    for rows in tables.values():
+    for name, rows in tables.items():
         first, failed = rows[0], sum(not row["accuracy"] for row in rows)
         rows = whole(rows)
         masks = [row for row in rows if is_mask(row)]
         seeds = len({row["seed"] for row in rows})
         minutes = sum(float(row["seconds"]) for row in rows) / 60
         lines.append([
-            first["data"], _network(first), ", ".join(map(percent, densities(rows))), str(seeds), f"{len(masks):,}",
-            f"{len(rows) - len(masks):,}", str(failed), f"{minutes:.0f}",
+            name, first["data"], _network(first), ", ".join(map(percent, densities(rows))), str(seeds),
+            f"{len(masks):,}", f"{len(rows) - len(masks):,}", str(failed), f"{minutes:.0f}",
         ])  # fmt: skip
-    return table(["data", "network", "densities", "seeds", "masks", "their nulls", "failed", "minutes"], lines)
+    return table(["sweep", "data", "network", "densities", "seeds", "masks", "their nulls", "failed", "minutes"], lines)
 
 
 def accuracies(rows: Sequence[Row]) -> str:
@@ -412,7 +412,7 @@ def trained_masks(rows: Sequence[Row]) -> tuple[str, str, str]:
         accuracies(rows),
         (
             f"Masks that training makes, which cost more, beside those of balance at equal density "
-            f"({rows[0]['data']}): {'; '.join(told)}."
+            f"({rows[0]['data']}; rigl and set start from those of erk): {'; '.join(told)}."
         ),
     )
 

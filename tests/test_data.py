@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
 import pickle
+import shutil
 import struct
 import sysconfig
 import zipfile
@@ -571,3 +573,35 @@ def test_what_is_no_data_set_is_one_line(source):
     with pytest.raises(DataError, match=r"is not a data set|in no known layout") as caught:
         load(source)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("what", ["empty folder", "pipe", "linked folder", "link to nothing", "closed folder"])
+def test_what_is_called_a_picture_and_is_none_is_refused(what, tmp_path):
+    for name in ("a", "b"):
+        write_pictures(tmp_path / name, 5)
+    odd = tmp_path / "a" / "deep" / "d.png"
+    odd.parent.mkdir()
+    if what == "pipe":
+        os.mkfifo(odd)
+    elif what.startswith("link"):
+        odd.symlink_to(tmp_path / ("b" if what == "linked folder" else "gone"))
+    else:
+        odd.mkdir(mode=0 if what == "closed folder" and os.getuid() else 0o777)
+    with pytest.raises(DataError, match=r"is called a picture and is|is a link to|cannot be looked into") as caught:
+        load(tmp_path)
+    assert "d.png" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_all_that_lies_in_a_class_and_is_not_read_is_in_a_note(tmp_path):
+    for name in ("a", "b"):
+        write_pictures(tmp_path / name, 5)
+    write_pictures(tmp_path / "a" / "inner.png", 1)  # a folder with a picture
+    os.mkfifo(tmp_path / "a" / "pipe")
+    (tmp_path / "a" / "sub").mkdir()
+    (tmp_path / "a" / "._0.png").touch()  # a Mac's, of 0.png
+    shutil.copy(tmp_path / "b" / "0.png", tmp_path / "b" / ".0.png")
+    (tmp_path / "lost+found").mkdir()
+    found = load(tmp_path)
+    assert len(found.train_images) + len(found.test_images) == 11 and found.classes == ("a", "b")
+    assert "left out of class 'a': 'pipe' and 1 more, no picture by the ending" in found.notes
+    assert "left out of class 'b': '.0.png', hidden by the dot" in found.notes

@@ -557,3 +557,19 @@ def test_masks_laid_out_the_wrong_way_are_refused_whatever_their_shape():
                        r"input-first"):  # fmt: skip
         topo.apply_masks(model, turned)
     assert one_line(topo.train, model, images(), masks=turned, recipe=RECIPE) is None
+
+
+def test_masks_that_mix_layouts_are_told_apart_by_name():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    a, b, c = (transformers.pytorch_utils.Conv1D(*shape) for shape in ((20, 8), (6, 20), (5, 6)))  # out, in
+    model = nn.Sequential(a, nn.ReLU(), b, nn.Tanh(), c)
+    masks = {"0.weight": np.ones((20, 8)), "2.weight": np.ones((20, 6)), "4.weight": np.ones((5, 6))}
+    with pytest.raises(TopoError, match=r"mix two layouts: '0.weight', '4.weight' lie \(out, in\), '2.weight' lie "
+                       r"\(in, out\); transpose"):  # fmt: skip
+        topo.apply_masks(model, masks)
+    for one in (
+        {**masks, "2.weight": masks["2.weight"].T},
+        {n: m if n == "2.weight" else m.T for n, m in masks.items()},
+    ):
+        topo.strip_masks(topo.apply_masks(model, one))

@@ -396,6 +396,46 @@ def test_hugging_faces_trainer(accumulate, tmp_path):
         np.testing.assert_array_equal(topo.read_masks(checkpoint)["classifier.weight"], masks["classifier.weight"])
 
 
+@pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="Trainer needs accelerate")
+@pytest.mark.parametrize("name", ["lm_head.weight", "transformer.wte.weight"])
+def test_trainer_with_tied_weights_goes_on_from_a_checkpoint(name, tmp_path):
+    transformers = pytest.importorskip("transformers")
+
+    def trained(resume=None):
+        torch.manual_seed(0)
+        size = {"vocab_size": 30, "n_positions": 6, "n_embd": 4, "n_layer": 1, "n_head": 1}
+        model = transformers.GPT2LMHeadModel(transformers.GPT2Config(bos_token_id=1, eos_token_id=1, **size))
+        callback = MaskCallback(masks)
+        arguments = transformers.TrainingArguments(
+            str(tmp_path), num_train_epochs=2, per_device_train_batch_size=8, learning_rate=0.01, use_cpu=True, seed=1,
+            gradient_accumulation_steps=2, save_strategy="epoch", eval_strategy="epoch", load_best_model_at_end=True,
+            report_to=[], weight_decay=0.1, disable_tqdm=True, logging_strategy="no",
+        )  # fmt: skip
+        rows = [{"input_ids": row, "labels": row} for row in Rows().ids]
+        trainer = transformers.Trainer(
+            model, arguments, train_dataset=rows, eval_dataset=rows[:4], callbacks=[callback]
+        )  # fmt: skip
+        trainer.train(resume_from_checkpoint=resume)
+        assert model.lm_head.weight is model.transformer.wte.weight
+        assert not model.lm_head.weight[~torch.from_numpy(kept)].any() and model.lm_head.weight[kept].all()
+        return model.state_dict()
+
+    kept = np.random.default_rng(0).random((30, 4)) < 0.5
+    masks = {name: kept if name.startswith("lm") else kept.T}
+    first = trained()
+    checkpoint = min(tmp_path.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    again = trained(resume=str(checkpoint))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+
+
+def test_two_masks_for_one_weight_are_refused_by_the_callback():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    MaskCallback({"0.weight": np.eye(4), "1.weight": np.eye(4)}).apply(model)
+    with pytest.raises(WiringError, match="one weight under two names, with two different masks"):
+        MaskCallback({"0.weight": np.eye(4), "1.weight": 1 - np.eye(4)}).apply(model)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="accelerate is not installed")
 def test_accelerate(tmp_path):
     from accelerate import Accelerator

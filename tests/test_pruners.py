@@ -27,6 +27,7 @@ from torch.nn.utils import prune as torch_prune  # noqa: E402
 
 from topo.networks import find_wiring  # noqa: E402
 from topo.pruners import prune, pruners, reinitialise, rescale, scale_branches  # noqa: E402
+from topo.pruners.blocks import Block  # noqa: E402
 from topo.pruners.network import Network, placed, read_batches, working_copy  # noqa: E402
 from topo.pruners.predicted import fit, write_survival  # noqa: E402
 from topo.pruners.selection import layer_budgets, top, totals  # noqa: E402
@@ -372,6 +373,40 @@ def test_synflow_equals_the_plain_loop() -> None:
         masks = prune("synflow", model, density=density, rounds=rounds, input_shape=(3, 32, 32))
         assert masks == MaskSet(plain_synflow(model, (3, 32, 32), density, rounds))
         assert masks == prune("synflow", model, sparsity=1 - density, rounds=rounds, input_shape=(3, 32, 32))
+
+
+class Tied(nn.Module):
+    """A weight large enough for a block, read by two convolutions and by a product beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.wide, self.fc = nn.Conv2d(2, 128, 3), nn.Conv2d(128, 128, 3, padding=1), nn.Linear(128, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.wide(torch.relu(self.wide(torch.relu(self.first(x)))))
+        return self.fc(torch.relu(x.mean((2, 3)) + self.wide.weight.mean((1, 2, 3))))
+
+
+@pytest.mark.parametrize("how", [{}, {"degree_decay": 5.0}, {"quota": "erk"}])
+def test_blocks_of_live_weights_change_no_mask(how: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(2)
+    model = Tied()
+    with torch.no_grad():
+        model.wide.weight[:, 64:] *= 1e-3  # inputs that go first, so that a block is left
+    many = {"density": 0.02, "rounds": 12, "input_shape": (2, 12, 12), **how}
+    narrowed: list[int] = []
+    shrink = Block._shrink
+    monkeypatch.setattr(
+        Block, "_shrink", lambda self, w: (shrink(self, w), narrowed.append(0 if self.live is None else 1))[0]
+    )
+    masks = prune("synflow", model, **many)
+    assert sum(narrowed) >= 5
+    monkeypatch.setattr("topo.pruners.blocks.STARTS", -1.0)  # none is kept
+    count = len(narrowed)
+    assert prune("synflow", model, **many) == masks
+    assert len(narrowed) == count
+    if not how:
+        assert masks == MaskSet(plain_synflow(model, (2, 12, 12), 0.02, 12))
 
 
 class Varied(nn.Module):

@@ -350,9 +350,29 @@ def test_the_time_left_is_that_of_cells_of_the_same_method(tmp_path: Path, capsy
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.toml")), ids=lambda path: path.stem)
-def test_shipped_sweeps_are_plans(path: Path) -> None:
-    plan = read_plan(path)
+def test_shipped_sweeps_are_plans(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are shown without their data, too, which are named; only those of one come from elsewhere."""
+    plan = read_plan(path, shown=True)
     assert all(cell.work["recipe"] for cell in plan.cells) and len({c.settings["seed"] for c in plan.cells}) >= 5
+    assert cli.main(["sweep", str(path), "--dry-run"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{len(plan.cells)} cells of {len(plan.cells)}, trained on" in said and plan.lacks in said
+    assert ("cannot be carried out" in said) == bool(plan.lacks)
+    if plan.lacks:
+        assert path.stem == "cifar10_resnet20"
+        with pytest.raises(TopoError, match="there is no data set 'cifar-10-batches-py'"):
+            read_plan(path)
+
+
+@pytest.mark.slow
+def test_a_plan_of_methods_by_shapes_is_read_without_torch_and_scipy(tmp_path: Path) -> None:
+    toml = tmp_path / "s.toml"
+    grid = '[grid]\nmethod = ["dense", "erk", "npb", "balance"]\ndensity = 0.1\n'
+    toml.write_text(f'[sweep]\nmodel = "{NET}"\nseeds = "0-99"\n{grid}[train]\ndata = "digits"\n')
+    code = "import sys; from topo.cli import main; main(sys.argv[1:]); print({*sys.modules} & {'torch', 'scipy.stats'})"
+    argv = [sys.executable, "-c", code, "sweep", str(toml), "--dry-run"]
+    told = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert "400 cells of 400" in told and told.endswith("set()\n")
 
 
 TRAINED = {
@@ -466,12 +486,16 @@ def test_a_process_that_dies_gives_back_what_others_had_under_way(
 
 
 @pytest.mark.slow
-def test_a_killed_command_goes_on_where_it_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["local", "dask"])
+def test_a_killed_command_goes_on_where_it_was(tmp_path: Path, engine: str) -> None:
+    """Whichever engine carried it out, any other goes on."""
+    if engine == "dask":
+        pytest.importorskip("distributed", reason="dask.distributed is not installed")
     toml = tmp_path / "s.toml"
     toml.write_text(f'[sweep]\nmodel = "{NET}"\nseeds = "0-59"\n[grid]\nmethod = ["balance"]\ndensity = [0.5]\n')
     out = tmp_path / "r"
     told = "progress=lambda *where: print('a cell', flush=True)"
-    code = f"import topo; topo.sweep({str(toml)!r}, {str(out)!r}, {told})"
+    code = f"import topo; topo.sweep({str(toml)!r}, {str(out)!r}, engine={engine!r}, workers=2, {told})"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None and running.stdout.readline() == "a cell\n"
         os.kill(running.pid, signal.SIGKILL)

@@ -168,6 +168,11 @@ def find_method(name: str) -> Any:
     return found[0] if found else methods()[name]
 
 
+def without_torch(name: str) -> bool:
+    """Whether this is a method that makes masks of shapes, which loads no torch."""
+    return any(name in registry for registry in (generators, _optimizer()))
+
+
 def is_pruner(entry: Any) -> bool:
     """Whether the method scores the weights of a model."""
     return hasattr(entry, "score")

@@ -14,7 +14,7 @@ class _Package(ModuleType):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, ModuleType) and self.__dict__["_HOME"].get(name) == value.__name__:
-            value = getattr(value, name)
+            return  # the package's __getattr__ finds the function once it is asked for
         super().__setattr__(name, value)
 
 

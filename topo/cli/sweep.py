@@ -38,12 +38,14 @@ def add(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from topo.sweep import read_plan, sweep  # a second of scipy and numba, which no other command waits for
+    from topo.sweep import read_plan  # numba, which no other command waits for
 
-    plan = read_plan(args.toml)
+    plan = read_plan(args.toml, shown=args.dry_run)
     if args.dry_run:
         _show(plan, args)
         return 0
+    from topo.sweep import sweep  # seconds of torch and scipy, which no plan waits for
+
     if not args.out:
         raise UsageError("-o names the folder of the results; it is needed")
     with Progress(not quiet(args), "sweep, ") as progress:
@@ -71,6 +73,7 @@ def _show(plan: Plan, args: argparse.Namespace) -> None:
     ended = {key: [took[cell] for cell in cells if cell in took] for key, cells in groups.items()}
     done = sum(map(len, ended.values()))
     page = Page()
+    missing = [f"{plan.lacks}: the sweep cannot be carried out before it is there"] if plan.lacks else []
     trains = chosen[0].work["recipe"] is not None
     what = f"trained on {chosen[0].work['data']}" if trains else "not trained"
     page.heading(f"{len(chosen)} cells of {len(plan.cells)}, {what}; {done} done")
@@ -86,9 +89,10 @@ def _show(plan: Plan, args: argparse.Namespace) -> None:
             for key, cells in groups.items()
         )
         known = "by the median of done cells of the same network, method and null, or else of all"
-        page.notes([f"about {clock(left)} left in one process, {known}"])
+        page.notes([f"about {clock(left)} left in one process, {known}", *missing])
     else:
-        page.notes(["how long a cell takes is known once some are done: --only method=..., then --dry-run -o RESULTS"])
+        how = "how long a cell takes is known once some are done: --only method=..., then --dry-run -o RESULTS"
+        page.notes([how, *missing])
 
 
 def _took(folder: Path) -> dict[str, float]:

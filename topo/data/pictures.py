@@ -20,24 +20,41 @@ from topo.errors import DataError
 
 _ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".gif", ".tif", ".tiff"})
 _TRAIN, _TEST, _VAL = ("train", "training"), ("test", "testing"), ("val", "valid", "validation")
-_NO_CLASSES = frozenset({"__macosx", "@eadir", "__pycache__", "$recycle.bin"})  # folders that systems leave behind
+# Folders that systems leave behind.
+_NO_CLASSES = frozenset({"__macosx", "@eadir", "__pycache__", "$recycle.bin", "lost+found"})
 _DECODER = 3  # other pictures from the same files, another cache
 # Tiny-ImageNet: the constants of the SynFlow family.
 _TINY = (0.480, 0.448, 0.397), (0.276, 0.269, 0.282)
 
 
 def _files(folder: Path) -> list[Path]:
-    """Every file below, but for hidden ones (of a Mac: ._cat.png), in the order of names.
+    """All that lies below, but for hidden names (of a Mac: ._cat.png) and folders that hold something, in order.
 
-    DataError for a link to a picture that is not there: the set is not whole.
+    DataError for what is called a picture and is none, such as a link to nothing, a pipe or an empty folder, and for a
+    folder that may not be looked into or is linked: the set is not whole.
     """
-    found = []
-    for path in folder.rglob("*"):
-        if path.is_file():
-            found.append(path)
-        elif _is_picture(path) and path.is_symlink() and not path.exists():
-            raise DataError(f"'{path}' is a link to '{os.readlink(path)}', which is not there")
-    return sorted(path for path in found if not any(_hidden(part) for part in path.relative_to(folder).parts))
+    found: list[Path] = []
+    for inner in _inside(folder):
+        below = []
+        if inner.is_dir():
+            if inner.is_symlink():
+                raise DataError(f"'{inner}' is a link to a folder, which is not followed; put the folder itself there")
+            below = _files(inner)
+        if not below and _is_picture(inner) and not inner.is_file():
+            if inner.is_symlink():
+                raise DataError(f"'{inner}' is a link to '{os.readlink(inner)}', which is not there")
+            what = "an empty folder" if inner.is_dir() else "a pipe, a socket or a device"
+            raise DataError(f"'{inner}' is called a picture and is {what}; remove it, or put the picture there")
+        found += below or [inner]
+    return sorted(found)
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What lies in a folder, but for hidden names; DataError if it may not be looked into."""
+    try:
+        return [inner for inner in folder.iterdir() if not _hidden(inner.name)]
+    except OSError as error:
+        raise DataError(f"'{folder}' cannot be looked into: {error.strerror}") from None
 
 
 def _hidden(name: str) -> bool:
@@ -75,6 +92,9 @@ class _Classes:
                 found.notes.append(f"the folder '{path.name}/{folder.name}' holds no picture and is not a class")
             if pictures and (others := [file for file in files if not _is_picture(file)]):
                 found.notes.append(f"left out of class '{folder.name}': {_named(others)}, no picture by the ending")
+            hidden = sorted(file for file in folder.rglob(".*") if _is_picture(file) and not file.name.startswith("._"))
+            if hidden:
+                found.notes.append(f"left out of class '{folder.name}': {_named(hidden)}, hidden by the dot")
         if stray := [file for file in sorted(path.iterdir()) if file.is_file() and _is_picture(file)]:
             stray = [file for file in stray if not _hidden(file.name)]
             found.notes += [f"left out of '{path.name}': {_named(stray)}, in no class folder"] if stray else []
@@ -110,13 +130,15 @@ def read_tiny(path: Path, size: int | None = None, cache: str | Path | None = No
     listed = path / "val" / "val_annotations.txt"
     if listed.is_file() and (path / "val" / "images").is_dir():
         rows = [line.split("\t") for line in listed.read_text().splitlines() if line.strip()]
-        if odd := [row for row in rows if len(row) < 2 or row[1] not in number]:
-            raise DataError(f"val_annotations.txt has the line {' '.join(odd[0])!r}; a line is file and class id")
+        if wrong := [row for row in rows if len(row) < 2 or row[1] not in number]:
+            raise DataError(f"val_annotations.txt has the line {' '.join(wrong[0])!r}; a line is file and class id")
         test = [(path / "val" / "images" / row[0], number[row[1]]) for row in rows]
     else:  # rearranged into a folder per class, as several repositories do
         test = [(file, number[name]) for name in ids for file in _pictures(path / "val" / name)]
     parts = _decoded("train", train, size, cache), _decoded("val", test, size, cache)
     notes = _unique(parts)
+    if odd := [folder for folder in _folders(path / "train") if folder.name not in number]:
+        notes = (f"left out of 'train': {_named(odd)}, not in wnids.txt", *notes)
     return Dataset("tiny_imagenet", *parts[0][:2], *parts[1][:2], tuple(ids), *_TINY, notes=notes)
 
 

@@ -141,13 +141,14 @@ def metric(
 
 
 def named(names: str | Sequence[str], group: str) -> list[str]:
-    """Metrics of a group that are asked for by its name or their own, not by "default" or "all".
+    """Metrics of a group that are asked for by its name or their own, not by "default" or "all"; each once.
 
     >>> named("all,path_length", "science")
     ['path_length']
     """
     given = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
-    return [entry.name for entry in metrics.values() if entry.group == group and {group, entry.name} & set(given)]
+    asked = [entry.name for entry in metrics.values() if entry.group == group and {group, entry.name} & set(given)]
+    return list(dict.fromkeys(asked))  # one name for the network's and the layers'
 
 
 def chosen(names: str | Sequence[str], *, weights: bool = True) -> list[Metric]:

@@ -42,7 +42,9 @@ class Network:
     parameters that this round keeps. known_wiring: None if the module is to be traced. held: how each weight holds its
     mask. output: the key of the output that counts, "" for the logits or the first tensor. reached: the weights on
     which some derivative depended; None before there was one. told: notes on how the weights were found. density:
-    that was asked for, if one was. passes: what a forward pass left of torch's settings.
+    that was asked for, if one was. passes: what a forward pass left of torch's settings. alive: the places of each
+    weight that live, where what is pruned stays pruned: blocks may then be kept (`topo.pruners.blocks`), and the scores
+    of a weight that has one be of its live entries alone.
     """
 
     module: nn.Module
@@ -57,6 +59,7 @@ class Network:
     told: tuple[str, ...] = ()
     density: float | None = None
     passes: PassKept = field(default_factory=PassKept)
+    alive: Mapping[str, np.ndarray] | None = None
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -122,11 +125,18 @@ class Network:
 
         TopoError for a number that has none, as one of a model that turns gradients off.
         """
+        found = self.found_slopes(value, list(places.items()), **how)
+        return tuple(torch.zeros_like(w) if g is None else g for g, w in zip(found, places.values()))
+
+    def found_slopes(
+        self, value: Tensor, places: Sequence[tuple[str, Tensor]], **how: Any
+    ) -> tuple[Tensor | None, ...]:
+        """The same for pairs of a name and a tensor; None where the number does not depend on it."""
         if not value.requires_grad:
             raise TopoError(f"no weight can be scored by a gradient: {self.passes.why_no_gradient()}")
-        found = torch.autograd.grad(value, list(places.values()), allow_unused=True, **how)
-        self.reached = (self.reached or set()) | {n for n, slope in zip(places, found) if slope is not None}
-        return tuple(torch.zeros_like(w) if g is None else g for g, w in zip(found, places.values()))
+        found = torch.autograd.grad(value, [tensor for _, tensor in places], allow_unused=True, **how)
+        self.reached = (self.reached or set()) | {n for (n, _), slope in zip(places, found) if slope is not None}
+        return found
 
     def notes(self) -> list[str]:
         """How the weights were found, if that should be told; and a line on those that derivatives never reached, with

@@ -17,6 +17,7 @@ from topo.errors import TopoError
 from topo.masks import MaskSet
 from topo.models.modules.holders import holder
 from topo.pruners import Pruner, pruners
+from topo.pruners.blocks import block_of
 from topo.pruners.degree_decay import degree_decay
 from topo.pruners.finite import not_finite
 from topo.pruners.network import Batches, Network, first_example, placed, read_batches, set_mode, working_copy
@@ -207,6 +208,7 @@ def _ranked(
             break
         alive = {name: places[flags[name]] for name, places in candidates.items()}
         if done + 1 < rounds:
+            net.alive = None if how.regrow else alive
             for name, places in candidates.items():
                 _zero(net, name, places, flags[name], how.regrow)
     else:
@@ -236,10 +238,12 @@ def _decayed(
         if bool((values < 0).any()):
             raise TopoError(f"degree_decay takes scores that are not negative; those of '{how.name}' for '{name}' are")
         held = net.held[name]
-        mask = held.mask(_flags(alive[name], tuple(values.shape)))
+        mask = held.mask(_flags(alive[name], tuple(net.weights[name].shape)))
         groups = getattr(holder(net.module, name).module, "groups", 1)
-        factor = held.parameter(degree_decay(mask, groups, density, scale))
-        found[name] = values.double() * torch.from_numpy(np.ascontiguousarray(factor)).to(values.device)
+        factor = np.ascontiguousarray(held.parameter(degree_decay(mask, groups, density, scale)))
+        if values.shape != factor.shape:  # of the live weights
+            factor = factor.reshape(-1)[alive[name]]
+        found[name] = values.double() * torch.from_numpy(factor).to(values.device)
     return found
 
 
@@ -264,7 +268,8 @@ def _checked(how: Pruner, net: Network, scores: Any) -> dict[str, torch.Tensor]:
         values = torch.from_numpy(values) if isinstance(values, np.ndarray) and values.dtype.kind in "biuf" else values
         if not isinstance(values, torch.Tensor) or values.is_complex():
             raise TopoError(f"pruner '{how.name}' gives {type(values).__name__} for '{name}'; scores are real tensors")
-        if values.shape != weight.shape:
+        block = block_of(weight)
+        if values.shape != weight.shape and not (block is not None and values.shape == block.inside.shape):
             raise TopoError(
                 f"pruner '{how.name}' gives scores of shape {tuple(values.shape)} for '{name}', "
                 f"whose shape is {tuple(weight.shape)}"
@@ -321,6 +326,8 @@ def _zero(net: Network, name: str, places: np.ndarray, keep: np.ndarray, regrow:
     if regrow:
         weight.copy_(net.dense[name].view(-1))
     weight[torch.from_numpy(places[~keep]).to(weight.device)] = 0
+    if (block := block_of(net.weights[name])) is not None:
+        block.narrow(net.weights[name], torch.from_numpy(keep).to(weight.device))
 
 
 def _flags(places: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -22,12 +22,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from topo.errors import TopoError
+from topo.pruners.blocks import Live, block_of
 
 _LARGE = 2.0**256  # from here on values are brought down to about 1
-_SMALL = 2**17  # weights of a layer whose products take less time than looking for what is left
-_PAYS = 0.8  # of a weight, in outputs and inputs that are left: copying these costs a fifth of the three products
 Places = np.ndarray  # position in the map -> row (or column) that is stored
-Live = tuple[Tensor, Tensor]  # the rows and columns of a matrix that hold anything
 
 
 class Signal(Tensor):
@@ -220,11 +218,12 @@ def _conv2d(
         return Signal.of(made, exponent=x.exponent)
     geometry = zip((x.rows, x.columns), weight.shape[2:], *map(_pair, (stride, padding, dilation)))
     (above, rows), (beside, columns) = (_windows(*side) for side in geometry)
-    live = _live(weight) if groups == 1 else None
+    block = block_of(weight) if groups == 1 else None
+    held, live = (weight, None) if block is None or block.values is None else (block.values, block.live)
     if live is None and 2 * len(above) * len(beside) > len(rows) * len(columns):  # too few are alike
         made = function(x.whole(), weight, shift, stride, padding, dilation, groups)
         return Signal.of(made, exponent=x.exponent)
-    made = _Gathered.apply(x.stored, weight, above, beside, groups, live)
+    made = _Gathered.apply(x.stored, held, weight.shape, above, beside, groups, live)
     if shift is not None:
         made = made + shift.view(1, -1, 1, 1)
     return Signal.of(made, rows, columns, x.exponent)
@@ -239,28 +238,39 @@ def _selector(windows: np.ndarray, stored: int, like: Tensor) -> Tensor:
 class _Gathered(torch.autograd.Function):
     """A convolution at the distinct windows only: what they read as the columns of a matrix, times the weights.
 
-    live: outputs and inputs (a channel at a place of the kernel) of which a weight is left. The products leave out the
-    others, and weights that are 0 there get no slope: whoever asks multiplies it by the weight. Of ResNet-18 after half
-    of SynFlow's rounds to 1 % a third of the work is left, at the end a thirtieth.
+    live: outputs and inputs (a channel at a place of the kernel) of which a weight is left; the weights given, and
+    their slopes, are then of these alone. Of ResNet-18 after half of SynFlow's rounds to 1 % a third of the work is
+    left, at the end a thirtieth.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, above: np.ndarray, beside: np.ndarray, groups: int, live: Live | None
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        shape: torch.Size,
+        above: np.ndarray,
+        beside: np.ndarray,
+        groups: int,
+        live: Live | None,
     ) -> Tensor:
         rows, columns = _selector(above, x.shape[2], x), _selector(beside, x.shape[3], x)
-        (channels, (outputs, _, height, width)) = x.shape[1], weight.shape
-        taken = (rows @ x[0] @ columns.T).view(channels, len(above), height, len(beside), width)
+        (outputs, _, height, width), read = shape, x[0]
+        ctx.shapes = groups, x.shape[1], len(above), len(beside), shape
+        if live is not None:  # of the inputs only the channels that are left
+            present, which = torch.unique_consecutive(live[1] // (height * width), return_inverse=True)
+            live = live[0], which * (height * width) + live[1] % (height * width)
+            read, ctx.present = read.index_select(0, present), present
+        taken = (rows @ read @ columns.T).view(len(read), len(above), height, len(beside), width)
         matrix = taken.permute(0, 2, 4, 1, 3).reshape(groups, -1, len(above) * len(beside))
-        ctx.shapes = groups, channels, len(above), len(beside), weight.shape
         ctx.live = live
         if live is None:
-            ctx.save_for_backward(weight, matrix, rows, columns)
-            return (weight.view(groups, outputs // groups, -1) @ matrix).view(1, outputs, len(above), len(beside))
-        out, into = live
-        left, read = weight.view(outputs, -1)[out].index_select(1, into), matrix[0].index_select(0, into)
-        ctx.save_for_backward(left, read, rows, columns)
-        return _spread(left @ read, out, outputs).view(1, outputs, len(above), len(beside))
+            made = weight.view(groups, outputs // groups, -1) @ matrix
+        else:
+            matrix = matrix[0].index_select(0, live[1])
+            made = _spread(weight @ matrix, live[0], outputs)
+        ctx.save_for_backward(weight, matrix, rows, columns)
+        return made.view(1, outputs, len(above), len(beside))
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
@@ -268,31 +278,21 @@ class _Gathered(torch.autograd.Function):
         groups, channels, above, beside, shape = ctx.shapes
         flat = slope.reshape(groups, -1, above * beside)
         if ctx.live is None:
-            to_weight = flat @ matrix.transpose(1, 2)
+            to_weight = (flat @ matrix.transpose(1, 2)).view(shape)
         else:
-            out, into = ctx.live
-            flat = flat[0, out]
-            wide = weight.new_zeros(len(out), math.prod(shape[1:])).index_copy_(1, into, flat @ matrix.T)
-            to_weight = _spread(wide, out, shape[0])
-        to_weight = to_weight.view(shape)
+            flat = flat[0, ctx.live[0]]
+            to_weight = flat @ matrix.T
         if not ctx.needs_input_grad[0]:
-            return None, to_weight, None, None, None, None
+            return None, to_weight, None, None, None, None, None
         if ctx.live is None:
             back = weight.view(groups, shape[0] // groups, -1).transpose(1, 2) @ flat
         else:
-            back = _spread(weight.T @ flat, into, channels * math.prod(shape[2:]))
-        back = back.view(channels, *shape[2:], above, beside).permute(0, 3, 1, 4, 2)
-        back = back.reshape(channels, rows.shape[0], columns.shape[0])
-        return (rows.T @ back @ columns)[None], to_weight, None, None, None, None
-
-
-def _live(weight: Tensor) -> Live | None:
-    """The outputs and the inputs of which a weight is left; None where leaving the others out would not pay."""
-    matrix = weight.detach().flatten(1)
-    if matrix.numel() < _SMALL:
-        return None
-    out, into = (sums.nonzero().view(-1) for sums in (matrix.sum(1), matrix.sum(0)))  # no weight is negative
-    return (out, into) if len(out) * len(into) < _PAYS * matrix.numel() else None
+            back = _spread(weight.T @ flat, ctx.live[1], len(ctx.present) * math.prod(shape[2:]))
+        back = back.view(-1, *shape[2:], above, beside).permute(0, 3, 1, 4, 2)
+        back = rows.T @ back.reshape(-1, rows.shape[0], columns.shape[0]) @ columns
+        if ctx.live is not None:
+            back = back.new_zeros(channels, *back.shape[1:]).index_copy_(0, ctx.present, back)
+        return back[None], to_weight, None, None, None, None, None
 
 
 def _spread(values: Tensor, places: Tensor, count: int) -> Tensor:

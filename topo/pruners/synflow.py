@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from topo.pruners import pruner
+from topo.pruners.blocks import begin, block_of
 from topo.pruners.network import Batches, Network, Scores
 from topo.pruners.signal import Signal
 
@@ -63,9 +64,25 @@ def synflow_l2(net: Network, batches: Batches, *, rng: np.random.Generator) -> S
 def flow(net: Network) -> Scores:
     """w dR/dw for weights that are not negative, R the sum of the outputs for an input of ones.
 
-    All of it divided by one power of two, where the numbers would grow too large.
+    All of it divided by one power of two, where the numbers would grow too large. Where the network keeps blocks, the
+    scores are those of live weights.
     """
+    for name, places in (net.alive or {}).items():
+        if block_of(weight := net.weights[name]) is None:
+            begin(weight, torch.from_numpy(places).to(weight.device))
     output = net.logits_with({}, Signal.ones(net.ones()))
     total = (output.stored if isinstance(output, Signal) else output).sum()
-    slopes = net.derivative(total)
-    return {name: slope.mul_(weight.detach()) for (name, weight), slope in zip(net.weights.items(), slopes)}
+    blocks = {name: block for name, weight in net.weights.items() if (block := block_of(weight)) is not None}
+    inner = [(name, block.values) for name, block in blocks.items() if block.values is not None]
+    slopes = net.found_slopes(total, [*net.weights.items(), *inner])
+    whole, narrow = dict(zip(net.weights, slopes)), dict(zip((name for name, _ in inner), slopes[len(net.weights) :]))
+    scores = {}
+    for name, weight in net.weights.items():
+        slope, block = whole[name], blocks.get(name)
+        if block is None:
+            scores[name] = torch.zeros_like(weight) if slope is None else slope.mul_(weight.detach())
+            continue
+        scores[name] = block.scores(narrow.get(name) if name in narrow else slope)
+        if name in narrow and slope is not None:  # it is also read by something else than a convolution
+            scores[name] += (slope * weight.detach()).reshape(-1)[block.places(weight)]
+    return scores

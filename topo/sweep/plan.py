@@ -17,7 +17,7 @@ from topo._support.text_files import read_text, tables_of
 from topo._version import __version__
 from topo.data import data
 from topo.errors import TopoError
-from topo.generate import find_method, methods
+from topo.generate import find_method, methods, without_torch
 from topo.graph.views import VIEWS
 from topo.metrics import chosen as chosen_metrics
 from topo.models import input_shape, names
@@ -75,10 +75,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """cells in order; document: the sweep as understood, every table there."""
+    """cells in order; document: the sweep as understood, every table there; lacks: what it misses, or ""."""
 
     cells: tuple[Cell, ...]
     document: Mapping[str, Any]
+    lacks: str = ""
 
     @property
     def columns(self) -> list[str]:
@@ -124,8 +125,10 @@ def batches(cells: Sequence[Cell], workers: int) -> list[list[Cell]]:
     return found
 
 
-def read_plan(source: str | Path | Mapping[str, Any]) -> Plan:
+def read_plan(source: str | Path | Mapping[str, Any], *, shown: bool = False) -> Plan:
     """The plan of a sweep's TOML file, or of its tables.
+
+    shown: to be shown alone, not carried out: data that are not there are named in `lacks`.
 
     Every combination of model, method with its options, density, seed, null and training seed is a cell; so is every
     file of masks with each null and training seed. Paths are looked for beside the TOML file first.
@@ -139,12 +142,13 @@ def read_plan(source: str | Path | Mapping[str, Any]) -> Plan:
     else:
         folder = Path(source).parent
         document = tables_of(read_text(source, "a sweep"), f"'{source}'")
-    return _Reader(document, folder).plan()
+    return _Reader(document, folder, shown).plan()
 
 
 class _Reader:
-    def __init__(self, document: Mapping[str, Any], folder: Path) -> None:
-        self.document, self.folder = document, folder
+    def __init__(self, document: Mapping[str, Any], folder: Path, shown: bool) -> None:
+        self.document, self.folder, self.shown = document, folder, shown
+        self.lacks = ""
         _known(document, TABLES, "the sweep")
         for name, keys in TABLES.items():
             for table in self._tables(name):
@@ -205,7 +209,7 @@ class _Reader:
                         cells[cell.id] = cell
         if not cells:
             raise TopoError("the sweep holds no cell: [exclude] leaves none")
-        return Plan(tuple(cells.values()), {"code": __version__, **self.document})
+        return Plan(tuple(cells.values()), {"code": __version__, **self.document}, self.lacks)
 
     def _model(self, model: str) -> dict[str, str]:
         """Digests of the network's file, where it is one; TopoError for a name that no network has."""
@@ -229,7 +233,10 @@ class _Reader:
         path = self._beside(name)
         if not path.exists():
             built_in = [entry.name for entry in data.values() if entry.recognise is None]
-            raise TopoError(f"there is no data set '{name}'{_nearest(name, built_in)}")
+            self.lacks = f"there is no data set '{name}'{_nearest(name, built_in)}"
+            if self.shown:
+                return {}
+            raise TopoError(self.lacks)
         files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
         listed = "\n".join(f"{file.relative_to(path)} {file.stat().st_size}" for file in files)
         return {"data": hashlib.sha256(listed.encode()).hexdigest()}
@@ -318,9 +325,11 @@ class _Reader:
         """Settings of masks that a method makes."""
         grid, options = self._table("grid"), self._table("method")
         wanted = _listed("method", grid["method"], str) if "method" in grid else []
-        trained = _trained_methods() if wanted or options else {}
-        every = [*methods(), DENSE, *trained] if wanted or options else []
-        for name in (*wanted, *options):
+        others = [name for name in (*wanted, *options) if name != DENSE and not without_torch(name)]
+        every = [*methods(), DENSE] if others else []
+        trained = _trained_methods() if any(name not in every for name in others) else {}
+        every += trained
+        for name in others:
             if name not in every:
                 raise TopoError(f"no method is called '{name}'{_nearest(name, every)}")
         for name in options:
@@ -380,7 +389,8 @@ class _Reader:
     def _can_be_trained(self, made: Sequence[tuple[dict[str, Any], Any]], works: Sequence[tuple[Any, Any]]) -> None:
         """TopoError for options of a method that trains which it, or a recipe, does not take."""
         asked = {(settings["method"], settings["options"]) for settings, file in made if file is None}
-        asked = {entry for entry in asked if entry[0] not in (*methods(), DENSE)}
+        asked = {entry for entry in asked if entry[0] != DENSE and not without_torch(entry[0])}
+        asked = {entry for entry in asked if entry[0] not in methods()}
         if not asked:
             return
         from topo.train.lottery import require_levels

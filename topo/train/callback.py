@@ -71,6 +71,7 @@ class MaskCallback:
         """
         self.release()
         self.model = self._place(unwrapped(model))
+        first: dict[int, tuple[str, Tensor]] = {}
         for name, held in fitted(self.model, self.masks, self.wiring).items():
             try:
                 parameter = self.model.get_parameter(name)
@@ -80,6 +81,12 @@ class MaskCallback:
                     "parameters (strip_masks makes masked weights so)"
                 ) from None
             mask = laid_as(tensor_of(self.masks[name], held, parameter.device), parameter)
+            twin, other = first.setdefault(id(parameter), (name, mask))
+            if twin != name:
+                if not torch.equal(other, mask):
+                    self.release()
+                    raise WiringError(f"'{twin}' and '{name}' are one weight under two names, with two different masks")
+                continue
             self._held.append((parameter, mask))
             if parameter.requires_grad:
                 self._handles.append(parameter.register_hook(_Kept(mask)))

@@ -393,11 +393,16 @@ def _overwrite(targets: list[Any], sources: list[Any]) -> None:
         target.detach().copy_(source)
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """The floats in which sums are kept; an Apple GPU has no doubles."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class Totals:
     """Sums over the batches of a part: of the loss, of right answers, of those that are right or wrong, of examples."""
 
     def __init__(self, ranks: Ranks) -> None:
-        kind = torch.float32 if ranks.device.type == "mps" else torch.float64
+        kind = widest(ranks.device)
         self.ranks, self.examples = ranks, 0
         self.loss, self.right = torch.zeros(2, dtype=kind, device=ranks.device).unbind()
         self.judged: int | Tensor = 0

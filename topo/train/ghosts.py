@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-SOFT = ("off", "swish", "sharp_swish", "mish")
 _SLOPE = {"swish": 1.0, "sharp_swish": 2.0}
 _IN_PLACE = {torch.relu_, F.relu_, Tensor.relu_}
 _RELUS = {F.relu, torch.relu, Tensor.relu} | _IN_PLACE

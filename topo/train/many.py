@@ -26,7 +26,7 @@ from topo.masks import MaskSet, as_mask_set
 from topo.models.modules.holders import copied, unwrapped
 from topo.stranger import PassKept, out_of_memory, torch_kept
 from topo.train.feed import mixed
-from topo.train.fit import Choices, Progress, own_randomness, stepper
+from topo.train.fit import Choices, Progress, own_randomness, stepper, widest
 from topo.train.masking import FusedMasks, applied_masks
 from topo.train.modes import Modes
 from topo.train.ranks import Ranks, ranks
@@ -292,7 +292,7 @@ class Together:
             (losses.sum() / sum(counts)).backward()
             if number + 1 == steps or (number + 1) % recipe.accumulate == 0:
                 self._step()
-            loss, right, seen = loss + losses.detach().double(), right + correct, seen + labels.shape[-1]
+            loss, right, seen = loss + losses.detach(), right + correct, seen + labels.shape[-1]
         trained = self._means(loss, right, seen)
         if odd := [place for place, (value, _) in enumerate(trained) if not math.isfinite(value)]:
             raise TrainingError(
@@ -316,7 +316,7 @@ class Together:
             progress(epoch + 1, recipe.epochs, f"epoch {epoch + 1} of {recipe.epochs}, {len(self.masks)} nets")
 
     def _nothing(self) -> tuple[Tensor, Tensor, int]:
-        zeros = torch.zeros(2, len(self.masks), dtype=torch.float64, device=self.ranks.device)
+        zeros = torch.zeros(2, len(self.masks), dtype=widest(self.ranks.device), device=self.ranks.device)
         return zeros[0], zeros[1], 0
 
     @staticmethod
@@ -329,7 +329,7 @@ class Together:
         loss, right, seen = self._nothing()
         for batch in self.source.look(part):
             losses, correct = self._losses(self._answers(batch.inputs, True), batch.targets, 0.0)
-            loss, right, seen = loss + losses.double(), right + correct, seen + batch.examples
+            loss, right, seen = loss + losses, right + correct, seen + batch.examples
         self.modes.train()
         return self._means(loss, right, seen)
 

@@ -24,7 +24,7 @@ from topo._support.doors import first_line
 from topo.errors import WiringError
 from topo.masks import MaskSet, as_mask_set, warn_of_empty_layers
 from topo.models.modules.holders import Holder, every_holder, holder, holders, own_class, unwrapped
-from topo.models.modules.stored import Storage, natural, storage
+from topo.models.modules.stored import Storage, natural, output_first_by_shape, storage
 from topo.train.sharded import can_move, class_beneath, is_sharded, laid_as, moves_told
 from topo.train.written import give_plainly, write_through
 
@@ -123,7 +123,23 @@ def fitted(model: nn.Module, masks: MaskSet, wiring: Wiring | None = None) -> di
             return laid_out(stored=True)
         except WiringError:
             pass
+        _require_one_layout(masks, places, wiring)
         raise
+
+
+def _require_one_layout(masks: MaskSet, places: Mapping[str, Holder], wiring: Wiring | None) -> None:
+    """WiringError that says which masks lie (out, in) and which (in, out), where both are there."""
+    lies: dict[bool | None, list[str]] = {}
+    for name, place in places.items():
+        shapes = masks.rows(name).shape, place.weight.shape
+        lies.setdefault(output_first_by_shape(name, *shapes, place.module, wiring), []).append(name)
+    if lies.get(True) and lies.get(False):
+        told = {way: ", ".join(f"'{name}'" for name in lies[way][:3]) for way in (True, False)}
+        more = {way: f" and {len(lies[way]) - 3:,} more" if len(lies[way]) > 3 else "" for way in (True, False)}
+        raise WiringError(
+            f"the masks mix two layouts: {told[True]}{more[True]} lie (out, in), {told[False]}{more[False]} lie "
+            "(in, out); transpose the ones or the others: all masks should lie (out, in), or all as the weights do"
+        )
 
 
 def tensor_of(mask: np.ndarray, held: Storage, device: torch.device | str) -> Tensor:

@@ -11,9 +11,8 @@ from typing import Any
 from topo._support.registry import Registry
 from topo._support.text_files import read_text, tables_of
 from topo.errors import TrainingError
-from topo.train.dynamic import dynamics
-from topo.train.ghosts import SOFT
 
+SOFT = ("off", "swish", "sharp_swish", "mish")  # activations of ghosts
 _CHOICES = {
     "optimizer": ("sgd", "adam", "adamw"),
     "schedule": ("multistep", "cosine", "linear", "one_cycle", "constant"),
@@ -170,8 +169,11 @@ class Recipe:
             if not right or sorted(value) != list(value):
                 raise self._wrong(key, value, "a list of epochs in rising order")
             return tuple(value)
-        if key == "sparse" and value != _STATIC and value not in dynamics:
-            raise self._wrong(key, value, f"one of {', '.join((_STATIC, *dynamics))}")
+        if key == "sparse" and value != _STATIC:
+            from topo.train.dynamic import dynamics  # torch, which a recipe is read without
+
+            if value not in dynamics:
+                raise self._wrong(key, value, f"one of {', '.join((_STATIC, *dynamics))}")
         if key == "mask_epochs":
             right = isinstance(value, list | tuple) and all(
                 isinstance(epoch, int) and not isinstance(epoch, bool) and epoch >= 0 for epoch in value

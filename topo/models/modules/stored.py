@@ -76,11 +76,7 @@ def storage(
     WiringError if the mask fits in no way, or in two ways and nothing says which.
     """
     mask_shape, shape = tuple(mask_shape), tuple(shape)
-    stacked = len(shape) == 3 and len(mask_shape) == 2
-    groups = module.groups if isinstance(module, _ConvTransposeNd) else 1
-    ways = (Storage(shape, turned, stacked, groups) for turned in (False, True))
-    fits = {way.turned: way for way in ways if len(shape) > 1 and way.mask_shape == mask_shape}
-    told = wiring.layer(name).transposed if wiring is not None and name in wiring.shapes else _input_first(module)
+    fits, told = _fits(mask_shape, shape, module), _told(name, module, wiring)
     due = told and not as_stored
     if not fits or (told is not None and due not in fits):
         lies = "input-first" if not due else "as the weight"
@@ -96,6 +92,27 @@ def storage(
         f"mask '{name}' {mask_shape} fits the parameter {shape} both output-first and input-first; "
         "give the model's wiring (topo.trace), which tells"
     )
+
+
+def _fits(mask_shape: tuple[int, ...], shape: tuple[int, ...], module: nn.Module) -> dict[bool, Storage]:
+    """The ways in which a mask fits by its shape, turned or not."""
+    stacked = len(shape) == 3 and len(mask_shape) == 2
+    groups = module.groups if isinstance(module, _ConvTransposeNd) else 1
+    ways = (Storage(shape, turned, stacked, groups) for turned in (False, True))
+    return {way.turned: way for way in ways if len(shape) > 1 and way.mask_shape == mask_shape}
+
+
+def _told(name: str, module: nn.Module, wiring: Wiring | None) -> bool | None:
+    """Whether the parameter is input-first, by the wiring, else by the module's type; None if neither knows."""
+    return wiring.layer(name).transposed if wiring is not None and name in wiring.shapes else _input_first(module)
+
+
+def output_first_by_shape(
+    name: str, mask_shape: Sequence[int], shape: Sequence[int], module: nn.Module, wiring: Wiring | None = None
+) -> bool | None:
+    """Whether a mask lies (out, in) rather than (in, out); None where its shape or its layer does not tell."""
+    fits, told = _fits(tuple(mask_shape), tuple(shape), module), _told(name, module, wiring)
+    return None if told is None or len(fits) != 1 else told in fits
 
 
 def natural(shape: Sequence[int], module: nn.Module) -> Storage:
