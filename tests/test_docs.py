@@ -427,3 +427,32 @@ def test_the_degree_floor_of_the_theory_page(density: float, floor: int) -> None
     for mask in masks.values():
         fan_in = mask.sum(axis=1)[mask.any(axis=1)]
         assert fan_in.max() - fan_in.min() <= 1
+
+
+def test_every_method_has_its_idea_needs_cost_source_and_differences() -> None:
+    """Idea and source stand in the registries, from which the page takes them; the rest in tables and sections."""
+    from topo.calibrated import methods as calibrated
+    from topo.generators import generators
+    from topo.optimize import methods as solvers
+    from topo.pruners import pruners
+    from topo.train.dynamic import dynamics
+
+    page = (DOCS / "methods.md").read_text("utf-8")
+    tables = page.partition("## Needs, cost, and where we differ\n")[2].partition("\n## ")[0]
+    held = [[cell.strip() for cell in line.strip("|").split("|")] for line in tables.splitlines() if "| `" in line]
+    wide = [row for row in held if len(row) == 4]
+    assert {(row[0], row[1]) for row in wide} == {
+        (f"`{name}`", entry.needs) for registry in (generators, solvers) for name, entry in registry.items()
+    }
+    scored = [*pruners.items(), *calibrated.items()]
+    assert {row[0] for row in held if len(row) == 2} == {f"`{name}`" for name, _ in scored}
+    assert all(entry.needs and entry.cost for _, entry in scored)
+    assert all(all(row) for row in held) and len(held) == len({tuple(row) for row in held})
+    for registry in (generators, solvers, pruners, calibrated):
+        assert all(entry.description and entry.source for entry in registry.values())
+    moving = page.partition("## Masks that move while the network trains\n")[2].partition("\n## ")[0]
+    for name in dynamics:
+        entry = moving.partition(f"### {name}\n")[2].partition("\n### ")[0]
+        idea = entry.partition("\n* ")[0].strip()
+        assert idea.count(". ") + idea.count(".\n") >= 1, name
+        assert "* Needs:" in entry and "Cost:" in entry and "* Source:" in entry, name

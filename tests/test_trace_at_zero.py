@@ -54,7 +54,7 @@ NEXT: dict[str, Function] = {
     "elsewhere": lambda x: torch.where(torch.ones((), dtype=torch.bool), x + 1, x),
     "held": lambda x: x.clamp(min=-50) + 1,
 }
-CHAINS = 120
+CHAINS = 60
 
 
 def chains(seed: int, many: int) -> Iterator[tuple[str, Function]]:
@@ -107,13 +107,13 @@ def of_gate(s: Net, x: Tensor) -> Tensor:
 
 def test_random_chains_of_functions():
     functions = list(chains(5, CHAINS))
-    found = differences(Case(lambda: Many(functions), ((4, 4),), densities=(0.5, 0.3)), "soft", quick_capture)
+    found = differences(Case(lambda: Many(functions), ((4, 4),), densities=(0.4,)), "soft", quick_capture)
     assert not found, "\n".join(f"{functions[int(line.split('.')[1])][0]}: {line}" for line in found)
 
 
 def test_the_chains_are_of_both_kinds():
     at_zero = [float(f(torch.zeros(2, 2, dtype=torch.float64))[0, 0]) for _, f in chains(5, CHAINS)]
-    assert 30 < sum(value == 0 for value in at_zero) < CHAINS - 30
+    assert 15 < sum(value == 0 for value in at_zero) < CHAINS - 15
 
 
 EYE, TRIANGLE = torch.eye(8), torch.ones(8, 8).tril()

@@ -26,18 +26,13 @@ from topo.masks import MaskSet
 from topo.metrics.paths import effective_masks
 from topo.wiring import Join, Layer
 
-NETWORKS = """hand/residual; hand/two inputs; hand/squeeze and excite; hand/ghost module; hand/written into a slice;
-    layers/grouped; layers/transposed; layers/bilinear; layers/sigmoid; layers/multihead attention; weights/tied
-    autoencoder; weights/tied, thrice; weights/tied head; weights/plus its transpose; weights/skew; weights/triu;
-    weights/kron; weights/product of two, elementwise; weights/kan; weights/locally connected; weights/columns of a
-    larger one; weights/experts, one each; made/exponential; made/plus an identity; made/gram; made/as a matrix and as
-    a kernel; made/slimmable; made/softmax of a weight; made/after halves; made/kernel of central differences;
-    gates/swiglu; gates/softmax gate; gates/modulation; gates/highway; gates/film; gates/adaptive norm; gates/padded
-    with ones; gates/learned offset; gates/outer product; gates/a fixed matrix; attention/heads; attention/fused,
-    causal; attention/linear; attention/additive; attention/learned queries; recurrent/lstm; recurrent/gru, both ways;
-    recurrent/lstm, stacked; recurrent/gru by hand; recurrent/selective state space; chosen/top experts, zeros
-    written; chosen/minimum with a constant; maps/selective kernels; maps/mixture of kernels; nets/hypernetwork;
-    nets/reversible; nets/table, turned; nets/bilinear form; seeing/difference of two; seeing/hopfield"""
+NETWORKS = """hand/two inputs; hand/squeeze and excite; hand/written into a slice; layers/grouped;
+    layers/transposed; layers/multihead attention; weights/tied autoencoder; weights/tied head; weights/plus
+    its transpose; weights/triu; weights/kron; weights/product of two, elementwise; weights/columns of a
+    larger one; weights/skew; weights/experts, one each; made/exponential; made/as a matrix and as a kernel;
+    made/slimmable; gates/swiglu; gates/modulation; gates/highway; gates/padded with ones; attention/fused,
+    causal; attention/learned queries; recurrent/lstm; recurrent/gru, both ways; chosen/minimum with a
+    constant; maps/selective kernels; nets/table, turned; seeing/hopfield"""
 NAMES = [" ".join(name.split()) for name in NETWORKS.split(";")]
 KINDS = {"gate", "score", "add"}
 

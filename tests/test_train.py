@@ -54,12 +54,27 @@ def same(a, b):
 def test_recipes_of_the_papers():
     assert set(recipes) == {
         *("autosparse", "bert_tickets", "chars", "fashion", "gem_miner", "grasp", "mnist1d", "npb", "open_lth", "phew"),
-        *("quick", "synflow", "text", "tost"),
+        *("quick", "rigl", "synflow", "text", "tost"),
     }
     for recipe in recipes.values():
         assert recipe.source and recipe.ema == 0
     assert recipes["npb"].milestones == (80, 120) and recipes["synflow"].milestones == (60, 120)
     assert recipes["grasp"].weight_decay == 5e-4 and recipes["open_lth"].init == "open_lth"
+    for system in (
+        "AutoSparse",
+        "BERT tickets",
+        "Gem-Miner",
+        "ToST",
+        "RigL",
+        "SET",
+        "GraSP",
+        "NPB",
+        "PHEW",
+        "Synaptic-Flow",
+    ):
+        assert any(system in recipe.source for recipe in recipes.values()), system
+    rigl = recipes["rigl"]
+    assert rigl.moves and (rigl.alpha, rigl.update_every, rigl.update_until) == (0.3, 100, 0.75)
     shorter = recipes["synflow"].for_epochs(16)
     assert shorter.milestones == pytest.approx((6, 12)) and shorter.epochs == 16
 

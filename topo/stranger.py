@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
+from torch._functorch.eager_transforms import exit_jvp_nesting
+from torch.autograd import forward_ad
 
 from topo._support.doors import first_line
 from topo.errors import TopoError, TrainingError
@@ -112,15 +114,40 @@ class PassKept:
         return "the model's answer has no gradient: it is detached, made under torch.no_grad(), or of no parameter"
 
 
+def _transforms() -> int:
+    """How many transforms of torch.func (grad, jvp, vmap) are entered."""
+    inner = torch._C._functorch.peek_interpreter_stack()
+    return 0 if inner is None else inner.level()
+
+
+def _leave_transforms(before: int, dual: int) -> None:
+    """Leave the transforms, and the levels of forward differentiation, that a pass entered and did not leave: no
+    parameter can be moved while one is entered."""
+    functorch = cast(Any, torch._C._functorch)
+    leave = {
+        "Grad": functorch._grad_decrement_nesting,
+        "Jvp": exit_jvp_nesting,
+        "Vmap": functorch._vmap_decrement_nesting,
+        "Functionalize": functorch._func_decrement_nesting,
+    }
+    while _transforms() > before:
+        leave[functorch.peek_interpreter_stack().key().name]()
+    while forward_ad._current_level > dual:
+        forward_ad.exit_dual_level()
+
+
 @contextmanager
 def torch_kept() -> Iterator[None]:
-    """A door: all settings and the random numbers of torch as they were, afterwards. Also a decorator."""
+    """A door: all settings, entered transforms and the random numbers of torch as they were, afterwards. Also a
+    decorator."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     before = {name: read() for name, (read, _) in _SETTINGS.items()}
+    entered = _transforms(), forward_ad._current_level
     try:
         with torch.random.fork_rng(devices):
             yield
     finally:
+        _leave_transforms(*entered)
         for name, (read, write) in _SETTINGS.items():
             if read() != before[name]:
                 write(before[name])

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from topo._support.doors import first_line
 from topo._support.trees import require_tree
 from topo.errors import TopoError, TraceError, TraceWarning
 from topo.input_spec import Spec
@@ -26,6 +27,7 @@ from topo.trace.capture import Captured, batch_size, capture, clean, first_names
 from topo.trace.guard import lost, small_maps, unused
 from topo.trace.inputs import Example, carried_name, examples
 from topo.trace.maps import MapUnits
+from topo.trace.nodes import line, operation
 from topo.trace.rules import rule
 from topo.trace.units import Units, bare, squash, tracked, with_one_mask
 from topo.trace.walk import Tracer
@@ -137,7 +139,7 @@ def trace_maps(
     units = MapUnits(batch_size(args, kwargs))
     tracer = Tracer(units, True, first_names(module))
     try:
-        made = tracer.run(captured.graph, [None] * sum(node.op == "placeholder" for node in captured.graph.graph.nodes))
+        made = _followed(tracer, captured, module)
     except TraceError as error:
         raise TraceError(f"the unrolled view is not known of this model: {error}; other views are") from None
     ends = [bare(value[:1]).reshape(-1).numpy() for value in captured.outputs(made) if tracked(value)]
@@ -148,6 +150,21 @@ def trace_maps(
     inputs = np.concatenate([np.arange(start, start + n) for start, n in units.inputs])
     steps: list[Any] = units.steps
     return Maps(inputs.astype(np.int32), tuple(steps), found.astype(np.int32), frozenset(units.pools))
+
+
+def _followed(tracer: Tracer, captured: Captured, module: nn.Module) -> Any:
+    """What the outputs of a graph hold; TraceError, with the line, where an operation cannot be read at all."""
+    given = [None] * sum(node.op == "placeholder" for node in captured.graph.graph.nodes)
+    try:
+        return tracer.run(captured.graph, given)
+    except TopoError:
+        raise
+    except Exception as error:  # of graphs that hold what torch.func transforms, or numbers where tensors go
+        at = tracer.units.node
+        raise TraceError(
+            f"{operation(at)} at {line(at)} of the model {type(module).__name__} cannot be followed: "
+            f"{type(error).__name__}: {first_line(error)}; write the wiring by hand (topo.Wiring, or its JSON)"
+        ) from error
 
 
 def _of_equal_blocks(
@@ -186,7 +203,7 @@ def _wired(
     for text in filter(None, (said, captured.note)):
         units.note(text)
     tracer = Tracer(units, strict, first_names(module))
-    outputs = tracer.run(captured.graph, [None] * sum(node.op == "placeholder" for node in captured.graph.graph.nodes))
+    outputs = _followed(tracer, captured, module)
     _tell_conventions(units)
     chosen = [value for value in captured.outputs(outputs) if tracked(value)]
     if not chosen:

@@ -19,6 +19,10 @@ from topo.wiring import CONSTANT, NOTHING
 
 _MOST_FACTORS = 256
 _MOST_WRITTEN = 1 << 22
+_SIGN = (
+    "a norm over one entry leaves no more than its sign, and lets no gradient pass: paths through it are counted as if "
+    "it did"
+)
 _EXTREMA = frozenset("amax amin max min median nanmedian".split())
 
 
@@ -49,6 +53,14 @@ def reduction(units: Units, inputs: list[Any], shape: Any) -> Any:
     dims = _reduced_dims(units, inputs, x.dim())
     weighted = _weighted_sum(units, dims, sides[0]) if operation(units.node) in ("aten.sum", "aten.mean") else None
     known = statistic(units.node, units.roots) if any(carried(x).shape[d] > 1 for d in dims) else None
+    if math.prod(x.shape[d] for d in dims) == 1:
+        name = operation(units.node).removeprefix("aten.")
+        if name in ("var", "std"):
+            return filled(sides[0], NOTHING)
+        if name in ("var_mean", "std_mean"):
+            return [filled(sides[0], NOTHING), units.reduce(x, dims, keepdim=len(sides[0]) == x.dim()).expand(sides[1])]
+        if name in ("norm", "linalg_vector_norm") and statistic(units.node, units.roots) == "scale":
+            units.note(_SIGN)
     if weighted is not None:
         made = weighted
     elif known:

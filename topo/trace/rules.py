@@ -127,10 +127,21 @@ def norm(units: Units, inputs: list[Any], shape: Any) -> Any:
     """The units pass; with `biases="live"` beside the norm's bias."""
     names = [argument.name for argument in units.node.target._schema.arguments]
     bias = inputs[names.index("bias")] if "bias" in names else None
-    ids = biased(units, plain(inputs[0]), bias)
+    x = plain(inputs[0])
+    entries_each = _normed_together(operation(units.node).removeprefix("aten."), x.shape, inputs)
+    if entries_each == 1:
+        x = filled(x.shape, NOTHING)  # an entry less itself
+    ids = biased(units, x, bias)
     if isinstance(shape, list):
         return [ids.expand(shape[0]), *(filled(other) for other in shape[1:])]
     return ids.expand(shape)
+
+
+def _normed_together(name: str, shape: Sequence[int], inputs: list[Any]) -> int | None:
+    """Of how many entries a norm takes off the mean, where that is settled by the shape."""
+    if name in ("layer_norm", "native_layer_norm"):
+        return extent(inputs[1])
+    return extent(shape[1:]) // inputs[1] if name == "group_norm" else None
 
 
 def biased(units: Units, ids: Tensor, bias: Any) -> Tensor:
@@ -171,8 +182,10 @@ def softmax(units: Units, inputs: list[Any], shape: Any) -> Tensor:
     if units.gates == "hard":
         return ids.expand(shape)
     dim = inputs[1] % ids.dim() if ids.dim() else 0
+    if not ids.dim() or ids.shape[dim] == 1:  # of one score: 1, whatever it is
+        return filled(shape, NOTHING if "log" in operation(units.node) else CONSTANT)
     live = units.add(ids, filled((1,) * ids.dim()))
-    if ids.dim() and carried(ids).shape[dim] > 1 and not leaves(units.node):
+    if carried(ids).shape[dim] > 1 and not leaves(units.node):
         live = units.gate(live, units.add(units.reduce(ids, [dim], keepdim=True), filled((1,) * ids.dim())))
     return live.expand(shape)
 
@@ -653,7 +666,8 @@ def attention(units: Units, inputs: list[Any], shape: Any) -> Tensor:
         scores = units.add(scores, mask.expand(scores.shape))
     units.saturated = True
     if units.gates == "soft":
-        scores = units.add(scores, filled((1,) * scores.dim()))
+        one = k.shape[-2] == 1  # of one key: 1, whatever its score is
+        scores = filled(scores.shape) if one else units.add(scores, filled((1,) * scores.dim()))
     return units.product(squash(v).transpose(-1, -2).unsqueeze(-3), scores.unsqueeze(-2), 0).expand(shape)
 
 

@@ -451,6 +451,8 @@ def strip_masks(model: nn.Module) -> nn.Module:
     >>> model = topo.strip_masks(topo.apply_masks(topo.models.build("mlp:3-2-1"), masks))
     >>> sorted(name for name, _ in model.named_parameters())
     ['fc1.bias', 'fc1.weight', 'fc2.bias', 'fc2.weight']
+
+    Raises WiringError for a sharded weight that another parametrization computes too.
     """
     inner = unwrapped(model)
     places = [place for place, _ in _masked(inner)]
