@@ -1061,6 +1061,8 @@ def test_parts_of_one_network_are_read_as_one():
         found = topo.read_masks(state)
         assert len(found) == 2 * len(SHAPES)
         assert told == sum("each may be one of its own" in note for note in found.provenance["notes"]), prefixes
+    told = topo.read_masks({f"encoder_{which}.weight": torch.eye(4) / 3 for which in "qk"})
+    assert len(told) == 2 and any("each may be one of its own" in note for note in told.provenance["notes"])
     for names in (("q_proj", "k_proj", "v_proj"), ("attn.query", "attn.key", "attn.value"), ("fc1", "fc2")):
         notes = topo.read_masks({f"{name}.weight": torch.eye(4) / 3 for name in names}).provenance["notes"]
         assert not any("each may be one of its own" in note for note in notes)
@@ -1092,6 +1094,31 @@ def test_a_flax_tree_is_one_network_in_every_container(keys, end, binary, tmp_pa
     assert found == MaskSet({f"{names[name]}.kernel": mask for name, mask in MASKS.items()})
     assert found.provenance["coverage"]["left_out"] == 0
     assert not any("has shape" in note for note in found.provenance["notes"])
+
+
+@pytest.mark.parametrize("end", ["npz", "pkl", "safetensors"])
+@pytest.mark.parametrize("join", ["/", "."])
+def test_kernels_of_flax_beside_their_masks_and_those_of_optimizers(end, join, tmp_path):
+    """`masks` say which weights are kept; averages and moments are no layers, and are counted."""
+    names = dict(zip(SHAPES, ("stem", "body", "head")))
+    turned = {names[n]: np.ascontiguousarray(np.moveaxis(m, (1, 0), (-2, -1))) for n, m in MASKS.items()}
+    arrays = {join.join(("params", name, "kernel")): mask + 2.5 for name, mask in turned.items()}
+    arrays |= {join.join(("masks", name, "kernel")): mask for name, mask in turned.items()}
+    places = [(place, name) for place in ("mu", "ema_params") for name in turned]
+    moments = {join.join((place, name, "kernel")): turned[name] + 0.5 for place, name in places}
+    save_file = pytest.importorskip("safetensors.numpy").save_file
+    write = {
+        "npz": lambda held: np.savez(path, **held),
+        "pkl": lambda held: path.write_bytes(pickle.dumps(held)),
+        "safetensors": lambda held: save_file(held, path),
+    }[end]
+    path = tmp_path / f"a.{end}"
+    for beside in ({}, moments):
+        write(arrays | beside)
+        found = topo.read_masks(path)
+        assert found == MaskSet({f"{names[name]}.kernel": mask for name, mask in MASKS.items()})
+        assert found.provenance["format"] == "flax"
+        assert found.provenance["coverage"]["left_out"] == sum(held.size for held in beside.values())
 
 
 def test_no_yes_over_one_shard_of_several(tmp_path, capsys):

@@ -101,7 +101,9 @@ def test_order_is_kept_and_can_be_changed() -> None:
     masks = MaskSet({"b": np.eye(2), "a": np.eye(2), "c": np.eye(2)})
     assert list(masks) == ["b", "a", "c"]
     assert list(masks.in_order(["c", "missing", "a"])) == ["c", "a", "b"]
-    assert dict(masks.with_provenance(seed=3).provenance) == {"seed": 3}
+    provenance = masks.with_provenance(seed=3).provenance
+    assert dict(provenance) == provenance.copy() == {"seed": 3}
+    assert provenance | {"a": 1} == {"a": 1} | provenance == {"seed": 3, "a": 1}
 
 
 def test_weights_are_kept_where_they_are_not_zero() -> None:

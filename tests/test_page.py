@@ -221,7 +221,7 @@ def family():
     made = []
     for number, (method, density, seed) in enumerate(product((HOSTILE, "erk"), (0.1, 0.2), range(3))):
         nodes = math.nan if number == 4 else 7 * number % 5
-        values = {"density": density, "effective_nodes": nodes, "units": 9}
+        values = {"density": density, "effective_nodes": nodes, "units": 10**16 + 8 * number}
         rows = [Row(f"m{number}", metric, None, "channel", value, "nodes") for metric, value in values.items()]
         layers = {"sigma2": [1.0, 3.0, math.nan], "ramanujan_bound": [2.0, 2.0, 2.0], "kept": [1, 2, 3]}
         rows += [Row(f"m{number}", m, n, "channel", v, "") for m, held in layers.items() for n, v in zip("abc", held)]
@@ -229,6 +229,14 @@ def family():
         shapes = {name: (2, 2) for name in "abc"}
         made.append(Report(f"m{number}", "topo", "m", "channel", shapes, rows, provenance=known))
     return Reports(made)
+
+
+@pytest.mark.small
+def test_groups_that_differ_by_less_than_is_shown_are_told_apart():
+    made = family()
+    made = [replace(r, provenance={**r.provenance, "density": 0.10002 if n % 2 else 0.1}) for n, r in enumerate(made)]
+    _, *rows = Page(Reports(made).to_html()).tables["grouped"]
+    assert {row[1][1] for row in rows} == {"0.1", "0.10002"}
 
 
 @pytest.mark.small
@@ -282,7 +290,11 @@ function tick(name){document.querySelector('input[aria-label="group by '+name+'"
 tick('method');out.push(rows());tick('method');out.push(rows()===before);
 var s=document.querySelector('select[aria-label=vertical]');s.value=s.options[s.options.length-2].value;
 s.dispatchEvent(new Event('change'));
-out.push(document.querySelectorAll('#dots circle').length,s.selectedOptions[0].textContent);
+function drawn(){return document.querySelectorAll('#dots circle').length}
+function untold(){return /of 12 masks are not drawn/.test(document.getElementById('dots').textContent)}
+out.push(drawn(),s.selectedOptions[0].textContent,untold());
+s.value=s.options[s.options.length-1].value;s=document.querySelector('select[aria-label=horizontal]');
+s.value=s.options[s.options.length-1].value;s.dispatchEvent(new Event('change'));out.push(drawn(),untold());
 document.querySelector('#layers1 tbody tr[data-k="1"]').cells[0].click();
 out.push(Array.from(document.querySelectorAll('g.chosen')).map(function(g){return g.parentNode.id}).join());
 ['spectra1','the scatter'].forEach(function(n){document.querySelector('[aria-label="save '+n+' as SVG"]').click()});
@@ -298,7 +310,9 @@ Promise.all(saved.map(function(b){return b.text()})).then(function(all){all.forE
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed; `make test-browser` installs it")
 def test_masks_are_grouped_by_any_column_and_a_layer_is_marked_in_its_figures(tmp_path):
     made = family()
-    grouped, back, dots, vertical, chosen, wider, *saved = clicked(made.to_html(), tmp_path, _GROUPS)
+    grouped, back, dots, vertical, told, all_dots, again, chosen, wider, *saved = clicked(
+        made.to_html(), tmp_path, _GROUPS
+    )
     wanted = []
     for density in (0.1, 0.2):
         of = [r.network["effective_nodes"] for r in made if r.network["density"] == density]
@@ -307,8 +321,9 @@ def test_masks_are_grouped_by_any_column_and_a_layer_is_marked_in_its_figures(tm
     found = [row.split("~") for row in grouped.split("^")]
     assert [row[1] for row in found] == ["6", "6"]
     assert [(float(row[0]), float(row[2])) for row in found] == [pytest.approx(pair) for pair in wanted]
-    assert back == "true" and vertical == "effective_nodes" and dots == "11"
-    assert chosen == "bars1,spectra1" and int(wider) <= 0 and sorted(saved) == ["0:11", "0:2"]
+    assert back == "true" and vertical == "effective_nodes" and (dots, told) == ("11", "true")
+    assert (all_dots, again) == ("12", "false")  # numbers beyond 2^53 too
+    assert chosen == "bars1,spectra1" and int(wider) <= 0 and sorted(saved) == ["0:12", "0:2"]
 
 
 @pytest.mark.slow

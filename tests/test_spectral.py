@@ -572,6 +572,22 @@ def test_weights_close_to_rank_one_are_certified_all_the_same() -> None:
         check(top_two(weighted(graph.blocks[0], near)), near, 1e-12)
 
 
+@pytest.mark.parametrize("n", [300, 500])
+def test_what_is_left_beside_a_far_larger_value(n: int) -> None:
+    """A column of ones on a small diagonal: rounding of the first value is no direction of what is left."""
+    weights = np.eye(n) * 1e-3
+    weights[:, 0] = 1
+    graph = build_graph(MaskSet({"a": weights != 0}), weights={"a": weights})
+    check(top_two(weighted(graph.blocks[0], weights)), weights, 1e-8)
+
+
+def test_large_multiplicities_close_to_rank_one() -> None:
+    values = np.full((400, 400), 4000, np.float32)
+    values[0, 0] = 4001
+    graph = build_graph(MaskSet({"a": np.ones((400, 400), bool)}))
+    check(top_two(replace(weighted(graph.blocks[0], values), integer=True)), values, 1e-8)
+
+
 def test_weights_of_any_scale() -> None:
     graph, weights = weighted_graph((20, 30), 0.5)
     value = metrics["layer:weighted_spectral_gap"](graph, graph.blocks[0]).number

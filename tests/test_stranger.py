@@ -163,3 +163,17 @@ def test_what_a_model_raises_is_one_line_at_every_door(door):
             DOORS[door](Careless(raises=error))
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 900, caught.value
     assert _state() == before
+
+
+def test_a_precision_that_torch_does_not_say_closes_no_door():
+    """Where a user set the newer setting, torch refuses to read the older one."""
+    held = torch.backends.cuda.matmul.fp32_precision
+    try:
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        assert len(topo.trace(Careless(), (6,)).layers) == 2
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = held
+    change = Careless(lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"))
+    topo.generate("magnitude", change, density=0.5, input_shape=(6,))
+    assert torch.backends.cuda.matmul.fp32_precision == held

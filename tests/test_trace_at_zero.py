@@ -20,6 +20,7 @@ from quick_capture import quick_capture
 from torch import Tensor, nn
 
 import topo
+from topo.metrics.paths import effective_masks
 
 Function = Callable[[Tensor], Tensor]
 # The probe scales what a saturation reads, so that these come first.
@@ -171,3 +172,33 @@ def test_what_may_cancel_is_noted(monkeypatch):
         assert "a function of 'w' is taken off another" in text
     for function in (lambda w: w + w.T, lambda w: w - w.T, lambda w: 2 * w - w.T, lambda w: w - w.roll(1, 0)):
         assert "is taken off" not in notes_of(lambda s, x, f=function: s.o(x @ f(s.w)), monkeypatch)
+
+
+@pytest.mark.parametrize("constant", [torch.log(torch.tensor(2.0)).item(), math.log(2), torch.tensor(math.log(2))])
+def test_what_cancels_in_the_type_of_the_model_alone(constant, monkeypatch):
+    """A shift that was rounded to float32: softplus(0) less it is 0 there, and 1e-9 in float64."""
+    monkeypatch.setattr(importlib.import_module("topo.trace"), "capture", quick_capture)
+    model = three(lambda s, x: s.o(s.b(x) * (F.softplus(s.a(x)) - constant)))()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wiring = topo.trace(model, args=(torch.ones(3, 8),))
+    masks = {name: np.ones(shape, bool) for name, shape in wiring.shapes.items()}
+    masks["a.weight"][:4] = False
+    live = effective_masks(topo.build_graph(topo.MaskSet(masks), wiring))
+    assert live["b.weight"][4:].all() and not live["b.weight"][:4].any()
+
+
+def test_products_that_cancel_are_noted(monkeypatch):
+    def said(function: Callable[[Tensor, Tensor], Tensor]) -> bool:
+        text = notes_of(lambda s, x: s.o(x @ function(s.w, s.v)), monkeypatch, v=par(8, 8))
+        return "'v' and others is taken off something else of it" in text
+
+    for takes in (
+        lambda w, v: (w + 1) * v - v,
+        lambda w, v: w.exp() * v - v,
+        lambda w, v: (w + v) ** 2 - v**2,
+        lambda w, v: -v + (w + 1) * v,
+    ):
+        assert said(takes)
+    for adds in (lambda w, v: w - v, lambda w, v: w + v @ v.T, lambda w, v: w * v):
+        assert not said(adds)

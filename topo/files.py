@@ -10,7 +10,7 @@ import numpy as np
 
 from topo import formats
 from topo.errors import FormatError, MaskError, TopoError, WiringError
-from topo.masks import MaskSet, warn_of_empty_layers
+from topo.masks import MaskSet, as_mask_set, warn_of_empty_layers
 
 
 def read_masks(
@@ -105,5 +105,6 @@ def write_masks(masks: MaskSet, path: str | Path) -> None:
     >>> topo.read_masks("mask.safetensors") == masks
     True
     """
+    masks = as_mask_set(masks)
     warn_of_empty_layers(masks)
     formats.write(masks, path)

@@ -1,8 +1,8 @@
 """Running a model that somebody else wrote: what it changes is set back, and what it raises becomes one line.
 
 A forward pass is code of its user's, which may turn gradients off or change the default type and leave it so. After
-each pass topo sets back what its own next step depends on (`PassKept`), and at its doors all of torch's settings and
-random numbers (`torch_kept`), so that the user's program goes on as if nothing had run.
+each pass topo sets back what its own next step depends on (`PassKept`), and at its doors the settings listed here
+and random numbers (`torch_kept`), so that the user's program goes on as if nothing had run.
 """
 
 from __future__ import annotations
@@ -37,7 +37,25 @@ def _autocast(kind: str) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
     return lambda: (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)), put
 
 
+def _precision() -> tuple[str | None, ...]:
+    """Of products in float32: torch's older setting (None where a newer one was set), and the newer ones."""
+    try:
+        older = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        older = None
+    return older, *(getattr(place, "fp32_precision", None) for place in _NEWER)
+
+
+def _put_precision(value: tuple[str | None, ...]) -> None:
+    if value[0] is not None:
+        torch.set_float32_matmul_precision(value[0])
+    for place, held in zip(_NEWER, value[1:]):
+        if held is not None and place.fp32_precision != held:
+            place.fp32_precision = held
+
+
 _cudnn, _cuda = torch.backends.cudnn, cast(Any, torch.backends.cuda)
+_NEWER: tuple[Any, ...] = (torch.backends, _cuda.matmul, cast(Any, torch.backends.mkldnn).matmul)
 # What a setting is called, how it is read and how it is written.
 _SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "gradients": (torch.is_grad_enabled, torch.set_grad_enabled),
@@ -50,7 +68,7 @@ _SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     ),
     "autocast": _autocast("cpu"),
     "autocast on a GPU": _autocast("cuda"),
-    "precision of products": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    "precision of products": (_precision, _put_precision),
     "threads": (torch.get_num_threads, torch.set_num_threads),
     **{f"cudnn.{name}": _of(_cudnn, name) for name in ("enabled", "benchmark", "deterministic")},
     "flash attention": (_cuda.flash_sdp_enabled, _cuda.enable_flash_sdp),

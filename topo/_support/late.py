@@ -45,6 +45,15 @@ class Late(Mapping[str, Any]):
     def __repr__(self) -> str:
         return repr(dict(self))
 
+    def copy(self) -> dict[str, Any]:
+        return dict(self)
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self, **other}
+
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**other, **self}
+
     def updated(self, entries: Mapping[str, Any]) -> Late:
         """The same with these entries; what is found later is still found later."""
         later = {key: find for key, find in self._later.items() if key not in entries}

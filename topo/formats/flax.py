@@ -25,15 +25,21 @@ _NUMBERED = re.compile(r"(?:^|[/.])(?:Conv|ConvTranspose|Dense|DenseGeneral|Mult
 
 
 def _kernels(source: Source) -> dict[tuple[str, str], tuple[str, Tensor]]:
-    """(collection, dotted path) -> (key, kernel)."""
-    found = {}
+    """(collection, dotted path) -> (key, kernel). Where there are `params`, kernels of optimizers and averages are
+    none: those below no collection, or below one that lies deeper."""
+    found = []
     for key, tensor in source.state.items():
         path = [part for part in re.split(r"[/.]", key) if part]
         if path and path[-1] == "kernel":
-            collection = next((part for part in path if part in _COLLECTIONS), "")
+            depth = next((place for place, part in enumerate(path) if part in _COLLECTIONS), None)
+            collection = "" if depth is None else path[depth].rstrip("s")
             name = ".".join(part for part in path if part not in _COLLECTIONS)
-            found[collection.rstrip("s"), name] = key, tensor
-    return found
+            found.append((collection, depth, name, key, tensor))
+    of_params = [depth for collection, depth, *_ in found if collection == "param" and depth is not None]
+    if of_params:
+        first = {"param": min(of_params)}
+        found = [entry for entry in found if entry[0] and entry[1] == first.get(entry[0], entry[1])]
+    return {(collection, name): (key, tensor) for collection, _, name, key, tensor in found}
 
 
 def recognise(source: Source) -> str | None:
@@ -64,7 +70,7 @@ def output_first(kernel: Tensor) -> Tensor:
 @reader(
     "flax",
     "jaxpruner and flax trees: '/kernel' arrays, HWIO or (in, out)",
-    before="npz",
+    before=("npz", "mask_buffers"),
     recognise=recognise,
     output_first=True,
 )

@@ -56,13 +56,15 @@ def check_twins(shapes: Mapping[str, tuple[int, ...]], source: Source, reader: s
     times = Counter(below.values())
     alike = [prefix for prefix, group in below.items() if times[group] > 1]
     roles = [prefix for prefix in groups if _is_role(prefix)]
-    if len(alike) == len(groups) == len(roles) and not (source.requested or source.key):
+    # `encoder_q.weight` beside `encoder_k.weight` may be two layers: a network of one layer does not show.
+    several = min(map(len, groups.values())) > 1
+    if several and len(alike) == len(groups) == len(roles) and not (source.requested or source.key):
         raise FormatError(
             f"it holds {plural(len(groups), 'network')} of the same names and shapes side by side, {some(groups)}: "
             f"--key {roles[0]} reads one, --format {reader} all as one network"
         )
     numbered = len({re.sub(r"\d+", "", prefix) for prefix in alike}) == 1
-    whole = len(alike) == len(groups) and not numbered and min(map(len, groups.values())) > 1
+    whole = several and len(alike) == len(groups) and not numbered
     if whole or len(roles) > 1:
         said = some(alike if whole else roles)
         source.notes.append(f"read as one network, though each may be one of its own: {said}; --key takes one")

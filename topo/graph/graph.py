@@ -14,7 +14,7 @@ from topo._support.screen import folding, printable, screen
 from topo.errors import TopoError, WiringError
 from topo.graph import views
 from topo.layout import output_first
-from topo.masks import BitRows, MaskSet, as_numpy
+from topo.masks import BitRows, MaskSet, as_mask_set, as_numpy
 from topo.wiring import Join, Layer, Wiring
 
 _LARGEST_DENSE = 1 << 36  # 8 GiB of bits
@@ -253,6 +253,7 @@ def build_graph(
     Raises WiringError, naming the first layer that differs with both shapes, if they do not fit; TopoError for an
     unknown view and for weights that do not have the shape of their mask.
     """
+    masks = as_mask_set(masks)
     network_view, layer_view = views.requested(view)
     most = MOST_EDGES if max_edges is None else max_edges
     arrays = None if weights is None else _checked_weights(masks, wiring, weights)

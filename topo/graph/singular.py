@@ -294,9 +294,8 @@ def _off(sigma: float, below: float, above: float) -> float:
 
 def _accepted(graph: Bipartite, part: _Part) -> _Part:
     """What was found; from all singular values where weights lie too close to rank 1 for squares."""
-    if graph.integer or part.error <= 2 * TOLERANCE * part.sigmas[0]:
+    if graph.values is None or part.error <= 2 * TOLERANCE * part.sigmas[0]:
         return part
-    assert graph.values is not None
     sigmas = np.linalg.svd(graph.values.astype(np.float64), compute_uv=False)[:2]
     unsure = 8 * (graph.right + graph.left) * _UNIT * float(sigmas[0])
     return _Part(tuple(map(float, sigmas)), unsure)
@@ -383,7 +382,7 @@ def _lanczos(graph: Bipartite, rounding: int, through: Operator, levels: _Levels
     krylov = _Krylov(through, n)
     krylov.run()
     ritz = _Ritz.of(through, krylov.vectors())
-    second = _Krylov(through, n, away=ritz.vectors)
+    second = _Krylov(through, n, away=ritz.vectors, largest=float(ritz.values[0]))
     second.run(beyond=ritz.values[1])
     ritz = _Ritz.of(through, np.vstack([ritz.vectors, second.vectors()]))
     part = ritz.proved(levels, unsure) if levels is not None else ritz.unproved(unsure)
@@ -551,10 +550,13 @@ def _definite(
 
 
 class _Krylov:
-    """Lanczos with full reorthogonalisation from one random vector, orthogonal to the rows of `away` and staying so."""
+    """Lanczos with full reorthogonalisation from one random vector, orthogonal to the rows of `away` and staying so.
 
-    def __init__(self, through: Operator, n: int, away: np.ndarray | None = None) -> None:
-        self.through, self.n, self.away = through, n, away
+    largest: the first eigenvalue of the whole operator, of whose size rounding is. Less than that is no direction.
+    """
+
+    def __init__(self, through: Operator, n: int, away: np.ndarray | None = None, largest: float = 0.0) -> None:
+        self.through, self.n, self.away, self.largest = through, n, away, largest
         free = n - (0 if away is None else len(away))
         self.most, self.step, self.ended = min(free, MOST_STEPS), 0, False
         self.room = min(self.most, 80)
@@ -592,7 +594,7 @@ class _Krylov:
         self._leave(self.w)
         orthogonalise(self.basis, self.turned, step, self.w, self.alpha, self.beta)
         self.step += 1
-        self.ended = self.step == self.most or self.beta[step] <= 1e-14 * self.alpha[0] * self.n
+        self.ended = self.step == self.most or self.beta[step] <= 1e-14 * max(self.largest, self.alpha[0]) * self.n
 
     def _judge(self) -> tuple[float, float]:
         """The larger residual of both roots over what is aimed at; the first value and its residual."""

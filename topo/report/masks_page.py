@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,17 +62,24 @@ def _grouped(reports: Sequence[Report], known: Known) -> str:
     units = {row.metric: row.unit for report in reports for row in report.rows if row.layer is None}
     metrics = [m for m in units if not any(isinstance(network.get(m), str) for network in networks)]
     metrics = [m for m in metrics if m != "effective_paths"]
+    said = [Counter(_said(value) for value in {key[place] for key in keys}) for place in range(len(by))]
     lines: dict[tuple[Any, ...], list[str]] = {}
     for row in summarised(by, keys, metrics, networks):
         key = tuple(row[name] for name in by)
         if key not in lines:
-            lines[key] = ["".join(cell(value, "") for value in key), cell(row["masks"], "")]
+            # Values that look alike when they are rounded are shown whole.
+            of_key = [str(value) if said[i][_said(value)] > 1 else value for i, value in enumerate(key)]
+            lines[key] = ["".join(cell(value, "") for value in of_key), cell(row["masks"], "")]
         lines[key].append(_mean(row, units[row["metric"]]))
     header = [*(f"<th>{text(key)}</th>" for key in by), "<th>masks</th>", *(named(m, known, "th") for m in metrics)]
     body = [f"<tr>{''.join(cells)}</tr>" for cells in lines.values()]
-    said = "<p class=note>Means over the masks of a group, ± half the 95 % interval of the mean (Student's t).</p>"
+    note = "<p class=note>Means over the masks of a group, ± half the 95 % interval of the mean (Student's t).</p>"
     made = table(header, body, "Groups of masks", "grouped", ready=True)
-    return made.replace("<table", f"<table data-by='{text(json.dumps(by))}'", 1) + said
+    return made.replace("<table", f"<table data-by='{text(json.dumps(by))}'", 1) + note
+
+
+def _said(value: Any) -> str:
+    return shown(value) if isinstance(value, int | float) else str(value)
 
 
 def _mean(row: Mapping[str, Any], unit: str) -> str:

@@ -56,9 +56,11 @@ document.querySelectorAll('.figure svg').forEach(function(svg){var b=make('butto
  b.addEventListener('click',function(){save(svg,svg.id.replace(/\d+$/,''))});svg.parentNode.previousElementSibling.appendChild(b)});
 var masks=document.getElementById('masks'),place=document.getElementById('scatter'),inks=['#1c5fa8','#c44e00','#2a8a57','#7a4fa3','#8a6d00','#b0306a'];
 if(masks){var heads=Array.from(masks.tHead.rows[0].cells),names=heads.map(function(h){return h.textContent}),lines=Array.from(masks.tBodies[0].rows),
-  numeric=names.map(function(n,i){return lines.some(function(r){return typeof value(r.cells[i])==='number'})}),
+  numeric=names.map(function(n,i){return lines.some(function(r){return !isNaN(number(r.cells[i]))})}),
   first=heads.findIndex(function(h){return h.dataset.m!==undefined});if(first<0)first=names.length;
  scatter();regroup()}
+// A cell's number as a double; NaN where it holds none.
+function number(cell){var v=value(cell);return typeof v==='bigint'?Number(v):typeof v==='number'?v:NaN}
 // A scatter of any two numbers; a colour for each method, or other column of words.
 function scatter(){var pick=[['effective_nodes','effective_params'],['log10_effective_paths','density']].map(function(liked,n){
   var s=make('select');s.setAttribute('aria-label',n?'vertical':'horizontal');names.forEach(function(name,i){
@@ -73,9 +75,9 @@ function scatter(){var pick=[['effective_nodes','effective_params'],['log10_effe
  b.addEventListener('click',function(){save(svg,'scatter')});place.appendChild(b);place.appendChild(make('br'));place.appendChild(svg);draw();
  function el(tag,given,text){var e=document.createElementNS(ns,tag);for(var k in given)e.setAttribute(k,given[k]);if(text!==undefined)e.textContent=text;svg.appendChild(e);return e}
  function short(v){return Math.abs(v)>=1e6||(v&&Math.abs(v)<1e-3)?v.toExponential(2):String(+v.toPrecision(4))}
- function draw(){svg.textContent='';var points=lines.map(function(r){return [value(r.cells[pick[0].value]),value(r.cells[pick[1].value]),
-   r.cells[0].textContent,ink.selectedIndex?r.cells[ink.value].textContent:'']}).filter(function(p){
-   return typeof p[0]==='number'&&typeof p[1]==='number'&&isFinite(p[0])&&isFinite(p[1])});
+ function draw(){svg.textContent='';var points=lines.map(function(r){return [number(r.cells[pick[0].value]),number(r.cells[pick[1].value]),
+   r.cells[0].textContent,ink.selectedIndex?r.cells[ink.value].textContent:'']}).filter(function(p){return isFinite(p[0])&&isFinite(p[1])});
+  if(points.length<lines.length)el('text',{'class':'tick left',x:84,y:338},(lines.length-points.length)+' of '+lines.length+' masks are not drawn: no finite number here');
   if(!points.length)return;
   var kinds=Array.from(new Set(points.map(function(p){return p[3]})));
   function scale(n,a,b){var v=points.map(function(p){return p[n]}),lo=Math.min.apply(0,v),hi=Math.max.apply(0,v);
@@ -101,10 +103,12 @@ function regroup(){var table=document.getElementById('grouped');if(!table)return
    groups=new Map(),body=table.tBodies[0],metrics=own.slice(keys+1).map(function(h){return names.indexOf(h.textContent)});body.textContent='';
   own.slice(0,keys).forEach(function(h,i){h.textContent=i?'':by.join(', ')||'all'});
   if(by.join()===JSON.parse(table.dataset.by).join()){own.slice(0,keys).forEach(function(h,i){h.textContent=by[i]});before.forEach(function(r){body.appendChild(r)});return}
-  lines.forEach(function(r){var k=at.map(function(i){return r.cells[i].textContent}).join(', ');if(!groups.has(k))groups.set(k,[]);groups.get(k).push(r)});
-  groups.forEach(function(rows,k){var tr=make('tr'),c;for(var i=0;i<keys;i++)tr.appendChild(make('td',i?'':k));
+  lines.forEach(function(r){var k=JSON.stringify(at.map(function(i){var c=r.cells[i];return c.dataset.v===undefined?c.textContent:c.dataset.v}));
+   if(!groups.has(k))groups.set(k,[]);groups.get(k).push(r)});
+  groups.forEach(function(rows,k){var tr=make('tr'),c,said=at.map(function(i,j){var c=rows[0].cells[i],exact=JSON.parse(k)[j];
+   return c.dataset.v===undefined||+c.textContent===+exact?c.textContent:exact}).join(', ');for(var i=0;i<keys;i++)tr.appendChild(make('td',i?'':said));
    c=make('td',String(rows.length));c.className='n';c.dataset.v=rows.length;tr.appendChild(c);
-   metrics.forEach(function(m){var v=rows.map(function(r){return value(r.cells[m])}).filter(function(x){return typeof x==='number'&&isFinite(x)}),n=v.length,
+   metrics.forEach(function(m){var v=rows.map(function(r){return number(r.cells[m])}).filter(isFinite),n=v.length,
     mean=v.reduce(function(a,b){return a+b},0)/n,sd=Math.sqrt(v.reduce(function(a,b){return a+(b-mean)*(b-mean)},0)/(n-1));c=make('td');c.className='n pm';
     c.dataset.v=n?mean:'';c.textContent=n?+mean.toPrecision(5)+(sd>0?' (sd '+ +sd.toPrecision(3)+')':''):'';tr.appendChild(c)});
    body.appendChild(tr)})}}

@@ -2,8 +2,9 @@
 
 A unit is always live beside a constant where a function of it is not 0 at 0: `exp(x)`, `1 + scale`. A chain of such
 functions may be 0 at 0 all the same: `exp(x) - 1`, `2 * sigmoid(x) - 1`, `softplus(x) - log(2)`, `(w + 1) ** 2 - 1`. No
-rule of a single operation can see this. So the chain is run at 0 as it was recorded, in double precision, and where it
-gives 0 nothing stands beside the unit.
+rule of a single operation can see this. So the chain is run at 0 as it was recorded, in double precision and in the
+model's own (a log(2) that was rounded to float32 cancels there alone), and where either gives 0 nothing stands beside
+the unit.
 
 Of activations one number is known (functions that differ from place to place end a chain), of weights that are made
 from parameters one for each entry.
@@ -43,11 +44,13 @@ _MOST = 1 << 21  # entries of a constant that are looked at
 class AtZero:
     """value: where all is dead; of weights with the axes of the tensor, or none. kinds: what an entry of ids is.
 
-    An entry is a unit, nothing, or not known.
+    An entry is a unit, nothing, or not known. own: the value in the type of the model, 0 where `value` is; None if it
+    is the same.
     """
 
     value: Tensor
     kinds: Tensor | None = None
+    own: Tensor | None = None
 
 
 class Chains:
@@ -111,16 +114,17 @@ class Chains:
             return [squash(side) for side in (moved if several else [moved])]
 
         try:
-            values, kinds = change(found.value), change(found.kinds)
+            values, kinds, owned = change(found.value), change(found.kinds), change(found.own)
         except _FAILURES:
             return
-        for part, value, kind in zip(parts, values, kinds):
+        for part, value, kind, own in zip(parts, values, kinds, owned):
             if isinstance(value, Tensor) and id(part) not in self._found:
-                self._found[id(part)] = part, AtZero(value, kind)
+                self._found[id(part)] = part, AtZero(value, kind, own)
 
     def _run(self, node: Node, made: Any, env: dict[Node, Any]) -> AtZero | None:
         """An element-wise operation, run on what it takes at zero; None if that is not known."""
         taken: dict[Node, Tensor] = {}
+        owned: dict[Node, Tensor] = {}
         chains: list[AtZero] = []
         unknown = []
         for arg in node.all_input_nodes:
@@ -130,25 +134,34 @@ class Chains:
                 first = known.reshape(-1)[0]
                 known = first if bool((known == first).all()) else known
                 taken[arg] = known.double() if known.is_floating_point() else known
+                owned[arg] = known
             elif isinstance(value, Tensor | Made):
                 found = self._of(value)
                 if found is None or isinstance(value, Made) != isinstance(made, Made):
                     unknown.append(arg)
                 else:
                     taken[arg] = found.value
+                    owned[arg] = (found.value if found.own is None else found.own).to(outcome(arg).dtype)
                     chains.append(found)
         cancels = any(bool((found.value != 0).any()) for found in chains)
         if unknown and cancels:
             self._tell_unknown(node, unknown)
         value = None if unknown or not chains else _result(node, taken, env)
-        if value is None or isinstance(made, Made):
-            return None if value is None else AtZero(value)
+        if value is None:
+            return None
+        own = _result(node, owned, env) if outcome(node).dtype != torch.float64 else None
+        if own is not None and own.shape == value.shape:
+            value, own = torch.where(own == 0, 0.0, value), torch.where(value == 0, 0.0, own).to(own.dtype)
+        else:
+            own = None
+        if isinstance(made, Made):
+            return AtZero(value, None, own)
         if value.dim():
             marked = isinstance(made, Tensor) and bool((marks(compact(made)[0]) != 0).any())
             if cancels and marked and bool((value == 0).any()):
                 self._note(node, "a constant that cancels it at some places")
             return None
-        return AtZero(value, _joined([found.kinds for found in chains if found.kinds is not None]))
+        return AtZero(value, _joined([found.kinds for found in chains if found.kinds is not None]), own)
 
     def _tell_unknown(self, node: Node, unknown: list[Node]) -> None:
         """Where a constant without values (of a model on the meta device) is added to what is not 0 at 0."""

@@ -311,6 +311,7 @@ def _without_itself(units: Units, node: Node, terms: list[Any], of_first: int) -
     shared = [same for one in sides[0] for two in sides[1] if (same := _same_places(one, two)) is not None]
     shared = [same for same in shared if bool(same.any()) and not bool(same.all())]
     if not shared:
+        _tell_of_both(units, node)
         return terms
     functions = [_function(arg) for arg in node.args[:2]]
     equal = functions[0] == functions[1] is not None
@@ -324,6 +325,18 @@ def _without_itself(units: Units, node: Node, terms: list[Any], of_first: int) -
             "equal, too many weights count"
         )
     return terms
+
+
+def _tell_of_both(units: Units, node: Node) -> None:
+    """A note where one product of a parameter is taken off another: (w + 1) * v - v is 0 where w is."""
+    takes = operation(node) != "aten.add" or any(isinstance(a, Node) and operation(a) == "aten.neg" for a in node.args)
+    behind = [parameters_behind(arg) for arg in node.args[:2]]
+    both = behind[0] & behind[1]
+    if takes and both and len(behind[0] | behind[1]) > 1:
+        units.note(
+            f"what is computed from '{min(both)}' and others is taken off something else of it: where both are equal, "
+            "too many weights count"
+        )
 
 
 def _turns_round(functions: list[list[Any] | None]) -> bool:

@@ -53,9 +53,10 @@ def _share(weights: np.ndarray, kept: np.ndarray, rng: np.random.Generator) -> N
 
 def _mix(weights: np.ndarray, kept: np.ndarray, rng: np.random.Generator) -> None:
     """Rotate each row with one of a few others with which it may be."""
-    for row in rng.permutation(np.flatnonzero(weights.any(1))).tolist():
+    alive = weights.any(1)  # a rotation leaves two rows that are not 0
+    for row in rng.permutation(np.flatnonzero(alive)).tolist():
         column = rng.choice(np.flatnonzero(weights[row]))
-        partners = np.flatnonzero(kept[:, column] & weights.any(1))
+        partners = np.flatnonzero(kept[:, column] & alive)
         partners = rng.permutation(partners[partners != row])[:_TRIED].tolist()
         fitting = [other for other in partners if _fits(weights, kept, row, other)]
         if fitting:
