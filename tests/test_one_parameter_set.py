@@ -212,16 +212,17 @@ def net(value=None):
     return model
 
 
-def test_scores_that_are_all_equal_are_refused_unless_told_otherwise():
+@pytest.mark.parametrize("method", ["magnitude", "lamp"])
+def test_scores_that_are_all_equal_are_refused_unless_told_otherwise(method):
     for value, said in ((0.0, "scores of 0"), (0.5, "equal scores")):
         with pytest.raises(
             TopoError, match=rf"148 of the 148 kept parameters \(100.0%\) were drawn by lot among {said}"
         ):
-            prune("magnitude", net(value), density=0.1)
-        masks = prune("magnitude", net(value), density=0.1, ties="random")
+            prune(method, net(value), density=0.1)
+        masks = prune(method, net(value), density=0.1, ties="random")
         assert masks.kept == 148 and masks.provenance["ties"] == 148
         assert "drawn by lot" in masks.provenance["notes"][0]
-        assert masks != prune("magnitude", net(value), density=0.1, ties="random", rng=1)
+        assert masks != prune(method, net(value), density=0.1, ties="random", rng=1)
 
 
 def test_some_ties_are_noted_and_few_only_counted(tmp_path, capsys):

@@ -44,7 +44,8 @@ class Network:
     which some derivative depended; None before there was one. told: notes on how the weights were found. density:
     that was asked for, if one was. passes: what a forward pass left of torch's settings. alive: the places of each
     weight that live, where what is pruned stays pruned: blocks may then be kept (`topo.pruners.blocks`), and the scores
-    of a weight that has one be of its live entries alone.
+    of a weight that has one be of its live entries alone. by_lot: of a method whose scores order equals by lot, what is
+    equal: by weight, laid out as it.
     """
 
     module: nn.Module
@@ -60,6 +61,7 @@ class Network:
     density: float | None = None
     passes: PassKept = field(default_factory=PassKept)
     alive: Mapping[str, np.ndarray] | None = None
+    by_lot: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

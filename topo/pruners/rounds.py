@@ -113,6 +113,8 @@ def prune(
                 size = sum(weight.numel() for weight in net.weights.values())
                 schedule = totals(size, kept, values["rounds"], values["schedule"], net.density)
                 masks = _ranked(how, net, data, schedule, quota, values, own, ties, lots, progress)
+                for name, equals in net.by_lot.items():
+                    lots.add_of(equals.detach().cpu().numpy(), masks[name])
                 lots.check(kept, values["ties"])
             else:
                 net.keep, tell = kept, progress or (lambda done, total, what: None)

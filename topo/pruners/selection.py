@@ -36,6 +36,13 @@ class Lots:
         self.drawn += drawn
         self.zero += drawn if score == 0 else 0
 
+    def add_of(self, values: np.ndarray, kept: np.ndarray) -> None:
+        """Those kept of the least value that is kept, where equals of it are not; of 0 they were counted by their scores."""
+        least = values[kept].min() if kept.any() else 0
+        if least > 0:
+            drawn = int(np.count_nonzero(values[kept] == least))
+            self.add(drawn if drawn < np.count_nonzero(values == least) else 0, 1.0)
+
     def check(self, kept: int, ties: str) -> None:
         """TopoError if most of the kept parameters would say nothing of their scores."""
         if ties != "random" and self.drawn > REFUSED * kept:
