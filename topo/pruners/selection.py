@@ -37,7 +37,7 @@ class Lots:
         self.zero += drawn if score == 0 else 0
 
     def add_of(self, values: np.ndarray, kept: np.ndarray) -> None:
-        """Those kept of the least value that is kept, where equals of it are not; of 0 they were counted by their scores."""
+        """Those kept of the least value that is kept, where equals of it are not. Zeros are counted by their scores."""
         least = values[kept].min() if kept.any() else 0
         if least > 0:
             drawn = int(np.count_nonzero(values[kept] == least))
