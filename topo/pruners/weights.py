@@ -37,5 +37,5 @@ def lamp(net: Network, batches: Batches, *, rng: np.random.Generator) -> Scores:
         squares, order = weight.double().square().view(-1)[lot].sort(descending=True, stable=True)
         shares = squares / squares.cumsum(0).clamp_min(1e-300)
         scores[name] = torch.empty_like(squares).scatter_(0, lot[order], shares).view(weight.shape)
-        net.by_lot[name] = weight.abs()
+        net.by_lot[name] = weight.detach().double().abs()
     return scores
