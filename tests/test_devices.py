@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch.utils._pytree import tree_iter, tree_map
 
 import topo
 from topo.errors import TrainingError
+from topo.pruners.network import with_doubles
 from topo.train import Recipe
 from topo.train.fit import Choices, widest
 from topo.train.ranks import Ranks, _device
@@ -130,6 +133,17 @@ def test_no_doubles_and_no_mixture_of_devices_on_an_apple_gpu(door, mps):
         assert mps.count > before + 100 and run.device == "mps", "the run was not on the device"
         alone = [note for note in run.notes if "one by one" in note]
         assert len(alone) == (door == "train_many" and bool({"ema", "sparse"} & set(more))), alone
+
+
+def test_scores_are_taken_on_the_cpu_where_a_gpu_has_no_doubles(monkeypatch):
+    for place, moved in (("mps", True), ("cuda", False), ("cpu", False)):
+        model = net()
+        monkeypatch.setattr(
+            model, "parameters", lambda place=place: iter([SimpleNamespace(device=torch.device(place))])
+        )
+        asked: list[bool] = []
+        monkeypatch.setattr(model, "cpu", lambda asked=asked: asked.append(True))
+        assert with_doubles(model) is model and bool(asked) == moved
 
 
 def test_what_the_pretended_gpu_refuses(mps):

@@ -192,6 +192,13 @@ def _described(output: Any) -> str:
     return f"a {type(output).__name__}" + (f" of {len(output)}" if isinstance(output, tuple | list) else "")
 
 
+def with_doubles(module: nn.Module) -> nn.Module:
+    """The module; moved to the CPU from an Apple GPU, which has no doubles: scores are compared and summed as such."""
+    if any(parameter.device.type == "mps" for parameter in module.parameters()):
+        module.cpu()
+    return module
+
+
 def working_copy(
     model: nn.Module,
     precision: str,
@@ -210,7 +217,7 @@ def working_copy(
     held, found, told = masked_parameters(model, **how)  # type: ignore[arg-type]
     module = copied(model)
     try:
-        module.eval()
+        with_doubles(module).eval()
         if precision != "model":
             module.to(getattr(torch, precision))
     except Exception as error:  # of a class of one's own
