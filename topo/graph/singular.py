@@ -552,7 +552,7 @@ def _definite(
 class _Krylov:
     """Lanczos with full reorthogonalisation from one random vector, orthogonal to the rows of `away` and staying so.
 
-    largest: the first eigenvalue of the whole operator, of whose size rounding is. Less than that is rounding, and not a direction.
+    largest: the first eigenvalue of the whole operator, of whose size rounding is. Below that nothing is a direction.
     """
 
     def __init__(self, through: Operator, n: int, away: np.ndarray | None = None, largest: float = 0.0) -> None:
