@@ -16,6 +16,7 @@ from topo.cli import main
 from topo.errors import TopoError, TrainingError
 from topo.masks import MaskSet
 from topo.models.modules.stored import natural
+from topo.train import recipe
 from topo.train.dynamic import Dynamics, Layer, dynamics, evened, highest, link_scores
 from topo.train.folder import Folder
 from topo.train.recipe import Recipe
@@ -245,3 +246,8 @@ def test_every_method_has_its_place_on_the_page():
     for name in dynamics:
         said = part.partition(f"### {name}\n")[2].partition("###")[0]
         assert all(word in said for word in ("Needs:", "Cost:", "Source:")), name
+
+
+def test_rules_that_recipes_know_without_torch_are_those_of_this_project():
+    own = [name for name, rule in dynamics.items() if rule.score.__module__ == "topo.train.dynamic"]
+    assert sorted(own) == sorted(recipe._OWN)

@@ -52,7 +52,7 @@ EQUAL = {
     "bert": lambda: transformers.BertModel(config("Bert")),
     "mixtral": lambda: (
         transformers.MixtralForCausalLM(  # whose experts run on tensors without numbers in bfloat16 alone
-            config("Mixtral", num_key_value_heads=1, num_local_experts=2, num_experts_per_tok=1)
+            config("Mixtral", num_key_value_heads=1, num_local_experts=2, num_experts_per_tok=2)
         ).bfloat16()
     ),
 }

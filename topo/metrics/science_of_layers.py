@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from topo._support.doors import summary
 from topo.graph import Block, LayeredGraph, WiredGraph, build_graph
 from topo.graph.memo import shared
 from topo.masks import BitRows, MaskSet, kernel_counts
@@ -64,7 +65,7 @@ def _of_layers(
         return function(alone(graph, block))
 
     of_layer.__name__ = of_layer.__qualname__ = f"layer_{function.__name__}"
-    of_layer.__doc__ = f"Of the layer alone: {(function.__doc__ or '').strip()}"
+    of_layer.__doc__ = f"Of the layer alone: {(function.__doc__ or summary(function)).strip()}"
     metric(group="science", scope="layer", unit=unit, source=source, wired=False, view="layer", ordered=ordered)(
         of_layer
     )

@@ -60,6 +60,8 @@ _BOUNDS: dict[str, tuple[float, bool, float, bool]] = {
     "update_until": (0, False, 1, True),
 }
 _STATIC = "static"
+# Rules of growth that are always there; to look at the others takes torch, without which recipes are read.
+_OWN = ("set", "rigl", "rigl_constant", "cht")
 LISTS = ("milestones", "mask_epochs")  # keys whose value is a list
 
 
@@ -169,8 +171,8 @@ class Recipe:
             if not right or sorted(value) != list(value):
                 raise self._wrong(key, value, "a list of epochs in rising order")
             return tuple(value)
-        if key == "sparse" and value != _STATIC:
-            from topo.train.dynamic import dynamics  # torch, which a recipe is read without
+        if key == "sparse" and value not in (_STATIC, *_OWN):
+            from topo.train.dynamic import dynamics
 
             if value not in dynamics:
                 raise self._wrong(key, value, f"one of {', '.join((_STATIC, *dynamics))}")
