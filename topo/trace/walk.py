@@ -42,7 +42,6 @@ from topo.trace.parts import parts_of
 from topo.trace.places import pool  # noqa: F401 (its rules)
 from topo.trace.recurrent import recurrent  # noqa: F401 (its rules)
 from topo.trace.rules import RULES, fault_of, plain, pointwise
-from topo.trace.same import Same
 from topo.trace.units import LEARNED, NoRule, Units, Weight, bare, compact, filled, squash, tracked
 from topo.trace.weights import Later, Made, entries, made_from, vector_as_constant
 from topo.wiring import CONSTANT, NOTHING
@@ -85,7 +84,6 @@ class Tracer:
         env: dict[Node, Any] = {}
         given, outer = iter(values), self.memory
         memory = self.memory = Memory()
-        same = Same(self.units)
         for node in graph.graph.nodes:
             self.units.node, self.units.env = node, env
             if node.op == "placeholder":
@@ -97,8 +95,7 @@ class Tracer:
                 env[node] = self._entry(node) if isinstance(value, Tensor) else value
             elif node.op == "call_function":
                 self.units.known.run(node, env)
-                left = same.ids(node, env)
-                env[node] = self.chains.settled(node, self._call(node, env), env) if left is None else left
+                env[node] = self.chains.settled(node, self._call(node, env), env)
                 for target in written(node):
                     memory.write(self.units, node, target, env[node], env)
             elif node.op == "output":
