@@ -243,3 +243,11 @@ def test_results_print_in_a_few_lines(tmp_path):
     }
     for text, thing in said.items():
         assert text in repr(thing) and len(repr(thing).splitlines()) < 25, repr(thing)
+
+
+def test_a_model_by_its_text_takes_an_input_shape_and_is_called_as_on_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "from torch import nn\n\ndef Net():\n    return nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 2))\n"
+    (tmp_path / "net.py").write_text(text)
+    masks = topo.generate("erk", "net.py:Net", density=0.5, input_shape=(6,))
+    assert topo.analyze(masks, "net.py:Net", metrics="paths", input_shape=(6,)).model == "net.py:Net"

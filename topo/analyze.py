@@ -102,7 +102,7 @@ def analyze(
     if weights is not None and not isinstance(weights, Mapping):
         raise TopoError(f"weights are arrays by parameter name, not {weights!r:.60}; topo.read_weights reads a file")
     if wiring is not None:
-        wiring = find_wiring(wiring)
+        wiring = find_wiring(wiring, input_shape)
     entries = chosen(metrics, weights=weights is not None)
     beside = named(metrics, "science") if nulls is None else []
     wanted = dict(BESIDE) if beside else ladder.requested({} if nulls is None else nulls)
